@@ -1,0 +1,1 @@
+"""Convert, verify and run LFM2 models as GGUF."""
