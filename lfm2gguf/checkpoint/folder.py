@@ -1,0 +1,137 @@
+"""A checkpoint folder: its config, and its tensors over all shards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lfm2gguf.checkpoint.safetensors import TensorInfo, read_header
+from lfm2gguf.errors import CheckpointError, TensorError, UnsupportedError
+
+INDEX = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An opened folder: ``config`` is config.json as it stands, ``tensors`` are by HF name."""
+
+    path: Path
+    name: str  # what the model is called: the folder's or the repository's name
+    config: Mapping[str, Any] = field(repr=False)
+    tensors: Mapping[str, TensorInfo] = field(repr=False)
+
+    @classmethod
+    def open(cls, path: str | Path, name: str | None = None) -> Checkpoint:
+        """Read a folder's config and the headers of its safetensors files.
+
+        Raises:
+            CheckpointError: a file is missing, truncated or inconsistent.
+            UnsupportedError: the weights are quantized, or not in safetensors.
+
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise CheckpointError(f"{path}: no such folder")
+        config = read_json(path / "config.json", needed_for=f"{path} to be a checkpoint")
+        _refuse_quantized(path, config)
+        return cls(path, name or path.resolve().name, config, _tensors(path))
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
+        """Rows ``start:stop`` of a tensor's first axis, as float32.
+
+        Raises:
+            TensorError: there is no tensor of this name.
+
+        """
+        if name not in self.tensors:
+            raise TensorError(f"{self.path}: the tensor {name!r} is missing")
+        return self.tensors[name].read(start, stop)
+
+
+def read_json(path: Path, needed_for: str = "") -> dict[str, Any]:
+    """A JSON object from a file; an absent file is empty unless ``needed_for`` says why not.
+
+    Raises:
+        CheckpointError: the file is absent but needed, or is not a JSON object.
+
+    """
+    if not path.is_file():
+        if needed_for:
+            raise CheckpointError(f"{path}: missing; it is needed for {needed_for}")
+        return {}
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, OSError) as error:
+        raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{path}: holds a {type(data).__name__} where an object belongs")
+    return data
+
+
+def _tensors(folder: Path) -> dict[str, TensorInfo]:
+    shards, expected = _shards(folder)
+    tensors: dict[str, TensorInfo] = {}
+    for shard in shards:
+        if not shard.is_file():
+            raise CheckpointError(f"{shard}: this shard is missing; {INDEX} names it")
+        for name, info in read_header(shard).items():
+            if name in tensors:
+                raise CheckpointError(
+                    f"{folder}: the tensor {name!r} is in {tensors[name].file.name} "
+                    f"and in {shard.name}; remove the file that does not belong"
+                )
+            tensors[name] = info
+    for name, shard_name in expected.items():
+        if name not in tensors or tensors[name].file.name != shard_name:
+            raise CheckpointError(
+                f"{folder}: {INDEX} says that the tensor {name!r} is in {shard_name}, "
+                "and it is not; download or save the checkpoint again"
+            )
+    return tensors
+
+
+def _shards(folder: Path) -> tuple[list[Path], dict[str, str]]:
+    """The safetensors files, and what the index (if there is one) says is where."""
+    if (folder / INDEX).is_file():
+        weight_map = read_json(folder / INDEX).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise CheckpointError(f"{folder / INDEX}: has no 'weight_map'; save it again")
+        for file in weight_map.values():
+            if not isinstance(file, str) or Path(file).name != file:
+                raise CheckpointError(f"{folder / INDEX}: {file!r} is not a file's plain name")
+        return [folder / file for file in sorted(set(weight_map.values()))], weight_map
+    if shards := sorted(folder.glob("model*.safetensors")):
+        return shards, {}
+    if list(folder.glob("*.bin")) or list(folder.glob("*.pt*")):
+        raise UnsupportedError(
+            f"{folder}: has PyTorch pickles (.bin, .pt) only, which can run code when loaded; "
+            "load the model in transformers and save it with "
+            "save_pretrained(folder, safe_serialization=True)"
+        )
+    if (folder / "adapter_config.json").is_file():
+        raise UnsupportedError(
+            f"{folder}: is a LoRA adapter, not a whole checkpoint; merge it into its base model "
+            "(peft: model.merge_and_unload()) and convert the result"
+        )
+    raise CheckpointError(f"{folder}: has no weights (model.safetensors or {INDEX})")
+
+
+def _refuse_quantized(folder: Path, config: Mapping[str, Any]) -> None:
+    quantization = config.get("quantization_config")
+    if not quantization and (folder / "hf_quant_config.json").is_file():
+        quantization = {"quant_method": "modelopt"}
+    if not quantization:
+        return
+    method = quantization.get("quant_method") if isinstance(quantization, dict) else None
+    raise UnsupportedError(
+        f"{folder}: the checkpoint is quantized already ({method or 'unknown method'}); quantizing "
+        "twice loses quality. Convert the original BF16 checkpoint, or dequantize this one (for "
+        "bitsandbytes: model.dequantize(); for a QLoRA training: merge the adapter into the "
+        "BF16 base model)"
+    )

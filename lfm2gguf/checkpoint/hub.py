@@ -1,0 +1,89 @@
+"""Where a checkpoint comes from: a folder on this machine, or a repository of the Hub."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from lfm2gguf.errors import CheckpointError, HubError
+
+NEEDED_FILES = [
+    "config.json",
+    "generation_config.json",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "additional_chat_templates/*.jinja",
+    "README.md",
+]
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+CACHED_SNAPSHOT = re.compile(r"models--.+?--(?P<name>.+)")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint's folder on this machine, and what the model is called."""
+
+    path: Path
+    name: str
+
+
+def locate(source: str | Path, revision: str | None = None) -> Source:
+    """Find a folder, or fetch a repository's needed files into the Hub's cache.
+
+    What is cached is not fetched again, an interrupted download goes on where it stopped,
+    and with ``HF_HUB_OFFLINE=1`` only the cache is used; ``HF_ENDPOINT`` and ``HF_TOKEN``
+    are honoured.
+
+    Raises:
+        CheckpointError: ``source`` is neither a folder nor a repository's id.
+        HubError: the repository cannot be fetched.
+
+    """
+    path = Path(source)
+    if path.is_dir():
+        return Source(path, _folder_name(path))
+    if path.exists():
+        raise CheckpointError(f"{path}: is a file; give the folder that holds config.json")
+    repository = str(source)
+    if not REPOSITORY.fullmatch(repository):
+        raise CheckpointError(
+            f"{source}: no such folder, and not a Hub repository's id such as LiquidAI/LFM2-1.2B"
+        )
+    return Source(_fetch(repository, revision), repository.split("/")[1])
+
+
+def _folder_name(path: Path) -> str:
+    """The folder's name, or the repository's where the folder is a snapshot in the cache."""
+    path = path.resolve()
+    if path.parent.name == "snapshots":
+        if cached := CACHED_SNAPSHOT.fullmatch(path.parent.parent.name):
+            return cached["name"]
+    return path.name
+
+
+def _fetch(repository: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+    advice = {
+        GatedRepoError: "access must be granted: accept its terms on the Hub, then hf auth login",
+        RepositoryNotFoundError: "no such repository, or it is private: check the id, hf auth login",
+        RevisionNotFoundError: f"it has no revision {revision!r}",
+        LocalEntryNotFoundError: "the Hub cannot be reached and the cache does not hold it; "
+        "connect, or give a folder",
+    }
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=NEEDED_FILES))
+    except tuple(advice) as error:
+        reason = next(text for kind, text in advice.items() if isinstance(error, kind))
+        raise HubError(f"{repository}: {reason}") from error
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        first_line = str(error).strip().split("\n")[0]
+        raise HubError(f"{repository}: could not be fetched ({first_line})") from error

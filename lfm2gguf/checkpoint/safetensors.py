@@ -1,0 +1,136 @@
+"""Reading safetensors files by their bytes.
+
+The format is an 8-byte little-endian length, a JSON header of that length, and the tensors
+without gaps (https://huggingface.co/docs/safetensors, "Format"). The safetensors package is
+not used: its NumPy front end has no bfloat16 and gives no offsets, and the offsets are what
+allows a range of rows to be mapped by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lfm2gguf.errors import CheckpointError, UnsupportedError
+
+MAX_HEADER = 100_000_000  # bytes; the limit of the reference implementation
+ITEM_SIZE = {
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
+    "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
+    "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8,
+}  # fmt: skip
+STORED_AS = {"BF16": "<u2", "F16": "<f2", "F32": "<f4"}
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Where a tensor lies: ``offset`` and ``nbytes`` are in bytes of ``file``."""
+
+    name: str
+    dtype: str  # as safetensors spells it: BF16, F16, F32, ...
+    shape: tuple[int, ...]
+    file: Path
+    offset: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole tensor."""
+        return math.prod(self.shape) * ITEM_SIZE[self.dtype]
+
+    def read(self, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
+        """Rows ``start:stop`` of the first axis, widened to float32 (exactly).
+
+        Only these rows are mapped, so memory is bounded by what is asked for.
+
+        Raises:
+            UnsupportedError: the tensor does not hold BF16, F16 or F32.
+
+        """
+        if self.dtype not in STORED_AS:
+            raise UnsupportedError(
+                f"{self.file.name}: tensor {self.name!r} holds {self.dtype}; "
+                "only BF16, F16 and F32 weights can be converted"
+            )
+        stop = self.shape[0] if stop is None else stop
+        shape = (stop - start, *self.shape[1:])
+        if 0 in shape:
+            return np.zeros(shape, np.float32)
+        offset = self.offset + start * (self.nbytes // self.shape[0])
+        stored = np.memmap(self.file, STORED_AS[self.dtype], "r", offset, shape)
+        if self.dtype == "BF16":  # the upper half of a float32
+            return (stored.astype(np.uint32) << 16).view(np.float32)
+        return stored.astype(np.float32)
+
+
+def read_header(path: Path) -> dict[str, TensorInfo]:
+    """The tensors of one file, every offset checked against the file's size.
+
+    Raises:
+        CheckpointError: the file is truncated or its header is damaged.
+
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        prefix = file.read(8)
+        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
+        if len(prefix) < 8 or length > size - 8:
+            raise _damaged(path, f"truncated: its header should have {length} bytes of {size}")
+        if length > MAX_HEADER:
+            raise _damaged(path, f"its header of {length} bytes is longer than {MAX_HEADER}")
+        raw = file.read(length)
+    try:
+        header = json.loads(raw.decode("utf-8"), object_pairs_hook=_without_repeats)
+        header.pop("__metadata__", None)
+        infos = [_info(path, name, entry, 8 + length) for name, entry in header.items()]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _damaged(path, f"its header cannot be read ({error})") from error
+    _check_layout(path, infos, 8 + length, size)
+    return {info.name: info for info in infos}
+
+
+def _info(path: Path, name: str, entry: dict[str, Any], data: int) -> TensorInfo:
+    dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+    if dtype not in ITEM_SIZE:
+        raise ValueError(f"tensor {name!r} has the unknown dtype {dtype!r}")
+    if not all(isinstance(n, int) and n >= 0 for n in (*shape, begin, end)):
+        raise ValueError(f"tensor {name!r} has a shape or an offset that is no natural number")
+    info = TensorInfo(name, dtype, shape, path, data + begin)
+    if info.nbytes != end - begin:
+        raise ValueError(
+            f"tensor {name!r} needs {info.nbytes} bytes and is given {end - begin}"
+        )
+    return info
+
+
+def _check_layout(path: Path, infos: list[TensorInfo], data: int, size: int) -> None:
+    """Tensors must follow one another without gap or overlap and end where the file ends."""
+    position = data
+    for info in sorted(infos, key=lambda info: (info.offset, info.nbytes)):
+        if info.offset != position:
+            problem = "overlaps another" if info.offset < position else "leaves a gap before it"
+            raise _damaged(path, f"tensor {info.name!r} {problem} (offset {info.offset - data})")
+        position += info.nbytes
+        if position > size:
+            raise _damaged(
+                path, f"truncated: tensor {info.name!r} ends at byte {position} of {size}"
+            )
+    if position != size:
+        raise _damaged(path, f"{size - position} bytes at its end belong to no tensor")
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a name occurs twice")
+    return result
+
+
+def _damaged(path: Path, what: str) -> CheckpointError:
+    return CheckpointError(f"{path}: {what}. Download or save the file again")

@@ -1,0 +1,224 @@
+"""Reading GGUF files that may be truncated, damaged or hostile.
+
+Every count and length is checked against the bytes that are there before anything is
+allocated, so that a file of a few bytes cannot ask for terabytes, and no damaged file
+reaches C code.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lfm2gguf.errors import GGUFError
+from lfm2gguf.ggml import TYPE_BY_ID, GGMLType
+from lfm2gguf.gguf_file.values import VALUE_TYPE_BY_ID, Metadata, Value, ValueType
+
+MAGIC = b"GGUF"
+DEFAULT_ALIGNMENT = 32
+MAX_DIMENSIONS = 4  # GGML_MAX_DIMS, ggml/include/ggml.h
+MAX_NESTING = 4
+SMALLEST_PAIR = 8 + 1 + 4 + 1  # key length, key, type, value
+SMALLEST_TENSOR = 8 + 1 + 4 + 8 + 4 + 8  # name length, name, dimensions, one size, type, offset
+HEADER_WINDOW = 1 << 20
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Where a tensor lies in a file; ``shape`` is in NumPy's order (rows last but one)."""
+
+    name: str
+    type: GGMLType
+    shape: tuple[int, ...]
+    offset: int  # bytes from the start of the file
+
+    @property
+    def n_rows(self) -> int:
+        """Rows: the product of all dimensions but the last."""
+        return math.prod(self.shape[:-1])
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return self.type.row_bytes(self.shape[-1])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole tensor."""
+        return self.n_rows * self.row_bytes
+
+
+@dataclass(frozen=True)
+class GGUFFile:
+    """A GGUF file's metadata and tensors; the weights stay on disk until asked for."""
+
+    path: Path
+    version: int
+    metadata: Metadata
+    tensors: dict[str, TensorInfo] = field(repr=False)
+    alignment: int = DEFAULT_ALIGNMENT
+
+    @classmethod
+    def open(cls, path: str | Path) -> GGUFFile:
+        """Read the header of ``path``.
+
+        Raises:
+            GGUFError: the file is missing, not GGUF, truncated or inconsistent.
+
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise GGUFError(f"{path}: no such file")
+        try:
+            with path.open("rb") as file:
+                return _Parser(file, path).parse()
+        except OSError as error:
+            raise GGUFError(f"{path}: cannot be read ({error.strerror})") from error
+
+    @property
+    def architecture(self) -> str:
+        """The model's architecture, such as ``lfm2``; empty where the file names none."""
+        return str(self.get("general.architecture", ""))
+
+    def get(self, key: str, default: object = None) -> object:
+        """The value of a metadata key, or ``default`` where the file lacks it."""
+        value = self.metadata.get(key)
+        return default if value is None else value.value
+
+    def data(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:
+        """Rows ``start:stop`` of a tensor as stored, uint8 of shape (rows, row bytes).
+
+        The rows are mapped, not read: they count towards memory only while the array lives.
+        """
+        info = self.tensors[name]
+        stop = info.n_rows if stop is None else stop
+        shape = (stop - start, info.row_bytes)
+        if 0 in shape:
+            return np.zeros(shape, np.uint8)
+        offset = info.offset + start * info.row_bytes
+        return np.memmap(self.path, np.uint8, "r", offset, shape)
+
+
+class _Parser:
+    """Walks over a file's header; ``fail`` says where it stopped."""
+
+    def __init__(self, file: BinaryIO, path: Path) -> None:
+        self.file, self.path = file, path
+        self.size = path.stat().st_size
+        self.window, self.window_start, self.position = b"", 0, 0
+
+    def fail(self, what: str) -> GGUFError:
+        return GGUFError(f"{self.path}: {what} (at byte {self.position})")
+
+    def take(self, n: int) -> bytes:
+        if n > self.size - self.position:
+            raise self.fail(
+                f"truncated: {n} more bytes expected, {self.size - self.position} there. "
+                "Copy or download the file again"
+            )
+        start = self.position - self.window_start
+        if start + n > len(self.window):
+            self.file.seek(self.position)
+            self.window = self.file.read(max(n, HEADER_WINDOW))
+            self.window_start, start = self.position, 0
+        self.position += n
+        return self.window[start : start + n]
+
+    def number(self, code: str) -> int:
+        result: int = struct.unpack(f"<{code}", self.take(struct.calcsize(f"<{code}")))[0]
+        return result
+
+    def string(self) -> str:
+        return self.take(self.number("Q")).decode("utf-8", "surrogateescape")
+
+    def count(self, what: str, smallest: int) -> int:
+        n = self.number("Q")
+        if n > (self.size - self.position) // smallest:
+            raise self.fail(f"damaged: says it has {n} {what}, more than the file has room for")
+        return n
+
+    def parse(self) -> GGUFFile:
+        magic = self.take(min(4, self.size))
+        if magic != MAGIC:
+            raise GGUFError(f"{self.path}: not a GGUF file (it begins with {magic!r}, not {MAGIC!r})")
+        version = self.number("I")
+        if version not in (2, 3):
+            hint = "big-endian files are not supported" if version >> 16 else "2 and 3 are known"
+            raise self.fail(f"GGUF version {version} is not supported: {hint}")
+        n_tensors = self.count("tensors", SMALLEST_TENSOR)
+        n_pairs = self.count("metadata keys", SMALLEST_PAIR)
+        metadata = self.metadata(n_pairs)
+        alignment = metadata["general.alignment"].value if "general.alignment" in metadata else 32
+        if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
+            raise self.fail(f"general.alignment is {alignment!r}, not a power of two")
+        tensors = [self.tensor() for _ in range(n_tensors)]
+        data = -(-self.position // alignment) * alignment
+        return GGUFFile(self.path, version, metadata, self.place(tensors, data), alignment)
+
+    def metadata(self, n: int) -> Metadata:
+        metadata: Metadata = {}
+        for _ in range(n):
+            key = self.string()
+            if key in metadata:
+                raise self.fail(f"the metadata key {key!r} occurs twice")
+            metadata[key] = self.value(self.value_type())
+        return metadata
+
+    def value_type(self) -> ValueType:
+        id = self.number("I")
+        if id not in VALUE_TYPE_BY_ID:
+            raise self.fail(f"unknown metadata type {id}")
+        return VALUE_TYPE_BY_ID[id]
+
+    def value(self, type: ValueType, depth: int = 0) -> Value:
+        if type is ValueType.STRING:
+            return Value(type, self.string())
+        if type is not ValueType.ARRAY:
+            return Value(type, self.number(type.code))
+        if depth == MAX_NESTING:
+            raise self.fail(f"arrays nested deeper than {MAX_NESTING}")
+        item = self.value_type()
+        n = self.count("array items", max(1, struct.calcsize(item.code)))
+        if item.code:
+            code = f"<{n}{item.code}"
+            items = list(struct.unpack(code, self.take(struct.calcsize(code))))
+        elif item is ValueType.STRING:
+            items = [self.string() for _ in range(n)]
+        else:
+            items = [self.value(item, depth + 1) for _ in range(n)]
+        return Value(type, items, item)
+
+    def tensor(self) -> TensorInfo:
+        name = self.string()
+        n_dims = self.number("I")
+        if n_dims > MAX_DIMENSIONS:
+            raise self.fail(f"tensor {name!r} has {n_dims} dimensions, at most {MAX_DIMENSIONS} are known")
+        shape = tuple(self.number("Q") for _ in range(n_dims))[::-1] or (1,)
+        id = self.number("I")
+        if id not in TYPE_BY_ID:
+            raise self.fail(f"tensor {name!r} has the unknown type {id}. Update lfm2gguf")
+        type = TYPE_BY_ID[id]
+        if shape[-1] % type.block_size:
+            raise self.fail(f"tensor {name!r}: rows of {shape[-1]} do not divide into {type.name} blocks")
+        return TensorInfo(name, type, shape, self.number("Q"))
+
+    def place(self, tensors: list[TensorInfo], data: int) -> dict[str, TensorInfo]:
+        """Turn offsets into positions in the file, and check that each tensor is there."""
+        placed: dict[str, TensorInfo] = {}
+        for info in tensors:
+            if info.name in placed:
+                raise self.fail(f"the tensor {info.name!r} occurs twice")
+            start = data + info.offset
+            if start + info.nbytes > self.size:
+                raise GGUFError(
+                    f"{self.path}: truncated: tensor {info.name!r} ends at byte "
+                    f"{start + info.nbytes}, the file at {self.size}. Copy or download it again"
+                )
+            placed[info.name] = TensorInfo(info.name, info.type, info.shape, start)
+        return placed

@@ -1,0 +1,145 @@
+"""Laying out a GGUF file before any weight is read, and filling it in any order.
+
+The file grows under a temporary name beside its target and gets the target's name only
+when it is complete, so nobody ever sees half a model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import math
+import os
+import secrets
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lfm2gguf.errors import OutputError
+from lfm2gguf.ggml import GGMLType
+from lfm2gguf.gguf_file.reader import DEFAULT_ALIGNMENT, MAGIC
+from lfm2gguf.gguf_file.values import Metadata, pack_string
+
+VERSION = 3
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A tensor to be written; ``shape`` is in NumPy's order."""
+
+    name: str
+    type: GGMLType
+    shape: tuple[int, ...]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return self.type.row_bytes(self.shape[-1])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole tensor."""
+        return math.prod(self.shape[:-1]) * self.row_bytes
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A whole file, decided: its header, and where in it each tensor goes."""
+
+    header: bytes
+    offsets: tuple[int, ...]  # bytes from the start of the file, one for each tensor
+    size: int
+
+    @contextlib.contextmanager
+    def create(self, target: Path, *, overwrite: bool = False) -> Iterator[Path]:
+        """Make the file, header written and its room reserved, and yield its temporary path.
+
+        On leaving it gets the name ``target``; after an exception it is removed.
+
+        Raises:
+            OutputError: the target exists, the folder cannot be written, or the disk is full.
+
+        """
+        check_target(target, overwrite=overwrite)
+        partial = target.with_name(f"{target.name}.{secrets.token_hex(4)}.partial")
+        try:
+            with output_errors(target):
+                self._reserve(partial)
+            yield partial
+            with output_errors(target):
+                partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def _reserve(self, path: Path) -> None:
+        with path.open("xb") as file:
+            file.write(self.header)
+            file.truncate(self.size)
+            file.flush()
+            _allocate(file.fileno(), self.size)
+
+
+def lay_out(
+    metadata: Metadata, tensors: Sequence[TensorSpec], alignment: int = DEFAULT_ALIGNMENT
+) -> Layout:
+    """Compute the header and every offset, in the order in which the tensors are given."""
+    parts = [MAGIC, struct.pack("<IQQ", VERSION, len(tensors), len(metadata))]
+    for key, value in metadata.items():
+        parts += [pack_string(key), struct.pack("<I", value.type.id), value.to_bytes()]
+    offset, offsets = 0, []
+    for tensor in tensors:
+        dims = tensor.shape[::-1]
+        parts += [pack_string(tensor.name), struct.pack(f"<I{len(dims)}Q", len(dims), *dims)]
+        parts.append(struct.pack("<IQ", tensor.type.id, offset))
+        offsets.append(offset)
+        offset += _pad(tensor.nbytes, alignment)
+    header = b"".join(parts)
+    header += bytes(_pad(len(header), alignment) - len(header))
+    start = len(header)
+    return Layout(header, tuple(start + offset for offset in offsets), start + offset)
+
+
+def check_target(target: Path, *, overwrite: bool = False) -> None:
+    """Refuse a target that cannot or must not be written, before any work is done.
+
+    Raises:
+        OutputError: saying which, and what to do.
+
+    """
+    if target.is_dir():
+        raise OutputError(f"{target}: is a folder; give the name of a file in it")
+    if target.exists() and not overwrite:
+        raise OutputError(f"{target}: exists already; give --force (overwrite=True) to replace it")
+    if not target.parent.is_dir():
+        raise OutputError(f"{target.parent}: no such folder; make it first")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise OutputError(f"{target.parent}: this folder cannot be written")
+
+
+@contextlib.contextmanager
+def output_errors(target: Path) -> Iterator[None]:
+    """Say in one line what went wrong with writing ``target``."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OutputError(
+                f"{target}: no space left on the disk; free some, or choose another folder with -o"
+            ) from error
+        raise OutputError(f"{target}: cannot be written ({error.strerror or error})") from error
+
+
+def _allocate(descriptor: int, size: int) -> None:
+    """Take the room on the disk where the system can: a full disk is better found now."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+
+
+def _pad(n: int, alignment: int) -> int:
+    return -(-n // alignment) * alignment
