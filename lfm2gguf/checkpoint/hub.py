@@ -77,7 +77,7 @@ def _fetch(repository: str, revision: str | None) -> Path:
 
     advice = {
         GatedRepoError: "access must be granted: accept its terms on the Hub, then hf auth login",
-        RepositoryNotFoundError: "no such repository, or a private one: check the id, hf auth login",
+        RepositoryNotFoundError: "no such repository, or a private one: check the id, or log in",
         RevisionNotFoundError: f"it has no revision {revision!r}",
         LocalEntryNotFoundError: "not in the cache, and the Hub cannot be reached; connect, or "
         "give a folder",
