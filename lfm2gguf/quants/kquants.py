@@ -1,18 +1,25 @@
 """Q4_K, Q5_K and Q6_K: super-blocks of 256 weights whose sub-blocks' scales are quantized too.
 
-From ``quantize_row_q[456]_K_ref``, ``make_qkx2_quants`` and ``make_qx_quants`` of
-ggml/src/ggml-quants.c, llama.cpp commit 0c1e57098. C adds float32 strictly left to right;
-so does ``np.add.reduce(axis=0)`` over a C-contiguous array (weights of a sub-block,
-sub-blocks), which adds row after row.
+From ``quantize_row_q[456]_K_ref`` and ``dequantize_row_q[456]_K`` of ggml/src/ggml-quants.c,
+llama.cpp commit 0c1e57098.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from lfm2gguf.ggml import GGMLType
-from lfm2gguf.quants.codec import Blocks, Codec, Floats, nearest_int
+from lfm2gguf.quants.codec import Blocks, Bytes, Codec, Floats, nearest_int, scratch
+from lfm2gguf.quants.search import (
+    GROUP_MAX_EPS,
+    ZERO,
+    round_levels,
+    scale_and_min,
+    symmetric_scale,
+)
 
 # A super-block of Q4_K and Q5_K has 8 sub-blocks of 32 weights: w = (d * sc) * q - (dmin * m).
 # qs[32 * i + j], 4 bits: weight j of sub-block 2i in the low nibble, of 2i + 1 in the high one.
@@ -30,81 +37,18 @@ Q5_K = np.dtype(
 # qh[j] = top 2 of a | of b << 2 | of c << 4 | of e << 6.
 Q6_K = np.dtype([("ql", "u1", 128), ("qh", "u1", 64), ("scales", "i1", 16), ("d", "<f2")])
 
-GROUP_MAX_EPS = np.float32(1e-15)
-ZERO = np.float32(0)
+
+def _transposed(x: Floats, sub_block: int) -> list[Floats]:
+    """Sub-blocks as columns, and four arrays of that shape to work in."""
+    columns, *work = scratch(5, (sub_block, x.size // sub_block))
+    np.copyto(columns, x.reshape(-1, sub_block).T)
+    return [columns, *work]
 
 
-def _levels(t: Floats, low: int, high: int) -> Floats:
-    q = nearest_int(t)
-    return np.clip(q, low, high, out=q).astype(np.float32)
-
-
-def make_qkx2(x: Floats, nmax: int, rmin: float, nstep: int) -> tuple[Floats, Floats, Floats]:
-    """Search scale, minimum and levels of sub-blocks, the columns of ``x`` (32, n)."""
-    w = np.sqrt(np.add.reduce(x * x, axis=0) / np.float32(32)) + np.abs(x)
-    low, high = x.min(axis=0), x.max(axis=0)
-    sum_w = np.add.reduce(w, axis=0)
-    sum_x = np.add.reduce(w * x, axis=0)
-    low = np.minimum(low, ZERO)
-    flat = high == low
-
-    iscale = np.float32(nmax) / (high - low)
-    scale = 1 / iscale
-    levels = _levels(iscale * (x - low), 0, nmax)
-    diff = scale * levels + low - x
-    best = np.add.reduce(w * (diff * diff), axis=0)
-    for step in range(nstep + 1):
-        factor = np.float32(rmin) + np.float32(0.1) * np.float32(step) + np.float32(nmax)
-        iscale = factor / (high - low)
-        tried = _levels(iscale * (x - low), 0, nmax)
-        wl = w * tried
-        sum_l = np.add.reduce(wl, axis=0)
-        sum_l2 = np.add.reduce(wl * tried, axis=0)
-        sum_xl = np.add.reduce(wl * x, axis=0)
-        det = sum_w * sum_l2 - sum_l * sum_l
-        this_scale = (sum_w * sum_xl - sum_x * sum_l) / det
-        this_low = (sum_l2 * sum_x - sum_l * sum_xl) / det
-        above = this_low > 0
-        this_low[above] = 0
-        this_scale[above] = (sum_xl / sum_l2)[above]
-        diff = this_scale * tried + this_low - x
-        error = np.add.reduce(w * (diff * diff), axis=0)
-        better = (det > 0) & (error < best)
-        np.copyto(levels, tried, where=better)
-        np.copyto(best, error, where=better)
-        np.copyto(scale, this_scale, where=better)
-        np.copyto(low, this_low, where=better)
-    scale[flat] = 0
-    levels[:, flat] = 0
-    return scale, -low, levels
-
-
-def make_qx(x: Floats) -> tuple[Floats, Floats]:
-    """Search scale and levels (0 to 63) of sub-blocks of Q6_K, the columns of ``x`` (16, n)."""
-    at = np.abs(x).argmax(axis=0)
-    peak = np.take_along_axis(x, at[None], axis=0)[0]
-    zero = np.abs(peak) < GROUP_MAX_EPS
-    w = x * x
-    wx = w * x
-    scale = best = levels = np.empty(0, np.float32)
-    for step in (0, *range(-9, 0), *range(1, 10)):
-        iscale = -(np.float32(32) + np.float32(0.1) * np.float32(step)) / peak
-        tried = _levels(iscale * x, -32, 31)
-        sum_lx = np.add.reduce(wx * tried, axis=0)
-        sum_l2 = np.add.reduce(w * tried * tried, axis=0)
-        if step == 0:
-            scale = np.where(sum_l2 != 0, sum_lx / sum_l2, ZERO)
-            best = scale * sum_lx
-            levels = tried
-            continue
-        better = (sum_l2 > 0) & (sum_lx * sum_lx > best * sum_l2)
-        np.copyto(levels, tried, where=better)
-        np.copyto(scale, sum_lx / sum_l2, where=better)
-        np.copyto(best, scale * sum_lx, where=better)
-    levels += 32
-    scale[zero] = 0
-    levels[:, zero] = 0
-    return scale, levels
+def _few(columns: Floats, at: npt.NDArray[np.intp]) -> tuple[Floats, Floats]:
+    """Some of the columns, C-contiguous and never a single one, and an array for levels."""
+    some = np.take(columns, np.append(at, at[-1:]), axis=1)
+    return some, np.zeros_like(some)
 
 
 def _six_bits(ratio: Floats, values: Floats) -> npt.NDArray[np.uint8]:
@@ -140,55 +84,93 @@ def _quantize_scales(values: Floats) -> tuple[npt.NDArray[np.uint8], Floats]:
     return _six_bits(ratio, values), largest / np.float32(63)
 
 
-def _encode_with_min(
-    x: Floats, out: Blocks, nmax: int, rmin: float, nstep: int
-) -> npt.NDArray[np.uint8]:
-    """Fill in the scales of Q4_K or Q5_K blocks; return the levels, (n, 8, 32)."""
-    n = len(x)
-    columns = np.ascontiguousarray(x.reshape(-1, 32).T)
-    scale, low, levels = make_qkx2(columns, nmax, rmin, nstep)
-    sc, out["d"] = _quantize_scales(scale.reshape(n, 8))
-    m, out["dmin"] = _quantize_scales(low.reshape(n, 8))
-    out["scales"] = _pack_scales(sc, m)
-    d = (out["d"].astype(np.float32)[:, None] * sc).reshape(-1)
-    dm = (out["dmin"].astype(np.float32)[:, None] * m).reshape(-1)
-    final = _levels((columns + dm) / d, 0, nmax)
-    np.copyto(final, levels, where=d == 0)
-    return np.ascontiguousarray(final.astype(np.uint8).T).reshape(n, 8, 32)
+@dataclass(frozen=True)
+class WithMin:
+    """The encoder of Q4_K and Q5_K: parameters of ``make_qkx2_quants``, and of the packing."""
 
+    nmax: int
+    rmin: float
+    nstep: int
 
-def _encode_q4_k(x: Floats, out: Blocks) -> None:
-    q = _encode_with_min(x, out, nmax=15, rmin=-1.0, nstep=20)
-    out["qs"] = (q[:, 0::2] | q[:, 1::2] << 4).reshape(-1, 128)
+    def __call__(self, x: Floats, out: Blocks) -> None:
+        columns, *work = _transposed(x, 32)
+        scale, low, ordinary = scale_and_min(columns, work, self.nmax, self.rmin, self.nstep)
+        odd = np.flatnonzero(~ordinary)
+        if len(odd):
+            scale[odd], low[odd], _ = self._fit_carefully(columns, odd)
+        sc, out["d"] = _quantize_scales(scale.reshape(-1, 8))
+        m, out["dmin"] = _quantize_scales(low.reshape(-1, 8))
+        out["scales"] = _pack_scales(sc, m)
+        d = (out["d"].astype(np.float32)[:, None] * sc).reshape(-1)
+        dm = (out["dmin"].astype(np.float32)[:, None] * m).reshape(-1)
 
+        t = work[0]
+        np.add(columns, dm, out=t)
+        np.divide(t, np.where(d == 0, np.float32(1), d), out=t)
+        round_levels(t, 0, self.nmax, t.min(), t.max())
+        levels = t.astype(np.uint8)
+        unscaled = np.flatnonzero(d == 0)  # there C leaves the search's levels
+        if len(unscaled):
+            levels[:, unscaled] = self._fit_carefully(columns, unscaled)[2]
+        self._pack(levels, out)
 
-def _encode_q5_k(x: Floats, out: Blocks) -> None:
-    q = _encode_with_min(x, out, nmax=31, rmin=-0.5, nstep=15)
-    out["qh"] = np.packbits(q >> 4, axis=1, bitorder="little")[:, 0]
-    q &= 15
-    out["qs"] = (q[:, 0::2] | q[:, 1::2] << 4).reshape(-1, 128)
+    def _fit_carefully(
+        self, columns: Floats, at: npt.NDArray[np.intp]
+    ) -> tuple[Floats, Floats, Floats]:
+        some, levels = _few(columns, at)
+        work = list(np.empty((4, *some.shape), np.float32))
+        scale, low, _ = scale_and_min(some, work, self.nmax, self.rmin, self.nstep, levels)
+        return scale[:-1], low[:-1], levels[:, :-1]
+
+    def _pack(self, levels: Bytes, out: Blocks) -> None:
+        """Store the levels (32, 8n): column j of a block is its sub-block j."""
+        n = len(out)
+        if self.nmax > 15:
+            fifth = np.packbits((levels >> 4).reshape(-1), bitorder="little")
+            out["qh"] = fifth.reshape(32, n).T
+            levels &= 15
+        pairs = levels.view("<u2")  # sub-block 2i in the low byte, 2i + 1 in the high one
+        nibbles = (pairs | pairs >> 4).astype(np.uint8)
+        out["qs"].reshape(n, 4, 32)[:] = nibbles.T.reshape(n, 4, 32)
 
 
 def _encode_q6_k(x: Floats, out: Blocks) -> None:
     n = len(x)
-    columns = np.ascontiguousarray(x.reshape(-1, 16).T)
-    scale, levels = make_qx(columns)
-    scale = scale.reshape(n, 16)
-    at = np.abs(np.where(np.isnan(scale), ZERO, scale)).argmax(axis=1)
-    largest = np.take_along_axis(scale, at[:, None], axis=1)[:, 0]
-    zero = ~(np.abs(largest) >= GROUP_MAX_EPS)
+    columns, *work = _transposed(x, 16)
+    scale = symmetric_scale(columns, work, 32).reshape(n, 16)
+    size = np.abs(scale)
+    size[np.isnan(size)] = 0
+    largest = np.take_along_axis(scale, size.argmax(axis=1)[:, None], axis=1)
     iscale = np.float32(-128) / largest
-    out["d"] = 1 / iscale
-    out["scales"] = np.minimum(nearest_int(iscale[:, None] * scale), 127)
+    out["d"] = (1 / iscale)[:, 0]
+    out["scales"] = np.minimum(nearest_int(iscale * scale), 127)
     d = (out["d"].astype(np.float32)[:, None] * out["scales"]).reshape(-1)
-    final = _levels(columns / d, -32, 31) + np.float32(32)
-    np.copyto(final, levels, where=d == 0)
-    q = np.ascontiguousarray(final.astype(np.uint8).T).reshape(n, 2, 4, 32)
-    low, top = q & 15, q >> 4
-    out["ql"] = (low[:, :, :2] | low[:, :, 2:] << 4).reshape(n, 128)
-    top = top[:, :, 0] | top[:, :, 1] << 2 | top[:, :, 2] << 4 | top[:, :, 3] << 6
-    out["qh"] = top.reshape(n, 64)
-    out[zero] = np.zeros((), Q6_K)
+
+    t = work[0]
+    np.divide(columns, np.where(d == 0, np.float32(1), d), out=t)
+    round_levels(t, -32, 31, t.min(), t.max())
+    t += np.float32(32)
+    levels = t.astype(np.uint8)
+    unscaled = np.flatnonzero(d == 0)  # there C leaves the search's levels
+    if len(unscaled):
+        some, found = _few(columns, unscaled)
+        symmetric_scale(some, list(np.empty((4, *some.shape), np.float32)), 32, found)
+        levels[:, unscaled] = found[:, :-1]
+
+    _pack_q6_k(levels, out)
+    out[~(size.max(axis=1) >= GROUP_MAX_EPS)] = np.zeros((), Q6_K)
+
+
+def _pack_q6_k(levels: Bytes, out: Blocks) -> None:
+    """Store the levels (16, 16n): column j of a block is its sub-block j."""
+    n = len(out)
+    half = levels.view("<u4").reshape(16, n, 2, 2)  # of each half-block: a and b, c and e
+    low = half & 0x0F0F0F0F
+    ql = low[..., 0] | low[..., 1] << 4
+    out["ql"].reshape(n, 8, 16)[:] = ql.view(np.uint8).reshape(16, n, 8).transpose(1, 2, 0)
+    top = (half >> 4 & 0x03030303).view("<u2").reshape(16, n, 2, 4)
+    qh = top[..., 0] | top[..., 1] << 2 | top[..., 2] << 4 | top[..., 3] << 6
+    out["qh"].reshape(n, 4, 16)[:] = qh.view(np.uint8).reshape(16, n, 4).transpose(1, 2, 0)
 
 
 def _decode_with_min(blocks: Blocks, out: Floats, q: npt.NDArray[np.uint8]) -> None:
@@ -225,7 +207,7 @@ def _decode_q6_k(blocks: Blocks, out: Floats) -> None:
 
 
 CODECS = (
-    Codec(GGMLType.Q4_K, Q4_K, _encode_q4_k, _decode_q4_k, ("d", "dmin")),
-    Codec(GGMLType.Q5_K, Q5_K, _encode_q5_k, _decode_q5_k, ("d", "dmin")),
-    Codec(GGMLType.Q6_K, Q6_K, _encode_q6_k, _decode_q6_k, ("d",)),
+    Codec(GGMLType.Q4_K, Q4_K, 32, WithMin(15, -1.0, 20), _decode_q4_k, ("d", "dmin")),
+    Codec(GGMLType.Q5_K, Q5_K, 32, WithMin(31, -0.5, 15), _decode_q5_k, ("d", "dmin")),
+    Codec(GGMLType.Q6_K, Q6_K, 16, _encode_q6_k, _decode_q6_k, ("d",)),
 )

@@ -38,7 +38,7 @@ def test_bytes(name: str, type: GGMLType) -> None:
 
 
 @every_type
-@pytest.mark.parametrize("blocks", [1, 2, 3, 5, 127, 128, 129])
+@pytest.mark.parametrize("blocks", [1, 2, 3, 5, 255, 256, 257, 513])
 def test_any_number_of_blocks(blocks: int, type: GGMLType) -> None:
     x = np.resize(sample("bf16"), (blocks, type.block_size))
     assert_same_bytes(x, type)
