@@ -3,7 +3,7 @@
     python train.py --out FOLDER
     python train.py --held-out FILE
 
-The first (torch and transformers; about 20 minutes of two cores) writes a checkpoint without its
+The first (torch and transformers; about 25 minutes of two cores) writes a checkpoint without its
 model card, and `training.json`: the settings, the loss curve, and the held-out perplexity of the
 bfloat16 weights as saved. Everything is seeded; the text is that of the running Python, whose
 version is recorded.
