@@ -25,6 +25,11 @@ LFM2_SPLIT = (
 # (src/llama-vocab.cpp, commit 0c1e57098: "lfm2" splits as LLAMA3 does).
 SPLITS = {LFM2_SPLIT: "lfm2"}
 
+# Added tokens that are control tokens to llama.cpp, whatever the tokenizer says of them
+# (conversion/base.py, does_token_look_special, commit 0c1e57098).
+SPECIAL_LOOKS = (("<|", "|>"), ("<｜", "｜>"), ("<unused", ">"))
+SPECIAL_TEXTS = {"<pad>", "<mask>", "<2mass>", "[@BOS@]"}
+
 
 class TokenType(Enum):
     """What llama.cpp makes of a token (``llama_token_type`` in include/llama.h)."""
@@ -117,6 +122,7 @@ def _added_tokens(folder: Path, data: dict[str, Any]) -> list[dict[str, Any]]:
 def _added(token: dict[str, Any]) -> tuple[str, TokenType]:
     """An added token's text and type, by the rules of conversion/base.py, get_vocab_base."""
     text = token["content"]
-    if token.get("special") or (text.startswith("<|") and text.endswith("|>")):
+    looks = any(text.startswith(a) and text.endswith(b) for a, b in SPECIAL_LOOKS)
+    if token.get("special") or looks or text in SPECIAL_TEXTS:
         return text, TokenType.CONTROL
     return text.replace("\u2581", " "), TokenType.USER_DEFINED
