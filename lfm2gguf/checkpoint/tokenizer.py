@@ -58,14 +58,15 @@ class Tokenizer:
         """
         path = folder / "tokenizer.json"
         data = read_json(path, needed_for="the vocabulary")
-        model = data.get("model") or {}
-        if model.get("type") != "BPE":
-            raise UnsupportedError(
-                f"{path}: its model is {model.get('type')!r}; LFM2's tokenizers are 'BPE'"
-            )
+        model = data.get("model")
+        kind = model.get("type") if isinstance(model, dict) else None
+        if model is None or kind != "BPE":
+            raise UnsupportedError(f"{path}: its model is {kind!r}; LFM2's tokenizers are 'BPE'")
         try:
             tokens = {id: (token, TokenType.NORMAL) for token, id in model["vocab"].items()}
             tokens |= {t["id"]: _added(t) for t in _added_tokens(folder, data)}
+            if bad := [id for id in tokens if not isinstance(id, int) or id < 0]:
+                raise ValueError(f"a token has the id {bad[0]!r}")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"{path}: its vocabulary is damaged ({error!r})") from error
         return cls(tokens, pre or recognise(path, data.get("pre_tokenizer")))

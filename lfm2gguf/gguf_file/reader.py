@@ -204,6 +204,8 @@ class _Parser:
                 f"tensor {name!r} has {n_dims} dimensions, at most {MAX_DIMENSIONS} are known"
             )
         shape = tuple(self.number("Q") for _ in range(n_dims))[::-1] or (1,)
+        if 0 in shape:
+            raise self.fail(f"damaged: tensor {name!r} of shape {shape} has no weights")
         id = self.number("I")
         if id not in TYPE_BY_ID:
             raise self.fail(f"tensor {name!r} has the unknown type {id}. Update lfm2gguf")

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lfm2gguf.errors import OutputError
+from lfm2gguf.errors import GGUFError, OutputError
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.gguf_file.reader import DEFAULT_ALIGNMENT, MAGIC
 from lfm2gguf.gguf_file.values import Metadata, pack_string
@@ -84,10 +84,20 @@ class Layout:
 def lay_out(
     metadata: Metadata, tensors: Sequence[TensorSpec], alignment: int = DEFAULT_ALIGNMENT
 ) -> Layout:
-    """Compute the header and every offset, in the order in which the tensors are given."""
+    """Compute the header and every offset, in the order in which the tensors are given.
+
+    Raises:
+        GGUFError: a metadata value cannot be stored in its type.
+
+    """
     parts = [MAGIC, struct.pack("<IQQ", VERSION, len(tensors), len(metadata))]
     for key, value in metadata.items():
-        parts += [pack_string(key), struct.pack("<I", value.type.id), value.to_bytes()]
+        try:
+            parts += [pack_string(key), struct.pack("<I", value.type.id), value.to_bytes()]
+        except (struct.error, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise GGUFError(
+                f"the metadata key {key!r} cannot be stored as {value.type.name} ({error})"
+            ) from error
     offset, offsets = 0, []
     for tensor in tensors:
         dims = tensor.shape[::-1]

@@ -24,10 +24,12 @@ QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION, ggml/include/ggml.h
 class SourceTensor:
     """Where a tensor's weights lie, row after row; ``shape`` is in NumPy's order.
 
-    ``kept`` is the type it has in the file where the mixture does not change it.
+    ``origin`` is its name in the file it comes from; ``kept`` is the type it has in the new
+    file where the mixture does not change it.
     """
 
     name: str
+    origin: str
     shape: tuple[int, ...]
     path: Path
     offset: int

@@ -117,7 +117,7 @@ def _tasks(drafts: Sequence[Draft], paths: Sequence[Path]) -> Iterator[Task]:
             for draft, path in zip(drafts, paths, strict=True)
         ]
         yield from split(
-            source.name, source.path, source.offset, source.type,
+            source.name, source.origin, source.path, source.offset, source.type,
             source.n_rows, source.shape[-1], outputs,
         )  # fmt: skip
 
