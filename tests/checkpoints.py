@@ -196,7 +196,7 @@ def stored(x: np.ndarray, dtype: str) -> bytes:
 
 
 def write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+    path.write_text(json.dumps(content, indent=1))
 
 
 def tokenizer() -> dict[str, Any]:
