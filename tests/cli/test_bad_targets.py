@@ -27,7 +27,7 @@ def gguf(path: Path, metadata: Metadata, type: GGMLType = GGMLType.F32) -> Path:
 )
 def test_an_unknown_type(small: Path, tmp_path: Path, given: str, near: str) -> None:
     said = refusal("convert", small, "-o", tmp_path, "-t", given, within=tmp_path)
-    assert f"unknown type {given!r}; did you mean {near}?" in said or given == ""
+    assert f"unknown type {given!r}; did you mean {near}?" in said
     assert "Q4_K_S" in said
 
 
@@ -152,7 +152,7 @@ def test_a_name_in_the_metadata_that_is_no_file_name(value: object, tmp_path: Pa
     (tmp_path / "out").mkdir()
     result = run("quantize", source, "-qo", tmp_path / "out")
     written = [path.name for path in (tmp_path / "out").iterdir()]
-    assert [path.name for path in tmp_path.iterdir()] == ["in.gguf", "out"]
+    assert {path.name for path in tmp_path.iterdir()} == {"in.gguf", "out"}
     assert (result.code, result.err, len(written)) == (0, "", 1)
     assert written[0].endswith("-Q4_K_M.gguf")
 

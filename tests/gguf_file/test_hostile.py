@@ -60,9 +60,7 @@ fuzz = settings(max_examples=400, deadline=None, suppress_health_check=list(Heal
 
 @fuzz
 @given(changes)
-def test_changed_bytes(
-    sound: tuple[Path, bytes, int], changes: list[tuple[float, int]]
-) -> None:
+def test_changed_bytes(sound: tuple[Path, bytes, int], changes: list[tuple[float, int]]) -> None:
     path, data, header = sound
     damaged = bytearray(data)
     for place, byte in changes:
