@@ -19,7 +19,7 @@ from pathlib import Path
 from lfm2gguf.errors import GGUFError, OutputError
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.gguf_file.reader import DEFAULT_ALIGNMENT, MAGIC
-from lfm2gguf.gguf_file.values import Metadata, pack_string
+from lfm2gguf.gguf_file.values import Metadata, Value, pack_string
 
 VERSION = 3
 PARTIAL = ".partial"
@@ -92,12 +92,7 @@ def lay_out(
     """
     parts = [MAGIC, struct.pack("<IQQ", VERSION, len(tensors), len(metadata))]
     for key, value in metadata.items():
-        try:
-            parts += [pack_string(key), struct.pack("<I", value.type.id), value.to_bytes()]
-        except (struct.error, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise GGUFError(
-                f"the metadata key {key!r} cannot be stored as {value.type.name} ({error})"
-            ) from error
+        parts.append(_pair(key, value))
     offset, offsets = 0, []
     for tensor in tensors:
         dims = tensor.shape[::-1]
@@ -144,6 +139,15 @@ def output_errors(target: Path) -> Iterator[None]:
                 f"{target}: no space left on the disk; free some, or choose another folder with -o"
             ) from error
         raise OutputError(f"{target}: cannot be written ({error.strerror or error})") from error
+
+
+def _pair(key: str, value: Value) -> bytes:
+    try:
+        return pack_string(key) + struct.pack("<I", value.type.id) + value.to_bytes()
+    except (struct.error, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise GGUFError(
+            f"the metadata key {key!r} cannot be stored as {value.type.name} ({error})"
+        ) from error
 
 
 def _allocate(descriptor: int, size: int) -> None:

@@ -27,6 +27,11 @@ def text(name: str, content: str) -> Damage:
     return lambda folder: (folder / name).write_text(content)
 
 
+def cut(name: str, n: int) -> Damage:
+    """Take the last ``n`` bytes away."""
+    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:-n])
+
+
 def edit(name: str, change: Callable[[Any], Any]) -> Damage:
     """Change a JSON file; ``change`` does it in place."""
 
@@ -118,16 +123,13 @@ FILES: Damages = {
                         write_json(folder / "adapter_config.json", {})),
         "is a LoRA adapter",
     ),
-    "weights truncated": (
-        lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-1]),
-        "truncated",
-    ),
+    "weights truncated": (cut("model.safetensors", 1), "truncated"),
     "weights empty": (text("model.safetensors", ""), "truncated"),
     "header of absurd length": (header(1 << 60), "truncated: its header should have"),
     "header cut short": (header(100), "header cannot be read"),
     "shard missing": (shards(lambda f, m: (f / SECOND).unlink()), "this shard is missing"),
     "shard truncated": (
-        shards(lambda f, m: (f / SECOND).write_bytes((f / SECOND).read_bytes()[:-9])), "truncated",
+        shards(lambda f, m: cut(SECOND, 9)(f)), "truncated",
     ),
     "index leads out": (shards(lambda f, m: m.update({DOWN: "../x"})), "plain name"),
     "index with an absolute path": (shards(lambda f, m: m.update({DOWN: "/x"})), "plain name"),
@@ -135,7 +137,7 @@ FILES: Damages = {
     "index names a folder": (shards(lambda f, m: m.update({DOWN: ".."})), ""),
     "index without names": (shards(lambda f, m: m.clear()), "no 'weight_map'"),
     "index names the wrong shard": (
-        shards(lambda f, m: m.update({k: SECOND for k in m})), "says that the tensor",
+        shards(lambda f, m: m.update(dict.fromkeys(m, SECOND))), "says that the tensor",
     ),
     "index names a tensor too many": (
         shards(lambda f, m: m.update({"x": SECOND})), "says that the tensor 'x'",

@@ -27,29 +27,28 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes, int]:
     return path.with_name("damaged.gguf"), path.read_bytes(), len(layout.header)
 
 
-def open_or_refuse(path: Path, data: bytes) -> GGUFFile | None:
+def open_or_refuse(path: Path, data: bytes) -> bool:
+    """Whether the file could be read; only a GGUFError of one line is a refusal."""
     path.write_bytes(data)
+    refused = ""
     tracemalloc.start()
     try:
         file = GGUFFile.open(path)
         for name in file.tensors:
             assert file.data(name).nbytes == file.tensors[name].nbytes
     except GGUFError as error:
-        assert "\n" not in str(error)
-        assert str(path) in str(error)
-        return None
-    else:
-        return file
-    finally:
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        assert peak < MEMORY
+        refused = str(error)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < MEMORY
+    assert "\n" not in refused
+    return not refused
 
 
 def test_every_truncation_is_refused(sound: tuple[Path, bytes, int]) -> None:
     path, data, header = sound
     for n in [*range(header), *range(header, len(data) - 32, 97)]:
-        assert open_or_refuse(path, data[:n]) is None, n
+        assert not open_or_refuse(path, data[:n]), n
 
 
 places = st.floats(0, 1, exclude_max=True)
@@ -127,7 +126,7 @@ def test_hostile(tmp_path: Path, name: str) -> None:
     (tmp_path / "f.gguf").write_bytes(data)
     with pytest.raises(GGUFError, match=message):
         GGUFFile.open(tmp_path / "f.gguf")
-    assert open_or_refuse(tmp_path / "f.gguf", data) is None
+    assert not open_or_refuse(tmp_path / "f.gguf", data)
 
 
 def test_a_folder_or_nothing_is_no_file(tmp_path: Path) -> None:
