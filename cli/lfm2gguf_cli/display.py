@@ -23,6 +23,8 @@ from lfm2gguf.inspect import Description
 from lfm2gguf.pipeline import Draft, Progress, ProgressCallback, WrittenFile
 
 PLAIN_STEPS = 10  # lines of progress in a pipe
+# A file's text is shown; it does not get to command the terminal.
+CONTROL = {i: f"\\x{i:02x}" for i in (*range(32), *range(127, 160))} | {10: "\\n"}
 
 
 class Display:
@@ -116,6 +118,7 @@ class Display:
             self.out.print("  ".join(cells).rstrip(), markup=False, soft_wrap=True)
 
     def _table(self, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        rows = [[cell.translate(CONTROL) for cell in row] for row in rows]
         if not self.out.is_terminal:
             self._lines(rows)
             return
@@ -176,8 +179,7 @@ def _short(value: Any) -> str:
     if isinstance(value, dict) and value.keys() == {"length", "first"}:
         return f"{value['length']} items: {_short(value['first'])[:-1]}, ...]"
     text = value if isinstance(value, str) else repr(value)
-    line = text.replace("\n", "\\n")
-    return line if len(line) <= 100 else f"{line[:97]}..."
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def _draft_json(draft: Draft) -> dict[str, Any]:
