@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json as json_module
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +35,8 @@ class Display:
         self.quiet, self.json = quiet, json
         self.out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
         self.err = Console(highlight=False, stderr=True)
+        if quiet or not self.err.is_terminal:
+            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
     def note(self, text: str) -> None:
         """Say something beside the result."""
