@@ -18,8 +18,8 @@ from pathlib import Path
 
 from lfm2gguf.errors import GGUFError, OutputError
 from lfm2gguf.ggml import GGMLType
-from lfm2gguf.gguf_file.reader import DEFAULT_ALIGNMENT, MAGIC
-from lfm2gguf.gguf_file.values import Metadata, Value, pack_string
+from lfm2gguf.gguf_file.reader import MAGIC
+from lfm2gguf.gguf_file.values import ALIGNMENT, DEFAULT_ALIGNMENT, Metadata, Value, pack_string
 
 VERSION = 3
 PARTIAL = ".partial"
@@ -81,15 +81,16 @@ class Layout:
             _allocate(file.fileno(), self.size)
 
 
-def lay_out(
-    metadata: Metadata, tensors: Sequence[TensorSpec], alignment: int = DEFAULT_ALIGNMENT
-) -> Layout:
+def lay_out(metadata: Metadata, tensors: Sequence[TensorSpec]) -> Layout:
     """Compute the header and every offset, in the order in which the tensors are given.
+
+    Tensors are aligned to what ``general.alignment`` says, where the metadata has it.
 
     Raises:
         GGUFError: a metadata value cannot be stored in its type.
 
     """
+    alignment = metadata.get(ALIGNMENT, DEFAULT_ALIGNMENT).value
     parts = [MAGIC, struct.pack("<IQQ", VERSION, len(tensors), len(metadata))]
     for key, value in metadata.items():
         parts.append(_pair(key, value))

@@ -44,7 +44,7 @@ def write(path: Path, alignment: int = 32) -> tuple[Layout, dict[str, bytes]]:
     metadata = dict(METADATA)
     if alignment != 32:
         metadata["general.alignment"] = Value(T.UINT32, alignment)
-    layout = lay_out(metadata, TENSORS, alignment)
+    layout = lay_out(metadata, TENSORS)
     rng = np.random.default_rng(0)
     contents = {}
     with layout.create(path) as partial, partial.open("r+b") as file:
