@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,10 @@ from lfm2gguf import GGUFFile, convert, quantize
 from lfm2gguf.conversion import draft_conversion
 from tests.checkpoints import CASES, REAL, make, real
 from tests.golden.summary import digest, value
+from tests.realdata import needs, path_of
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = json.loads((ROOT / "tests/golden/llama_cpp.json").read_text(encoding="utf-8"))["cases"]
-DATA = Path(os.environ.get("LFM2GGUF_TEST_DATA", ROOT.parent / "shared" / "data"))
 
 
 def check(path: Path, type: str, golden: dict[str, Any]) -> None:
@@ -65,11 +64,9 @@ def test_in_two_steps_as_with_llama_cpp(written: Any, tmp_path: Path) -> None:
             file.path.unlink()
 
 
-@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=needs(name)) for name in REAL])
 def test_the_real_tokenizers(name: str, tmp_path: Path) -> None:
-    if not (DATA / name).is_dir():
-        pytest.skip(f"{DATA / name} is absent (LFM2GGUF_TEST_DATA may name another folder)")
-    source = make(real(DATA / name), tmp_path / name)
+    source = make(real(path_of(name)), tmp_path / name)
     target = tmp_path / "file.gguf"
     convert(source, target, "BF16", jobs=1)
     check(target, "BF16", GOLDEN[name])
