@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
+from rich.text import Text
 
 from lfm2gguf.inspect import Description
 from lfm2gguf.pipeline import Draft, Progress, ProgressCallback, WrittenFile
@@ -52,7 +53,7 @@ class Display:
             yield _PlainProgress(self)
         else:
             columns = (
-                TextColumn("{task.fields[tensor]}", table_column=_column(30)),
+                TextColumn("{task.fields[tensor]}", markup=False, table_column=_column(30)),
                 BarColumn(),
                 TextColumn("{task.fields[tensors]} tensors, {task.fields[speed]}"),
                 TimeRemainingColumn(),
@@ -127,7 +128,7 @@ class Display:
             return
         table = Table(*heads, box=box.SIMPLE_HEAD)
         for row in rows:
-            table.add_row(*(cell.replace("[", r"\[") for cell in row))
+            table.add_row(*map(Text, row))  # Text: what looks like markup is none
         self.out.print(table)
 
 
