@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -158,3 +159,52 @@ def test_a_reader_that_leaves_early(bf16_gguf: Path) -> None:
     command = f"{' '.join(COMMAND)} inspect --json --full {bf16_gguf} | head -n 1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("{\n", "")
+
+
+def on_a_terminal(*arguments: object) -> tuple[int, str]:
+    """Exit code and output of a command whose output goes to a terminal."""
+    pty = pytest.importorskip("pty", reason="needs terminals as POSIX has them")
+    parent, child = pty.openpty()
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "200"}
+    with subprocess.Popen(
+        [*COMMAND, *map(str, arguments)], stdout=child, stderr=child, env=environment
+    ) as process:
+        os.close(child)
+        said = b""
+        with contextlib.suppress(OSError):  # how Linux says that nobody writes there any more
+            while part := os.read(parent, 65536):
+                said += part
+    os.close(parent)
+    return process.returncode, said.decode()
+
+
+def test_a_bar_on_a_terminal(wide: Path, tmp_path: Path) -> None:
+    code, said = on_a_terminal("convert", wide, "-o", tmp_path, "-t", "Q4_K_M", "-t", "Q6_K")
+    assert code == 0
+    assert "/21 tensors" in said
+    assert "\x1b[2K" in said  # and it is wiped away
+    last = said.splitlines()[-1]
+    assert last.startswith(str(tmp_path))
+    assert "Q6_K" in last
+    code, said = on_a_terminal("convert", wide, "-o", tmp_path, "-f", "--quiet")
+    assert (code, said) == (0, "")
+
+
+def test_a_table_on_a_terminal(tmp_path: Path) -> None:
+    """What looks like Rich's markup, or like a command to the terminal, is text."""
+    text = "[bold]a[/] \\[/red] \x1b[2J {{ b[0] }}\nc"
+    with lay_out({"key": Value(ValueType.STRING, text)}, []).create(tmp_path / "f.gguf"):
+        pass
+    code, said = on_a_terminal("inspect", tmp_path / "f.gguf")
+    assert code == 0
+    assert "[bold]a[/] \\[/red] \\x1b[2J {{ b[0] }}\\nc" in said
+
+
+def test_a_tensor_named_like_markup(tmp_path: Path) -> None:
+    metadata = {"general.architecture": Value(ValueType.STRING, "lfm2")}
+    tensor = TensorSpec("[/red].weight", GGMLType.F32, (2, 256))
+    with lay_out(metadata, [tensor]).create(tmp_path / "in.gguf"):
+        pass
+    code, said = on_a_terminal("quantize", tmp_path / "in.gguf", "-o", tmp_path / "out.gguf")
+    assert code == 0
+    assert "[/red].weight" in said

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import gguf
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from lfm2gguf.errors import GGUFError, OutputError
 from lfm2gguf.gguf_file import GGUFFile, Value, ValueType, lay_out
@@ -60,6 +63,43 @@ def test_text_that_is_not_utf8_is_kept(tmp_path: Path) -> None:
         pass
     file = GGUFFile.open(tmp_path / "f.gguf")
     assert file.metadata == {text: Value(ValueType.STRING, text)}
+
+
+def arrays(items: st.SearchStrategy[Any], type: ValueType) -> st.SearchStrategy[Value]:
+    return st.lists(items, min_size=1, max_size=5).map(lambda x: Value(T.ARRAY, x, type))
+
+
+def integers(bits: int, *, signed: bool) -> st.SearchStrategy[int]:
+    low = -(2 ** (bits - 1)) if signed else 0
+    return st.integers(low, low + 2**bits - 1)
+
+
+T = ValueType
+ITEMS: dict[ValueType, st.SearchStrategy[Any]] = {
+    **{T[f"UINT{n}"]: integers(n, signed=False) for n in (8, 16, 32, 64)},
+    **{T[f"INT{n}"]: integers(n, signed=True) for n in (8, 16, 32, 64)},
+    T.FLOAT32: st.floats(width=32, allow_nan=False),
+    T.FLOAT64: st.floats(allow_nan=False),
+    T.BOOL: st.booleans(),
+    T.STRING: st.text(max_size=20),
+}
+VALUES = st.one_of(
+    *(st.builds(Value, st.just(type), items) for type, items in ITEMS.items()),
+    *(arrays(items, type) for type, items in ITEMS.items()),
+)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.dictionaries(st.text(min_size=1, max_size=10).map("k.".__add__), VALUES, max_size=8))
+def test_any_metadata(tmp_path: Path, metadata: dict[str, Value]) -> None:
+    path = tmp_path / "f.gguf"
+    with lay_out(metadata, TENSORS[:1]).create(path, overwrite=True):
+        pass
+    assert GGUFFile.open(path).metadata == metadata
+    fields = gguf.GGUFReader(path).fields
+    assert {key: fields[key].contents() for key in metadata} == {
+        key: value.value for key, value in metadata.items()
+    }
 
 
 def test_rows(tmp_path: Path) -> None:
