@@ -121,6 +121,8 @@ def check_target(target: Path, *, overwrite: bool = False) -> None:
     """
     if target.is_dir():
         raise OutputError(f"{target}: is a folder; give the name of a file in it")
+    if target.exists() and not target.is_file():
+        raise OutputError(f"{target}: is a device or a pipe, which a file must not replace")
     if target.exists() and not overwrite:
         raise OutputError(f"{target}: exists already; give --force (overwrite=True) to replace it")
     if not target.parent.is_dir():
