@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import sys
 from pathlib import Path
@@ -38,6 +39,14 @@ def test_a_source_that_is_none(tmp_path: Path) -> None:
     assert "no such file" in refusal("quantize", tmp_path / "absent", within=tmp_path)
     assert "no such file" in refusal("inspect", tmp_path / "absent", within=tmp_path)
     assert "config.json: missing" in refusal("inspect", tmp_path, within=tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_device_is_not_replaced(small: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    said = refusal("convert", small, "--force", "-qo", tmp_path / "pipe", within=tmp_path)
+    assert "is a device or a pipe" in said
+    assert (tmp_path / "pipe").is_fifo()
 
 
 @pytest.mark.parametrize("command", ["convert", "quantize"])
