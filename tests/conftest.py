@@ -10,6 +10,8 @@ import pytest
 from lfm2gguf import convert
 from tests.checkpoints import CASES, Case, config, make
 
+EXAMPLE = Path(__file__).parents[1] / "examples" / "tiny-lfm2"
+
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -34,3 +36,11 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bf16_gguf(wide: Path) -> Path:
     """It as a BF16 GGUF; not to be changed."""
     return convert(wide, wide.with_suffix(".gguf"), "BF16").files[0].path
+
+
+@pytest.fixture(scope="session")
+def example_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The example model as GGUF files, by type; not to be changed."""
+    folder = tmp_path_factory.mktemp("example")
+    files = convert(EXAMPLE, folder, ["BF16", "Q8_0", "Q4_K_M"]).files
+    return {file.type: file.path for file in files}
