@@ -97,4 +97,6 @@ def _source(checkpoint: Checkpoint, plan: Plan, i: int) -> SourceTensor:
         )
     stored = STORED[info.dtype]
     # What llama.cpp's converter keeps in F32: vectors, norms, the convolution's kernel.
-    return SourceTensor(planned.name, planned.shape, info.file, info.offset, stored, GGMLType.F32)
+    return SourceTensor(
+        planned.name, info.name, planned.shape, info.file, info.offset, stored, GGMLType.F32
+    )

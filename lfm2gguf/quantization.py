@@ -66,7 +66,7 @@ def draft_quantization(
     _check(file, allow_requantize)
     metadata = {k: v for k, v in file.metadata.items() if not k.startswith("split.")}
     sources = [
-        SourceTensor(info.name, info.shape, file.path, info.offset, info.type, info.type)
+        SourceTensor(info.name, info.name, info.shape, file.path, info.offset, info.type, info.type)
         for info in file.tensors.values()
     ]
     counts = {

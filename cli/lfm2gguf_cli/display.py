@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json as json_module
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,11 +19,14 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
+from rich.text import Text
 
 from lfm2gguf.inspect import Description
 from lfm2gguf.pipeline import Draft, Progress, ProgressCallback, WrittenFile
 
 PLAIN_STEPS = 10  # lines of progress in a pipe
+# A file's text is shown; it does not get to command the terminal.
+CONTROL = {i: f"\\x{i:02x}" for i in (*range(32), *range(127, 160))} | {10: "\\n"}
 
 
 class Display:
@@ -32,6 +36,8 @@ class Display:
         self.quiet, self.json = quiet, json
         self.out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
         self.err = Console(highlight=False, stderr=True)
+        if quiet or not self.err.is_terminal:
+            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
     def note(self, text: str) -> None:
         """Say something beside the result."""
@@ -47,7 +53,7 @@ class Display:
             yield _PlainProgress(self)
         else:
             columns = (
-                TextColumn("{task.fields[tensor]}", table_column=_column(30)),
+                TextColumn("{task.fields[tensor]}", markup=False, table_column=_column(30)),
                 BarColumn(),
                 TextColumn("{task.fields[tensors]} tensors, {task.fields[speed]}"),
                 TimeRemainingColumn(),
@@ -116,12 +122,13 @@ class Display:
             self.out.print("  ".join(cells).rstrip(), markup=False, soft_wrap=True)
 
     def _table(self, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        rows = [[cell.translate(CONTROL) for cell in row] for row in rows]
         if not self.out.is_terminal:
             self._lines(rows)
             return
         table = Table(*heads, box=box.SIMPLE_HEAD)
         for row in rows:
-            table.add_row(*(cell.replace("[", r"\[") for cell in row))
+            table.add_row(*map(Text, row))  # Text: what looks like markup is none
         self.out.print(table)
 
 
@@ -176,8 +183,7 @@ def _short(value: Any) -> str:
     if isinstance(value, dict) and value.keys() == {"length", "first"}:
         return f"{value['length']} items: {_short(value['first'])[:-1]}, ...]"
     text = value if isinstance(value, str) else repr(value)
-    line = text.replace("\n", "\\n")
-    return line if len(line) <= 100 else f"{line[:97]}..."
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def _draft_json(draft: Draft) -> dict[str, Any]:

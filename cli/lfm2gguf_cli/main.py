@@ -56,6 +56,9 @@ def main() -> None:
     except Lfm2ggufError as error:
         typer.echo(f"lfm2gguf: {error}", err=True)
         sys.exit(BAD_INPUT)
+    except OSError as error:  # such as a path that is too long to be one
+        typer.echo(f"lfm2gguf: {error.filename or 'system'}: {error.strerror or error}", err=True)
+        sys.exit(BAD_INPUT)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 

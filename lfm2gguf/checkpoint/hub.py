@@ -69,7 +69,6 @@ def _fetch(repository: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
-        HfHubHTTPError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -84,7 +83,10 @@ def _fetch(repository: str, revision: str | None) -> Path:
     }
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=NEEDED_FILES))
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        first_line = f"could not be fetched ({str(error).strip().splitlines()[0]})"
-        reason = next((why for kind, why in advice.items() if isinstance(error, kind)), first_line)
+    # Whatever it is: huggingface_hub lets the exceptions of its HTTP client through, which was
+    # requests, then httpx, then httpx2.
+    except Exception as error:
+        what = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        unknown = f"could not be fetched ({what}); try again: it goes on where it stopped"
+        reason = next((why for kind, why in advice.items() if isinstance(error, kind)), unknown)
         raise HubError(f"{repository}: {reason}") from error

@@ -76,6 +76,22 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         CheckpointError: the file is truncated or its header is damaged.
 
     """
+    try:
+        size, raw = path.stat().st_size, _raw_header(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+    data = 8 + len(raw)
+    try:
+        header = json.loads(raw.decode("utf-8"), object_pairs_hook=_without_repeats)
+        header.pop("__metadata__", None)
+        infos = [_info(path, name, entry, data) for name, entry in header.items()]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _damaged(path, f"its header cannot be read ({error})") from error
+    _check_layout(path, infos, data, size)
+    return {info.name: info for info in infos}
+
+
+def _raw_header(path: Path) -> bytes:
     size = path.stat().st_size
     with path.open("rb") as file:
         prefix = file.read(8)
@@ -84,15 +100,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
             raise _damaged(path, f"truncated: its header should have {length} bytes of {size}")
         if length > MAX_HEADER:
             raise _damaged(path, f"its header of {length} bytes is longer than {MAX_HEADER}")
-        raw = file.read(length)
-    try:
-        header = json.loads(raw.decode("utf-8"), object_pairs_hook=_without_repeats)
-        header.pop("__metadata__", None)
-        infos = [_info(path, name, entry, 8 + length) for name, entry in header.items()]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _damaged(path, f"its header cannot be read ({error})") from error
-    _check_layout(path, infos, 8 + length, size)
-    return {info.name: info for info in infos}
+        return file.read(length)
 
 
 def _info(path: Path, name: str, entry: dict[str, Any], data: int) -> TensorInfo:

@@ -25,6 +25,11 @@ LFM2_SPLIT = (
 # (src/llama-vocab.cpp, commit 0c1e57098: "lfm2" splits as LLAMA3 does).
 SPLITS = {LFM2_SPLIT: "lfm2"}
 
+# Added tokens that are control tokens to llama.cpp, whatever the tokenizer says of them
+# (conversion/base.py, does_token_look_special, commit 0c1e57098).
+SPECIAL_LOOKS = (("<|", "|>"), ("<｜", "｜>"), ("<unused", ">"))
+SPECIAL_TEXTS = {"<pad>", "<mask>", "<2mass>", "[@BOS@]"}
+
 
 class TokenType(Enum):
     """What llama.cpp makes of a token (``llama_token_type`` in include/llama.h)."""
@@ -53,14 +58,15 @@ class Tokenizer:
         """
         path = folder / "tokenizer.json"
         data = read_json(path, needed_for="the vocabulary")
-        model = data.get("model") or {}
-        if model.get("type") != "BPE":
-            raise UnsupportedError(
-                f"{path}: its model is {model.get('type')!r}; LFM2's tokenizers are 'BPE'"
-            )
+        model = data.get("model")
+        kind = model.get("type") if isinstance(model, dict) else None
+        if model is None or kind != "BPE":
+            raise UnsupportedError(f"{path}: its model is {kind!r}; LFM2's tokenizers are 'BPE'")
         try:
             tokens = {id: (token, TokenType.NORMAL) for token, id in model["vocab"].items()}
             tokens |= {t["id"]: _added(t) for t in _added_tokens(folder, data)}
+            if bad := [id for id in tokens if not isinstance(id, int) or id < 0]:
+                raise ValueError(f"a token has the id {bad[0]!r}")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"{path}: its vocabulary is damaged ({error!r})") from error
         return cls(tokens, pre or recognise(path, data.get("pre_tokenizer")))
@@ -117,6 +123,7 @@ def _added_tokens(folder: Path, data: dict[str, Any]) -> list[dict[str, Any]]:
 def _added(token: dict[str, Any]) -> tuple[str, TokenType]:
     """An added token's text and type, by the rules of conversion/base.py, get_vocab_base."""
     text = token["content"]
-    if token.get("special") or (text.startswith("<|") and text.endswith("|>")):
+    looks = any(text.startswith(a) and text.endswith(b) for a, b in SPECIAL_LOOKS)
+    if token.get("special") or looks or text in SPECIAL_TEXTS:
         return text, TokenType.CONTROL
     return text.replace("\u2581", " "), TokenType.USER_DEFINED

@@ -46,9 +46,10 @@ def _architecture(checkpoint: Checkpoint) -> str:
     names = checkpoint.config.get("architectures")
     if not isinstance(names, list) or not names:
         raise CheckpointError(f"{checkpoint.path / 'config.json'}: names no 'architectures'")
-    if names[0] not in MEMBERS:
+    name = str(names[0])
+    if name not in MEMBERS:
         raise UnsupportedError(
-            f"{checkpoint.path}: the architecture is {names[0]}, which lfm2gguf does not convert; "
+            f"{checkpoint.path}: the architecture is {name}, which lfm2gguf does not convert; "
             f"it converts {', '.join(MEMBERS)}"
         )
-    return str(names[0])
+    return name

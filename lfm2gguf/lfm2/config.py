@@ -14,6 +14,7 @@ from typing import Any
 from lfm2gguf.errors import CheckpointError, UnsupportedError
 
 _REQUIRED = object()
+MAX_LAYERS = 512  # LLAMA_MAX_LAYERS, src/llama-hparams.h of llama.cpp, commit 0c1e57098
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,8 @@ def _get(config: Mapping[str, Any], kind: type, *names: str, default: Any = _REQ
 
 def _layer_types(config: Mapping[str, Any]) -> tuple[str, ...]:
     n = _get(config, int, "num_hidden_layers")
+    if n > MAX_LAYERS:
+        raise UnsupportedError(f"config.json: {n} layers; llama.cpp has room for {MAX_LAYERS}")
     kinds = _get(config, list, "layer_types", default=None)
     if kinds is None:
         full = _get(config, list, "full_attn_idxs")

@@ -74,7 +74,8 @@ def write(
     """Write all drafts, which must be of the same tensors. All files appear, or none.
 
     Raises:
-        OptionError: ``jobs`` is less than one, or two files would have the same name.
+        OptionError: ``jobs`` is less than one, two files would have the same name, or one the
+            name of what is read.
         OutputError: a target exists, cannot be written, or the disk is full.
         TensorError: a weight is NaN or infinite, or too large for a type.
 
@@ -85,6 +86,9 @@ def write(
     targets = [draft.target.resolve() for draft in drafts]
     if len(set(targets)) < len(targets):
         raise OptionError(f"{drafts[0].target}: several types cannot share one file; give a folder")
+    read = {source.path.resolve() for source in drafts[0].sources}
+    if clash := read.intersection(targets):
+        raise OptionError(f"{clash.pop()}: is what is being read; give another name to write to")
     seconds = [0.0] * len(drafts)
     with contextlib.ExitStack() as stack:
         paths = [
@@ -117,7 +121,7 @@ def _tasks(drafts: Sequence[Draft], paths: Sequence[Path]) -> Iterator[Task]:
             for draft, path in zip(drafts, paths, strict=True)
         ]
         yield from split(
-            source.name, source.path, source.offset, source.type,
+            source.name, source.origin, source.path, source.offset, source.type,
             source.n_rows, source.shape[-1], outputs,
         )  # fmt: skip
 

@@ -31,9 +31,13 @@ class Output:
 
 @dataclass(frozen=True)
 class Task:
-    """Rows ``start:stop`` of a tensor whose first row lies at ``offset`` of ``path``."""
+    """Rows ``start:stop`` of a tensor whose first row lies at ``offset`` of ``path``.
+
+    ``origin`` is the tensor's name there, which is what an error has to say.
+    """
 
     name: str
+    origin: str
     path: Path
     offset: int
     type: GGMLType
@@ -113,7 +117,7 @@ def _store(task: Task, row: int, weights: NDArray[np.float32], type: GGMLType) -
         validate(data, type)
     except QuantizationError as error:
         raise TensorError(
-            f"{task.path}: tensor {task.name!r}, from row {row} on, has weights too large for "
+            f"{task.path}: tensor {task.origin!r}, from row {row} on, has weights too large for "
             f"{type.name}: {error}"
         ) from error
     return data
@@ -123,13 +127,14 @@ def _refuse_nonfinite(task: Task, row: int, weights: NDArray[np.float32]) -> Non
     at = find_nonfinite(weights)
     if at is not None:
         raise TensorError(
-            f"{task.path}: tensor {task.name!r} holds {weights[at]} at row {row + at[0]}, column "
+            f"{task.path}: tensor {task.origin!r} holds {weights[at]} at row {row + at[0]}, column "
             f"{at[1]}; the checkpoint is broken (a training that diverged?)"
         )
 
 
 def split(
     name: str,
+    origin: str,
     path: Path,
     offset: int,
     type: GGMLType,
@@ -141,4 +146,4 @@ def split(
     step = max(1, TASK_WEIGHTS // n_per_row)
     for start in range(0, n_rows, step):
         stop = min(start + step, n_rows)
-        yield Task(name, path, offset, type, n_per_row, start, stop, tuple(outputs))
+        yield Task(name, origin, path, offset, type, n_per_row, start, stop, tuple(outputs))
