@@ -37,10 +37,9 @@ class TokenType(Enum):
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """Tokens by id with their types, merges as pairs, and the pre-tokenizer's name."""
+    """Tokens by id with their types, and the pre-tokenizer's name in llama.cpp."""
 
     tokens: Mapping[int, tuple[str, TokenType]] = field(repr=False)
-    merges: list[tuple[str, str]] = field(repr=False)
     pre: str
 
     @classmethod
@@ -62,10 +61,9 @@ class Tokenizer:
         try:
             tokens = {id: (token, TokenType.NORMAL) for token, id in model["vocab"].items()}
             tokens |= {t["id"]: _added(t) for t in _added_tokens(folder, data)}
-            merges = [_merge(pair) for pair in model["merges"]]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"{path}: its vocabulary is damaged ({error!r})") from error
-        return cls(tokens, merges, pre or recognise(path, data.get("pre_tokenizer")))
+        return cls(tokens, pre or recognise(path, data.get("pre_tokenizer")))
 
     def padded(self, n_rows: int) -> tuple[list[str], list[TokenType]]:
         """One token for each of the embedding's ``n_rows`` rows; rows without one are unused.
@@ -123,8 +121,3 @@ def _added(token: dict[str, Any]) -> tuple[str, TokenType]:
         return text, TokenType.CONTROL
     return text.replace("\u2581", " "), TokenType.USER_DEFINED
 
-
-def _merge(pair: str | list[str]) -> tuple[str, str]:
-    """A merge, from either spelling: ``"a b"`` or ``["a", "b"]``."""
-    left, right = pair.split(" ") if isinstance(pair, str) else pair
-    return left, right

@@ -1,0 +1,113 @@
+"""A checkpoint becomes GGUF files: find it, plan, draft, write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lfm2gguf.checkpoint import Checkpoint, locate
+from lfm2gguf.errors import OptionError, UnsupportedError
+from lfm2gguf.ggml import FileType, GGMLType
+from lfm2gguf.gguf_file import Metadata
+from lfm2gguf.lfm2 import Plan, make_plan
+from lfm2gguf.pipeline import (
+    Draft,
+    ProgressCallback,
+    SourceTensor,
+    WrittenFile,
+    default_name,
+    draft,
+    parse_types,
+    write,
+)
+
+# Weights that are stored like ggml stores them.
+STORED = {"BF16": GGMLType.BF16, "F16": GGMLType.F16, "F32": GGMLType.F32}
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was written, and the tensors that were left out with the reason for each."""
+
+    files: tuple[WrittenFile, ...]
+    left_out: dict[str, str]
+
+
+def convert(
+    source: str | Path,
+    target: str | Path | None = None,
+    type: str | FileType | Sequence[str | FileType] = "Q4_K_M",
+    *,
+    jobs: int | None = None,
+    overwrite: bool = False,
+    revision: str | None = None,
+    pre: str | None = None,
+    progress: ProgressCallback | None = None,
+) -> Conversion:
+    """Convert an LFM2 checkpoint to one or several GGUF files in one reading.
+
+    Args:
+        source: a checkpoint folder, or a Hub id such as ``LiquidAI/LFM2-1.2B``.
+        target: a file's name, or a folder for files of the default name (the default: here).
+        type: a file type such as ``"Q4_K_M"``, or several.
+        jobs: processes that work; by default as many as there are cores.
+        overwrite: replace files that exist.
+        revision: branch, tag or commit of the Hub repository.
+        pre: name of the pre-tokenizer, where it is not to be recognised by its structure.
+        progress: called with a :class:`~lfm2gguf.pipeline.Progress` after each part.
+
+    Raises:
+        Lfm2ggufError: one of its subclasses; nothing has been written then.
+
+    """
+    drafts, left_out = draft_conversion(source, target, type, revision=revision, pre=pre)
+    files = write(drafts, jobs=jobs, overwrite=overwrite, progress=progress)
+    return Conversion(tuple(files), left_out)
+
+
+def draft_conversion(
+    source: str | Path,
+    target: str | Path | None = None,
+    type: str | FileType | Sequence[str | FileType] = "Q4_K_M",
+    *,
+    revision: str | None = None,
+    pre: str | None = None,
+) -> tuple[list[Draft], dict[str, str]]:
+    """What :func:`convert` would write, and what it would leave out; no weight is read."""
+    types = parse_types(type)
+    found = locate(source, revision)
+    checkpoint = Checkpoint.open(found.path, found.name)
+    plan = make_plan(checkpoint, pre)
+    sources = [_source(checkpoint, plan, i) for i in range(len(plan.tensors))]
+    targets = target_paths(plan.metadata, types, target)
+    drafts = [
+        draft(plan.metadata, sources, path, type, n_layers=plan.n_layers)
+        for path, type in zip(targets, types, strict=True)
+    ]
+    return drafts, dict(plan.left_out)
+
+
+def target_paths(
+    metadata: Metadata, types: Sequence[FileType], target: str | Path | None
+) -> list[Path]:
+    """Where each type's file goes: the default name in a folder, or the one name given."""
+    target = Path(target or "")
+    if target.is_dir():
+        return [target / default_name(metadata, type) for type in types]
+    if len(types) > 1:
+        raise OptionError(f"{target}: several types need a folder that exists, not a file's name")
+    return [target]
+
+
+def _source(checkpoint: Checkpoint, plan: Plan, i: int) -> SourceTensor:
+    planned = plan.tensors[i]
+    info = checkpoint.tensors[planned.source]
+    if info.dtype not in STORED:
+        raise UnsupportedError(
+            f"{info.file}: the tensor {info.name!r} holds {info.dtype}; only BF16, F16 and F32 "
+            "weights can be converted. Save the model in bfloat16"
+        )
+    stored = STORED[info.dtype]
+    # What llama.cpp's converter keeps in F32: vectors, norms, the convolution's kernel.
+    return SourceTensor(planned.name, planned.shape, info.file, info.offset, stored, GGMLType.F32)

@@ -1,0 +1,52 @@
+"""The LFM2 family: what becomes of a checkpoint's names, shapes and settings in a GGUF."""
+
+from __future__ import annotations
+
+from lfm2gguf.checkpoint import Checkpoint
+from lfm2gguf.errors import CheckpointError, UnsupportedError
+from lfm2gguf.lfm2 import dense
+from lfm2gguf.lfm2.config import Lfm2Config
+from lfm2gguf.lfm2.metadata import general, vocabulary
+from lfm2gguf.lfm2.plan import Plan, PlannedTensor, match
+
+__all__ = ["ARCHITECTURES", "Lfm2Config", "Plan", "PlannedTensor", "make_plan"]
+
+# config.json's architecture: the member's module.
+MEMBERS = {"Lfm2ForCausalLM": dense, "LFM2ForCausalLM": dense}
+ARCHITECTURES = tuple(MEMBERS)
+
+
+def make_plan(checkpoint: Checkpoint, pre: str | None = None) -> Plan:
+    """Decide everything about a checkpoint's GGUF but the type, without reading a weight.
+
+    ``pre`` forces the pre-tokenizer's name instead of recognising it.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or its parts do not fit together.
+        TensorError: a tensor is missing, left over, or of the wrong shape.
+        UnsupportedError: not an LFM2 that can be converted; the message names what it is.
+
+    """
+    member = MEMBERS[_architecture(checkpoint)]
+    config = Lfm2Config.read(checkpoint.config)
+    tensors = tuple(member.tensors(config))
+    left_out = match(checkpoint, tensors, member.left_out(config, checkpoint))
+    plan = Plan({}, tensors, left_out)
+    metadata = {
+        **general(checkpoint, member.ARCHITECTURE, plan.n_parameters),
+        **member.metadata(config),
+        **vocabulary(checkpoint, config.vocab_size, pre),
+    }
+    return Plan(metadata, tensors, left_out)
+
+
+def _architecture(checkpoint: Checkpoint) -> str:
+    names = checkpoint.config.get("architectures")
+    if not isinstance(names, list) or not names:
+        raise CheckpointError(f"{checkpoint.path / 'config.json'}: names no 'architectures'")
+    if names[0] not in MEMBERS:
+        raise UnsupportedError(
+            f"{checkpoint.path}: the architecture is {names[0]}, which lfm2gguf does not convert; "
+            f"it converts {', '.join(MEMBERS)}"
+        )
+    return str(names[0])

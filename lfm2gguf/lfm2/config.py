@@ -1,0 +1,141 @@
+"""LFM2's config.json, in whatever spelling, as one typed value.
+
+The spellings are those of transformers 4.54 to 5 (models/lfm2/configuration_lfm2.py) and of
+Liquid AI's own files. A key that changes the arithmetic and has a value that the GGUF cannot
+express stops the conversion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lfm2gguf.errors import CheckpointError, UnsupportedError
+
+_REQUIRED = object()
+
+
+@dataclass(frozen=True)
+class Lfm2Config:
+    """The shape of a dense LFM2; ``layer_types`` has "conv" or "full_attention" per layer."""
+
+    hidden_size: int
+    layer_types: tuple[str, ...]
+    feed_forward: int
+    n_heads: int
+    n_kv_heads: int
+    vocab_size: int
+    conv_cache: int
+    norm_eps: float
+    rope_theta: float
+    context_length: int
+    tied: bool
+    head_dim: int
+    states_head_dim: bool
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any]) -> Lfm2Config:
+        """Read and check a config.
+
+        Raises:
+            CheckpointError: a key is missing, or two of them contradict each other.
+            UnsupportedError: a key asks for arithmetic that llama.cpp's LFM2 does not have.
+
+        """
+        _check_assumptions(config)
+        hidden, heads = _get(config, int, "hidden_size"), _get(config, int, "num_attention_heads")
+        head_dim = _get(config, int, "head_dim", default=hidden // heads if heads else 0)
+        if head_dim * heads != hidden:
+            raise UnsupportedError(
+                f"config.json: {heads} heads of {head_dim} do not make up hidden_size {hidden}; "
+                "llama.cpp's LFM2 has no place for other head sizes"
+            )
+        return cls(
+            hidden_size=hidden,
+            layer_types=_layer_types(config),
+            feed_forward=_feed_forward(config),
+            n_heads=heads,
+            n_kv_heads=_get(config, int, "num_key_value_heads", default=heads),
+            vocab_size=_get(config, int, "vocab_size"),
+            conv_cache=_get(config, int, "conv_L_cache", default=3),
+            norm_eps=_get(config, float, "norm_eps", "block_norm_eps", default=1e-5),
+            rope_theta=_rope_theta(config),
+            context_length=_get(config, int, "max_position_embeddings", default=128_000),
+            tied=_get(config, bool, "tie_word_embeddings", "tie_embedding", default=True),
+            head_dim=head_dim,
+            states_head_dim=config.get("head_dim") is not None,
+        )
+
+
+def _get(config: Mapping[str, Any], type: type, *names: str, default: Any = _REQUIRED) -> Any:
+    """The first of the spellings that is there; an int where a float belongs is taken too."""
+    for name in names:
+        value = config.get(name)
+        if value is None:
+            continue
+        if type is float and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        if not isinstance(value, type) or (type is int and (isinstance(value, bool) or value < 1)):
+            raise CheckpointError(f"config.json: {name} is {value!r}, not a valid {type.__name__}")
+        return value
+    if default is _REQUIRED:
+        raise CheckpointError(f"config.json: {' or '.join(names)} is missing")
+    return default
+
+
+def _layer_types(config: Mapping[str, Any]) -> tuple[str, ...]:
+    n = _get(config, int, "num_hidden_layers")
+    kinds = _get(config, list, "layer_types", default=None)
+    if kinds is None:
+        full = _get(config, list, "full_attn_idxs")
+        kinds = ["full_attention" if i in full else "conv" for i in range(n)]
+    if len(kinds) != n:
+        raise CheckpointError(f"config.json: {len(kinds)} layer_types for {n} num_hidden_layers")
+    if unknown := set(map(str, kinds)) - {"conv", "full_attention"}:
+        raise UnsupportedError(f"config.json: unknown layer type {sorted(unknown)[0]!r}")
+    return tuple(kinds)
+
+
+def _feed_forward(config: Mapping[str, Any]) -> int:
+    """The width of the feed-forward layers, as Lfm2MLP in transformers adjusts it."""
+    width: int = _get(config, int, "block_ff_dim", "intermediate_size", default=12288)
+    if not _get(config, bool, "block_auto_adjust_ff_dim", default=True):
+        return width
+    width = int(2 * width / 3)
+    if (multiplier := _get(config, float, "block_ffn_dim_multiplier", default=1.0)) is not None:
+        width = int(multiplier * width)
+    multiple: int = _get(config, int, "block_multiple_of", default=256)
+    return -(-width // multiple) * multiple
+
+
+def _rope_theta(config: Mapping[str, Any]) -> float:
+    rope = _get(config, dict, "rope_parameters", "rope_scaling", default={})
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind not in ("default", None):
+        raise UnsupportedError(
+            f"config.json: rotary positions scaled by {kind!r}; LFM2 members use 'default'"
+        )
+    theta: float = _get({**config, **rope}, float, "rope_theta", default=1_000_000.0)
+    return theta
+
+
+def _check_assumptions(config: Mapping[str, Any]) -> None:
+    """What llama.cpp's LFM2 (src/models/lfm2.cpp, commit 0c1e57098) takes for granted."""
+    hidden, heads = config.get("hidden_size"), config.get("num_attention_heads")
+    assumed = {
+        "conv_bias": False,
+        "block_use_swiglu": True,
+        "use_pos_enc": True,
+        "is_causal": True,
+        "hidden_act": "silu",
+        "num_heads": heads,
+        "block_dim": hidden,
+        "conv_dim": hidden,
+        "conv_dim_out": hidden,
+    }
+    for key, value in assumed.items():
+        if config.get(key) not in (None, value):
+            raise UnsupportedError(
+                f"config.json: {key} is {config[key]!r}; llama.cpp's LFM2 knows only {value!r}"
+            )

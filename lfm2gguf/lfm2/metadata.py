@@ -1,0 +1,125 @@
+"""The metadata that every member has: what the model is called, and its vocabulary.
+
+Names, size labels, model cards, special tokens, merges and chat templates come from the
+gguf package's ``Metadata`` and ``SpecialVocab``, which llama.cpp's converter uses too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gguf
+import yaml
+
+from lfm2gguf.checkpoint import Checkpoint, Tokenizer
+from lfm2gguf.checkpoint.folder import read_json
+from lfm2gguf.errors import CheckpointError
+from lfm2gguf.gguf_file import Metadata, Value, ValueType
+
+# Attribute of gguf.Metadata: keys of generation_config.json, the first that is there.
+SAMPLING = {
+    "sampling_sequence": ("sequence",),
+    "sampling_top_k": ("top_k",),
+    "sampling_top_p": ("top_p",),
+    "sampling_min_p": ("min_p",),
+    "sampling_xtc_probability": ("xtc_probability",),
+    "sampling_xtc_threshold": ("xtc_threshold",),
+    "sampling_temp": ("temperature",),
+    "sampling_penalty_last_n": ("penalty_last_n",),
+    "sampling_penalty_repeat": ("penalty_repeat", "repetition_penalty"),
+    "sampling_mirostat": ("mirostat",),
+    "sampling_mirostat_tau": ("mirostat_tau",),
+    "sampling_mirostat_eta": ("mirostat_eta",),
+}
+
+
+def general(checkpoint: Checkpoint, architecture: str, n_parameters: int) -> Metadata:
+    """The ``general.*`` keys: name, size, licence, languages, tags, sampling defaults.
+
+    Raises:
+        CheckpointError: the model card's front matter or generation_config.json is damaged.
+
+    """
+    generation = read_json(checkpoint.path / "generation_config.json")
+    try:
+        card = gguf.Metadata.load_model_card(checkpoint.path) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        problem = str(error).replace("\n", " ")
+        raise CheckpointError(
+            f"{checkpoint.path / 'README.md'}: its front matter is not YAML ({problem})"
+        ) from error
+    about = gguf.Metadata.apply_metadata_heuristic(
+        gguf.Metadata(), card, dict(checkpoint.config), Path(checkpoint.name), n_parameters
+    )
+    for attribute, keys in SAMPLING.items():
+        setattr(about, attribute, next((generation[k] for k in keys if k in generation), None))
+    about.name = about.name or checkpoint.name
+    about.size_label = about.size_label or gguf.size_label(n_parameters, n_parameters, 0, 0)
+    writer = gguf.GGUFWriter(None, architecture)
+    writer.add_type(gguf.GGUFType.MODEL)
+    about.set_gguf_meta_model(writer)
+    return _recorded(writer)
+
+
+def vocabulary(checkpoint: Checkpoint, n_rows: int, pre: str | None) -> Metadata:
+    """The ``tokenizer.*`` keys for an embedding of ``n_rows`` rows.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or ids lie past the embedding.
+        UnsupportedError: the tokenizer is of a kind that llama.cpp does not know.
+
+    """
+    tokenizer = Tokenizer.load(checkpoint.path, pre)
+    tokens, types = tokenizer.padded(n_rows)
+    for file in ("tokenizer_config.json", "chat_template.json"):
+        read_json(checkpoint.path / file)
+    writer = gguf.GGUFWriter(None, "")
+    
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(tokenizer.pre)
+    writer.add_token_list(tokens)
+    writer.add_token_types([type.value for type in types])
+    try:
+        with _quiet("gguf.vocab"):
+            special = gguf.SpecialVocab(checkpoint.path, load_merges=True)
+            special.add_to_gguf(writer, quiet=True)
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise CheckpointError(
+            f"{checkpoint.path}: the tokenizer's special tokens cannot be read ({error!r})"
+        ) from error
+    if not special.merges:
+        raise CheckpointError(f"{checkpoint.path / 'tokenizer.json'}: has no merges; save it again")
+    for kind, id in special.special_token_ids.items():
+        if id >= n_rows:
+            raise CheckpointError(
+                f"{checkpoint.path}: the {kind} token has id {id}, past the embedding's {n_rows} rows"
+            )
+    return _recorded(writer)
+
+
+def _recorded(writer: gguf.GGUFWriter) -> Metadata:
+    return {key: _value(v.value, v.type, v.sub_type) for key, v in writer.kv_data[0].items()}
+
+
+def _value(value: Any, type: gguf.GGUFValueType, sub_type: gguf.GGUFValueType | None) -> Value:
+    if type is not gguf.GGUFValueType.ARRAY:
+        return Value(ValueType[type.name], value)
+    items = list(value)
+    item_type = sub_type or gguf.GGUFValueType.get_type(items[0])
+    return Value(ValueType.ARRAY, items, ValueType[item_type.name])
+
+
+@contextlib.contextmanager
+def _quiet(logger_name: str) -> Iterator[None]:
+    """Keep a logger silent for a while: SpecialVocab warns of what is normal for LFM2."""
+    logger = logging.getLogger(logger_name)
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = before

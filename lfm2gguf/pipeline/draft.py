@@ -1,0 +1,126 @@
+"""A draft: a whole GGUF file decided, before the first weight is read."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import gguf
+
+from lfm2gguf.errors import OptionError
+from lfm2gguf.ggml import FileType, GGMLType
+from lfm2gguf.gguf_file import Layout, Metadata, TensorSpec, Value, ValueType, lay_out
+from lfm2gguf.quants.mixtures import assign, file_order
+
+QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION, ggml/include/ggml.h
+
+
+@dataclass(frozen=True)
+class SourceTensor:
+    """Where a tensor's weights lie, row after row; ``shape`` is in NumPy's order.
+
+    ``kept`` is the type it has in the file where the mixture does not change it.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    path: Path
+    offset: int
+    type: GGMLType
+    kept: GGMLType
+
+    @property
+    def n_rows(self) -> int:
+        """Rows: the product of all dimensions but the last."""
+        return math.prod(self.shape[:-1])
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A file to be written: every tensor's type and place, and the metadata."""
+
+    target: Path
+    type: FileType
+    metadata: Metadata = field(repr=False)
+    sources: tuple[SourceTensor, ...] = field(repr=False)
+    tensors: tuple[TensorSpec, ...] = field(repr=False)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """The header, every tensor's offset, and the size of the file."""
+        return lay_out(self.metadata, self.tensors)
+
+    @property
+    def n_weights(self) -> int:
+        """Weights in all tensors."""
+        return sum(math.prod(tensor.shape) for tensor in self.tensors)
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits of the whole file for each weight."""
+        return 8 * self.layout.size / self.n_weights
+
+    @property
+    def type_counts(self) -> dict[str, int]:
+        """How many tensors have each type."""
+        return dict(Counter(tensor.type.name for tensor in self.tensors).most_common())
+
+
+def draft(
+    metadata: Metadata,
+    sources: Sequence[SourceTensor],
+    target: Path,
+    type: FileType,
+    *,
+    n_layers: int,
+    n_experts: int = 0,
+) -> Draft:
+    """Decide a file: tensors in llama-quantize's order, with the types of the mixture."""
+    sources = tuple(sorted(sources, key=lambda source: file_order(source.name)))
+    types = assign(type, [(s.name, s.shape) for s in sources], n_layers, n_experts)
+    tensors = tuple(
+        TensorSpec(source.name, type or source.kept, source.shape)
+        for source, type in zip(sources, types, strict=True)
+    )
+    last = {
+        "general.quantization_version": Value(ValueType.UINT32, QUANTIZATION_VERSION),
+        "general.file_type": Value(ValueType.UINT32, type.id),
+    }
+    rest = {key: value for key, value in metadata.items() if key not in last}
+    return Draft(target, type, rest | last, sources, tensors)
+
+
+def parse_types(types: str | FileType | Sequence[str | FileType]) -> list[FileType]:
+    """File types from their names, in any case, each once.
+
+    Raises:
+        OptionError: a name is unknown; the message has the nearest one.
+
+    """
+    given = [types] if isinstance(types, str | FileType) else list(types)
+    if not given:
+        raise OptionError("no type given; Q4_K_M is a good one")
+    return list(dict.fromkeys(_parse_type(type) for type in given))
+
+
+def _parse_type(type: str | FileType) -> FileType:
+    if isinstance(type, FileType):
+        return type
+    names = list(FileType.__members__)
+    if (name := type.strip().upper()) in names:
+        return FileType[name]
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0)[0]
+    raise OptionError(f"unknown type {type!r}; did you mean {near}? Known: {', '.join(names)}")
+
+
+def default_name(metadata: Metadata, type: FileType) -> str:
+    """llama.cpp's name for a file (gguf-py/gguf/utility.py, ``naming_convention``)."""
+    keys = ("name", "basename", "finetune", "version", "size_label")
+    about = [metadata.get(f"general.{key}") for key in keys]
+    name: str = gguf.naming_convention(*(v.value if v else None for v in about), type.name)
+    return f"{Path(name).name}.gguf"

@@ -1,0 +1,146 @@
+"""Writing drafted files: one reading of the weights for all of them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lfm2gguf.errors import OptionError
+from lfm2gguf.pipeline.draft import Draft
+from lfm2gguf.pipeline.tasks import TASK_WEIGHTS, Output, Task, split
+from lfm2gguf.pipeline.workers import run_all
+
+# Starting a worker takes about as long as quantizing this many weights.
+WEIGHTS_PER_WORKER = 8 * TASK_WEIGHTS
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the writing is, and the tensor last worked on."""
+
+    tensor: str
+    tensors_done: int
+    n_tensors: int
+    weights_done: int
+    n_weights: int
+
+
+ProgressCallback = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class WrittenFile:
+    """A file that was written. ``seconds`` is its share of the whole run's wall time."""
+
+    path: Path
+    type: str
+    nbytes: int
+    n_weights: int
+    bits_per_weight: float
+    seconds: float
+    tensor_types: dict[str, int]
+
+    @property
+    def weights_per_second(self) -> float:
+        """Weights written in a second of its share of the wall time."""
+        return self.n_weights / self.seconds if self.seconds else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """The values as JSON knows them."""
+        return {
+            "path": str(self.path),
+            "type": self.type,
+            "bytes": self.nbytes,
+            "weights": self.n_weights,
+            "bits_per_weight": round(self.bits_per_weight, 4),
+            "seconds": round(self.seconds, 3),
+            "weights_per_second": round(self.weights_per_second),
+            "tensor_types": self.tensor_types,
+        }
+
+
+def write(
+    drafts: Sequence[Draft],
+    *,
+    jobs: int | None = None,
+    overwrite: bool = False,
+    progress: ProgressCallback | None = None,
+) -> list[WrittenFile]:
+    """Write all drafts, which must be of the same tensors. All files appear, or none.
+
+    Raises:
+        OptionError: ``jobs`` is less than one, or two files would have the same name.
+        OutputError: a target exists, cannot be written, or the disk is full.
+        TensorError: a weight is NaN or infinite, or too large for a type.
+
+    """
+    began = time.perf_counter()
+    n_weights = drafts[0].n_weights
+    jobs = _jobs(jobs, n_weights)
+    targets = [draft.target.resolve() for draft in drafts]
+    if len(set(targets)) < len(targets):
+        raise OptionError(f"{drafts[0].target}: several types cannot share one file; give a folder")
+    seconds = [0.0] * len(drafts)
+    with contextlib.ExitStack() as stack:
+        paths = [
+            stack.enter_context(draft.layout.create(draft.target, overwrite=overwrite))
+            for draft in drafts
+        ]
+        report = _Reporter(progress, drafts[0])
+        for task, spent in run_all(_tasks(drafts, paths), jobs):
+            seconds = [a + b for a, b in zip(seconds, spent, strict=True)]
+            report.done(task)
+    share = (time.perf_counter() - began) / (sum(seconds) or 1)
+    return [
+        WrittenFile(
+            draft.target,
+            draft.type.name,
+            draft.layout.size,
+            n_weights,
+            draft.bits_per_weight,
+            spent * share,
+            draft.type_counts,
+        )
+        for draft, spent in zip(drafts, seconds, strict=True)
+    ]
+
+
+def _tasks(drafts: Sequence[Draft], paths: Sequence[Path]) -> Iterator[Task]:
+    for i, source in enumerate(drafts[0].sources):
+        outputs = [
+            Output(path, draft.layout.offsets[i], draft.tensors[i].type)
+            for draft, path in zip(drafts, paths, strict=True)
+        ]
+        yield from split(
+            source.name, source.path, source.offset, source.type,
+            source.n_rows, source.shape[-1], outputs,
+        )  # fmt: skip
+
+
+def _jobs(jobs: int | None, n_weights: int) -> int:
+    if jobs is not None and jobs < 1:
+        raise OptionError(f"jobs is {jobs}; at least one is needed")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(jobs or cores or 1, n_weights // WEIGHTS_PER_WORKER))
+
+
+class _Reporter:
+    """Turns finished tasks into progress."""
+
+    def __init__(self, callback: ProgressCallback | None, draft: Draft) -> None:
+        self.callback, self.draft = callback, draft
+        self.weights, self.tensors = 0, 0
+        self.left = {s.name: s.n_rows for s in draft.sources}
+
+    def done(self, task: Task) -> None:
+        self.weights += task.n_weights
+        self.left[task.name] -= task.stop - task.start
+        self.tensors += self.left[task.name] == 0
+        if self.callback:
+            n_tensors, n_weights = len(self.draft.tensors), self.draft.n_weights
+            self.callback(Progress(task.name, self.tensors, n_tensors, self.weights, n_weights))

@@ -1,0 +1,146 @@
+"""One task: some rows of one tensor, read once, stored in every type asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lfm2gguf.errors import QuantizationError, TensorError
+from lfm2gguf.ggml import GGMLType
+from lfm2gguf.gguf_file.writer import output_errors
+from lfm2gguf.quants import dequantize, find_nonfinite, quantize, validate
+
+TASK_WEIGHTS = 1 << 21  # what a worker is given at a time
+TILE_WEIGHTS = 1 << 18  # what is widened at a time: a megabyte of float32
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where the rows go: bytes from the start of a file, and how they are stored there."""
+
+    path: Path
+    offset: int
+    type: GGMLType
+
+
+@dataclass(frozen=True)
+class Task:
+    """Rows ``start:stop`` of a tensor whose first row lies at ``offset`` of ``path``."""
+
+    name: str
+    path: Path
+    offset: int
+    type: GGMLType
+    n_per_row: int
+    start: int
+    stop: int
+    outputs: tuple[Output, ...]
+
+    @property
+    def n_weights(self) -> int:
+        """Weights in these rows."""
+        return (self.stop - self.start) * self.n_per_row
+
+
+class Files:
+    """Files opened for filling in, each once."""
+
+    def __init__(self) -> None:
+        self._open: dict[Path, BinaryIO] = {}
+
+    def write(self, path: Path, offset: int, data: NDArray[np.uint8]) -> None:
+        """Put bytes at a place in a file that is there already."""
+        with output_errors(path):
+            if path not in self._open:
+                self._open[path] = path.open("r+b", buffering=0)
+            file = self._open[path]
+            file.seek(offset)
+            view = memoryview(np.ascontiguousarray(data)).cast("B")
+            while view:
+                view = view[file.write(view) :]
+
+    def close(self) -> None:
+        """Close all of them."""
+        for file in self._open.values():
+            file.close()
+        self._open.clear()
+
+
+def run(task: Task, files: Files) -> list[float]:
+    """Do a task; returns the seconds spent on each of its outputs.
+
+    Raises:
+        TensorError: a weight is NaN or infinite, or too large for a type.
+        OutputError: a file cannot be written.
+
+    """
+    seconds = [0.0] * len(task.outputs)
+    for row, raw in _tiles(task):
+        shape = (len(raw), task.n_per_row)
+        stored = {task.type: raw}
+        weights: NDArray[np.float32] | None = None
+        for i, output in enumerate(task.outputs):
+            began = time.perf_counter()
+            if weights is None:
+                weights = dequantize(raw, task.type, shape)
+                _refuse_nonfinite(task, row, weights)
+            if output.type not in stored:
+                stored[output.type] = _store(task, row, weights, output.type)
+            place = output.offset + row * output.type.row_bytes(task.n_per_row)
+            files.write(output.path, place, stored[output.type])
+            seconds[i] += time.perf_counter() - began
+    return seconds
+
+
+def _tiles(task: Task) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """The task's rows as stored, a tile at a time, each mapped only while it is used."""
+    step = max(1, TILE_WEIGHTS // task.n_per_row)
+    row_bytes = task.type.row_bytes(task.n_per_row)
+    for row in range(task.start, task.stop, step):
+        shape = (min(step, task.stop - row), row_bytes)
+        yield row, np.memmap(task.path, np.uint8, "r", task.offset + row * row_bytes, shape)
+
+
+def _store(
+    task: Task, row: int, weights: NDArray[np.float32], type: GGMLType
+) -> NDArray[np.uint8]:
+    data = quantize(weights, type)
+    try:
+        validate(data, type)
+    except QuantizationError as error:
+        raise TensorError(
+            f"{task.path}: tensor {task.name!r}, from row {row} on, has weights too large for "
+            f"{type.name}: {error}"
+        ) from error
+    return data
+
+
+def _refuse_nonfinite(task: Task, row: int, weights: NDArray[np.float32]) -> None:
+    at = find_nonfinite(weights)
+    if at is not None:
+        raise TensorError(
+            f"{task.path}: tensor {task.name!r} holds {weights[at]} at row {row + at[0]}, column "
+            f"{at[1]}; the checkpoint is broken (a training that diverged?)"
+        )
+
+
+def split(
+    name: str,
+    path: Path,
+    offset: int,
+    type: GGMLType,
+    n_rows: int,
+    n_per_row: int,
+    outputs: Sequence[Output],
+) -> Iterator[Task]:
+    """Cut a tensor into tasks of about :data:`TASK_WEIGHTS` weights."""
+    step = max(1, TASK_WEIGHTS // n_per_row)
+    for start in range(0, n_rows, step):
+        stop = min(start + step, n_rows)
+        yield Task(name, path, offset, type, n_per_row, start, stop, tuple(outputs))

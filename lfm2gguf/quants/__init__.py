@@ -1,0 +1,147 @@
+"""Rows of weights to ggml's bytes and back: NumPy only, bit for bit what ggml's C makes.
+
+The kernels follow ``ggml_quantize_chunk`` without importance matrix and ``to_float`` of
+llama.cpp commit 0c1e57098, compiled for x86-64 without fused multiply-add (as ggml-base is
+by default). Every operation is an elementwise IEEE float32 one or a sum of fixed order, so
+the bytes depend on the weights alone: not on chunks, jobs, NumPy's version or the machine.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import QuantizationError
+from ..ggml import GGMLType
+from . import floats, kquants, legacy
+from .codec import Codec
+from .floats import bf16_to_f32, f32_to_bf16
+
+__all__ = [
+    "CODECS",
+    "Codec",
+    "bf16_to_f32",
+    "dequantize",
+    "f32_to_bf16",
+    "find_nonfinite",
+    "quantize",
+    "validate",
+]
+
+CODECS: dict[GGMLType, Codec] = {
+    codec.type: codec for codec in (*floats.CODECS, *legacy.CODECS, *kquants.CODECS)
+}
+_BY_NAME = {codec.type.name: codec for codec in CODECS.values()}
+
+# Weights a kernel sees at once: its arrays (128 KiB each) then stay in the L2 cache.
+CHUNK = 32768
+
+
+def quantize(array: npt.NDArray[Any], type: GGMLType | str) -> npt.NDArray[np.uint8]:
+    """Quantize the rows (the last axis) of ``array``.
+
+    ``array`` is float32 or float16; bfloat16 goes through :func:`bf16_to_f32`. Returns uint8
+    of shape ``(*array.shape[:-1], row bytes)``. Raises :class:`QuantizationError` for an
+    unknown type or another dtype, rows that are no multiple of the type's block size, and
+    NaN or infinity, with the index of the first. A finite weight may still overflow the
+    float16 of its block's scale: see :func:`validate`.
+    """
+    codec = _codec(type)
+    if array.dtype not in (np.float32, np.float16):
+        raise QuantizationError(
+            f"cannot quantize {array.dtype}: pass float32 or float16 "
+            "(bfloat16 bits go through bf16_to_f32)"
+        )
+    row_bytes = _row_bytes(codec.type, array.shape)
+    x = array.reshape(-1, codec.type.block_size)
+    blocks = np.empty(len(x), codec.layout)
+    step = CHUNK // codec.type.block_size
+    with np.errstate(all="ignore"):
+        for start in range(0, len(x), step):
+            chunk = np.ascontiguousarray(x[start : start + step], np.float32)
+            if not np.isfinite(chunk).all():
+                raise _nonfinite(array)
+            codec.encode(chunk, blocks[start : start + step])
+    return blocks.view(np.uint8).reshape(*array.shape[:-1], row_bytes)
+
+
+def dequantize(
+    data: npt.NDArray[Any], type: GGMLType | str, shape: Sequence[int]
+) -> npt.NDArray[np.float32]:
+    """Weights of ``shape``, float32, from the bytes that :func:`quantize` or ggml wrote.
+
+    Raises :class:`QuantizationError` for an unknown type and where the number of bytes does
+    not match the shape.
+    """
+    codec = _codec(type)
+    shape = tuple(shape)
+    expected = math.prod(shape[:-1]) * _row_bytes(codec.type, shape)
+    if data.nbytes != expected:
+        raise QuantizationError(
+            f"{data.nbytes} bytes cannot be {codec.type.name} of shape {shape}: "
+            f"that takes {expected} bytes"
+        )
+    blocks = np.ascontiguousarray(data).reshape(-1).view(np.uint8).view(codec.layout)
+    out = np.empty((len(blocks), codec.type.block_size), np.float32)
+    step = CHUNK // codec.type.block_size
+    with np.errstate(all="ignore"):
+        for start in range(0, len(blocks), step):
+            codec.decode(blocks[start : start + step], out[start : start + step])
+    return out.reshape(shape)
+
+
+def validate(data: npt.NDArray[Any], type: GGMLType | str) -> None:
+    """Refuse blocks whose scale is NaN or infinite, as ``ggml_validate_row_data`` does.
+
+    That is what finite weights become where they exceed the range of the float16 (or
+    bfloat16) they are stored in or scaled by. Raises :class:`QuantizationError` with the
+    index of the first weight of the first such block.
+    """
+    codec = _codec(type)
+    blocks = np.ascontiguousarray(data).reshape(-1).view(np.uint8).view(codec.layout)
+    for field in codec.scales:
+        values = blocks[field]
+        bad = ~np.isfinite(values) if values.dtype.kind == "f" else values & 0x7F80 == 0x7F80
+        if bad.any():
+            first = int(bad.argmax()) * codec.type.block_size
+            raise QuantizationError(
+                f"the weights from {first} on are too large for {codec.type.name}: "
+                f"the block's {field} is beyond its 16-bit float; use F32 or BF16, or rescale"
+            )
+
+
+def find_nonfinite(array: npt.NDArray[Any]) -> tuple[int, ...] | None:
+    """Index of the first NaN or infinity, or None."""
+    bad = ~np.isfinite(array)
+    if not bad.any():
+        return None
+    return tuple(int(i) for i in np.unravel_index(int(bad.argmax()), array.shape))
+
+
+def _codec(type: GGMLType | str) -> Codec:
+    name = type.name if isinstance(type, GGMLType) else type.upper()
+    codec = _BY_NAME.get(name)
+    if codec is None:
+        near = difflib.get_close_matches(name, _BY_NAME, n=1, cutoff=0)[0]
+        raise QuantizationError(f"no kernel for the tensor type {name}: did you mean {near}?")
+    return codec
+
+
+def _row_bytes(type: GGMLType, shape: tuple[int, ...]) -> int:
+    if not shape or shape[-1] % type.block_size:
+        raise QuantizationError(
+            f"shape {shape} cannot be {type.name}: "
+            f"a row must be a multiple of {type.block_size} weights"
+        )
+    return type.row_bytes(shape[-1])
+
+
+def _nonfinite(array: npt.NDArray[Any]) -> QuantizationError:
+    at = find_nonfinite(array)
+    assert at is not None
+    return QuantizationError(f"weight {at} is {array[at]}: only finite weights can be quantized")
