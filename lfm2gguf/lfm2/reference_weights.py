@@ -16,7 +16,10 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from lfm2gguf.errors import TensorError, UnsupportedError
+from lfm2gguf.checkpoint import Checkpoint
+from lfm2gguf.errors import GGUFError, TensorError, UnsupportedError
+from lfm2gguf.gguf_file import GGUFFile
+from lfm2gguf.quants import dequantize
 
 Array: TypeAlias = npt.NDArray[np.float32]
 
@@ -60,22 +63,29 @@ class ReferenceConfig:
         )
 
     @classmethod
-    def from_gguf(cls, metadata: Mapping[str, Any]) -> ReferenceConfig:
+    def from_gguf(cls, file: GGUFFile) -> ReferenceConfig:
         """Read the metadata of a GGUF file; a layer without KV heads is a convolution.
 
-        Raises UnsupportedError if the file's architecture is not lfm2.
+        Raises UnsupportedError if the file is not a dense LFM2, GGUFError for a missing key.
         """
-        if metadata.get("general.architecture") != "lfm2":
+        if file.architecture != "lfm2":
             raise UnsupportedError(
-                f"architecture {metadata.get('general.architecture')!r} is not dense LFM2"
+                f"{file.path}: its architecture is {file.architecture!r}, not dense LFM2"
             )
-        kv_heads = [int(n) for n in metadata["lfm2.attention.head_count_kv"]]
+
+        def number(key: str) -> Any:
+            value = file.get(f"lfm2.{key}")
+            if value is None:
+                raise GGUFError(f"{file.path}: the metadata has no lfm2.{key}; convert it again")
+            return value
+
+        kv_heads = [int(n) for n in number("attention.head_count_kv")]
         return cls(
             layers=tuple(ATTENTION if n else CONV for n in kv_heads),
-            heads=int(metadata["lfm2.attention.head_count"]),
+            heads=int(number("attention.head_count")),
             kv_heads=max(kv_heads),
-            norm_eps=float(metadata["lfm2.attention.layer_norm_rms_epsilon"]),
-            rope_theta=float(metadata["lfm2.rope.freq_base"]),
+            norm_eps=float(number("attention.layer_norm_rms_epsilon")),
+            rope_theta=float(number("rope.freq_base")),
             tied=True,
         )
 
@@ -102,13 +112,40 @@ class Weights:
 
     config: ReferenceConfig
     shapes: Mapping[str, tuple[int, ...]]
-    read_rows: Callable[[str, int, int | None], Array]
+    read_rows: Callable[[str, int, int], Array]
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint) -> Weights:
+        """Read from a Hugging Face folder."""
+        config = ReferenceConfig.from_huggingface(checkpoint.config)
+        shapes = {name: info.shape for name, info in checkpoint.tensors.items()}
+        return cls(config, shapes, checkpoint.read)
+
+    @classmethod
+    def from_gguf(cls, file: GGUFFile) -> Weights:
+        """Read from a GGUF file, dequantized. Raises as :meth:`ReferenceConfig.from_gguf`."""
+        config = ReferenceConfig.from_gguf(file)
+        names = gguf_names(len(config.layers))
+        if "output_norm.weight" in file.tensors:  # what older files call it
+            names["model.embedding_norm.weight"] = "output_norm.weight"
+        names = {ours: theirs for ours, theirs in names.items() if theirs in file.tensors}
+
+        def read(name: str, start: int, stop: int) -> Array:
+            info = file.tensors[names[name]]
+            if len(info.shape) == 1:
+                return dequantize(file.data(info.name), info.type, info.shape)[start:stop]
+            shape = (stop - start, *info.shape[1:])
+            return dequantize(file.data(info.name, start, stop), info.type, shape)
+
+        shapes = {ours: file.tensors[theirs].shape for ours, theirs in names.items()}
+        return cls(config, shapes, read)
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> Array:
         """Give rows ``start:stop`` of a tensor. Raises TensorError if there is none."""
         if name not in self.shapes:
-            raise TensorError(f"the model has no tensor {name}; the reference pass needs it")
-        return self.read_rows(name, start, stop)
+            raise TensorError(f"the model has no tensor {name}; the forward pass needs it")
+        rows = self.shapes[name][0]
+        return self.read_rows(name, start, rows if stop is None else min(stop, rows))
 
     @property
     def head(self) -> str:
