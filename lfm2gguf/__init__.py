@@ -1,1 +1,65 @@
-"""Convert, verify and run LFM2 models as GGUF."""
+"""Convert, verify and run LFM2 models as GGUF.
+
+The names below are loaded when they are first used, so that importing the package (and the
+command line's ``--help``) stays fast.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from lfm2gguf.errors import Lfm2ggufError
+
+if TYPE_CHECKING:
+    from lfm2gguf import quants
+    from lfm2gguf.conversion import Conversion, convert
+    from lfm2gguf.ggml import FileType, GGMLType
+    from lfm2gguf.gguf_file import GGUFFile
+    from lfm2gguf.pipeline import Progress, WrittenFile
+    from lfm2gguf.quantization import quantize
+
+try:
+    __version__ = version("lfm2gguf")
+except PackageNotFoundError:  # run from a source tree that is not installed
+    __version__ = "0.0.0"
+
+__all__ = [
+    "Conversion",
+    "FileType",
+    "GGMLType",
+    "GGUFFile",
+    "Lfm2ggufError",
+    "Progress",
+    "WrittenFile",
+    "__version__",
+    "convert",
+    "quantize",
+    "quants",
+]
+
+_HOME = {
+    "Conversion": "lfm2gguf.conversion",
+    "FileType": "lfm2gguf.ggml",
+    "GGMLType": "lfm2gguf.ggml",
+    "GGUFFile": "lfm2gguf.gguf_file",
+    "Progress": "lfm2gguf.pipeline",
+    "WrittenFile": "lfm2gguf.pipeline",
+    "convert": "lfm2gguf.conversion",
+    "quantize": "lfm2gguf.quantization",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "quants":
+        return import_module("lfm2gguf.quants")
+    if name not in _HOME:
+        raise AttributeError(f"module 'lfm2gguf' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -61,29 +61,30 @@ def locate(source: str | Path, revision: str | None = None) -> Source:
 def _folder_name(path: Path) -> str:
     """The folder's name, or the repository's where the folder is a snapshot in the cache."""
     path = path.resolve()
-    if path.parent.name == "snapshots":
-        if cached := CACHED_SNAPSHOT.fullmatch(path.parent.parent.name):
-            return cached["name"]
-    return path.name
+    cached = CACHED_SNAPSHOT.fullmatch(path.parent.parent.name)
+    return cached["name"] if cached and path.parent.name == "snapshots" else path.name
 
 
 def _fetch(repository: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
-    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     advice = {
         GatedRepoError: "access must be granted: accept its terms on the Hub, then hf auth login",
-        RepositoryNotFoundError: "no such repository, or it is private: check the id, hf auth login",
+        RepositoryNotFoundError: "no such repository, or a private one: check the id, or log in",
         RevisionNotFoundError: f"it has no revision {revision!r}",
-        LocalEntryNotFoundError: "the Hub cannot be reached and the cache does not hold it; "
-        "connect, or give a folder",
+        LocalEntryNotFoundError: "not in the cache, and the Hub cannot be reached; connect, or "
+        "give a folder",
     }
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=NEEDED_FILES))
-    except tuple(advice) as error:
-        reason = next(text for kind, text in advice.items() if isinstance(error, kind))
-        raise HubError(f"{repository}: {reason}") from error
     except (HfHubHTTPError, OSError, ValueError) as error:
-        first_line = str(error).strip().split("\n")[0]
-        raise HubError(f"{repository}: could not be fetched ({first_line})") from error
+        first_line = f"could not be fetched ({str(error).strip().splitlines()[0]})"
+        reason = next((why for kind, why in advice.items() if isinstance(error, kind)), first_line)
+        raise HubError(f"{repository}: {reason}") from error

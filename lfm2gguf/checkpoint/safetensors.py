@@ -103,9 +103,7 @@ def _info(path: Path, name: str, entry: dict[str, Any], data: int) -> TensorInfo
         raise ValueError(f"tensor {name!r} has a shape or an offset that is no natural number")
     info = TensorInfo(name, dtype, shape, path, data + begin)
     if info.nbytes != end - begin:
-        raise ValueError(
-            f"tensor {name!r} needs {info.nbytes} bytes and is given {end - begin}"
-        )
+        raise ValueError(f"tensor {name!r} needs {info.nbytes} bytes and is given {end - begin}")
     return info
 
 

@@ -120,4 +120,3 @@ def _added(token: dict[str, Any]) -> tuple[str, TokenType]:
     if token.get("special") or (text.startswith("<|") and text.endswith("|>")):
         return text, TokenType.CONTROL
     return text.replace("\u2581", " "), TokenType.USER_DEFINED
-

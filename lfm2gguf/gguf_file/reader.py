@@ -146,7 +146,9 @@ class _Parser:
     def parse(self) -> GGUFFile:
         magic = self.take(min(4, self.size))
         if magic != MAGIC:
-            raise GGUFError(f"{self.path}: not a GGUF file (it begins with {magic!r}, not {MAGIC!r})")
+            raise GGUFError(
+                f"{self.path}: not a GGUF file (it begins with {magic!r}, not {MAGIC!r})"
+            )
         version = self.number("I")
         if version not in (2, 3):
             hint = "big-endian files are not supported" if version >> 16 else "2 and 3 are known"
@@ -198,14 +200,18 @@ class _Parser:
         name = self.string()
         n_dims = self.number("I")
         if n_dims > MAX_DIMENSIONS:
-            raise self.fail(f"tensor {name!r} has {n_dims} dimensions, at most {MAX_DIMENSIONS} are known")
+            raise self.fail(
+                f"tensor {name!r} has {n_dims} dimensions, at most {MAX_DIMENSIONS} are known"
+            )
         shape = tuple(self.number("Q") for _ in range(n_dims))[::-1] or (1,)
         id = self.number("I")
         if id not in TYPE_BY_ID:
             raise self.fail(f"tensor {name!r} has the unknown type {id}. Update lfm2gguf")
         type = TYPE_BY_ID[id]
         if shape[-1] % type.block_size:
-            raise self.fail(f"tensor {name!r}: rows of {shape[-1]} do not divide into {type.name} blocks")
+            raise self.fail(
+                f"tensor {name!r}: rows of {shape[-1]} do not divide into {type.name} blocks"
+            )
         return TensorInfo(name, type, shape, self.number("Q"))
 
     def place(self, tensors: list[TensorInfo], data: int) -> dict[str, TensorInfo]:

@@ -22,6 +22,7 @@ from lfm2gguf.gguf_file.reader import DEFAULT_ALIGNMENT, MAGIC
 from lfm2gguf.gguf_file.values import Metadata, pack_string
 
 VERSION = 3
+PARTIAL = ".partial"
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Layout:
 
         """
         check_target(target, overwrite=overwrite)
-        partial = target.with_name(f"{target.name}.{secrets.token_hex(4)}.partial")
+        partial = target.with_name(f"{target.name}.{secrets.token_hex(4)}{PARTIAL}")
         try:
             with output_errors(target):
                 self._reserve(partial)
@@ -98,6 +99,11 @@ def lay_out(
     header += bytes(_pad(len(header), alignment) - len(header))
     start = len(header)
     return Layout(header, tuple(start + offset for offset in offsets), start + offset)
+
+
+def target_of(partial: Path) -> Path:
+    """The name that a file under a temporary name will get."""
+    return partial.with_name(partial.name.removesuffix(PARTIAL).rpartition(".")[0])
 
 
 def check_target(target: Path, *, overwrite: bool = False) -> None:

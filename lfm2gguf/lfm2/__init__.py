@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.errors import CheckpointError, UnsupportedError
 from lfm2gguf.lfm2 import dense
@@ -31,13 +33,13 @@ def make_plan(checkpoint: Checkpoint, pre: str | None = None) -> Plan:
     config = Lfm2Config.read(checkpoint.config)
     tensors = tuple(member.tensors(config))
     left_out = match(checkpoint, tensors, member.left_out(config, checkpoint))
-    plan = Plan({}, tensors, left_out)
+    n_parameters = sum(math.prod(tensor.shape) for tensor in tensors)
     metadata = {
-        **general(checkpoint, member.ARCHITECTURE, plan.n_parameters),
+        **general(checkpoint, member.ARCHITECTURE, n_parameters),
         **member.metadata(config),
         **vocabulary(checkpoint, config.vocab_size, pre),
     }
-    return Plan(metadata, tensors, left_out)
+    return Plan(metadata, tensors, left_out, len(config.layer_types))
 
 
 def _architecture(checkpoint: Checkpoint) -> str:

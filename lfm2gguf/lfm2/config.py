@@ -68,16 +68,17 @@ class Lfm2Config:
         )
 
 
-def _get(config: Mapping[str, Any], type: type, *names: str, default: Any = _REQUIRED) -> Any:
+def _get(config: Mapping[str, Any], kind: type, *names: str, default: Any = _REQUIRED) -> Any:
     """The first of the spellings that is there; an int where a float belongs is taken too."""
     for name in names:
         value = config.get(name)
         if value is None:
             continue
-        if type is float and isinstance(value, int) and not isinstance(value, bool):
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
             return float(value)
-        if not isinstance(value, type) or (type is int and (isinstance(value, bool) or value < 1)):
-            raise CheckpointError(f"config.json: {name} is {value!r}, not a valid {type.__name__}")
+        wrong = not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)
+        if wrong or (kind is int and value < 1):
+            raise CheckpointError(f"config.json: {name} is {value!r}, not a valid {kind.__name__}")
         return value
     if default is _REQUIRED:
         raise CheckpointError(f"config.json: {' or '.join(names)} is missing")

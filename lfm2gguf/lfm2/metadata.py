@@ -78,7 +78,7 @@ def vocabulary(checkpoint: Checkpoint, n_rows: int, pre: str | None) -> Metadata
     for file in ("tokenizer_config.json", "chat_template.json"):
         read_json(checkpoint.path / file)
     writer = gguf.GGUFWriter(None, "")
-    
+
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(tokenizer.pre)
     writer.add_token_list(tokens)
@@ -86,6 +86,12 @@ def vocabulary(checkpoint: Checkpoint, n_rows: int, pre: str | None) -> Metadata
     try:
         with _quiet("gguf.vocab"):
             special = gguf.SpecialVocab(checkpoint.path, load_merges=True)
+            order = special.special_token_types  # versions of gguf differ in theirs
+            special.add_special_token = {
+                kind: special.add_special_token[kind]
+                for kind in order
+                if kind in special.add_special_token
+            }
             special.add_to_gguf(writer, quiet=True)
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise CheckpointError(
@@ -96,7 +102,7 @@ def vocabulary(checkpoint: Checkpoint, n_rows: int, pre: str | None) -> Metadata
     for kind, id in special.special_token_ids.items():
         if id >= n_rows:
             raise CheckpointError(
-                f"{checkpoint.path}: the {kind} token has id {id}, past the embedding's {n_rows} rows"
+                f"{checkpoint.path}: the {kind} token has id {id}, past the {n_rows} embeddings"
             )
     return _recorded(writer)
 

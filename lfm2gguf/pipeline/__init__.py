@@ -1,6 +1,6 @@
 """From tensors on disk to quantized GGUF files: drafted first, then filled in by workers."""
 
-from lfm2gguf.pipeline.draft import Draft, SourceTensor, default_name, draft, parse_types
+from lfm2gguf.pipeline.draft import Draft, SourceTensor, draft, parse_types, target_paths
 from lfm2gguf.pipeline.run import Progress, ProgressCallback, WrittenFile, write
 
 __all__ = [
@@ -9,8 +9,8 @@ __all__ = [
     "ProgressCallback",
     "SourceTensor",
     "WrittenFile",
-    "default_name",
     "draft",
     "parse_types",
+    "target_paths",
     "write",
 ]

@@ -124,3 +124,20 @@ def default_name(metadata: Metadata, type: FileType) -> str:
     about = [metadata.get(f"general.{key}") for key in keys]
     name: str = gguf.naming_convention(*(v.value if v else None for v in about), type.name)
     return f"{Path(name).name}.gguf"
+
+
+def target_paths(
+    metadata: Metadata, types: Sequence[FileType], target: str | Path | None
+) -> list[Path]:
+    """Where each type's file goes: the default name in a folder, or the one name given.
+
+    Raises:
+        OptionError: one name is given for several types.
+
+    """
+    target = Path(target or "")
+    if target.is_dir():
+        return [target / default_name(metadata, type) for type in types]
+    if len(types) > 1:
+        raise OptionError(f"{target}: several types need a folder that exists, not a file's name")
+    return [target]

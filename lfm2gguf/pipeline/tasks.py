@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lfm2gguf.errors import QuantizationError, TensorError
 from lfm2gguf.ggml import GGMLType
-from lfm2gguf.gguf_file.writer import output_errors
+from lfm2gguf.gguf_file.writer import output_errors, target_of
 from lfm2gguf.quants import dequantize, find_nonfinite, quantize, validate
 
 TASK_WEIGHTS = 1 << 21  # what a worker is given at a time
@@ -56,12 +56,12 @@ class Files:
 
     def write(self, path: Path, offset: int, data: NDArray[np.uint8]) -> None:
         """Put bytes at a place in a file that is there already."""
-        with output_errors(path):
+        with output_errors(target_of(path)):
             if path not in self._open:
                 self._open[path] = path.open("r+b", buffering=0)
             file = self._open[path]
             file.seek(offset)
-            view = memoryview(np.ascontiguousarray(data)).cast("B")
+            view = np.ascontiguousarray(data).reshape(-1).data
             while view:
                 view = view[file.write(view) :]
 
@@ -107,9 +107,7 @@ def _tiles(task: Task) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         yield row, np.memmap(task.path, np.uint8, "r", task.offset + row * row_bytes, shape)
 
 
-def _store(
-    task: Task, row: int, weights: NDArray[np.float32], type: GGMLType
-) -> NDArray[np.uint8]:
+def _store(task: Task, row: int, weights: NDArray[np.float32], type: GGMLType) -> NDArray[np.uint8]:
     data = quantize(weights, type)
     try:
         validate(data, type)

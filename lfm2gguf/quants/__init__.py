@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import QuantizationError
-from ..ggml import GGMLType
-from . import floats, kquants, legacy
-from .codec import Codec
-from .floats import bf16_to_f32, f32_to_bf16
+from lfm2gguf.errors import QuantizationError
+from lfm2gguf.ggml import GGMLType
+from lfm2gguf.quants import floats, kquants, legacy
+from lfm2gguf.quants.codec import Codec
+from lfm2gguf.quants.floats import bf16_to_f32, f32_to_bf16
 
 __all__ = [
     "CODECS",

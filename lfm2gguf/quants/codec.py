@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..ggml import GGMLType
+from lfm2gguf.ggml import GGMLType
 
 Floats = npt.NDArray[np.float32]
 Blocks = npt.NDArray[Any]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ..ggml import GGMLType
-from .codec import Blocks, Codec, Floats
+from lfm2gguf.ggml import GGMLType
+from lfm2gguf.quants.codec import Blocks, Codec, Floats
 
 F32 = np.dtype([("x", "<f4")])
 F16 = np.dtype([("x", "<f2")])

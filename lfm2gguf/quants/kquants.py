@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ..ggml import GGMLType
-from .codec import Blocks, Codec, Floats, nearest_int
+from lfm2gguf.ggml import GGMLType
+from lfm2gguf.quants.codec import Blocks, Codec, Floats, nearest_int
 
 # A super-block of Q4_K and Q5_K has 8 sub-blocks of 32 weights: w = (d * sc) * q - (dmin * m).
 # qs[32 * i + j], 4 bits: weight j of sub-block 2i in the low nibble, of 2i + 1 in the high one.

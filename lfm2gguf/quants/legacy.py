@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ..ggml import GGMLType
-from .codec import Blocks, Codec, Floats
+from lfm2gguf.ggml import GGMLType
+from lfm2gguf.quants.codec import Blocks, Codec, Floats
 
 #                   weight j         weight j + 16
 # qs[j], 4 bits:    low nibble       high nibble     (j < 16)

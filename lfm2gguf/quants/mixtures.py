@@ -13,7 +13,13 @@ from dataclasses import dataclass
 from lfm2gguf.ggml import FileType, GGMLType
 
 # Parts of names of tensors that stay as they are, although they are matrices.
-KEPT = ("_norm.weight", "ffn_gate_inp.weight", "shortconv.conv.weight", ".position_embd", ".patch_embd")  # fmt: skip
+KEPT = (
+    "_norm.weight",
+    "ffn_gate_inp.weight",
+    "shortconv.conv.weight",
+    ".position_embd",
+    ".patch_embd",
+)
 
 # Types for rows that do not divide into a type's blocks; F16 where these do not fit either.
 FALLBACK = {

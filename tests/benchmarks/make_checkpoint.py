@@ -89,9 +89,7 @@ def write_shard(
                 file.write(to_bytes(part + 1 if norm else part, dtype))
 
 
-def make(
-    config: dict, out: Path, *, shards: int = 1, dtype: str = "BF16", seed: int = 0
-) -> None:
+def make(config: dict, out: Path, *, shards: int = 1, dtype: str = "BF16", seed: int = 0) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / "config.json").write_text(json.dumps(config, indent=2))
     tensors, rng = shapes(config), np.random.default_rng(seed)

@@ -7,18 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lfm2gguf.checkpoint import Checkpoint, locate
-from lfm2gguf.errors import OptionError, UnsupportedError
+from lfm2gguf.errors import UnsupportedError
 from lfm2gguf.ggml import FileType, GGMLType
-from lfm2gguf.gguf_file import Metadata
 from lfm2gguf.lfm2 import Plan, make_plan
 from lfm2gguf.pipeline import (
     Draft,
     ProgressCallback,
     SourceTensor,
     WrittenFile,
-    default_name,
     draft,
     parse_types,
+    target_paths,
     write,
 )
 
@@ -86,18 +85,6 @@ def draft_conversion(
         for path, type in zip(targets, types, strict=True)
     ]
     return drafts, dict(plan.left_out)
-
-
-def target_paths(
-    metadata: Metadata, types: Sequence[FileType], target: str | Path | None
-) -> list[Path]:
-    """Where each type's file goes: the default name in a folder, or the one name given."""
-    target = Path(target or "")
-    if target.is_dir():
-        return [target / default_name(metadata, type) for type in types]
-    if len(types) > 1:
-        raise OptionError(f"{target}: several types need a folder that exists, not a file's name")
-    return [target]
 
 
 def _source(checkpoint: Checkpoint, plan: Plan, i: int) -> SourceTensor:

@@ -1,0 +1,48 @@
+"""``lfm2gguf convert``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lfm2gguf_cli.options import DryRun, Force, Jobs, Json, Output, Quiet, Types
+
+
+def convert(
+    source: Annotated[
+        str, typer.Argument(help="A checkpoint's folder, or a Hub id such as LiquidAI/LFM2-1.2B.")
+    ],
+    type: Types = ["Q4_K_M"],  # noqa: B006
+    output: Output = None,
+    jobs: Jobs = None,
+    force: Force = False,
+    dry_run: DryRun = False,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of the Hub repository.")
+    ] = None,
+    pre: Annotated[
+        str | None,
+        typer.Option(help="Name of the pre-tokenizer, where it is not recognised (such as lfm2)."),
+    ] = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Convert an LFM2 checkpoint to GGUF, quantized, in one pass.
+
+    Example: lfm2gguf convert LiquidAI/LFM2-1.2B -t Q4_K_M -t Q8_0
+    """
+    from lfm2gguf.conversion import draft_conversion
+    from lfm2gguf.pipeline import write
+    from lfm2gguf_cli.display import Display
+
+    display = Display(quiet=quiet, json=json)
+    drafts, left_out = draft_conversion(source, output, type, revision=revision, pre=pre)
+    for name, reason in left_out.items():
+        display.note(f"left out: {name} ({reason})")
+    if dry_run:
+        display.drafts(drafts, left_out)
+        return
+    with display.progress() as progress:
+        files = write(drafts, jobs=jobs, overwrite=force, progress=progress)
+    display.written(files, left_out)

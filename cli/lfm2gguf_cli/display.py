@@ -1,0 +1,202 @@
+"""What the commands show: the one file that knows Rich.
+
+Results go to standard output, progress and notes to standard error. In a pipe there is no
+colour, no bar and no box: plain lines.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json as json_module
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from lfm2gguf.inspect import Description
+from lfm2gguf.pipeline import Draft, Progress, ProgressCallback, WrittenFile
+
+PLAIN_STEPS = 10  # lines of progress in a pipe
+
+
+class Display:
+    """Where a command's words go, given its options."""
+
+    def __init__(self, *, quiet: bool = False, json: bool = False) -> None:
+        self.quiet, self.json = quiet, json
+        self.out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+        self.err = Console(highlight=False, stderr=True)
+
+    def note(self, text: str) -> None:
+        """Say something beside the result."""
+        if not self.quiet:
+            self.err.print(text, markup=False, soft_wrap=True)
+
+    @contextlib.contextmanager
+    def progress(self) -> Iterator[ProgressCallback | None]:
+        """A callback that shows how far the writing is, as a bar or as plain lines."""
+        if self.quiet:
+            yield None
+        elif not self.err.is_terminal:
+            yield _PlainProgress(self)
+        else:
+            columns = (
+                TextColumn("{task.fields[tensor]}", table_column=_column(30)),
+                BarColumn(),
+                TextColumn("{task.fields[tensors]} tensors, {task.fields[speed]}"),
+                TimeRemainingColumn(),
+            )
+            with Bars(*columns, console=self.err, transient=True) as bars:
+                yield _BarProgress(bars)
+
+    def written(self, files: Sequence[WrittenFile], left_out: Mapping[str, str]) -> None:
+        """Show what was written."""
+        if self.json:
+            self._json({"files": [f.to_json() for f in files], "left_out": dict(left_out)})
+        elif not self.quiet:
+            rows = [
+                (str(f.path), f.type, size(f.nbytes), f"{f.bits_per_weight:.2f} bits/weight",
+                 f"{f.seconds:.1f} s", speed(f.weights_per_second))
+                for f in files
+            ]  # fmt: skip
+            self._lines(rows)
+
+    def drafts(self, drafts: Sequence[Draft], left_out: Mapping[str, str]) -> None:
+        """Show what would be written."""
+        if self.json:
+            self._json({"files": [_draft_json(d) for d in drafts], "left_out": dict(left_out)})
+            return
+        for draft in drafts:
+            layout = draft.layout
+            rows = [
+                (t.name, " x ".join(map(str, t.shape)), t.type.name,
+                 f"{t.type.bits_per_weight:g}", str(t.nbytes), str(offset))
+                for t, offset in zip(draft.tensors, layout.offsets, strict=True)
+            ]  # fmt: skip
+            self._table(("tensor", "shape", "type", "bits/weight", "bytes", "offset"), rows)
+            types = ", ".join(f"{n} {name}" for name, n in draft.type_counts.items())
+            self.out.print(
+                f"{draft.target}: {size(layout.size)}, {draft.bits_per_weight:.2f} bits/weight, "
+                f"{len(draft.tensors)} tensors ({types})",
+                markup=False,
+            )
+
+    def description(self, description: Description) -> None:
+        """Show a file's or a checkpoint's metadata and tensors."""
+        if self.json:
+            self._json(description.to_json())
+            return
+        self._table(("key", "value"), [(k, _short(v)) for k, v in description.metadata.items()])
+        rows = [
+            (t.name, " x ".join(map(str, t.shape)), t.type, str(t.nbytes))
+            for t in description.tensors
+        ]
+        self._table(("tensor", "shape", "type", "bytes"), rows)
+        types = ", ".join(f"{row['tensors']} {name}" for name, row in description.by_type.items())
+        bits = 8 * description.nbytes / max(1, description.n_weights)
+        self.out.print(
+            f"{description.path}: {description.n_weights:,} weights, {size(description.nbytes)}, "
+            f"{bits:.2f} bits/weight, {len(description.tensors)} tensors ({types})",
+            markup=False,
+        )
+
+    def _json(self, value: Any) -> None:
+        print(json_module.dumps(value, indent=2, ensure_ascii=False))  # noqa: T201
+
+    def _lines(self, rows: Sequence[Sequence[str]]) -> None:
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+            self.out.print("  ".join(cells).rstrip(), markup=False, soft_wrap=True)
+
+    def _table(self, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        if not self.out.is_terminal:
+            self._lines(rows)
+            return
+        table = Table(*heads, box=box.SIMPLE_HEAD)
+        for row in rows:
+            table.add_row(*(cell.replace("[", r"\[") for cell in row))
+        self.out.print(table)
+
+
+class _BarProgress:
+    def __init__(self, bars: Bars) -> None:
+        self.bars, self.began, self.task = bars, time.monotonic(), TaskID(-1)
+
+    def __call__(self, progress: Progress) -> None:
+        fields: dict[str, Any] = {
+            "tensor": progress.tensor,
+            "tensors": f"{progress.tensors_done}/{progress.n_tensors}",
+            "speed": speed(progress.weights_done / max(1e-9, time.monotonic() - self.began)),
+        }
+        if self.task == -1:
+            self.task = self.bars.add_task("", total=progress.n_weights, **fields)
+        self.bars.update(self.task, completed=progress.weights_done, **fields)
+
+
+class _PlainProgress:
+    def __init__(self, display: Display) -> None:
+        self.display, self.began, self.step = display, time.monotonic(), 0
+
+    def __call__(self, progress: Progress) -> None:
+        step = PLAIN_STEPS * progress.weights_done // progress.n_weights
+        if step == self.step:
+            return
+        self.step = step
+        rate = progress.weights_done / max(1e-9, time.monotonic() - self.began)
+        left = (progress.n_weights - progress.weights_done) / rate
+        self.display.note(
+            f"{100 * step // PLAIN_STEPS:3d}%  {progress.tensors_done}/{progress.n_tensors} tensors"
+            f"  {speed(rate)}  {left:.0f} s left"
+        )
+
+
+def size(nbytes: int) -> str:
+    """Bytes as a person reads them, in powers of 1000 like the Hub's pages."""
+    value, unit = float(nbytes), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if value < 1000:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def speed(rate: float) -> str:
+    """Weights per second, in millions."""
+    return f"{rate / 1e6:.1f} M weights/s"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict) and value.keys() == {"length", "first"}:
+        return f"{value['length']} items: {_short(value['first'])[:-1]}, ...]"
+    text = value if isinstance(value, str) else repr(value)
+    line = text.replace("\n", "\\n")
+    return line if len(line) <= 100 else f"{line[:97]}..."
+
+
+def _draft_json(draft: Draft) -> dict[str, Any]:
+    return {
+        "path": str(draft.target),
+        "type": draft.type.name,
+        "bytes": draft.layout.size,
+        "weights": draft.n_weights,
+        "bits_per_weight": round(draft.bits_per_weight, 4),
+        "tensor_types": draft.type_counts,
+        "tensors": [
+            {"name": t.name, "shape": list(t.shape), "type": t.type.name, "bytes": t.nbytes,
+             "offset": offset}
+            for t, offset in zip(draft.tensors, draft.layout.offsets, strict=True)
+        ],
+    }  # fmt: skip
+
+
+def _column(width: int) -> Any:
+    from rich.table import Column
+
+    return Column(min_width=width, max_width=width, no_wrap=True)

@@ -1,0 +1,33 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Types = Annotated[
+    list[str],
+    typer.Option(
+        "--type", "-t", help="F32, F16, BF16, Q8_0, Q6_K, Q5_K_M, Q5_K_S, Q4_K_M, Q4_K_S or Q4_0; "
+        "may be given several times: all files come out of one reading.",
+    ),
+]  # fmt: skip
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", help="The file to write, or a folder for files of the default name.",
+        show_default="NAME-TYPE.gguf here",
+    ),
+]  # fmt: skip
+Jobs = Annotated[
+    int | None,
+    typer.Option("--jobs", "-j", min=1, help="Processes that work.", show_default="all cores"),
+]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Replace files that exist.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show what would be written, and write nothing.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing unless it fails.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]

@@ -1,0 +1,43 @@
+"""``lfm2gguf quantize``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lfm2gguf_cli.options import DryRun, Force, Jobs, Json, Output, Quiet, Types
+
+
+def quantize(
+    source: Annotated[
+        Path, typer.Argument(metavar="IN.gguf", help="A GGUF file of F32, F16 or BF16 weights.")
+    ],
+    type: Types = ["Q4_K_M"],  # noqa: B006
+    output: Output = None,
+    jobs: Jobs = None,
+    force: Force = False,
+    allow_requantize: Annotated[
+        bool, typer.Option(help="Take a quantized file too; quality is lost twice.")
+    ] = False,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Quantize a GGUF file, whoever wrote it.
+
+    Example: lfm2gguf quantize LFM2-1.2B-BF16.gguf -t Q4_K_M
+    """
+    from lfm2gguf.pipeline import write
+    from lfm2gguf.quantization import draft_quantization
+    from lfm2gguf_cli.display import Display
+
+    display = Display(quiet=quiet, json=json)
+    drafts = draft_quantization(source, output, type, allow_requantize=allow_requantize)
+    if dry_run:
+        display.drafts(drafts, {})
+        return
+    with display.progress() as progress:
+        files = write(drafts, jobs=jobs, overwrite=force, progress=progress)
+    display.written(files, {})

@@ -1,0 +1,130 @@
+"""Describing a GGUF file or a checkpoint: metadata, tensors, totals. No weight is read."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lfm2gguf.checkpoint import Checkpoint
+from lfm2gguf.gguf_file import GGUFFile
+
+SHOWN_ITEMS = 8  # of an array, unless all are asked for
+
+
+@dataclass(frozen=True)
+class DescribedTensor:
+    """A tensor's name, shape in NumPy's order, type, bytes, and place in its file."""
+
+    name: str
+    shape: tuple[int, ...]
+    type: str
+    nbytes: int
+    offset: int
+    file: str
+
+    @property
+    def n_weights(self) -> int:
+        """Weights in it."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a file or folder holds; long arrays are cut to their first items."""
+
+    path: Path
+    kind: str  # "gguf" or "checkpoint"
+    metadata: Mapping[str, Any]
+    tensors: tuple[DescribedTensor, ...]
+
+    @property
+    def n_weights(self) -> int:
+        """Weights in all tensors."""
+        return sum(tensor.n_weights for tensor in self.tensors)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+    @property
+    def by_type(self) -> dict[str, dict[str, int]]:
+        """For each type: how many tensors, weights and bytes."""
+        table: dict[str, dict[str, int]] = defaultdict(
+            lambda: {"tensors": 0, "weights": 0, "bytes": 0}
+        )
+        for tensor in self.tensors:
+            row = table[tensor.type]
+            row["tensors"] += 1
+            row["weights"] += tensor.n_weights
+            row["bytes"] += tensor.nbytes
+        return dict(sorted(table.items(), key=lambda item: -item[1]["bytes"]))
+
+    def to_json(self) -> dict[str, Any]:
+        """The values as JSON knows them."""
+        return {
+            "path": str(self.path),
+            "kind": self.kind,
+            "weights": self.n_weights,
+            "bytes": self.nbytes,
+            "bits_per_weight": round(8 * self.nbytes / max(1, self.n_weights), 4),
+            "types": self.by_type,
+            "metadata": dict(self.metadata),
+            "tensors": [
+                {
+                    "name": tensor.name,
+                    "shape": list(tensor.shape),
+                    "type": tensor.type,
+                    "bytes": tensor.nbytes,
+                    "offset": tensor.offset,
+                    "file": tensor.file,
+                }
+                for tensor in self.tensors
+            ],
+        }
+
+
+def describe(path: str | Path, *, full: bool = False) -> Description:
+    """Describe a GGUF file, or a checkpoint's folder.
+
+    Raises:
+        GGUFError: the file is not a sound GGUF file.
+        CheckpointError: the folder is not a sound checkpoint.
+
+    """
+    path = Path(path)
+    return _checkpoint(path) if path.is_dir() else _gguf(path, full)
+
+
+def _gguf(path: Path, full: bool) -> Description:
+    file = GGUFFile.open(path)
+    metadata = {key: _shown(value.value, full) for key, value in file.metadata.items()}
+    tensors = [
+        DescribedTensor(t.name, t.shape, t.type.name, t.nbytes, t.offset, path.name)
+        for t in file.tensors.values()
+    ]
+    return Description(path, "gguf", metadata, tuple(tensors))
+
+
+def _checkpoint(path: Path) -> Description:
+    checkpoint = Checkpoint.open(path)
+    tensors = [
+        DescribedTensor(t.name, t.shape, t.dtype, t.nbytes, t.offset, t.file.name)
+        for t in checkpoint.tensors.values()
+    ]
+    return Description(path, "checkpoint", checkpoint.config, tuple(tensors))
+
+
+def _shown(value: Any, full: bool) -> Any:
+    if isinstance(value, list):
+        items = [_shown(getattr(item, "value", item), full) for item in value]
+        if full or len(items) <= SHOWN_ITEMS:
+            return items
+        return {"length": len(items), "first": items[:SHOWN_ITEMS]}
+    if isinstance(value, str):  # bytes that are not UTF-8 have no place in JSON
+        return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return value

@@ -1,0 +1,111 @@
+"""A GGUF file becomes smaller ones: what llama-quantize does, from whoever's file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lfm2gguf.errors import GGUFError, UnsupportedError
+from lfm2gguf.ggml import FileType
+from lfm2gguf.gguf_file import GGUFFile
+from lfm2gguf.pipeline import (
+    Draft,
+    ProgressCallback,
+    SourceTensor,
+    WrittenFile,
+    draft,
+    parse_types,
+    target_paths,
+    write,
+)
+from lfm2gguf.quants import CODECS
+
+# Architectures whose mixtures are known, with the prefix of their keys.
+ARCHITECTURES = ("lfm2", "lfm2moe")
+
+
+def quantize(
+    source: str | Path,
+    target: str | Path | None = None,
+    type: str | FileType | Sequence[str | FileType] = "Q4_K_M",
+    *,
+    jobs: int | None = None,
+    overwrite: bool = False,
+    allow_requantize: bool = False,
+    progress: ProgressCallback | None = None,
+) -> tuple[WrittenFile, ...]:
+    """Quantize a GGUF file of F32, F16 or BF16 weights; metadata is copied as it stands.
+
+    Args:
+        source: the GGUF file.
+        target: a file's name, or a folder for files of the default name (the default: here).
+        type: a file type such as ``"Q4_K_M"``, or several.
+        jobs: processes that work; by default as many as there are cores.
+        overwrite: replace files that exist.
+        allow_requantize: take a file that is quantized already; quality is lost twice.
+        progress: called with a :class:`~lfm2gguf.pipeline.Progress` after each part.
+
+    Raises:
+        Lfm2ggufError: one of its subclasses; nothing has been written then.
+
+    """
+    drafts = draft_quantization(source, target, type, allow_requantize=allow_requantize)
+    return tuple(write(drafts, jobs=jobs, overwrite=overwrite, progress=progress))
+
+
+def draft_quantization(
+    source: str | Path,
+    target: str | Path | None = None,
+    type: str | FileType | Sequence[str | FileType] = "Q4_K_M",
+    *,
+    allow_requantize: bool = False,
+) -> list[Draft]:
+    """What :func:`quantize` would write; no weight is read."""
+    types = parse_types(type)
+    file = GGUFFile.open(source)
+    _check(file, allow_requantize)
+    metadata = {k: v for k, v in file.metadata.items() if not k.startswith("split.")}
+    sources = [
+        SourceTensor(info.name, info.shape, file.path, info.offset, info.type, info.type)
+        for info in file.tensors.values()
+    ]
+    counts = {
+        "n_layers": _count(file, "block_count"),
+        "n_experts": _count(file, "expert_count"),
+    }
+    return [
+        draft(metadata, sources, path, type, **counts)
+        for path, type in zip(target_paths(metadata, types, target), types, strict=True)
+    ]
+
+
+def _check(file: GGUFFile, allow_requantize: bool) -> None:
+    if file.architecture not in ARCHITECTURES:
+        raise UnsupportedError(
+            f"{file.path}: the architecture is {file.architecture!r}; the mixtures of "
+            f"{' and '.join(ARCHITECTURES)} are known. llama-quantize takes any architecture"
+        )
+    if not file.tensors:
+        raise GGUFError(f"{file.path}: holds no tensors (a vocabulary only?)")
+    if file.get("split.count", 1) not in (0, 1):
+        raise UnsupportedError(
+            f"{file.path}: is one part of a split file; join the parts first "
+            "(llama-gguf-split --merge)"
+        )
+    for info in file.tensors.values():
+        if info.type not in CODECS:
+            raise UnsupportedError(
+                f"{file.path}: the tensor {info.name!r} is {info.type.name}, which lfm2gguf cannot "
+                "read; start from an F32, F16 or BF16 file"
+            )
+        if info.type.is_quantized and not allow_requantize:
+            raise GGUFError(
+                f"{file.path}: is quantized already ({info.name!r} is {info.type.name}); start "
+                "from an F32, F16 or BF16 file, or accept the loss with --allow-requantize "
+                "(allow_requantize=True)"
+            )
+
+
+def _count(file: GGUFFile, key: str) -> int:
+    value = file.get(f"{file.architecture}.{key}", 0)
+    return value if isinstance(value, int) else 0
