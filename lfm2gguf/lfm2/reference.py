@@ -35,12 +35,16 @@ class Reference:
 
     ``observe(name, x)`` is called with the input ``(tokens, features)`` of every linear
     layer, by the name of its weight: mean squares of it make an importance matrix.
+    ``finite_only=False`` lets NaN and infinity through, for a model that is being judged.
     """
 
-    def __init__(self, weights: Weights, observe: Observer | None = None) -> None:
+    def __init__(
+        self, weights: Weights, observe: Observer | None = None, *, finite_only: bool = True
+    ) -> None:
         self.weights = weights
         self.config = weights.config
         self._observe = observe
+        self._finite_only = finite_only
 
     def states(
         self,
@@ -67,7 +71,7 @@ class Reference:
             rows = _flat_positions(sequences[group], positions[group])
             kept.append(states[rows])
         result = np.concatenate(kept)
-        if not np.isfinite(result).all():
+        if self._finite_only and not np.isfinite(result).all():
             raise TensorError("the reference's hidden states hold NaN or infinity")
         return result
 

@@ -59,8 +59,9 @@ def content_digest(files: Iterable[Path]) -> str:
 def _piece_digest(piece: tuple[Path, int]) -> bytes:
     path, start = piece
     size = min(PIECE, path.stat().st_size - start)
-    mapped = np.memmap(path, np.uint8, "r", start, (size,)) if size else b""
-    return hashlib.sha256(mapped).digest()
+    if not size:
+        return hashlib.sha256(b"").digest()
+    return hashlib.sha256(np.memmap(path, np.uint8, "r", start, (size,)).data).digest()
 
 
 def key(checkpoint: str, samples: Sequence[Sample]) -> str:

@@ -85,9 +85,9 @@ def _open_gguf(path: Path) -> ReferenceModel:
     )
 
 
-def llamacpp_ids(model: llamacpp.Model, text: str) -> Ids:
+def llamacpp_ids(model: llamacpp.Model, text: str, *, bos: bool = True) -> Ids:
     """Token ids as llama.cpp finds them, control tokens parsed as transformers parses them."""
-    return np.array(model.tokenize(text, bos=True, special=True), np.int32)
+    return np.array(model.tokenize(text, bos=bos, special=True), np.int32)
 
 
 def _checkpoint_encoder(folder: Path) -> tuple[Encode, str]:
