@@ -11,7 +11,7 @@ from lfm2gguf.verify.limits import LIMITS, Limits, limits_for
 from lfm2gguf.verify.models import Candidate
 from lfm2gguf.verify.preparation import Prepared, prepare
 from lfm2gguf.verify.tensors import TensorDifference
-from lfm2gguf.verify.verification import Verification, judge, verify
+from lfm2gguf.verify.verification import Verification, judge, verify, verify_all
 
 __all__ = [
     "LIMITS",
@@ -28,4 +28,5 @@ __all__ = [
     "limits_for",
     "prepare",
     "verify",
+    "verify_all",
 ]

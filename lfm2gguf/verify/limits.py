@@ -12,7 +12,7 @@ Limits of the mean KL divergence are about 1.5 times the larger of the two.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from lfm2gguf.errors import OptionError
 
@@ -27,19 +27,26 @@ class Limits:
     max_kld: float
     min_top1: float
 
-    def override(
-        self,
+    @classmethod
+    def choose(
+        cls,
+        type: str,
         max_ppl_increase: float | None = None,
         max_kld: float | None = None,
         min_top1: float | None = None,
     ) -> Limits:
-        """Replace those that are given."""
-        given = {
-            "max_ppl_increase": max_ppl_increase,
-            "max_kld": max_kld,
-            "min_top1": min_top1,
-        }
-        return replace(self, **{name: value for name, value in given.items() if value is not None})
+        """The limits that are given, and the type's defaults for the rest.
+
+        Raises OptionError for a type without defaults, unless all three are given.
+        """
+        if max_ppl_increase is not None and max_kld is not None and min_top1 is not None:
+            return cls(max_ppl_increase, max_kld, min_top1)
+        default = limits_for(type)
+        return cls(
+            default.max_ppl_increase if max_ppl_increase is None else max_ppl_increase,
+            default.max_kld if max_kld is None else max_kld,
+            default.min_top1 if min_top1 is None else min_top1,
+        )
 
 
 LIMITS = {  #        PPL     KLD    top-1

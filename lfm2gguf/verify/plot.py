@@ -174,7 +174,7 @@ def _ticks(low: float, high: float) -> list[float]:
 
 def _matplotlib() -> type:
     try:
-        from matplotlib.figure import Figure  # type: ignore[import-not-found,unused-ignore]
+        from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingDependencyError(
             'a PNG needs matplotlib: pip install "lfm2gguf[plot]", or ask for .svg'

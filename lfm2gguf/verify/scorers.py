@@ -56,7 +56,9 @@ class NumpyScorer:
 class LlamaCppScorer:
     """Logits from llama.cpp, on the device asked for."""
 
-    def __init__(self, path: Path, samples: Sequence[Sample], device: str = "cpu") -> None:
+    def __init__(
+        self, path: Path, samples: Sequence[Sample], device: str = "cpu", threads: int | None = None
+    ) -> None:
         self._samples = samples
         self.model = llamacpp.Model(path, on=_devices(device))
         self._context = llamacpp.Context(
@@ -64,6 +66,7 @@ class LlamaCppScorer:
             n_ctx=max(WINDOW, *(len(sample.ids) for sample in samples)),
             n_batch=WINDOW,
             n_outputs=WINDOW,
+            threads=threads,
         )
 
     def close(self) -> None:

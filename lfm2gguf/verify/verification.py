@@ -20,7 +20,7 @@ from lfm2gguf.verify import gates, tensors
 from lfm2gguf.verify.baseline import drift_gates
 from lfm2gguf.verify.figures import Figures, summarize
 from lfm2gguf.verify.gates import Gate
-from lfm2gguf.verify.limits import RUNTIME_LIMITS, Limits, limits_for
+from lfm2gguf.verify.limits import RUNTIME_LIMITS, Limits
 from lfm2gguf.verify.models import Candidate, llamacpp_ids
 from lfm2gguf.verify.preparation import (
     DEFAULT_CHUNKS,
@@ -109,6 +109,7 @@ def verify(
     baseline: str | Path | None = None,
     engine: str = "auto",
     device: str = "cpu",
+    threads: int | None = None,
     three_way: bool = False,
     use_cache: bool = True,
     progress: Progress | None = None,
@@ -129,6 +130,7 @@ def verify(
         baseline: an earlier JSON report that figures must not drift from.
         engine: ``llama.cpp``, ``numpy`` (the dequantized file), or ``auto``.
         device: where llama.cpp runs: ``cpu``, a backend or a device's name.
+        threads: llama.cpp's threads; by default the physical cores.
         three_way: also score the dequantized file, to tell quantization from runtime.
         use_cache: keep the reference's hidden states for the next run.
         progress: called with a stage's name, and how much of how much is done.
@@ -137,23 +139,49 @@ def verify(
         Lfm2ggufError: one of its subclasses, where the file could not be judged.
 
     """
+    found = verify_all(
+        [candidate], reference, texts=texts, chat=chat, chunks=chunks, ctx=ctx,
+        max_ppl_increase=max_ppl_increase, max_kld=max_kld, min_top1=min_top1, baseline=baseline,
+        engine=engine, device=device, threads=threads, three_way=three_way, use_cache=use_cache,
+        progress=progress,
+    )  # fmt: skip
+    return found[0]
+
+
+def verify_all(
+    candidates: Sequence[str | Path],
+    reference: str | Path,
+    *,
+    texts: Sequence[str | Path] = (),
+    chat: str | Path | None = None,
+    chunks: int | None = DEFAULT_CHUNKS,
+    ctx: int = DEFAULT_CTX,
+    max_ppl_increase: float | None = None,
+    max_kld: float | None = None,
+    min_top1: float | None = None,
+    baseline: str | Path | None = None,
+    engine: str = "auto",
+    device: str = "cpu",
+    threads: int | None = None,
+    three_way: bool = False,
+    use_cache: bool = True,
+    progress: Progress | None = None,
+) -> list[Verification]:
+    """Verify several files of one model: the reference is computed once. As :func:`verify`."""
     chosen = choose_engine(engine, three_way=three_way)
+    opened = [Candidate.open(path) for path in candidates]
+    asked = (max_ppl_increase, max_kld, min_top1)
+    limits = [Limits.choose(file.type, *asked) for file in opened]
     prepared = prepare(
         reference, texts, chat=chat, chunks=chunks, ctx=ctx, use_cache=use_cache, progress=progress
     )
-    opened = Candidate.open(candidate)
-    asked = (max_ppl_increase, max_kld, min_top1)
-    limits = Limits(0, 0, 0) if None not in asked else limits_for(opened.type)
-    return judge(
-        prepared,
-        opened,
-        limits.override(*asked),
-        baseline=baseline,
-        engine=chosen,
-        device=device,
-        three_way=three_way,
-        progress=progress,
-    )
+    return [
+        judge(
+            prepared, file, limit, baseline=baseline, engine=chosen, device=device,
+            threads=threads, three_way=three_way, progress=progress,
+        )
+        for file, limit in zip(opened, limits, strict=True)
+    ]  # fmt: skip
 
 
 def choose_engine(engine: str, *, three_way: bool = False) -> str:
@@ -178,6 +206,7 @@ def judge(
     baseline: str | Path | None = None,
     engine: str = "llama.cpp",
     device: str = "cpu",
+    threads: int | None = None,
     three_way: bool = False,
     progress: Progress | None = None,
 ) -> Verification:
@@ -195,7 +224,7 @@ def judge(
             models.append(_numpy_scorer(prepared, weights, progress))
     if engine == "llama.cpp":
         with clock.timed("load"):
-            shipped = LlamaCppScorer(candidate.file.path, prepared.samples, device)
+            shipped = LlamaCppScorer(candidate.file.path, prepared.samples, device, threads)
         models.append(shipped)
         found.append(_tokenizer_gate(prepared, shipped.model))
     pairs = {SHIPPED: (0, len(models) - 1)}
