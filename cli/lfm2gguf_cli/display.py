@@ -23,7 +23,7 @@ from lfm2gguf.inspect import Description
 from lfm2gguf.pipeline import Draft, Progress, ProgressCallback, WrittenFile
 
 if TYPE_CHECKING:
-    from lfm2gguf.verify import Verification
+    from lfm2gguf.verification import Verification
 
 PLAIN_STEPS = 10  # lines of progress in a pipe
 
@@ -128,7 +128,7 @@ class Display:
 
     def verifications(self, results: Sequence[Verification]) -> None:
         """Show the ladder, the gates of each file, and the verdict."""
-        from lfm2gguf.verify.words import (
+        from lfm2gguf.verification.words import (
             HEADINGS,
             conditions,
             explanation,

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from lfm2gguf.verify.texts import Sample
+from lfm2gguf.verification.texts import Sample
 
 REVISION = 1  # raise when the reference forward pass changes what it computes
 MAX_BYTES = 2 << 30

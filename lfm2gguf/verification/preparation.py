@@ -14,10 +14,10 @@ import numpy.typing as npt
 
 from lfm2gguf.errors import OptionError
 from lfm2gguf.lfm2.reference import Reference
-from lfm2gguf.verify import cache
-from lfm2gguf.verify.chat import chat_samples
-from lfm2gguf.verify.models import Ids, ReferenceModel, open_reference
-from lfm2gguf.verify.texts import PYTHON, Sample, cut, load_texts
+from lfm2gguf.verification import cache
+from lfm2gguf.verification.chat import chat_samples
+from lfm2gguf.verification.models import Ids, ReferenceModel, open_reference
+from lfm2gguf.verification.texts import PYTHON, Sample, cut, load_texts
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 

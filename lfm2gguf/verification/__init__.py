@@ -5,13 +5,13 @@ llama.cpp runs it, in step; two blocks of logits become a few numbers for each p
 (``scores``), these llama-perplexity's figures (``figures``), and these a verdict (``gates``).
 """
 
-from lfm2gguf.verify.figures import ChunkFigures, Estimate, Figures
-from lfm2gguf.verify.gates import Gate
-from lfm2gguf.verify.limits import LIMITS, Limits, limits_for
-from lfm2gguf.verify.models import Candidate
-from lfm2gguf.verify.preparation import Prepared, prepare
-from lfm2gguf.verify.tensors import TensorDifference
-from lfm2gguf.verify.verification import Verification, judge, verify, verify_all
+from lfm2gguf.verification.figures import ChunkFigures, Estimate, Figures
+from lfm2gguf.verification.gates import Gate
+from lfm2gguf.verification.limits import LIMITS, Limits, limits_for
+from lfm2gguf.verification.models import Candidate
+from lfm2gguf.verification.preparation import Prepared, prepare
+from lfm2gguf.verification.tensors import TensorDifference
+from lfm2gguf.verification.verdict import Verification, judge, verify, verify_all
 
 __all__ = [
     "LIMITS",

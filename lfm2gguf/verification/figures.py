@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lfm2gguf.verify.scores import Doubles, Scores
+from lfm2gguf.verification.scores import Doubles, Scores
 
 KLD_PERCENTILES = (0.0, 0.1, 1.0, 5.0, 10.0, 50.0, 90.0, 95.0, 99.0, 99.9, 100.0)
+MAX_LOG = 300.0  # a broken file's PPL may exceed the range of a double: exp(300) is 2e130
 DELTA_P_PERCENTILES = (0.0, 0.1, 1.0, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 100.0)
 
 
@@ -66,7 +67,6 @@ def summarize(scores: Scores, lengths: Sequence[int]) -> Figures:
     kept = scores[scores.finite]
     reference, candidate = mean(kept.nll_reference), mean(kept.nll_candidate)
     log_ratio = mean(kept.nll_candidate - kept.nll_reference)
-    ratio = math.exp(min(log_ratio.value, 700.0))
     covariance = _covariance(kept.nll_candidate, kept.nll_reference)
     ppl_reference, ppl_candidate = _exponential(reference), _exponential(candidate)
     square = mean(kept.delta_p**2)
@@ -77,7 +77,7 @@ def summarize(scores: Scores, lengths: Sequence[int]) -> Figures:
         not_finite=len(scores) - len(kept),
         ppl_reference=ppl_reference,
         ppl_candidate=ppl_candidate,
-        ppl_ratio=Estimate(ratio, ratio * log_ratio.uncertainty),
+        ppl_ratio=_exponential(log_ratio),
         ppl_difference=_difference(ppl_candidate, ppl_reference, covariance),
         log_ppl_ratio=log_ratio,
         correlation=_divide(covariance, reference.uncertainty * candidate.uncertainty),
@@ -124,7 +124,7 @@ def _chunk(scores: Scores) -> ChunkFigures:
 
 
 def _exponential(log: Estimate) -> Estimate:
-    value = math.exp(min(log.value, 700.0))  # a broken file may exceed the range of a double
+    value = math.exp(min(log.value, MAX_LOG))
     return Estimate(value, value * log.uncertainty)
 
 

@@ -16,13 +16,13 @@ from lfm2gguf import llamacpp
 from lfm2gguf.errors import GGUFError, MissingDependencyError, OptionError
 from lfm2gguf.lfm2.reference import Reference
 from lfm2gguf.lfm2.reference_weights import Weights
-from lfm2gguf.verify import gates, tensors
-from lfm2gguf.verify.baseline import drift_gates
-from lfm2gguf.verify.figures import Figures, summarize
-from lfm2gguf.verify.gates import Gate
-from lfm2gguf.verify.limits import RUNTIME_LIMITS, Limits
-from lfm2gguf.verify.models import Candidate, llamacpp_ids
-from lfm2gguf.verify.preparation import (
+from lfm2gguf.verification import gates, tensors
+from lfm2gguf.verification.baseline import drift_gates
+from lfm2gguf.verification.figures import Figures, summarize
+from lfm2gguf.verification.gates import Gate
+from lfm2gguf.verification.limits import RUNTIME_LIMITS, Limits
+from lfm2gguf.verification.models import Candidate, llamacpp_ids
+from lfm2gguf.verification.preparation import (
     DEFAULT_CHUNKS,
     DEFAULT_CTX,
     Prepared,
@@ -30,15 +30,15 @@ from lfm2gguf.verify.preparation import (
     prepare,
     stage,
 )
-from lfm2gguf.verify.scorers import (
+from lfm2gguf.verification.scorers import (
     LlamaCppScorer,
     NumpyScorer,
     Scorer,
     compare,
     llamacpp_available,
 )
-from lfm2gguf.verify.scores import Scores
-from lfm2gguf.verify.tensors import TensorDifference
+from lfm2gguf.verification.scores import Scores
+from lfm2gguf.verification.tensors import TensorDifference
 
 SHIPPED = "shipped"  # reference against what is shipped; the other two are --three-way's
 QUANTIZATION = "quantization"  # reference against the dequantized file

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from lfm2gguf.verify.gates import Gate
-from lfm2gguf.verify.verification import Verification
+from lfm2gguf.verification.gates import Gate
+from lfm2gguf.verification.verdict import Verification
 
 HEADINGS = ("file", "verdict", "size", "PPL", "PPL ratio", "mean KLD", "99% KLD", "same top",
             "RMS Δp", "weights")  # fmt: skip

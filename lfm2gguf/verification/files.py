@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from lfm2gguf.errors import GGUFError, OutputError
-from lfm2gguf.verify import plot
-from lfm2gguf.verify.junit import junit
-from lfm2gguf.verify.markdown import markdown
-from lfm2gguf.verify.report import dumps, write_report
-from lfm2gguf.verify.verification import Verification
+from lfm2gguf.verification import plot
+from lfm2gguf.verification.junit import junit
+from lfm2gguf.verification.markdown import markdown
+from lfm2gguf.verification.report import dumps, write_report
+from lfm2gguf.verification.verdict import Verification
 
 STANDARD_OUTPUT = Path("-")
 WRITERS: dict[str, Callable[[Sequence[Verification]], str | bytes]] = {

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lfm2gguf.errors import OutputError
-from lfm2gguf.verify.gates import Gate
-from lfm2gguf.verify.verification import Verification
+from lfm2gguf.verification.gates import Gate
+from lfm2gguf.verification.verdict import Verification
 
 REPORT_VERSION = 1  # of report.schema.json
 

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from lfm2gguf import llamacpp
 from lfm2gguf.errors import MissingDependencyError, OptionError
 from lfm2gguf.lfm2.reference import Reference
-from lfm2gguf.verify.scores import Scores, score
-from lfm2gguf.verify.texts import Sample
+from lfm2gguf.verification.scores import Scores, score
+from lfm2gguf.verification.texts import Sample
 
 Logits = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]

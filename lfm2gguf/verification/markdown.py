@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from lfm2gguf.verify.figures import Estimate
-from lfm2gguf.verify.verification import SHIPPED, Verification
-from lfm2gguf.verify.words import HEADINGS, conditions, explanation, gate_cells, summary_cells
+from lfm2gguf.verification.figures import Estimate
+from lfm2gguf.verification.verdict import SHIPPED, Verification
+from lfm2gguf.verification.words import HEADINGS, conditions, explanation, gate_cells, summary_cells
 
 
 def markdown(results: Sequence[Verification]) -> str:

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from lfm2gguf.errors import MissingDependencyError, OptionError
-from lfm2gguf.verify.scores import Doubles
-from lfm2gguf.verify.verification import Verification
+from lfm2gguf.verification.scores import Doubles
+from lfm2gguf.verification.verdict import Verification
 
 COLORS = ("#3b6fb6", "#d1622b", "#3a8f5c", "#8a5fb0", "#b8912a", "#c2506f", "#3f9aa8", "#6b6b6b",
           "#8c4f3a", "#5d7f2f")  # fmt: skip

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from lfm2gguf.lfm2.reference_weights import ReferenceConfig
-from lfm2gguf.verify.figures import Figures
-from lfm2gguf.verify.limits import TENSOR_LIMITS, WORST_CHUNK, Limits
-from lfm2gguf.verify.scores import Scores
-from lfm2gguf.verify.tensors import TensorDifference
+from lfm2gguf.verification.figures import Figures
+from lfm2gguf.verification.limits import TENSOR_LIMITS, WORST_CHUNK, Limits
+from lfm2gguf.verification.scores import Scores
+from lfm2gguf.verification.tensors import TensorDifference
 
 SIGMAS = 2.0
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from xml.etree import ElementTree
 
-from lfm2gguf.verify.gates import Gate
-from lfm2gguf.verify.verification import Verification
-from lfm2gguf.verify.words import conditions, gate_cells
+from lfm2gguf.verification.gates import Gate
+from lfm2gguf.verification.verdict import Verification
+from lfm2gguf.verification.words import conditions, gate_cells
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lfm2gguf.errors import OptionError
-from lfm2gguf.verify.gates import Gate
+from lfm2gguf.verification.gates import Gate
 
 if TYPE_CHECKING:
-    from lfm2gguf.verify.verification import Verification
+    from lfm2gguf.verification.verdict import Verification
 
 # What changes between builds and machines for one file was seen to stay below a tenth of these.
 KLD_DRIFT = 0.10  # of the baseline's value, or the floor

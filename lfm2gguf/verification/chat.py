@@ -12,8 +12,8 @@ import numpy as np
 
 from lfm2gguf.checkpoint.folder import read_json
 from lfm2gguf.errors import CheckpointError, MissingDependencyError, OptionError
-from lfm2gguf.verify.models import Ids, load_tokenizer
-from lfm2gguf.verify.texts import Sample
+from lfm2gguf.verification.models import Ids, load_tokenizer
+from lfm2gguf.verification.texts import Sample
 
 MAX_TOKENS = 4096  # of one conversation; what follows is not scored
 
