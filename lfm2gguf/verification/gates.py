@@ -15,6 +15,7 @@ from lfm2gguf.verification.scores import Scores
 from lfm2gguf.verification.tensors import TensorDifference
 
 SIGMAS = 2.0
+TENSORS = "weights near the checkpoint's"
 
 
 @dataclass(frozen=True)
@@ -83,12 +84,14 @@ def tolerated_ratio_error(scores: Scores, kld: float) -> float:
     return math.sqrt(2 * kld / spread * paired / len(scores))
 
 
-def tensor_gate(differences: Sequence[TensorDifference]) -> Gate:
+def tensor_gate(differences: Sequence[TensorDifference]) -> Iterator[Gate]:
     """The tensor that comes nearest to its limit, as a share of that limit."""
     known = [d for d in differences if d.type in TENSOR_LIMITS]
+    if not known:
+        return
     worst = max(known, key=lambda d: d.worst / TENSOR_LIMITS[d.type])
-    return Gate(
-        "weights near the checkpoint's",
+    yield Gate(
+        TENSORS,
         worst.worst / TENSOR_LIMITS[worst.type],
         1.0,
         percent=True,

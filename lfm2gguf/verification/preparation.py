@@ -23,6 +23,8 @@ Progress = Callable[[str, int, int], None]  # stage, done, total
 
 DEFAULT_CHUNKS = 16
 DEFAULT_CTX = 512
+CHARACTERS = 12  # read for each token that is needed, at first
+MARGIN = 64  # tokens
 
 
 @dataclass(frozen=True)
@@ -116,14 +118,26 @@ def _read_texts(
     model: ReferenceModel, names: Sequence[str | Path], chunks: int | None, ctx: int
 ) -> Iterator[Material]:
     for text in load_texts(names):
-        ids = model.encode(text.content)
+        content, ids = _encode_enough(model, text.content, chunks and chunks * ctx)
         samples = cut(ids, ctx, chunks, model.bos)
         if not samples:
             raise OptionError(
                 f"{text.name} has {len(ids)} tokens, less than one chunk of {ctx}; "
                 "give a longer text or a smaller --ctx"
             )
-        yield Material(text.name, ((text.content, ids),), tuple(samples))
+        yield Material(text.name, ((content, ids),), tuple(samples))
+
+
+def _encode_enough(model: ReferenceModel, content: str, tokens: int | None) -> tuple[str, Ids]:
+    """Encode a text, or as much of its beginning as gives the tokens asked for.
+
+    A cut changes the tokens beside it only, so a margin beyond those used makes it harmless.
+    """
+    start = content[: CHARACTERS * tokens] if tokens else content
+    ids = model.encode(start)
+    if len(start) < len(content) and tokens and len(ids) < tokens + MARGIN:
+        return content, model.encode(content)
+    return start, ids
 
 
 def _read_chat(model: ReferenceModel, path: str | Path | None) -> Iterator[Material]:

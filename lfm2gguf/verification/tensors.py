@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from lfm2gguf.gguf_file import GGUFFile
 from lfm2gguf.lfm2.reference_weights import Array, Weights, gguf_names
+from lfm2gguf.quants import CODECS
 
 RUN = 32
 WINDOW = 1 << 20  # weights that a thread compares at a time
@@ -43,10 +44,14 @@ class TensorDifference:
 def tensor_differences(
     file: GGUFFile, candidate: Weights, reference: Weights
 ) -> list[TensorDifference]:
-    """Compare every tensor that the two have in common, in the file's order."""
+    """Compare every tensor of a type that can be dequantized here, in the file's order."""
     ours = {theirs: name for name, theirs in gguf_names(len(reference.config.layers)).items()}
     ours["output_norm.weight"] = "model.embedding_norm.weight"
-    names = [(name, ours[name]) for name in file.tensors if ours.get(name) in reference.shapes]
+    names = [
+        (name, ours[name])
+        for name, info in file.tensors.items()
+        if ours.get(name) in reference.shapes and info.type in CODECS
+    ]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         parts = [
             (name, pool.map(lambda rows, n=theirs: _errors(candidate, reference, n, rows),

@@ -42,11 +42,11 @@ class Sample:
 
 
 def load_texts(names: Sequence[str | Path]) -> list[Text]:
-    """Read UTF-8 files; ``wikitext-2`` is fetched, ``python-docs`` (the default) is made.
+    """Read UTF-8 files; ``wikitext-2`` is fetched, ``python-docs`` is made.
 
     Raises OptionError for a file that cannot be read, HubError for a failed download.
     """
-    return [_load(name) for name in names or [PYTHON]]
+    return [_load(name) for name in names]
 
 
 def _load(name: str | Path) -> Text:

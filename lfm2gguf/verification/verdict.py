@@ -217,7 +217,7 @@ def judge(
     found = [gates.metadata_gate(weights.config, prepared.model.weights.config)]
     with clock.timed("tensors"):
         differences = tensors.tensor_differences(candidate.file, weights, prepared.model.weights)
-    found.append(gates.tensor_gate(differences))
+    found.extend(gates.tensor_gate(differences))
     models: list[Scorer] = [_states_scorer(prepared, prepared.reference, prepared.states)]
     if three_way or engine == "numpy":
         with clock.timed("dequantized file"):

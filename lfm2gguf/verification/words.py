@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from lfm2gguf.verification.gates import Gate
+from lfm2gguf.verification.gates import TENSORS, Gate
 from lfm2gguf.verification.verdict import Verification
 
 HEADINGS = ("file", "verdict", "size", "PPL", "PPL ratio", "mean KLD", "99% KLD", "same top",
@@ -35,7 +35,7 @@ def gate_cells(gate: Gate) -> tuple[str, str, str, str]:
 def summary_cells(result: Verification) -> tuple[str, ...]:
     """One row of the quantization ladder, under :data:`HEADINGS`."""
     figures = result.figures
-    worst = next(gate for gate in result.gates if gate.name.startswith("weights"))
+    weights = next((gate.value for gate in result.gates if gate.name == TENSORS), math.nan)
     return (
         result.candidate,
         "passed" if result.passed else "FAILED",
@@ -46,7 +46,7 @@ def summary_cells(result: Verification) -> tuple[str, ...]:
         f"{figures.kld_percentiles['99']:.5f}",
         f"{100 * figures.same_top.value:.2f} %",
         f"{100 * figures.delta_p_rms.value:.3f} %",
-        number(worst.value, percent=True),
+        number(weights, percent=True),
     )
 
 
