@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.errors import TensorError, UnsupportedError
 from lfm2gguf.lfm2 import reference
 from lfm2gguf.lfm2.reference import Reference
@@ -241,3 +242,20 @@ def test_names_of_a_file_are_unique() -> None:
     names = gguf_names(3)
     assert len(set(names.values())) == len(names)
     assert names["model.layers.2.feed_forward.w2.weight"] == "blk.2.ffn_down.weight"
+
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "tiny_transformers.json"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "tiny-lfm2"
+
+
+@pytest.mark.skipif(not GOLDEN.is_file(), reason="the example model and its values are absent")
+def test_logits_equal_transformers() -> None:
+    """Golden values of make_tiny_transformers.py: float32, eager attention."""
+    golden = json.loads(GOLDEN.read_text())["logits"]
+    ids = np.array(golden["ids"] if isinstance(golden, dict) else golden, np.int32)
+    with np.load(GOLDEN.with_suffix(".npz")) as arrays:
+        positions, expected = arrays["positions"], arrays["logits"]
+    model = Reference(Weights.from_checkpoint(Checkpoint.open(EXAMPLE)))
+    found = model.logits(model.states([ids], [positions]))
+    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+    assert (found.argmax(axis=1) == expected.argmax(axis=1)).all()
