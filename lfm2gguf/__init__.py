@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lfm2gguf.gguf_file import GGUFFile
     from lfm2gguf.pipeline import Progress, WrittenFile
     from lfm2gguf.quantization import quantize
+    from lfm2gguf.verification import Verification, verify
 
 try:
     __version__ = version("lfm2gguf")
@@ -32,11 +33,13 @@ __all__ = [
     "GGUFFile",
     "Lfm2ggufError",
     "Progress",
+    "Verification",
     "WrittenFile",
     "__version__",
     "convert",
     "quantize",
     "quants",
+    "verify",
 ]
 
 _HOME = {
@@ -45,9 +48,11 @@ _HOME = {
     "GGMLType": "lfm2gguf.ggml",
     "GGUFFile": "lfm2gguf.gguf_file",
     "Progress": "lfm2gguf.pipeline",
+    "Verification": "lfm2gguf.verification",
     "WrittenFile": "lfm2gguf.pipeline",
     "convert": "lfm2gguf.conversion",
     "quantize": "lfm2gguf.quantization",
+    "verify": "lfm2gguf.verification",
 }
 
 

@@ -11,8 +11,8 @@ import json as json_module
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -23,6 +23,9 @@ from rich.text import Text
 
 from lfm2gguf.inspect import Description
 from lfm2gguf.pipeline import Draft, Progress, ProgressCallback, WrittenFile
+
+if TYPE_CHECKING:
+    from lfm2gguf.verification import Verification
 
 PLAIN_STEPS = 10  # lines of progress in a pipe
 # A file's text is shown; it does not get to command the terminal.
@@ -112,6 +115,46 @@ class Display:
             markup=False,
         )
 
+    @contextlib.contextmanager
+    def stages(self) -> Iterator[Callable[[str, int, int], None] | None]:
+        """A callback for work in named stages, as a bar for each or a plain line for each."""
+        if self.quiet:
+            yield None
+        elif not self.err.is_terminal:
+            yield _PlainStages(self)
+        else:
+            columns = (
+                TextColumn("{task.description}", table_column=_column(18)),
+                BarColumn(),
+                TextColumn("{task.completed}/{task.total}"),
+                TimeRemainingColumn(),
+            )
+            with Bars(*columns, console=self.err, transient=True) as bars:
+                yield _BarStages(bars)
+
+    def verifications(self, results: Sequence[Verification]) -> None:
+        """Show the ladder, the gates of each file, and the verdict."""
+        from lfm2gguf.verification.words import (
+            HEADINGS,
+            conditions,
+            explanation,
+            gate_cells,
+            summary_cells,
+        )
+
+        if self.quiet:
+            return
+        self.out.print(conditions(results[0]), markup=False, soft_wrap=True)
+        if len(results) == 1:
+            rows = [(gate.name, *gate_cells(gate)) for gate in results[0].gates]
+            self._table(("gate", "value", "limit", "margin", "verdict"), rows)
+        ladder = [summary_cells(result) for result in results]
+        self._table(HEADINGS, ladder if self.out.is_terminal else [HEADINGS, *ladder])
+        for result in results:
+            if not result.passed:
+                text = f"{result.candidate} FAILED: {explanation(result)}"
+                self.out.print(text, markup=False, soft_wrap=True)
+
     def _json(self, value: Any) -> None:
         print(json_module.dumps(value, indent=2, ensure_ascii=False))  # noqa: T201
 
@@ -145,6 +188,25 @@ class _BarProgress:
         if self.task == -1:
             self.task = self.bars.add_task("", total=progress.n_weights, **fields)
         self.bars.update(self.task, completed=progress.weights_done, **fields)
+
+
+class _BarStages:
+    def __init__(self, bars: Bars) -> None:
+        self.bars, self.tasks = bars, dict[str, TaskID]()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if stage not in self.tasks:
+            self.tasks[stage] = self.bars.add_task(stage, total=total)
+        self.bars.update(self.tasks[stage], completed=done, total=total)
+
+
+class _PlainStages:
+    def __init__(self, display: Display) -> None:
+        self.display = display
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if done == total:
+            self.display.note(f"{stage}: {total} of {total}")
 
 
 class _PlainProgress:

@@ -12,6 +12,7 @@ from lfm2gguf.errors import Lfm2ggufError
 from lfm2gguf_cli.convert import convert
 from lfm2gguf_cli.inspect import inspect
 from lfm2gguf_cli.quantize import quantize
+from lfm2gguf_cli.verify import verify
 
 BAD_INPUT = 2  # exit codes: 0 done, 1 a check failed, 2 bad usage or input, 130 interrupted
 INTERRUPTED = 130
@@ -22,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (convert, quantize, inspect):
+for command in (convert, quantize, verify, inspect):
     app.command()(command)
 
 
