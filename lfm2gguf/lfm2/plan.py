@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from lfm2gguf.checkpoint import Checkpoint, TensorInfo
+from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.errors import TensorError
 from lfm2gguf.gguf_file import Metadata
 
@@ -14,16 +14,28 @@ IGNORED_SUFFIXES = {".rotary_emb.inv_freq": "rotary frequencies follow from the 
 
 
 @dataclass(frozen=True)
-class PlannedTensor:
-    """A tensor of the GGUF and the one of the checkpoint that it is made from.
+class Source:
+    """Rows ``start:stop`` of the checkpoint's tensor ``name``, whose whole shape is ``shape``.
 
-    ``shape`` is the GGUF's in NumPy's order; ``source_shape`` the checkpoint's.
+    A row is as long as one of the tensor that is made from it; no ``stop`` stands for all.
     """
 
     name: str
     shape: tuple[int, ...]
-    source: str
-    source_shape: tuple[int, ...]
+    start: int = 0
+    stop: int | None = None
+
+
+@dataclass(frozen=True)
+class PlannedTensor:
+    """A tensor of the GGUF, its shape in NumPy's order, and what it is made from.
+
+    Its rows are those of its sources, one after another.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    sources: tuple[Source, ...]
 
 
 @dataclass(frozen=True)
@@ -34,12 +46,13 @@ class Plan:
     tensors: tuple[PlannedTensor, ...]
     left_out: Mapping[str, str]  # tensors of the checkpoint that are not used: why
     n_layers: int
+    n_experts: int = 0
 
 
 def match(
     checkpoint: Checkpoint, planned: Iterable[PlannedTensor], left_out: Mapping[str, str]
 ) -> dict[str, str]:
-    """Check that every tensor of the checkpoint is used exactly once or left out for a reason.
+    """Check that every tensor of the checkpoint is used or left out for a reason.
 
     Returns the tensors that are left out, each with the reason.
 
@@ -48,8 +61,9 @@ def match(
 
     """
     unused = dict(checkpoint.tensors)
-    for tensor in planned:
-        _check(checkpoint, unused.pop(tensor.source, None), tensor)
+    for source in {source: None for tensor in planned for source in tensor.sources}:
+        _check(checkpoint, source)
+        unused.pop(source.name, None)
     reasons = {}
     for name in unused:
         suffix = next((s for s in IGNORED_SUFFIXES if name.endswith(s)), "")
@@ -63,16 +77,17 @@ def match(
     return reasons
 
 
-def _check(checkpoint: Checkpoint, info: TensorInfo | None, tensor: PlannedTensor) -> None:
+def _check(checkpoint: Checkpoint, source: Source) -> None:
+    info = checkpoint.tensors.get(source.name)
     if info is None:
         raise TensorError(
-            f"{checkpoint.path}: the tensor {tensor.source!r} is missing; "
+            f"{checkpoint.path}: the tensor {source.name!r} is missing; "
             "the checkpoint is incomplete, or config.json belongs to another"
         )
-    if info.shape != tensor.source_shape:
+    if info.shape != source.shape:
         raise TensorError(
-            f"{info.file}: the tensor {tensor.source!r} is {_dims(info.shape)} "
-            f"where config.json makes it {_dims(tensor.source_shape)}"
+            f"{info.file}: the tensor {source.name!r} is {_dims(info.shape)} "
+            f"where config.json makes it {_dims(source.shape)}"
         )
 
 
