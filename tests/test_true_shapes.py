@@ -40,8 +40,8 @@ def drafted(config: dict[str, Any], folder: Path, type: str) -> Draft:
     with (folder / "model.safetensors").open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         file.truncate(8 + len(text) + offset)
-    drafts, left_out = draft_conversion(folder, folder, type)
-    assert not left_out
+    plan, drafts = draft_conversion(folder, folder, type)
+    assert not plan.left_out
     return drafts[0]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.errors import CheckpointError, UnsupportedError
-from lfm2gguf.lfm2 import dense, moe
+from lfm2gguf.lfm2 import dense, head, moe
 from lfm2gguf.lfm2.config import Lfm2Config
 from lfm2gguf.lfm2.metadata import general, vocabulary
 from lfm2gguf.lfm2.plan import Plan, PlannedTensor, Source, match
@@ -19,6 +19,8 @@ ARCHITECTURES = tuple(MEMBERS)
 def make_plan(checkpoint: Checkpoint, pre: str | None = None) -> Plan:
     """Decide everything about a checkpoint's GGUF but the type, without reading a weight.
 
+    (But for a tied head that is saved beside the embedding: they are compared.)
+
     ``pre`` forces the pre-tokenizer's name instead of recognising it.
 
     Raises:
@@ -29,6 +31,7 @@ def make_plan(checkpoint: Checkpoint, pre: str | None = None) -> Plan:
     """
     member = MEMBERS[_architecture(checkpoint)]
     config = Lfm2Config.read(checkpoint.config)
+    checkpoint, config, notes = head.settle(checkpoint, config)
     tensors = tuple(member.tensors(config, checkpoint))
     left_out = match(checkpoint, tensors, member.left_out(config, checkpoint))
     metadata = {
@@ -38,7 +41,8 @@ def make_plan(checkpoint: Checkpoint, pre: str | None = None) -> Plan:
     }
     experts = metadata.get(f"{member.ARCHITECTURE}.expert_count")
     n_experts = experts.value if experts else 0
-    return Plan(metadata, tensors, left_out, len(config.layer_types), n_experts)
+    n_layers = len(config.layer_types)
+    return Plan(checkpoint, metadata, tensors, left_out, n_layers, n_experts, tuple(notes))
 
 
 def _architecture(checkpoint: Checkpoint) -> str:

@@ -82,7 +82,11 @@ def dimensions(config: Lfm2Config) -> dict[str, int]:
 
 def left_out(config: Lfm2Config, checkpoint: Checkpoint) -> dict[str, str]:
     """Tensors that a checkpoint may hold and that are not written, with the reason."""
-    return {"lm_head.weight": "the config ties it to the embedding"} if config.tied else {}
+    return (
+        {"lm_head.weight": "it is the embedding once more, as the config says"}
+        if config.tied
+        else {}
+    )
 
 
 def metadata(config: Lfm2Config, checkpoint: Checkpoint) -> Metadata:

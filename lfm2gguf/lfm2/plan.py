@@ -9,8 +9,19 @@ from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.errors import TensorError
 from lfm2gguf.gguf_file import Metadata
 
-# Saved by some trainers, derived from the config and never learned.
-IGNORED_SUFFIXES = {".rotary_emb.inv_freq": "rotary frequencies follow from the config"}
+# Saved by some trainers and no part of the model: how a name begins or ends, and why.
+TRAINING = "only its training needs it"
+FROM_CONFIG = "rotary frequencies follow from the config"
+IGNORED_PREFIXES = dict.fromkeys(
+    ("optimizer.", "optimizer_state.", "lr_scheduler.", "global_step", "v_head."), TRAINING
+)
+IGNORED_SUFFIXES = {
+    ".rotary_emb.inv_freq": FROM_CONFIG,
+    ".pos_emb.inv_freq": FROM_CONFIG,
+    ".pos_emb.original_inv_freq": FROM_CONFIG,
+}
+# In the names of an adapter that is still beside its model.
+UNMERGED = (".lora_", ".base_layer.", ".modules_to_save.")
 
 
 @dataclass(frozen=True)
@@ -42,11 +53,13 @@ class PlannedTensor:
 class Plan:
     """What a checkpoint becomes, independent of the type it is stored in."""
 
+    checkpoint: Checkpoint = field(repr=False)  # that the sources' names are of
     metadata: Metadata = field(repr=False)
     tensors: tuple[PlannedTensor, ...]
     left_out: Mapping[str, str]  # tensors of the checkpoint that are not used: why
     n_layers: int
     n_experts: int = 0
+    notes: tuple[str, ...] = ()  # what was decided that a user may not expect
 
 
 def match(
@@ -64,22 +77,36 @@ def match(
     for source in {source: None for tensor in planned for source in tensor.sources}:
         _check(checkpoint, source)
         unused.pop(source.name, None)
-    reasons = {}
-    for name in unused:
-        suffix = next((s for s in IGNORED_SUFFIXES if name.endswith(s)), "")
-        if reason := left_out.get(name) or IGNORED_SUFFIXES.get(suffix):
-            reasons[name] = reason
-        else:
+    return {name: left_out.get(name) or _why_ignored(checkpoint, name) for name in unused}
+
+
+def _why_ignored(checkpoint: Checkpoint, name: str) -> str:
+    for mark, why in IGNORED_PREFIXES.items():
+        if name.startswith(mark):
+            return why
+    for mark, why in IGNORED_SUFFIXES.items():
+        if name.endswith(mark):
+            return why
+    _refuse_unmerged(checkpoint)
+    raise TensorError(
+        f"{checkpoint.path}: the tensor {name!r} has no place in {_kind(checkpoint)}; "
+        "is it the right config.json, or a fine-tune that adds modules?"
+    )
+
+
+def _refuse_unmerged(checkpoint: Checkpoint) -> None:
+    for name in checkpoint.tensors:
+        if any(mark in name for mark in UNMERGED):
             raise TensorError(
-                f"{checkpoint.path}: the tensor {name!r} has no place in {_kind(checkpoint)}; "
-                "is it the right config.json, or a fine-tune that adds modules?"
+                f"{checkpoint.path}: the tensor {name!r} is an adapter's, not merged into the "
+                "model; save model.merge_and_unload(), or give the base model and --lora ADAPTER"
             )
-    return reasons
 
 
 def _check(checkpoint: Checkpoint, source: Source) -> None:
     info = checkpoint.tensors.get(source.name)
     if info is None:
+        _refuse_unmerged(checkpoint)
         raise TensorError(
             f"{checkpoint.path}: the tensor {source.name!r} is missing; "
             "the checkpoint is incomplete, or config.json belongs to another"
