@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,10 @@ from pathlib import Path
 from lfm2gguf.checkpoint import Checkpoint, locate
 from lfm2gguf.errors import UnsupportedError
 from lfm2gguf.ggml import FileType, GGMLType
-from lfm2gguf.lfm2 import Plan, make_plan
+from lfm2gguf.lfm2 import Plan, PlannedTensor, Source, make_plan
 from lfm2gguf.pipeline import (
     Draft,
+    Part,
     ProgressCallback,
     SourceTensor,
     WrittenFile,
@@ -27,10 +29,11 @@ STORED = {"BF16": GGMLType.BF16, "F16": GGMLType.F16, "F32": GGMLType.F32}
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was written, and the tensors that were left out with the reason for each."""
+    """What was written, the tensors that were left out and why, and what else was decided."""
 
     files: tuple[WrittenFile, ...]
     left_out: dict[str, str]
+    notes: tuple[str, ...] = ()
 
 
 def convert(
@@ -60,9 +63,9 @@ def convert(
         Lfm2ggufError: one of its subclasses; nothing has been written then.
 
     """
-    drafts, left_out = draft_conversion(source, target, type, revision=revision, pre=pre)
+    plan, drafts = draft_conversion(source, target, type, revision=revision, pre=pre)
     files = write(drafts, jobs=jobs, overwrite=overwrite, progress=progress)
-    return Conversion(tuple(files), left_out)
+    return Conversion(tuple(files), dict(plan.left_out), plan.notes)
 
 
 def draft_conversion(
@@ -72,31 +75,35 @@ def draft_conversion(
     *,
     revision: str | None = None,
     pre: str | None = None,
-) -> tuple[list[Draft], dict[str, str]]:
-    """What :func:`convert` would write, and what it would leave out; no weight is read."""
+) -> tuple[Plan, list[Draft]]:
+    """What :func:`convert` would write; no weight is read."""
     types = parse_types(type)
     found = locate(source, revision)
     checkpoint = Checkpoint.open(found.path, found.name)
     plan = make_plan(checkpoint, pre)
-    sources = [_source(checkpoint, plan, i) for i in range(len(plan.tensors))]
+    sources = [_source(plan.checkpoint, planned) for planned in plan.tensors]
     targets = target_paths(plan.metadata, types, target)
     drafts = [
-        draft(plan.metadata, sources, path, type, n_layers=plan.n_layers)
+        draft(plan.metadata, sources, path, type, n_layers=plan.n_layers, n_experts=plan.n_experts)
         for path, type in zip(targets, types, strict=True)
     ]
-    return drafts, dict(plan.left_out)
+    return plan, drafts
 
 
-def _source(checkpoint: Checkpoint, plan: Plan, i: int) -> SourceTensor:
-    planned = plan.tensors[i]
-    info = checkpoint.tensors[planned.source]
+def _source(checkpoint: Checkpoint, planned: PlannedTensor) -> SourceTensor:
+    n_per_row = planned.shape[-1]
+    parts = tuple(_part(checkpoint, source, n_per_row) for source in planned.sources)
+    # What llama.cpp's converter keeps in F32: vectors, norms, gates, the convolution's kernel.
+    return SourceTensor(planned.name, planned.shape, parts, GGMLType.F32)
+
+
+def _part(checkpoint: Checkpoint, source: Source, n_per_row: int) -> Part:
+    info = checkpoint.tensors[source.name]
     if info.dtype not in STORED:
         raise UnsupportedError(
             f"{info.file}: the tensor {info.name!r} holds {info.dtype}; only BF16, F16 and F32 "
             "weights can be converted. Save the model in bfloat16"
         )
+    stop = math.prod(info.shape) // n_per_row if source.stop is None else source.stop
     stored = STORED[info.dtype]
-    # What llama.cpp's converter keeps in F32: vectors, norms, the convolution's kernel.
-    return SourceTensor(
-        planned.name, info.name, planned.shape, info.file, info.offset, stored, GGMLType.F32
-    )
+    return Part(info.name, info.file, info.offset, stored, n_per_row, source.start, stop)

@@ -118,6 +118,32 @@ CASES = {
     "LFM2-350M-float16": Case(config(**WIDE), dtype="F16"),
     "LFM2.5-1.2B-Tune-v2-float32": Case(config(**WIDE, tie_word_embeddings=False), dtype="F32"),
 }
+MOE = config(
+    **WIDE,
+    architectures=["Lfm2MoeForCausalLM"],
+    model_type="lfm2_moe",
+    num_hidden_layers=5,
+    layer_types=["conv", "full_attention", "conv", "full_attention", "conv"],
+    moe_intermediate_size=256,
+    num_experts=8,
+    num_experts_per_tok=2,
+    num_dense_layers=2,
+    norm_topk_prob=True,
+    use_expert_bias=True,
+    routed_scaling_factor=1.0,
+)
+NARROW_EXPERTS = {
+    "num_experts": 4,
+    "moe_intermediate_size": 96,
+    "num_hidden_layers": 10,
+    "layer_types": MANY_LAYERS[:10],
+    "head_dim": 64,
+}
+MOE_CASES = {
+    "LFM2-8-experts": Case(MOE, card=CARD),
+    "LFM2-4-experts-rows-of-32-3-shards": Case(MOE | NARROW_EXPERTS, shards=3),
+    "LFM2-8x1B-float16": Case(MOE | {"num_dense_layers": 0}, dtype="F16", shards=2),
+}
 REAL = ("LFM2-1.2B", "LFM2.5-1.2B-Base")
 
 
@@ -173,6 +199,21 @@ def save(
         write_safetensors(folder / file, part, dtype)
         weight_map |= dict.fromkeys(part, file)
     write_json(folder / "model.safetensors.index.json", {"weight_map": weight_map})
+
+
+def pack(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Experts as transformers 5 computes with them: gate and up in one, all of a layer in one."""
+    packed = {name: x for name, x in tensors.items() if ".experts." not in name}
+    for layer in sorted({name.split("experts.")[0] for name in tensors if ".experts." in name}):
+        count = len(tensors[f"{layer}gate.weight"])
+        matrix = [
+            {w: tensors[f"{layer}experts.{e}.{w}.weight"] for w in ("w1", "w2", "w3")}
+            for e in range(count)
+        ]
+        both = [np.concatenate([expert["w1"], expert["w3"]]) for expert in matrix]
+        packed[f"{layer}experts.gate_up_proj"] = np.stack(both)
+        packed[f"{layer}experts.down_proj"] = np.stack([expert["w2"] for expert in matrix])
+    return packed
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], dtype: str = "BF16") -> None:

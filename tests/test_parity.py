@@ -76,7 +76,7 @@ def test_a_plan_needs_no_weights(tmp_path: Path) -> None:
     """The header of a draft is the one of the file, though the weights are all zero."""
     name = "LFM2-rows-of-256"
     source = make(CASES[name], tmp_path / name)
-    drafts, _ = draft_conversion(source, tmp_path, ["Q4_K_M"])
+    _, drafts = draft_conversion(source, tmp_path, ["Q4_K_M"])
     convert(source, tmp_path, ["Q4_K_M"], jobs=1)
     header = drafts[0].layout.header
     assert drafts[0].target.read_bytes().startswith(header)

@@ -64,10 +64,15 @@ class Display:
             with Bars(*columns, console=self.err, transient=True) as bars:
                 yield _BarProgress(bars)
 
-    def written(self, files: Sequence[WrittenFile], left_out: Mapping[str, str]) -> None:
+    def written(
+        self,
+        files: Sequence[WrittenFile],
+        left_out: Mapping[str, str] | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
         """Show what was written."""
         if self.json:
-            self._json({"files": [f.to_json() for f in files], "left_out": dict(left_out)})
+            self._result([file.to_json() for file in files], left_out, notes)
         elif not self.quiet:
             rows = [
                 (str(f.path), f.type, size(f.nbytes), f"{f.bits_per_weight:.2f} bits/weight",
@@ -76,10 +81,15 @@ class Display:
             ]  # fmt: skip
             self._lines(rows)
 
-    def drafts(self, drafts: Sequence[Draft], left_out: Mapping[str, str]) -> None:
+    def drafts(
+        self,
+        drafts: Sequence[Draft],
+        left_out: Mapping[str, str] | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
         """Show what would be written."""
         if self.json:
-            self._json({"files": [_draft_json(d) for d in drafts], "left_out": dict(left_out)})
+            self._result([_draft_json(draft) for draft in drafts], left_out, notes)
             return
         for draft in drafts:
             layout = draft.layout
@@ -154,6 +164,11 @@ class Display:
             if not result.passed:
                 text = f"{result.candidate} FAILED: {explanation(result)}"
                 self.out.print(text, markup=False, soft_wrap=True)
+
+    def _result(
+        self, files: list[dict[str, Any]], left_out: Mapping[str, str] | None, notes: Sequence[str]
+    ) -> None:
+        self._json({"files": files, "left_out": dict(left_out or {}), "notes": list(notes)})
 
     def _json(self, value: Any) -> None:
         print(json_module.dumps(value, indent=2, ensure_ascii=False))  # noqa: T201

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lfm2gguf.checkpoint.names import unwrapped_names
 from lfm2gguf.checkpoint.safetensors import TensorInfo, read_header
 from lfm2gguf.errors import CheckpointError, TensorError, UnsupportedError
 
@@ -19,7 +20,10 @@ INDEX = "model.safetensors.index.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An opened folder: ``config`` is config.json as it stands, ``tensors`` are by HF name."""
+    """An opened folder: ``config`` is config.json as it stands, ``tensors`` are by HF name.
+
+    A tensor's own ``name`` is the one that it has in its file, wrapper and all.
+    """
 
     path: Path
     name: str  # what the model is called: the folder's or the repository's name
@@ -40,7 +44,7 @@ class Checkpoint:
             raise CheckpointError(f"{path}: no such folder")
         config = read_json(path / "config.json", needed_for=f"{path} to be a checkpoint")
         _refuse_quantized(path, config)
-        return cls(path, name or path.resolve().name, config, _tensors(path))
+        return cls(path, name or path.resolve().name, config, _unwrapped(path, config))
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
         """Rows ``start:stop`` of a tensor's first axis, as float32.
@@ -72,6 +76,16 @@ def read_json(path: Path, needed_for: str = "") -> dict[str, Any]:
     if not isinstance(data, dict):
         raise CheckpointError(f"{path}: holds a {type(data).__name__} where an object belongs")
     return data
+
+
+def _unwrapped(folder: Path, config: Mapping[str, Any]) -> dict[str, TensorInfo]:
+    tensors = _tensors(folder)
+    has_head = str(config.get("architectures")).endswith("ForCausalLM']")
+    try:
+        names = unwrapped_names(tensors, has_head=has_head)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}: {error}") from error
+    return {name: tensors[there] for name, there in names.items()}
 
 
 def _tensors(folder: Path) -> dict[str, TensorInfo]:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import math
-
 from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.errors import CheckpointError, UnsupportedError
-from lfm2gguf.lfm2 import dense
+from lfm2gguf.lfm2 import dense, head, moe
 from lfm2gguf.lfm2.config import Lfm2Config
 from lfm2gguf.lfm2.metadata import general, vocabulary
-from lfm2gguf.lfm2.plan import Plan, PlannedTensor, match
+from lfm2gguf.lfm2.plan import Plan, PlannedTensor, Source, match
 
-__all__ = ["ARCHITECTURES", "Lfm2Config", "Plan", "PlannedTensor", "make_plan"]
+__all__ = ["ARCHITECTURES", "Lfm2Config", "Plan", "PlannedTensor", "Source", "make_plan"]
 
 # config.json's architecture: the member's module.
-MEMBERS = {"Lfm2ForCausalLM": dense, "LFM2ForCausalLM": dense}
+MEMBERS = {"Lfm2ForCausalLM": dense, "LFM2ForCausalLM": dense, "Lfm2MoeForCausalLM": moe}
 ARCHITECTURES = tuple(MEMBERS)
 
 
 def make_plan(checkpoint: Checkpoint, pre: str | None = None) -> Plan:
     """Decide everything about a checkpoint's GGUF but the type, without reading a weight.
+
+    (But for a tied head that is saved beside the embedding: they are compared.)
 
     ``pre`` forces the pre-tokenizer's name instead of recognising it.
 
@@ -31,15 +31,18 @@ def make_plan(checkpoint: Checkpoint, pre: str | None = None) -> Plan:
     """
     member = MEMBERS[_architecture(checkpoint)]
     config = Lfm2Config.read(checkpoint.config)
-    tensors = tuple(member.tensors(config))
+    checkpoint, config, notes = head.settle(checkpoint, config)
+    tensors = tuple(member.tensors(config, checkpoint))
     left_out = match(checkpoint, tensors, member.left_out(config, checkpoint))
-    n_parameters = sum(math.prod(tensor.shape) for tensor in tensors)
     metadata = {
-        **general(checkpoint, member.ARCHITECTURE, n_parameters),
-        **member.metadata(config),
+        **general(checkpoint, member.ARCHITECTURE, tensors),
+        **member.metadata(config, checkpoint),
         **vocabulary(checkpoint, config.vocab_size, pre),
     }
-    return Plan(metadata, tensors, left_out, len(config.layer_types))
+    experts = metadata.get(f"{member.ARCHITECTURE}.expert_count")
+    n_experts = experts.value if experts else 0
+    n_layers = len(config.layer_types)
+    return Plan(checkpoint, metadata, tensors, left_out, n_layers, n_experts, tuple(notes))
 
 
 def _architecture(checkpoint: Checkpoint) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from lfm2gguf.checkpoint import Checkpoint, Tokenizer
 from lfm2gguf.checkpoint.folder import read_json
 from lfm2gguf.errors import CheckpointError
 from lfm2gguf.gguf_file import Metadata, Value, ValueType
+from lfm2gguf.lfm2.plan import PlannedTensor
 
 # Attribute of gguf.Metadata: keys of generation_config.json, the first that is there.
 SAMPLING = {
@@ -37,13 +39,16 @@ SAMPLING = {
 }
 
 
-def general(checkpoint: Checkpoint, architecture: str, n_parameters: int) -> Metadata:
+def general(
+    checkpoint: Checkpoint, architecture: str, tensors: Sequence[PlannedTensor]
+) -> Metadata:
     """The ``general.*`` keys: name, size, licence, languages, tags, sampling defaults.
 
     Raises:
         CheckpointError: the model card's front matter or generation_config.json is damaged.
 
     """
+    counts = parameter_counts(tensors)
     generation = read_json(checkpoint.path / "generation_config.json")
     try:
         card = gguf.Metadata.load_model_card(checkpoint.path) or {}
@@ -53,16 +58,25 @@ def general(checkpoint: Checkpoint, architecture: str, n_parameters: int) -> Met
             f"{checkpoint.path / 'README.md'}: its front matter is not YAML ({problem})"
         ) from error
     about = gguf.Metadata.apply_metadata_heuristic(
-        gguf.Metadata(), card, dict(checkpoint.config), Path(checkpoint.name), n_parameters
+        gguf.Metadata(), card, dict(checkpoint.config), Path(checkpoint.name), counts[0]
     )
     for attribute, keys in SAMPLING.items():
         setattr(about, attribute, next((generation[k] for k in keys if k in generation), None))
     about.name = about.name or checkpoint.name
-    about.size_label = about.size_label or gguf.size_label(n_parameters, n_parameters, 0, 0)
+    about.size_label = about.size_label or gguf.size_label(*counts)
     writer = gguf.GGUFWriter(None, architecture)
     writer.add_type(gguf.GGUFType.MODEL)
     about.set_gguf_meta_model(writer)
     return _recorded(writer)
+
+
+def parameter_counts(tensors: Sequence[PlannedTensor]) -> tuple[int, int, int, int]:
+    """Weights in all, outside of the experts, and in one expert of each layer; experts a layer."""
+    expert_shapes = [tensor.shape for tensor in tensors if "_exps." in tensor.name]
+    in_experts = sum(map(math.prod, expert_shapes))
+    in_one = sum(math.prod(shape[1:]) for shape in expert_shapes)
+    total = sum(math.prod(tensor.shape) for tensor in tensors)
+    return total, total - in_experts, in_one, expert_shapes[0][0] if expert_shapes else 0
 
 
 def vocabulary(checkpoint: Checkpoint, n_rows: int, pre: str | None) -> Metadata:

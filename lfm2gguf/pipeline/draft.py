@@ -14,8 +14,9 @@ from pathlib import Path
 import gguf
 
 from lfm2gguf.errors import OptionError
-from lfm2gguf.ggml import FileType, GGMLType
+from lfm2gguf.ggml import FileType
 from lfm2gguf.gguf_file import Layout, Metadata, TensorSpec, Value, ValueType, lay_out
+from lfm2gguf.pipeline.parts import SourceTensor
 from lfm2gguf.quants.mixtures import assign, file_order
 
 # In a name that may be anybody's: control characters, what is not UTF-8, and what some system
@@ -23,28 +24,6 @@ from lfm2gguf.quants.mixtures import assign, file_order
 NOT_IN_NAMES = re.compile(r'[\x00-\x1f\udc80-\udcff/\\:*?"<>|]')
 LONGEST_NAME = 200
 QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION, ggml/include/ggml.h
-
-
-@dataclass(frozen=True)
-class SourceTensor:
-    """Where a tensor's weights lie, row after row; ``shape`` is in NumPy's order.
-
-    ``origin`` is its name in the file it comes from; ``kept`` is the type it has in the new
-    file where the mixture does not change it.
-    """
-
-    name: str
-    origin: str
-    shape: tuple[int, ...]
-    path: Path
-    offset: int
-    type: GGMLType
-    kept: GGMLType
-
-    @property
-    def n_rows(self) -> int:
-        """Rows: the product of all dimensions but the last."""
-        return math.prod(self.shape[:-1])
 
 
 @dataclass(frozen=True)

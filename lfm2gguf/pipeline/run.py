@@ -86,7 +86,7 @@ def write(
     targets = [draft.target.resolve() for draft in drafts]
     if len(set(targets)) < len(targets):
         raise OptionError(f"{drafts[0].target}: several types cannot share one file; give a folder")
-    read = {source.path.resolve() for source in drafts[0].sources}
+    read = {part.path.resolve() for source in drafts[0].sources for part in source.parts}
     if clash := read.intersection(targets):
         raise OptionError(f"{clash.pop()}: is what is being read; give another name to write to")
     seconds = [0.0] * len(drafts)
@@ -120,10 +120,7 @@ def _tasks(drafts: Sequence[Draft], paths: Sequence[Path]) -> Iterator[Task]:
             Output(path, draft.layout.offsets[i], draft.tensors[i].type)
             for draft, path in zip(drafts, paths, strict=True)
         ]
-        yield from split(
-            source.name, source.origin, source.path, source.offset, source.type,
-            source.n_rows, source.shape[-1], outputs,
-        )  # fmt: skip
+        yield from split(source, outputs)
 
 
 def _jobs(jobs: int | None, n_weights: int) -> int:
@@ -139,7 +136,7 @@ class _Reporter:
     def __init__(self, callback: ProgressCallback | None, draft: Draft) -> None:
         self.callback, self.draft = callback, draft
         self.weights, self.tensors = 0, 0
-        self.left = {s.name: s.n_rows for s in draft.sources}
+        self.left = {s.name: sum(part.n_rows for part in s.parts) for s in draft.sources}
 
     def done(self, task: Task) -> None:
         self.weights += task.n_weights

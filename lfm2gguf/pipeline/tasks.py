@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lfm2gguf.errors import QuantizationError, TensorError
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.gguf_file.writer import output_errors, target_of
+from lfm2gguf.pipeline.parts import Part, SourceTensor
 from lfm2gguf.quants import dequantize, find_nonfinite, quantize, validate
 
 TASK_WEIGHTS = 1 << 21  # what a worker is given at a time
@@ -31,17 +32,13 @@ class Output:
 
 @dataclass(frozen=True)
 class Task:
-    """Rows ``start:stop`` of a tensor whose first row lies at ``offset`` of ``path``.
+    """Some rows of one part of the tensor ``name``, counted as the part counts them.
 
-    ``origin`` is the tensor's name there, which is what an error has to say.
+    Row 0 (which may not be the part's) would be at the offset that each of ``outputs`` says.
     """
 
     name: str
-    origin: str
-    path: Path
-    offset: int
-    type: GGMLType
-    n_per_row: int
+    part: Part
     start: int
     stop: int
     outputs: tuple[Output, ...]
@@ -49,7 +46,7 @@ class Task:
     @property
     def n_weights(self) -> int:
         """Weights in these rows."""
-        return (self.stop - self.start) * self.n_per_row
+        return (self.stop - self.start) * self.part.n_per_row
 
 
 class Files:
@@ -86,17 +83,17 @@ def run(task: Task, files: Files) -> list[float]:
     """
     seconds = [0.0] * len(task.outputs)
     for row, raw in _tiles(task):
-        shape = (len(raw), task.n_per_row)
-        stored = {task.type: raw}
+        shape = (len(raw), task.part.n_per_row)
+        stored = {task.part.type: raw}
         weights: NDArray[np.float32] | None = None
         for i, output in enumerate(task.outputs):
             began = time.perf_counter()
             if weights is None:
-                weights = dequantize(raw, task.type, shape)
+                weights = dequantize(raw, task.part.type, shape)
                 _refuse_nonfinite(task, row, weights)
             if output.type not in stored:
                 stored[output.type] = _store(task, row, weights, output.type)
-            place = output.offset + row * output.type.row_bytes(task.n_per_row)
+            place = output.offset + row * output.type.row_bytes(task.part.n_per_row)
             files.write(output.path, place, stored[output.type])
             seconds[i] += time.perf_counter() - began
     return seconds
@@ -104,11 +101,9 @@ def run(task: Task, files: Files) -> list[float]:
 
 def _tiles(task: Task) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """The task's rows as stored, a tile at a time, each mapped only while it is used."""
-    step = max(1, TILE_WEIGHTS // task.n_per_row)
-    row_bytes = task.type.row_bytes(task.n_per_row)
+    step = max(1, TILE_WEIGHTS // task.part.n_per_row)
     for row in range(task.start, task.stop, step):
-        shape = (min(step, task.stop - row), row_bytes)
-        yield row, np.memmap(task.path, np.uint8, "r", task.offset + row * row_bytes, shape)
+        yield row, task.part.stored(row, min(row + step, task.stop))
 
 
 def _store(task: Task, row: int, weights: NDArray[np.float32], type: GGMLType) -> NDArray[np.uint8]:
@@ -117,8 +112,7 @@ def _store(task: Task, row: int, weights: NDArray[np.float32], type: GGMLType) -
         validate(data, type)
     except QuantizationError as error:
         raise TensorError(
-            f"{task.path}: tensor {task.origin!r}, from row {row} on, has weights too large for "
-            f"{type.name}: {error}"
+            f"{task.part.place}, from row {row} on, has weights too large for {type.name}: {error}"
         ) from error
     return data
 
@@ -127,23 +121,21 @@ def _refuse_nonfinite(task: Task, row: int, weights: NDArray[np.float32]) -> Non
     at = find_nonfinite(weights)
     if at is not None:
         raise TensorError(
-            f"{task.path}: tensor {task.origin!r} holds {weights[at]} at row {row + at[0]}, column "
+            f"{task.part.place} holds {weights[at]} at row {row + at[0]}, column "
             f"{at[1]}; the checkpoint is broken (a training that diverged?)"
         )
 
 
-def split(
-    name: str,
-    origin: str,
-    path: Path,
-    offset: int,
-    type: GGMLType,
-    n_rows: int,
-    n_per_row: int,
-    outputs: Sequence[Output],
-) -> Iterator[Task]:
-    """Cut a tensor into tasks of about :data:`TASK_WEIGHTS` weights."""
-    step = max(1, TASK_WEIGHTS // n_per_row)
-    for start in range(0, n_rows, step):
-        stop = min(start + step, n_rows)
-        yield Task(name, origin, path, offset, type, n_per_row, start, stop, tuple(outputs))
+def split(source: SourceTensor, outputs: Sequence[Output]) -> Iterator[Task]:
+    """Cut a tensor into tasks of about :data:`TASK_WEIGHTS` weights, none over two parts."""
+    row = 0
+    for part in source.parts:
+        own = tuple(_moved(output, row - part.start, part.n_per_row) for output in outputs)
+        step = max(1, TASK_WEIGHTS // part.n_per_row)
+        for start in range(part.start, part.stop, step):
+            yield Task(source.name, part, start, min(start + step, part.stop), own)
+        row += part.n_rows
+
+
+def _moved(output: Output, rows: int, n_per_row: int) -> Output:
+    return replace(output, offset=output.offset + rows * output.type.row_bytes(n_per_row))
