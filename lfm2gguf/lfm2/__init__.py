@@ -6,7 +6,7 @@ import math
 
 from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.errors import CheckpointError, UnsupportedError
-from lfm2gguf.lfm2 import dense
+from lfm2gguf.lfm2 import dense, retrieval
 from lfm2gguf.lfm2.config import Lfm2Config
 from lfm2gguf.lfm2.metadata import general, vocabulary
 from lfm2gguf.lfm2.plan import Plan, PlannedTensor, match
@@ -14,8 +14,20 @@ from lfm2gguf.lfm2.plan import Plan, PlannedTensor, match
 __all__ = ["ARCHITECTURES", "Lfm2Config", "Plan", "PlannedTensor", "make_plan"]
 
 # config.json's architecture: the member's module.
-MEMBERS = {"Lfm2ForCausalLM": dense, "LFM2ForCausalLM": dense}
+MEMBERS = {
+    "Lfm2ForCausalLM": dense,
+    "LFM2ForCausalLM": dense,
+    "Lfm2Model": retrieval,
+    "Lfm2BidirectionalModel": retrieval,
+}
 ARCHITECTURES = tuple(MEMBERS)
+# The beginning of architectures that have no place in llama.cpp (src/llama-arch.cpp and
+# src/models/lfm2.cpp, commit 0c1e57098), and why.
+NOT_IN_LLAMA_CPP = {
+    "Lfm2Bidir": "an encoder with a head of its own (masked tokens, labels, routes, rules), for "
+    "which llama.cpp's lfm2 has no tensors; run it in transformers",
+    "Lfm3": "a generation that llama.cpp does not compute yet",
+}
 
 
 def make_plan(checkpoint: Checkpoint, pre: str | None = None) -> Plan:
@@ -31,14 +43,16 @@ def make_plan(checkpoint: Checkpoint, pre: str | None = None) -> Plan:
     """
     member = MEMBERS[_architecture(checkpoint)]
     config = Lfm2Config.read(checkpoint.config)
-    tensors = tuple(member.tensors(config))
+    tensors = tuple(member.tensors(config, checkpoint))
     left_out = match(checkpoint, tensors, member.left_out(config, checkpoint))
     n_parameters = sum(math.prod(tensor.shape) for tensor in tensors)
-    metadata = {
+    keys = {
         **general(checkpoint, member.ARCHITECTURE, n_parameters),
-        **member.metadata(config),
+        **member.metadata(config, checkpoint),
         **vocabulary(checkpoint, config.vocab_size, pre),
     }
+    leading = ("general.architecture", *member.LEADING)
+    metadata = dict(sorted(keys.items(), key=lambda item: item[0] not in leading))  # stable
     return Plan(metadata, tensors, left_out, len(config.layer_types))
 
 
@@ -47,6 +61,9 @@ def _architecture(checkpoint: Checkpoint) -> str:
     if not isinstance(names, list) or not names:
         raise CheckpointError(f"{checkpoint.path / 'config.json'}: names no 'architectures'")
     name = str(names[0])
+    reason = next((why for start, why in NOT_IN_LLAMA_CPP.items() if name.startswith(start)), "")
+    if reason and name not in MEMBERS:
+        raise UnsupportedError(f"{checkpoint.path}: the architecture is {name}, {reason}")
     if name not in MEMBERS:
         raise UnsupportedError(
             f"{checkpoint.path}: the architecture is {name}, which lfm2gguf does not convert; "

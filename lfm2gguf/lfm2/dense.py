@@ -10,6 +10,7 @@ from lfm2gguf.lfm2.config import Lfm2Config
 from lfm2gguf.lfm2.plan import PlannedTensor
 
 ARCHITECTURE = "lfm2"
+LEADING = ()  # keys that follow general.architecture directly
 
 # GGUF name: (name in the checkpoint, shape there). Names of the GGUF from
 # gguf-py/gguf/tensor_mapping.py, llama.cpp commit 0c1e57098; those of the checkpoint from
@@ -44,7 +45,7 @@ OPERATOR: dict[str, Table] = {
 }
 
 
-def tensors(config: Lfm2Config) -> Iterator[PlannedTensor]:
+def tensors(config: Lfm2Config, checkpoint: Checkpoint) -> Iterator[PlannedTensor]:
     """Every tensor of the file, with its source."""
     sizes = {
         "1": 1,
@@ -73,7 +74,7 @@ def left_out(config: Lfm2Config, checkpoint: Checkpoint) -> dict[str, str]:
     return {"lm_head.weight": "the config ties it to the embedding"} if config.tied else {}
 
 
-def metadata(config: Lfm2Config) -> Metadata:
+def metadata(config: Lfm2Config, checkpoint: Checkpoint) -> Metadata:
     """The keys of the architecture, in the order in which llama.cpp's converter writes them."""
     kv_heads = [config.n_kv_heads if kind != "conv" else 0 for kind in config.layer_types]
     u32, f32 = ValueType.UINT32, ValueType.FLOAT32
