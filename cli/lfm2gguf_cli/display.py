@@ -19,10 +19,12 @@ from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 
+from lfm2gguf.doctor import Diagnosis, Severity
 from lfm2gguf.inspect import Description
 from lfm2gguf.pipeline import Draft, Progress, ProgressCallback, WrittenFile
 
 PLAIN_STEPS = 10  # lines of progress in a pipe
+STYLES = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "default"}
 
 
 class Display:
@@ -105,6 +107,20 @@ class Display:
             f"{bits:.2f} bits/weight, {len(description.tensors)} tensors ({types})",
             markup=False,
         )
+
+    def diagnosis(self, diagnosis: Diagnosis) -> None:
+        """Show what is wrong with a file or a checkpoint."""
+        if self.json:
+            self._json(diagnosis.to_json())
+            return
+        for f in diagnosis.findings:
+            head = f"{f.severity.value:7}  {f.id}  {f.where}: {f.what}"
+            self.out.print(head, style=STYLES[f.severity], markup=False)
+            self.out.print(f"         -> {f.remedy}", markup=False)
+        counts = ", ".join(
+            f"{n} {s.value}{'' if n == 1 else 's'}" for s in Severity for n in [diagnosis.count(s)]
+        )
+        self.out.print(f"{diagnosis.path}: {counts}", markup=False)
 
     def _json(self, value: Any) -> None:
         print(json_module.dumps(value, indent=2, ensure_ascii=False))  # noqa: T201
