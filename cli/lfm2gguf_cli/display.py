@@ -25,11 +25,13 @@ from lfm2gguf.inspect import Description
 from lfm2gguf.pipeline import Draft, Progress, ProgressCallback, WrittenFile
 
 if TYPE_CHECKING:
+    from lfm2gguf.doctor import Diagnosis
     from lfm2gguf.verification import Verification
 
 PLAIN_STEPS = 10  # lines of progress in a pipe
 # A file's text is shown; it does not get to command the terminal.
 CONTROL = {i: f"\\x{i:02x}" for i in (*range(32), *range(127, 160))} | {10: "\\n"}
+STYLES = {"error": "red", "warning": "yellow", "note": "default"}
 
 
 class Display:
@@ -169,6 +171,19 @@ class Display:
         self, files: list[dict[str, Any]], left_out: Mapping[str, str] | None, notes: Sequence[str]
     ) -> None:
         self._json({"files": files, "left_out": dict(left_out or {}), "notes": list(notes)})
+
+    def diagnosis(self, diagnosis: Diagnosis) -> None:
+        """Show what is wrong with a file or a checkpoint."""
+        if self.json:
+            self._json(diagnosis.to_json())
+            return
+        for f in diagnosis.findings:
+            head = f"{f.severity.value:7}  {f.id}  {f.where}: {f.what}"
+            self.out.print(head, style=STYLES[f.severity.value], markup=False, soft_wrap=True)
+            self.out.print(f"         -> {f.remedy}", markup=False, soft_wrap=True)
+        counts = (diagnosis.errors, diagnosis.warnings, diagnosis.notes)
+        words = [f"{n} {kind}{'s' * (n != 1)}" for n, kind in zip(counts, STYLES, strict=True)]
+        self.out.print(f"{diagnosis.path}: {', '.join(words)}", markup=False, soft_wrap=True)
 
     def _json(self, value: Any) -> None:
         print(json_module.dumps(value, indent=2, ensure_ascii=False))  # noqa: T201

@@ -11,6 +11,7 @@ from lfm2gguf.lfm2.plan import PlannedTensor, Source
 
 ARCHITECTURE = "lfm2"
 U32, F32 = ValueType.UINT32, ValueType.FLOAT32
+LEADING: tuple[str, ...] = ()  # keys that follow general.architecture directly
 
 # GGUF name: (name in the checkpoint, shape there). Names of the GGUF from
 # gguf-py/gguf/tensor_mapping.py, llama.cpp commit 0c1e57098; those of the checkpoint from

@@ -18,10 +18,10 @@ from lfm2gguf.errors import CheckpointError, UnsupportedError
 from lfm2gguf.gguf_file import Metadata, Value
 from lfm2gguf.lfm2 import dense
 from lfm2gguf.lfm2.config import Lfm2Config, get
-from lfm2gguf.lfm2.dense import U32, left_out
+from lfm2gguf.lfm2.dense import LEADING, U32, left_out
 from lfm2gguf.lfm2.plan import PlannedTensor, Source
 
-__all__ = ["ARCHITECTURE", "left_out", "metadata", "tensors"]
+__all__ = ["ARCHITECTURE", "LEADING", "left_out", "metadata", "tensors"]
 
 ARCHITECTURE = "lfm2moe"
 

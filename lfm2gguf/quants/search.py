@@ -28,7 +28,7 @@ def round_levels(t: Floats, low: int, high: int, least: float, most: float) -> N
 
     All of ``t`` lies in ``least`` to ``most``; NaN says that it may be anything.
     """
-    if not (-EXACT < least and most < EXACT):
+    if not (least > -EXACT and most < EXACT):
         t[:] = np.clip(nearest_int(t), low, high)
         return
     # operands as long as a row: NumPy's minimum of an array and a number is not SIMD code
