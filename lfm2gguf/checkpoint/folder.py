@@ -44,7 +44,8 @@ class Checkpoint:
             raise CheckpointError(f"{path}: no such folder")
         config = read_json(path / "config.json", needed_for=f"{path} to be a checkpoint")
         _refuse_quantized(path, config)
-        return cls(path, name or path.resolve().name, config, _unwrapped(path, config))
+        tensors = _unwrapped(path, config) | _module_tensors(path)
+        return cls(path, name or path.resolve().name, config, tensors)
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
         """Rows ``start:stop`` of a tensor's first axis, as float32.
@@ -69,13 +70,30 @@ def read_json(path: Path, needed_for: str = "") -> dict[str, Any]:
         if needed_for:
             raise CheckpointError(f"{path}: missing; it is needed for {needed_for}")
         return {}
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError, OSError) as error:
-        raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from error
+    data = _parsed(path)
     if not isinstance(data, dict):
         raise CheckpointError(f"{path}: holds a {type(data).__name__} where an object belongs")
     return data
+
+
+def read_json_list(path: Path) -> list[Any]:
+    """A JSON list from a file; an absent file is empty.
+
+    Raises:
+        CheckpointError: the file is not a JSON list.
+
+    """
+    data = _parsed(path) if path.is_file() else []
+    if not isinstance(data, list):
+        raise CheckpointError(f"{path}: holds a {type(data).__name__} where a list belongs")
+    return data
+
+
+def _parsed(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, OSError) as error:
+        raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from error
 
 
 def _unwrapped(folder: Path, config: Mapping[str, Any]) -> dict[str, TensorInfo]:
@@ -108,6 +126,15 @@ def _tensors(folder: Path) -> dict[str, TensorInfo]:
                 "and it is not; download or save the checkpoint again"
             )
     return tensors
+
+
+def _module_tensors(folder: Path) -> dict[str, TensorInfo]:
+    """Those of Sentence Transformers' modules, such as ``1_Dense/linear.weight``."""
+    return {
+        f"{file.parent.name}/{name}": info
+        for file in sorted(folder.glob("[0-9]*_*/model.safetensors"))
+        for name, info in read_header(file).items()
+    }
 
 
 def _shards(folder: Path) -> tuple[list[Path], dict[str, str]]:

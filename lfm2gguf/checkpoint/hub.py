@@ -20,6 +20,10 @@ NEEDED_FILES = [
     "chat_template.json",
     "additional_chat_templates/*.jinja",
     "README.md",
+    "modules.json",
+    "config_sentence_transformers.json",
+    "[0-9]*_*/config.json",
+    "[0-9]*_*/model.safetensors",
 ]
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 CACHED_SNAPSHOT = re.compile(r"models--.+?--(?P<name>.+)")

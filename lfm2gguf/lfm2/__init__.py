@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.errors import CheckpointError, UnsupportedError
-from lfm2gguf.lfm2 import dense, head, moe
+from lfm2gguf.lfm2 import dense, head, moe, retrieval
 from lfm2gguf.lfm2.config import Lfm2Config
 from lfm2gguf.lfm2.metadata import general, vocabulary
 from lfm2gguf.lfm2.plan import Plan, PlannedTensor, Source, match
@@ -12,8 +12,21 @@ from lfm2gguf.lfm2.plan import Plan, PlannedTensor, Source, match
 __all__ = ["ARCHITECTURES", "Lfm2Config", "Plan", "PlannedTensor", "Source", "make_plan"]
 
 # config.json's architecture: the member's module.
-MEMBERS = {"Lfm2ForCausalLM": dense, "LFM2ForCausalLM": dense, "Lfm2MoeForCausalLM": moe}
+MEMBERS = {
+    "Lfm2ForCausalLM": dense,
+    "LFM2ForCausalLM": dense,
+    "Lfm2MoeForCausalLM": moe,
+    "Lfm2Model": retrieval,
+    "Lfm2BidirectionalModel": retrieval,
+}
 ARCHITECTURES = tuple(MEMBERS)
+# The beginning of architectures that have no place in llama.cpp (src/llama-arch.cpp and
+# src/models/lfm2.cpp, commit 0c1e57098), and why.
+NOT_IN_LLAMA_CPP = {
+    "Lfm2Bidir": "an encoder with a head of its own (masked tokens, labels, routes, rules), for "
+    "which llama.cpp's lfm2 has no tensors; run it in transformers",
+    "Lfm3": "a generation that llama.cpp does not compute yet",
+}
 
 
 def make_plan(checkpoint: Checkpoint, pre: str | None = None) -> Plan:
@@ -34,11 +47,13 @@ def make_plan(checkpoint: Checkpoint, pre: str | None = None) -> Plan:
     checkpoint, config, notes = head.settle(checkpoint, config)
     tensors = tuple(member.tensors(config, checkpoint))
     left_out = match(checkpoint, tensors, member.left_out(config, checkpoint))
-    metadata = {
+    keys = {
         **general(checkpoint, member.ARCHITECTURE, tensors),
         **member.metadata(config, checkpoint),
         **vocabulary(checkpoint, config.vocab_size, pre),
     }
+    leading = ("general.architecture", *member.LEADING)
+    metadata = dict(sorted(keys.items(), key=lambda item: item[0] not in leading))  # stable
     experts = metadata.get(f"{member.ARCHITECTURE}.expert_count")
     n_experts = experts.value if experts else 0
     n_layers = len(config.layer_types)
@@ -50,6 +65,9 @@ def _architecture(checkpoint: Checkpoint) -> str:
     if not isinstance(names, list) or not names:
         raise CheckpointError(f"{checkpoint.path / 'config.json'}: names no 'architectures'")
     name = str(names[0])
+    reason = next((why for start, why in NOT_IN_LLAMA_CPP.items() if name.startswith(start)), "")
+    if reason and name not in MEMBERS:
+        raise UnsupportedError(f"{checkpoint.path}: the architecture is {name}, {reason}")
     if name not in MEMBERS:
         raise UnsupportedError(
             f"{checkpoint.path}: the architecture is {name}, which lfm2gguf does not convert; "

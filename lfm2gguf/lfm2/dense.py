@@ -10,6 +10,7 @@ from lfm2gguf.lfm2.config import Lfm2Config
 from lfm2gguf.lfm2.plan import PlannedTensor, Source
 
 ARCHITECTURE = "lfm2"
+LEADING = ()  # keys that follow general.architecture directly
 U32, F32 = ValueType.UINT32, ValueType.FLOAT32
 
 # GGUF name: (name in the checkpoint, shape there). Names of the GGUF from

@@ -24,6 +24,7 @@ from lfm2gguf.lfm2.plan import PlannedTensor, Source
 __all__ = ["ARCHITECTURE", "left_out", "metadata", "tensors"]
 
 ARCHITECTURE = "lfm2moe"
+LEADING = ()
 
 
 @dataclass(frozen=True)
