@@ -15,6 +15,7 @@ from lfm2gguf.errors import Lfm2ggufError
 if TYPE_CHECKING:
     from lfm2gguf import quants
     from lfm2gguf.conversion import Conversion, convert
+    from lfm2gguf.doctor import Diagnosis, Finding, Severity, diagnose
     from lfm2gguf.ggml import FileType, GGMLType
     from lfm2gguf.gguf_file import GGUFFile
     from lfm2gguf.pipeline import Progress, WrittenFile
@@ -28,15 +29,19 @@ except PackageNotFoundError:  # run from a source tree that is not installed
 
 __all__ = [
     "Conversion",
+    "Diagnosis",
     "FileType",
+    "Finding",
     "GGMLType",
     "GGUFFile",
     "Lfm2ggufError",
     "Progress",
+    "Severity",
     "Verification",
     "WrittenFile",
     "__version__",
     "convert",
+    "diagnose",
     "quantize",
     "quants",
     "verify",
@@ -44,13 +49,17 @@ __all__ = [
 
 _HOME = {
     "Conversion": "lfm2gguf.conversion",
+    "Diagnosis": "lfm2gguf.doctor",
     "FileType": "lfm2gguf.ggml",
+    "Finding": "lfm2gguf.doctor",
     "GGMLType": "lfm2gguf.ggml",
     "GGUFFile": "lfm2gguf.gguf_file",
     "Progress": "lfm2gguf.pipeline",
     "Verification": "lfm2gguf.verification",
+    "Severity": "lfm2gguf.doctor",
     "WrittenFile": "lfm2gguf.pipeline",
     "convert": "lfm2gguf.conversion",
+    "diagnose": "lfm2gguf.doctor",
     "quantize": "lfm2gguf.quantization",
     "verify": "lfm2gguf.verification",
 }

@@ -22,14 +22,18 @@ def test_the_names_are_these() -> None:
     assert lfm2gguf.__all__ == sorted(lfm2gguf.__all__)
     assert lfm2gguf.__all__ == [
         "Conversion",
+        "Diagnosis",
         "FileType",
+        "Finding",
         "GGMLType",
         "GGUFFile",
         "Lfm2ggufError",
         "Progress",
+        "Severity",
         "WrittenFile",
         "__version__",
         "convert",
+        "diagnose",
         "quantize",
         "quants",
     ]

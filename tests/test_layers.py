@@ -10,7 +10,7 @@ LAYERS = [
     ["errors", "ggml"],
     ["checkpoint", "quants", "gguf_file", "llamacpp"],
     ["lfm2", "pipeline"],
-    ["conversion", "quantization", "inspect", "verification", "verify", "runner"],
+    ["conversion", "quantization", "inspect", "doctor", "verification", "verify", "runner"],
     ["bench"],
     ["cli"],
 ]

@@ -21,6 +21,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
+from lfm2gguf.doctor import Diagnosis, Severity
 from lfm2gguf.inspect import Description
 from lfm2gguf.pipeline import Draft, Progress, ProgressCallback, WrittenFile
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 PLAIN_STEPS = 10  # lines of progress in a pipe
 # A file's text is shown; it does not get to command the terminal.
 CONTROL = {i: f"\\x{i:02x}" for i in (*range(32), *range(127, 160))} | {10: "\\n"}
+STYLES = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "default"}
 
 
 class Display:
@@ -169,6 +171,20 @@ class Display:
         self, files: list[dict[str, Any]], left_out: Mapping[str, str] | None, notes: Sequence[str]
     ) -> None:
         self._json({"files": files, "left_out": dict(left_out or {}), "notes": list(notes)})
+
+    def diagnosis(self, diagnosis: Diagnosis) -> None:
+        """Show what is wrong with a file or a checkpoint."""
+        if self.json:
+            self._json(diagnosis.to_json())
+            return
+        for f in diagnosis.findings:
+            head = f"{f.severity.value:7}  {f.id}  {f.where}: {f.what}"
+            self.out.print(head, style=STYLES[f.severity], markup=False)
+            self.out.print(f"         -> {f.remedy}", markup=False)
+        counts = ", ".join(
+            f"{n} {s.value}{'' if n == 1 else 's'}" for s in Severity for n in [diagnosis.count(s)]
+        )
+        self.out.print(f"{diagnosis.path}: {counts}", markup=False)
 
     def _json(self, value: Any) -> None:
         print(json_module.dumps(value, indent=2, ensure_ascii=False))  # noqa: T201
