@@ -11,6 +11,8 @@ import numpy as np
 from tests.checkpoints import WIDE, Case, config, make, weights, write_json, write_safetensors
 from tests.quants.samples import normal
 
+# What is embedded in tests: an odd and an even number of tokens, and fewer than a kernel has.
+SEQUENCES = [[1, 20, 33, 47, 200, 7, 90], [1, 5], [1, *range(40, 279, 7), 6, 6]]
 POOLING_FLAGS = ("cls_token", "mean_tokens", "max_tokens", "lasttoken")
 
 
