@@ -21,17 +21,17 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from lfm2gguf.doctor import Diagnosis, Severity
 from lfm2gguf.inspect import Description
 from lfm2gguf.pipeline import Draft, Progress, ProgressCallback, WrittenFile
 
 if TYPE_CHECKING:
+    from lfm2gguf.doctor import Diagnosis
     from lfm2gguf.verification import Verification
 
 PLAIN_STEPS = 10  # lines of progress in a pipe
 # A file's text is shown; it does not get to command the terminal.
 CONTROL = {i: f"\\x{i:02x}" for i in (*range(32), *range(127, 160))} | {10: "\\n"}
-STYLES = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "default"}
+STYLES = {"error": "red", "warning": "yellow", "note": "default"}
 
 
 class Display:
@@ -179,12 +179,11 @@ class Display:
             return
         for f in diagnosis.findings:
             head = f"{f.severity.value:7}  {f.id}  {f.where}: {f.what}"
-            self.out.print(head, style=STYLES[f.severity], markup=False)
-            self.out.print(f"         -> {f.remedy}", markup=False)
-        counts = ", ".join(
-            f"{n} {s.value}{'' if n == 1 else 's'}" for s in Severity for n in [diagnosis.count(s)]
-        )
-        self.out.print(f"{diagnosis.path}: {counts}", markup=False)
+            self.out.print(head, style=STYLES[f.severity.value], markup=False, soft_wrap=True)
+            self.out.print(f"         -> {f.remedy}", markup=False, soft_wrap=True)
+        counts = (diagnosis.errors, diagnosis.warnings, diagnosis.notes)
+        words = [f"{n} {kind}{'s' * (n != 1)}" for n, kind in zip(counts, STYLES, strict=True)]
+        self.out.print(f"{diagnosis.path}: {', '.join(words)}", markup=False, soft_wrap=True)
 
     def _json(self, value: Any) -> None:
         print(json_module.dumps(value, indent=2, ensure_ascii=False))  # noqa: T201

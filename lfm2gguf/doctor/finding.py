@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
@@ -39,11 +38,22 @@ class Diagnosis:
     @property
     def healthy(self) -> bool:
         """Whether there is no error."""
-        return all(finding.severity is not Severity.ERROR for finding in self.findings)
+        return self.errors == 0
 
-    def count(self, severity: Severity) -> int:
-        """How many findings are this bad."""
-        return Counter(finding.severity for finding in self.findings)[severity]
+    @property
+    def errors(self) -> int:
+        """How many errors there are."""
+        return self._count(Severity.ERROR)
+
+    @property
+    def warnings(self) -> int:
+        """How many warnings there are."""
+        return self._count(Severity.WARNING)
+
+    @property
+    def notes(self) -> int:
+        """How many notes there are."""
+        return self._count(Severity.NOTE)
 
     def to_json(self) -> dict[str, Any]:
         """The values as JSON knows them."""
@@ -51,8 +61,11 @@ class Diagnosis:
             "path": str(self.path),
             "kind": self.kind,
             "healthy": self.healthy,
-            "errors": self.count(Severity.ERROR),
-            "warnings": self.count(Severity.WARNING),
-            "notes": self.count(Severity.NOTE),
+            "errors": self.errors,
+            "warnings": self.warnings,
+            "notes": self.notes,
             "findings": [asdict(f) | {"severity": f.severity.value} for f in self.findings],
         }
+
+    def _count(self, severity: Severity) -> int:
+        return sum(finding.severity is severity for finding in self.findings)

@@ -67,6 +67,11 @@ def metadata(config: Lfm2Config, checkpoint: Checkpoint) -> Metadata:
             f"{DENSE}/model.safetensors is missing; download the whole folder"
         )
     if checkpoint.config["architectures"][0] == BIDIRECTIONAL:
+        if config.conv_cache % 2 == 0:
+            raise UnsupportedError(
+                f"{checkpoint.path}: conv_L_cache is {config.conv_cache}; llama.cpp centres a "
+                "convolution on its token, which takes an odd number"
+            )
         keys[f"{ARCHITECTURE}.attention.causal"] = Value(ValueType.BOOL, False)
     if "Pooling" in modules:
         pooling = _pooling(checkpoint, modules["Pooling"])

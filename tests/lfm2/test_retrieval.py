@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,13 @@ def test_refuses_modules_that_would_be_lost(colbert: Path, module: str, name: st
     write_safetensors(colbert / module / "model.safetensors", tensors)
     with pytest.raises(TensorError, match=f"{module}/{name}"):
         convert(colbert, colbert / "out.gguf")
+
+
+def test_refuses_a_kernel_that_has_no_middle(tmp_path: Path) -> None:
+    case = CASES[COLBERT]
+    source = make_retrieval(replace(case, config=case.config | {"conv_L_cache": 4}), tmp_path / "x")
+    with pytest.raises(UnsupportedError, match="takes an odd number"):
+        convert(source, source / "out.gguf")
 
 
 ENCODERS = sorted((DATA / "configs").glob("*-Encoder-*.json"))
