@@ -29,7 +29,7 @@ def context(path: Path, n_tokens: int) -> Iterator[tuple[Any, Any, Any]]:
     wanted.embeddings = True
     wanted.type_k = wanted.type_v = llama_cpp.GGML_TYPE_F32  # as exact as transformers
     wanted.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    wanted.n_threads = wanted.n_threads_batch = 2
+    wanted.n_threads = wanted.n_threads_batch = 1
     ctx = llama_cpp.llama_init_from_model(model, wanted)
     try:
         yield llama_cpp, model, ctx
