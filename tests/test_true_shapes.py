@@ -14,7 +14,7 @@ from lfm2gguf.conversion import draft_conversion
 from lfm2gguf.pipeline import Draft
 from tests.benchmarks.make_checkpoint import shapes
 from tests.checkpoints import tokenizer, write_json
-from tests.test_parity import DATA
+from tests.realdata import DATA
 
 # Published: tensors by type, and bytes where the whole file's are known. The tokenizer here is
 # a small one, so that the files are smaller than theirs by their vocabularies' text.

@@ -18,7 +18,7 @@ from lfm2gguf.gguf_file import GGUFFile, Value, ValueType
 from lfm2gguf.quants import quantize
 from tests.doctor.operations import Change, f32, rewrite
 from tests.retrieval_checkpoints import CASES, make_retrieval
-from tests.test_parity import DATA
+from tests.realdata import DATA
 
 T = ValueType
 ERROR, WARNING, NOTE = Severity
