@@ -178,9 +178,10 @@ class Display:
             self._json(diagnosis.to_json())
             return
         for f in diagnosis.findings:
-            head = f"{f.severity.value:7}  {f.id}  {f.where}: {f.what}"
+            head = f"{f.severity.value:7}  {f.id}  {f.where}: {f.what}".translate(CONTROL)
             self.out.print(head, style=STYLES[f.severity.value], markup=False, soft_wrap=True)
-            self.out.print(f"         -> {f.remedy}", markup=False, soft_wrap=True)
+            remedy = f"         -> {f.remedy}".translate(CONTROL)
+            self.out.print(remedy, markup=False, soft_wrap=True)
         counts = (diagnosis.errors, diagnosis.warnings, diagnosis.notes)
         words = [f"{n} {kind}{'s' * (n != 1)}" for n, kind in zip(counts, STYLES, strict=True)]
         self.out.print(f"{diagnosis.path}: {', '.join(words)}", markup=False, soft_wrap=True)

@@ -87,6 +87,15 @@ def test_the_command_prints_remedies_and_fails(checkpoint: Path) -> None:
     assert result.out.splitlines()[-1].startswith(f"{checkpoint}: 1 error, ")
 
 
+def test_a_name_does_not_command_the_terminal(checkpoint: Path) -> None:
+    tensors = {"\x1b[2Jm\n": np.full((2, 2), np.nan, np.float32)}
+    save(checkpoint, weights(BASE) | tensors)
+    result = run("doctor", checkpoint)
+    assert result.code == 1
+    assert "\x1b" not in result.out
+    assert "\\x1b[2Jm\\n" in result.out
+
+
 def test_the_command_succeeds_with_warnings_only(small: Path) -> None:
     result = run("doctor", small, "--json")
     document = json.loads(result.out)

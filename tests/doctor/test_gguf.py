@@ -17,8 +17,8 @@ from lfm2gguf.ggml import GGMLType
 from lfm2gguf.gguf_file import GGUFFile, Value, ValueType
 from lfm2gguf.quants import quantize
 from tests.doctor.operations import Change, f32, rewrite
-from tests.retrieval_checkpoints import CASES, make_retrieval
 from tests.realdata import DATA
+from tests.retrieval_checkpoints import CASES, make_retrieval
 
 T = ValueType
 ERROR, WARNING, NOTE = Severity

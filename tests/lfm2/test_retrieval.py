@@ -15,8 +15,8 @@ from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.errors import CheckpointError, TensorError, UnsupportedError
 from lfm2gguf.lfm2 import make_plan
 from tests.checkpoints import write_json, write_safetensors
-from tests.retrieval_checkpoints import CASES, flags, make_retrieval
 from tests.realdata import DATA
+from tests.retrieval_checkpoints import CASES, flags, make_retrieval
 from tests.test_parity import ROOT, check
 
 GOLDEN = json.loads((ROOT / "tests/golden/retrieval.json").read_text(encoding="utf-8"))["cases"]
