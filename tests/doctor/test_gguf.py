@@ -16,6 +16,7 @@ from lfm2gguf.errors import GGUFError, OptionError
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.gguf_file import GGUFFile, Value, ValueType
 from lfm2gguf.quants import quantize
+from tests.checkpoints import MOE_CASES, make
 from tests.doctor.operations import Change, f32, rewrite
 from tests.realdata import DATA
 from tests.retrieval_checkpoints import CASES, make_retrieval
@@ -246,6 +247,16 @@ def test_retrieval_needs_a_newer_build(name: str, tmp_path: Path) -> None:
     causal = CASES[name].config["architectures"] == ["Lfm2Model"]
     assert ("18607" if causal else "b9777") in build.what
     assert "template-missing" not in {f.id for f in diagnosis.findings}
+
+
+@pytest.mark.parametrize("name", MOE_CASES)
+def test_a_mixture_of_experts(name: str, tmp_path: Path) -> None:
+    """Healthy as a checkpoint and as a file, which a newer build than the dense one loads."""
+    source = make(MOE_CASES[name], tmp_path / name)
+    file = convert(source, source, "Q4_K_M", jobs=1).files[0].path
+    for diagnosis in (diagnose(source), diagnose(file)):
+        assert diagnosis.healthy, diagnosis.findings
+        assert "b6709" in next(f.what for f in diagnosis.findings if f.id == "minimum-build")
 
 
 def test_a_type_whose_first_build_is_unknown_is_said_to_be(examine: Any, q4: Path) -> None:
