@@ -7,10 +7,10 @@ command line's ``--help``) stays fast.
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from lfm2gguf.errors import Lfm2ggufError
+from lfm2gguf.version import __version__
 
 if TYPE_CHECKING:
     from lfm2gguf import quants
@@ -21,11 +21,6 @@ if TYPE_CHECKING:
     from lfm2gguf.pipeline import Progress, WrittenFile
     from lfm2gguf.quantization import quantize
     from lfm2gguf.verification import Verification, verify
-
-try:
-    __version__ = version("lfm2gguf")
-except PackageNotFoundError:  # run from a source tree that is not installed
-    __version__ = "0.0.0"
 
 __all__ = [
     "Conversion",

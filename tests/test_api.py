@@ -30,12 +30,14 @@ def test_the_names_are_these() -> None:
         "Lfm2ggufError",
         "Progress",
         "Severity",
+        "Verification",
         "WrittenFile",
         "__version__",
         "convert",
         "diagnose",
         "quantize",
         "quants",
+        "verify",
     ]
     assert all(getattr(lfm2gguf, name) is not None for name in lfm2gguf.__all__)
     assert dir(lfm2gguf) == lfm2gguf.__all__

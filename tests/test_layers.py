@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 LAYERS = [
-    ["errors", "ggml"],
+    ["errors", "ggml", "version"],
     ["checkpoint", "quants", "gguf_file", "llamacpp"],
     ["lfm2", "pipeline"],
     ["conversion", "quantization", "inspect", "doctor", "verification", "verify", "runner"],
@@ -15,7 +15,7 @@ LAYERS = [
     ["cli"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-BASE = {"errors", "ggml"}  # plain tables, which may know each other
+BASE = {"errors", "ggml", "version"}  # plain tables, which may know each other
 
 
 def unit(module: str) -> str:

@@ -49,7 +49,7 @@ def hollow(folder: Path, config: Path, tokenizer: Path) -> Path:
 def test_a_plan(name: str, tmp_path: Path) -> None:
     config, tokenizer = path_of("configs") / f"{name}.json", path_of("LFM2.5-1.2B-Base")
     source = hollow(tmp_path / name, config, tokenizer)
-    (q4_0, q4_k_m), _ = draft_conversion(source, tmp_path, ["Q4_0", "Q4_K_M"])
+    _, (q4_0, q4_k_m) = draft_conversion(source, tmp_path, ["Q4_0", "Q4_K_M"])
     assert q4_0.n_weights == MODELS[name]
     assert q4_0.type_counts == {"Q4_0": 92, "F32": 55, "Q6_K": 1}
     assert q4_0.target.name == f"{name}-Q4_0.gguf"
