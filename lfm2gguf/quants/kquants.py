@@ -99,6 +99,13 @@ def _divided(t: Floats, d: Floats, low: int, high: int) -> Bytes:
     return t.astype(np.uint8)
 
 
+def _unscaled(columns: Floats, d: Floats, levels: Bytes) -> npt.NDArray[np.intp]:
+    """The columns whose scale came out 0, those of zeros excepted: these get levels 0 here."""
+    at = np.flatnonzero(d == 0)
+    levels[:, at] = 0
+    return at[columns[:, at].any(axis=0)]
+
+
 @dataclass(frozen=True)
 class EncodeWithMin:
     """The encoder of Q4_K and Q5_K: what these pass to ``make_qkx2_quants``, and the packing."""
@@ -121,7 +128,7 @@ class EncodeWithMin:
         d, dmin = _scaled(out["d"], sc).reshape(-1), _scaled(out["dmin"], m).reshape(-1)
         t = np.add(columns, dmin, out=work[0])
         levels = _divided(t, d, 0, self.nmax)
-        unscaled = np.flatnonzero(d == 0)
+        unscaled = _unscaled(columns, d, levels)
         if len(unscaled):  # there C leaves the levels that the search found
             levels[:, unscaled] = self._fit_carefully(columns, unscaled)[2]
         self._pack(levels, out)
@@ -159,7 +166,7 @@ def _encode_q6_k(x: Floats, out: Blocks) -> None:
     t = work[0]
     t[:] = columns
     levels = _divided(t, d, -32, 31)
-    unscaled = np.flatnonzero(d == 0)
+    unscaled = _unscaled(columns, d, levels)
     if len(unscaled):  # there C leaves the levels that the search found
         some, found, *work = _some(columns, unscaled)
         symmetric_scale(some, work, 32, found)
@@ -171,12 +178,13 @@ def _encode_q6_k(x: Floats, out: Blocks) -> None:
 def _pack_q6_k(levels: Bytes, out: Blocks) -> None:
     """Store the levels (16, 16n): column j of a block is its sub-block j."""
     n = len(out)
-    half = levels.view("<u4").reshape(16, n, 2, 2)  # of each half-block: a and b, c and e
-    low = half & 0x0F0F0F0F
-    ql = low[..., 0] | low[..., 1] << 4
+    halves = levels.view("<u8")  # the sub-blocks of half a block, low byte first: a a b b c c e e
+    low = halves & 0x0F0F0F0F0F0F0F0F
+    ql = (low | low >> 28).astype("<u4")  # a | c << 4 and b | e << 4
     out["ql"].reshape(n, 8, 16)[:] = ql.view(np.uint8).reshape(16, n, 8).transpose(1, 2, 0)
-    top = (half >> 4 & 0x03030303).view("<u2").reshape(16, n, 2, 4)
-    qh = top[..., 0] | top[..., 1] << 2 | top[..., 2] << 4 | top[..., 3] << 6
+    top = halves >> 4 & 0x0303030303030303
+    top |= top >> 28  # a | c << 4 and b | e << 4
+    qh = (top | top >> 14).astype("<u2")  # and the second of them onto the first, << 2
     out["qh"].reshape(n, 4, 16)[:] = qh.view(np.uint8).reshape(16, n, 4).transpose(1, 2, 0)
 
 

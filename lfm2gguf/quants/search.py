@@ -114,8 +114,8 @@ def scale_and_min(
         np.multiply(a, t, out=a)
         sum_l2 = _sum(a)
         det = sum_w * sum_l2 - sum_l * sum_l
-        this_scale: Floats = (sum_w * sum_xl - sum_x * sum_l) / det
-        this_low: Floats = (sum_l2 * sum_x - sum_l * sum_xl) / det
+        this_scale = np.divide(sum_w * sum_xl - sum_x * sum_l, det)
+        this_low = np.divide(sum_l2 * sum_x - sum_l * sum_xl, det)
         above = this_low > 0
         if above.any():
             this_low[above] = 0
@@ -168,14 +168,13 @@ def symmetric_scale(
         sum_l2 = _sum(a)
         np.multiply(wx, t, out=t)
         sum_lx = _sum(t)
-        better = sum_l2 > 0 if step else sum_l2 != 0
-        if step:
-            better &= sum_lx * sum_lx > best * sum_l2
+        # sum_l2 > 0, which C asks for too, holds where the peak is not next to nothing
+        better = sum_lx * sum_lx > best * sum_l2 if step else np.ones(peak.shape, np.bool_)
         this_scale = sum_lx / sum_l2
         np.putmask(scale, better, this_scale)
         np.putmask(best, better, this_scale * sum_lx)
         if levels is not None and tried is not None:
-            np.copyto(levels, tried, where=better | (step == 0))
+            np.copyto(levels, tried, where=better)
     zero = np.abs(peak) < GROUP_MAX_EPS
     scale[zero] = 0
     if levels is not None:
