@@ -7,6 +7,7 @@ llama.cpp commit 0c1e57098.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from lfm2gguf.ggml import GGMLType
 from lfm2gguf.quants.codec import Blocks, Bytes, Codec, Floats, nearest_int, scratch
 from lfm2gguf.quants.search import (
     GROUP_MAX_EPS,
+    ONE,
     ZERO,
     round_levels,
     scale_and_min,
@@ -38,24 +40,32 @@ Q5_K = np.dtype(
 Q6_K = np.dtype([("ql", "u1", 128), ("qh", "u1", 64), ("scales", "i1", 16), ("d", "<f2")])
 
 
-def _transposed(x: Floats, sub_block: int) -> list[Floats]:
+def _columns(x: Floats, sub_block: int) -> list[Floats]:
     """Sub-blocks as columns, and four arrays of that shape to work in."""
     columns, *work = scratch(5, (sub_block, x.size // sub_block))
     np.copyto(columns, x.reshape(-1, sub_block).T)
     return [columns, *work]
 
 
-def _few(columns: Floats, at: npt.NDArray[np.intp]) -> tuple[Floats, Floats]:
-    """Some of the columns, C-contiguous and never a single one, and an array for levels."""
+def _some(columns: Floats, at: npt.NDArray[np.intp]) -> list[Floats]:
+    """A few of the columns, and five arrays of that shape; the last column stands twice.
+
+    A single one would be added pairwise, and ``columns[:, at]`` is not C-contiguous.
+    """
     some = np.take(columns, np.append(at, at[-1:]), axis=1)
-    return some, np.zeros_like(some)
+    return [some, *np.empty((5, *some.shape), np.float32)]
 
 
-def _six_bits(ratio: Floats, values: Floats) -> npt.NDArray[np.uint8]:
-    return np.minimum(nearest_int(ratio[:, None] * values).astype(np.uint8), 63)
+def _quantize_scales(values: Floats) -> tuple[Bytes, Floats]:
+    """6-bit integers for the scales or minima (n, 8) of super-blocks, and their scale (n,)."""
+    # to C's comparisons NaN is never the largest, and 0 is not -0
+    largest = np.fmax.reduce(values, axis=1, initial=0) + ZERO
+    ratio = np.where(largest > 0, np.float32(63) / largest, ZERO)
+    bits = np.minimum(nearest_int(ratio[:, None] * values).astype(np.uint8), 63)
+    return bits, largest / np.float32(63)
 
 
-def _pack_scales(sc: npt.NDArray[np.uint8], m: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def _pack_scales(sc: Bytes, m: Bytes) -> Bytes:
     return np.concatenate(
         [
             sc[:, :4] | (sc[:, 4:] >> 4) << 6,
@@ -66,9 +76,7 @@ def _pack_scales(sc: npt.NDArray[np.uint8], m: npt.NDArray[np.uint8]) -> npt.NDA
     )
 
 
-def _unpack_scales(
-    b: npt.NDArray[np.uint8],
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+def _unpack_scales(b: Bytes) -> tuple[Bytes, Bytes]:
     sc, m, low = b[:, :4], b[:, 4:8], b[:, 8:]
     return (
         np.concatenate([sc & 63, (low & 15) | (sc >> 6) << 4], axis=1),
@@ -76,24 +84,39 @@ def _unpack_scales(
     )
 
 
-def _quantize_scales(values: Floats) -> tuple[npt.NDArray[np.uint8], Floats]:
-    """Return 6-bit scales (or minima) for each row's 8 sub-blocks, and their scale."""
-    # C's comparisons with NaN are false: such a value is never the largest
-    largest = np.fmax.reduce(values, axis=1, initial=0) + ZERO  # never -0
-    ratio = np.where(largest > 0, np.float32(63) / largest, ZERO)
-    return _six_bits(ratio, values), largest / np.float32(63)
+def _scaled(d: npt.NDArray[np.float16], sc: npt.NDArray[np.integer[Any]]) -> Floats:
+    """The scale of each sub-block, as dequantization will see it."""
+    scale: Floats = d.astype(np.float32)[:, None] * sc
+    return scale
+
+
+def _divided(t: Floats, d: Floats, low: int, high: int) -> Bytes:
+    """The levels t / d, plus ``-low``; arbitrary where d is 0. Overwrites ``t``."""
+    np.divide(t, np.where(d == 0, ONE, d), out=t)
+    round_levels(t, low, high, t.min(), t.max())
+    if low:
+        t -= np.float32(low)
+    return t.astype(np.uint8)
+
+
+def _unscaled(columns: Floats, d: Floats, levels: Bytes) -> npt.NDArray[np.intp]:
+    """The columns whose scale came out 0, those of zeros excepted: these get levels 0 here."""
+    at = np.flatnonzero(d == 0)
+    levels[:, at] = 0
+    return at[columns[:, at].any(axis=0)]
 
 
 @dataclass(frozen=True)
-class WithMin:
-    """The encoder of Q4_K and Q5_K: parameters of ``make_qkx2_quants``, and of the packing."""
+class EncodeWithMin:
+    """The encoder of Q4_K and Q5_K: what these pass to ``make_qkx2_quants``, and the packing."""
 
     nmax: int
     rmin: float
     nstep: int
 
     def __call__(self, x: Floats, out: Blocks) -> None:
-        columns, *work = _transposed(x, 32)
+        """Fill in the blocks ``out`` (n,) from the weights ``x`` (n, 256)."""
+        columns, *work = _columns(x, 32)
         scale, low, ordinary = scale_and_min(columns, work, self.nmax, self.rmin, self.nstep)
         odd = np.flatnonzero(~ordinary)
         if len(odd):
@@ -101,24 +124,19 @@ class WithMin:
         sc, out["d"] = _quantize_scales(scale.reshape(-1, 8))
         m, out["dmin"] = _quantize_scales(low.reshape(-1, 8))
         out["scales"] = _pack_scales(sc, m)
-        d = (out["d"].astype(np.float32)[:, None] * sc).reshape(-1)
-        dm = (out["dmin"].astype(np.float32)[:, None] * m).reshape(-1)
 
-        t = work[0]
-        np.add(columns, dm, out=t)
-        np.divide(t, np.where(d == 0, np.float32(1), d), out=t)
-        round_levels(t, 0, self.nmax, t.min(), t.max())
-        levels = t.astype(np.uint8)
-        unscaled = np.flatnonzero(d == 0)  # there C leaves the search's levels
-        if len(unscaled):
+        d, dmin = _scaled(out["d"], sc).reshape(-1), _scaled(out["dmin"], m).reshape(-1)
+        t = np.add(columns, dmin, out=work[0])
+        levels = _divided(t, d, 0, self.nmax)
+        unscaled = _unscaled(columns, d, levels)
+        if len(unscaled):  # there C leaves the levels that the search found
             levels[:, unscaled] = self._fit_carefully(columns, unscaled)[2]
         self._pack(levels, out)
 
     def _fit_carefully(
         self, columns: Floats, at: npt.NDArray[np.intp]
     ) -> tuple[Floats, Floats, Floats]:
-        some, levels = _few(columns, at)
-        work = list(np.empty((4, *some.shape), np.float32))
+        some, levels, *work = _some(columns, at)
         scale, low, _ = scale_and_min(some, work, self.nmax, self.rmin, self.nstep, levels)
         return scale[:-1], low[:-1], levels[:, :-1]
 
@@ -135,55 +153,56 @@ class WithMin:
 
 
 def _encode_q6_k(x: Floats, out: Blocks) -> None:
-    n = len(x)
-    columns, *work = _transposed(x, 16)
-    scale = symmetric_scale(columns, work, 32).reshape(n, 16)
+    columns, *work = _columns(x, 16)
+    scale = symmetric_scale(columns, work, 32).reshape(-1, 16)
     size = np.abs(scale)
-    size[np.isnan(size)] = 0
+    size[np.isnan(size)] = 0  # to C's comparisons NaN is never the largest
     largest = np.take_along_axis(scale, size.argmax(axis=1)[:, None], axis=1)
     iscale = np.float32(-128) / largest
-    out["d"] = (1 / iscale)[:, 0]
+    out["d"] = (ONE / iscale)[:, 0]
     out["scales"] = np.minimum(nearest_int(iscale * scale), 127)
-    d = (out["d"].astype(np.float32)[:, None] * out["scales"]).reshape(-1)
 
+    d = _scaled(out["d"], out["scales"]).reshape(-1)
     t = work[0]
-    np.divide(columns, np.where(d == 0, np.float32(1), d), out=t)
-    round_levels(t, -32, 31, t.min(), t.max())
-    t += np.float32(32)
-    levels = t.astype(np.uint8)
-    unscaled = np.flatnonzero(d == 0)  # there C leaves the search's levels
-    if len(unscaled):
-        some, found = _few(columns, unscaled)
-        symmetric_scale(some, list(np.empty((4, *some.shape), np.float32)), 32, found)
+    t[:] = columns
+    levels = _divided(t, d, -32, 31)
+    unscaled = _unscaled(columns, d, levels)
+    if len(unscaled):  # there C leaves the levels that the search found
+        some, found, *work = _some(columns, unscaled)
+        symmetric_scale(some, work, 32, found)
         levels[:, unscaled] = found[:, :-1]
-
     _pack_q6_k(levels, out)
-    out[~(size.max(axis=1) >= GROUP_MAX_EPS)] = np.zeros((), Q6_K)
+    out[size.max(axis=1) < GROUP_MAX_EPS] = np.zeros((), Q6_K)
 
 
 def _pack_q6_k(levels: Bytes, out: Blocks) -> None:
     """Store the levels (16, 16n): column j of a block is its sub-block j."""
     n = len(out)
-    half = levels.view("<u4").reshape(16, n, 2, 2)  # of each half-block: a and b, c and e
-    low = half & 0x0F0F0F0F
-    ql = low[..., 0] | low[..., 1] << 4
+    halves = levels.view("<u8")  # the sub-blocks of half a block, low byte first: a a b b c c e e
+    low = halves & 0x0F0F0F0F0F0F0F0F
+    ql = (low | low >> 28).astype("<u4")  # a | c << 4 and b | e << 4
     out["ql"].reshape(n, 8, 16)[:] = ql.view(np.uint8).reshape(16, n, 8).transpose(1, 2, 0)
-    top = (half >> 4 & 0x03030303).view("<u2").reshape(16, n, 2, 4)
-    qh = top[..., 0] | top[..., 1] << 2 | top[..., 2] << 4 | top[..., 3] << 6
+    top = halves >> 4 & 0x0303030303030303
+    top |= top >> 28  # a | c << 4 and b | e << 4
+    qh = (top | top >> 14).astype("<u2")  # and the second of them onto the first, << 2
     out["qh"].reshape(n, 4, 16)[:] = qh.view(np.uint8).reshape(16, n, 4).transpose(1, 2, 0)
 
 
-def _decode_with_min(blocks: Blocks, out: Floats, q: npt.NDArray[np.uint8]) -> None:
+def _decode_with_min(blocks: Blocks, out: Floats, q: Bytes) -> None:
     sc, m = _unpack_scales(blocks["scales"])
     y = out.reshape(-1, 8, 32)
     y[:] = q
-    y *= (blocks["d"].astype(np.float32)[:, None] * sc)[..., None]
-    y -= (blocks["dmin"].astype(np.float32)[:, None] * m)[..., None]
+    y *= _scaled(blocks["d"], sc)[..., None]
+    y -= _scaled(blocks["dmin"], m)[..., None]
 
 
-def _four_bits(blocks: Blocks) -> npt.NDArray[np.uint8]:
-    qs = blocks["qs"].reshape(-1, 4, 1, 32)
-    return (qs >> np.array([0, 4], np.uint8)[:, None] & 15).reshape(-1, 8, 32)
+def _four_bits(blocks: Blocks) -> Bytes:
+    """Low bits of the levels, (n, 8, 32)."""
+    q = np.empty((len(blocks), 4, 2, 32), np.uint8)
+    qs = blocks["qs"].reshape(-1, 4, 32)
+    np.bitwise_and(qs, 15, out=q[:, :, 0])
+    np.right_shift(qs, 4, out=q[:, :, 1])
+    return q.reshape(-1, 8, 32)
 
 
 def _decode_q4_k(blocks: Blocks, out: Floats) -> None:
@@ -191,8 +210,9 @@ def _decode_q4_k(blocks: Blocks, out: Floats) -> None:
 
 
 def _decode_q5_k(blocks: Blocks, out: Floats) -> None:
-    fifth = np.unpackbits(blocks["qh"][:, None], axis=1, bitorder="little")
-    _decode_with_min(blocks, out, _four_bits(blocks) | fifth << 4)
+    q = _four_bits(blocks)
+    q |= np.unpackbits(blocks["qh"][:, None], axis=1, bitorder="little") << 4
+    _decode_with_min(blocks, out, q)
 
 
 def _decode_q6_k(blocks: Blocks, out: Floats) -> None:
@@ -203,11 +223,11 @@ def _decode_q6_k(blocks: Blocks, out: Floats) -> None:
     q = (low | top << 4).view(np.int8) - 32
     y = out.reshape(-1, 16, 16)
     y[:] = q.reshape(-1, 16, 16)
-    y *= (blocks["d"].astype(np.float32)[:, None] * blocks["scales"])[..., None]
+    y *= _scaled(blocks["d"], blocks["scales"])[..., None]
 
 
 CODECS = (
-    Codec(GGMLType.Q4_K, Q4_K, 32, WithMin(15, -1.0, 20), _decode_q4_k, ("d", "dmin")),
-    Codec(GGMLType.Q5_K, Q5_K, 32, WithMin(31, -0.5, 15), _decode_q5_k, ("d", "dmin")),
+    Codec(GGMLType.Q4_K, Q4_K, 32, EncodeWithMin(15, -1.0, 20), _decode_q4_k, ("d", "dmin")),
+    Codec(GGMLType.Q5_K, Q5_K, 32, EncodeWithMin(31, -0.5, 15), _decode_q5_k, ("d", "dmin")),
     Codec(GGMLType.Q6_K, Q6_K, 16, _encode_q6_k, _decode_q6_k, ("d",)),
 )

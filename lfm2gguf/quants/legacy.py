@@ -40,7 +40,8 @@ def _rows_of_fours(x: Floats) -> tuple[Floats, Floats]:
 def _of_blocks(extremum: np.ufunc, rows: Floats) -> Floats:
     """The maximum or minimum of each block."""
     lane = extremum.reduce(rows, axis=0)
-    return extremum(extremum(lane[0::4], lane[1::4]), extremum(lane[2::4], lane[3::4]))
+    value: Floats = extremum(extremum(lane[0::4], lane[1::4]), extremum(lane[2::4], lane[3::4]))
+    return value
 
 
 def _furthest(rows: Floats, x: Floats) -> Floats:
@@ -59,7 +60,7 @@ def _inverse(d: Floats) -> tuple[Floats, Bools]:
 
     There C casts infinity and NaN to an 8-bit integer, which is undefined, and 0 on x86-64.
     """
-    inverse = 1 / d
+    inverse = np.float32(1) / d
     lost = ~(np.isfinite(inverse) & np.isfinite(d))
     inverse[lost] = 0
     return inverse, lost & (d != 0)
