@@ -29,6 +29,7 @@ class Checkpoint:
     name: str  # what the model is called: the folder's or the repository's name
     config: Mapping[str, Any] = field(repr=False)
     tensors: Mapping[str, TensorInfo] = field(repr=False)
+    tokenizer_path: Path | None = None  # another folder's tokenizer, such as an adapter's
 
     @classmethod
     def open(cls, path: str | Path, name: str | None = None) -> Checkpoint:
@@ -157,8 +158,8 @@ def _shards(folder: Path) -> tuple[list[Path], dict[str, str]]:
         )
     if (folder / "adapter_config.json").is_file():
         raise UnsupportedError(
-            f"{folder}: is a LoRA adapter, not a whole checkpoint; merge it into its base model "
-            "(peft: model.merge_and_unload()) and convert the result"
+            f"{folder}: is a LoRA adapter, not a whole checkpoint; convert its base model with "
+            "--lora ADAPTER (lora=...), or make an adapter file of it with convert-lora"
         )
     raise CheckpointError(f"{folder}: has no weights (model.safetensors or {INDEX})")
 

@@ -24,6 +24,8 @@ NEEDED_FILES = [
     "config_sentence_transformers.json",
     "[0-9]*_*/config.json",
     "[0-9]*_*/model.safetensors",
+    "adapter_config.json",
+    "adapter_model.safetensors",
 ]
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 CACHED_SNAPSHOT = re.compile(r"models--.+?--(?P<name>.+)")

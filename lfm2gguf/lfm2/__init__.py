@@ -6,10 +6,21 @@ from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.errors import CheckpointError, UnsupportedError
 from lfm2gguf.lfm2 import dense, head, moe, retrieval
 from lfm2gguf.lfm2.config import Lfm2Config
+from lfm2gguf.lfm2.lora import Adapted, adapt, check_deltas
 from lfm2gguf.lfm2.metadata import general, vocabulary
 from lfm2gguf.lfm2.plan import Plan, PlannedTensor, Source, match
 
-__all__ = ["ARCHITECTURES", "Lfm2Config", "Plan", "PlannedTensor", "Source", "make_plan"]
+__all__ = [
+    "ARCHITECTURES",
+    "Adapted",
+    "Lfm2Config",
+    "Plan",
+    "PlannedTensor",
+    "Source",
+    "adapt",
+    "check_deltas",
+    "make_plan",
+]
 
 # config.json's architecture: the member's module.
 MEMBERS = {

@@ -87,10 +87,11 @@ def vocabulary(checkpoint: Checkpoint, n_rows: int, pre: str | None) -> Metadata
         UnsupportedError: the tokenizer is of a kind that llama.cpp does not know.
 
     """
-    tokenizer = Tokenizer.load(checkpoint.path, pre)
+    folder = checkpoint.tokenizer_path or checkpoint.path
+    tokenizer = Tokenizer.load(folder, pre)
     tokens, types = tokenizer.padded(n_rows)
     for file in ("tokenizer_config.json", "chat_template.json"):
-        read_json(checkpoint.path / file)
+        read_json(folder / file)
     writer = gguf.GGUFWriter(None, "")
 
     writer.add_tokenizer_model("gpt2")
@@ -99,7 +100,7 @@ def vocabulary(checkpoint: Checkpoint, n_rows: int, pre: str | None) -> Metadata
     writer.add_token_types([type.value for type in types])
     try:
         with _quiet("gguf.vocab"):
-            special = gguf.SpecialVocab(checkpoint.path, load_merges=True)
+            special = gguf.SpecialVocab(folder, load_merges=True)
             order = special.special_token_types  # versions of gguf differ in theirs
             special.add_special_token = {
                 kind: special.add_special_token[kind]
@@ -109,14 +110,14 @@ def vocabulary(checkpoint: Checkpoint, n_rows: int, pre: str | None) -> Metadata
             special.add_to_gguf(writer, quiet=True)
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise CheckpointError(
-            f"{checkpoint.path}: the tokenizer's special tokens cannot be read ({error!r})"
+            f"{folder}: the tokenizer's special tokens cannot be read ({error!r})"
         ) from error
     if not special.merges:
-        raise CheckpointError(f"{checkpoint.path / 'tokenizer.json'}: has no merges; save it again")
+        raise CheckpointError(f"{folder / 'tokenizer.json'}: has no merges; save it again")
     for kind, id in special.special_token_ids.items():
         if id >= n_rows:
             raise CheckpointError(
-                f"{checkpoint.path}: the {kind} token has id {id}, past the {n_rows} embeddings"
+                f"{folder}: the {kind} token has id {id}, past the {n_rows} embeddings"
             )
     return _recorded(writer)
 
