@@ -101,6 +101,19 @@ CASES = {
          "target_parameters": [f"feed_forward.experts.{x}" for x in ("gate_up_proj", "down_proj")]},
     ),
 }  # fmt: skip
+# What convert_lora_to_gguf.py takes and applies as peft does: golden/make_lora_gguf.py.
+ONE_BY_ONE = {
+    name: shape
+    for layer in (2, 3, 4)
+    for i in range(4)
+    for matrix, rows, columns in (("w1", 96, 256), ("w2", 256, 96), ("w3", 96, 256))
+    for name, shape in linear(f"{EXPERTS.format(layer)}.{i}.{matrix}", rows, columns, 3).items()
+}
+GGUF_CASES = {name: CASES[name] for name in ("plain", "bfloat16", "embedding-and-head")} | {
+    "experts": AdapterCase(
+        SMALL_MOE, ONE_BY_ONE, {"target_modules": ["w1", "w2", "w3"], "r": 3, "lora_alpha": 6}
+    ),
+}
 
 
 def base(case: AdapterCase) -> Case:

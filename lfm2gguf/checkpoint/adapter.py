@@ -59,7 +59,8 @@ class Adapter:
             )
         factors: dict[str, dict[str, TensorInfo]] = {}
         saved: dict[str, TensorInfo] = {}
-        for raw, info in read_header(path / WEIGHTS).items():
+        infos = read_header(path / WEIGHTS)
+        for raw, info in sorted(infos.items(), key=lambda item: item[1].offset):
             weight = unwrapped(raw, has_head=True)
             if found := FACTOR.fullmatch(weight):
                 factors.setdefault(found["module"], {})[found["kind"]] = info

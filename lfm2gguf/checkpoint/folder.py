@@ -48,6 +48,17 @@ class Checkpoint:
         tensors = _unwrapped(path, config) | _module_tensors(path)
         return cls(path, name or path.resolve().name, config, tensors)
 
+    @classmethod
+    def config_only(cls, path: Path, name: str) -> Checkpoint:
+        """A folder of which only config.json is looked at: it has no tensors.
+
+        Raises:
+            CheckpointError: config.json is missing or damaged.
+
+        """
+        config = read_json(path / "config.json", needed_for=f"{path} to be a checkpoint")
+        return cls(path, name, config, {})
+
     def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
         """Rows ``start:stop`` of a tensor's first axis, as float32.
 

@@ -38,21 +38,37 @@ def adapt(checkpoint: Checkpoint, adapter: Adapter) -> Adapted:
         TensorError: a part of the adapter fits no weight of the checkpoint.
 
     """
+    deltas = find_deltas(checkpoint.config, adapter)
+    changed, notes = _with_saved(checkpoint, adapter, deltas)
+    lengths = {
+        f"{module}.weight": factors["lora_magnitude_vector"]
+        for module, factors in adapter.factors.items()
+        if factors.keys() >= {"lora_embedding_A", "lora_magnitude_vector"}
+    }
+    return Adapted(changed, deltas, lengths, (summary(adapter, deltas), *notes))
+
+
+def find_deltas(config: Mapping[str, Any], adapter: Adapter) -> dict[str, LowRank]:
+    """An adapter's deltas by the weights that they are for, experts one by one.
+
+    Raises:
+        TensorError: factors are not in pairs, or do not fit the config's experts.
+
+    """
     deltas: dict[str, LowRank] = {}
-    column_lengths: dict[str, TensorInfo] = {}
     for module in adapter.factors:
         if packed := PACKED.fullmatch(module):
-            deltas |= _expert_deltas(checkpoint, adapter, module, packed["layer"])
+            deltas |= _expert_deltas(config, adapter, module, packed["layer"])
         else:
             deltas[f"{module}.weight"] = _delta(adapter, module)
-            magnitude = adapter.factors[module].get("lora_magnitude_vector")
-            if magnitude and "lora_embedding_A" in adapter.factors[module]:
-                column_lengths[f"{module}.weight"] = magnitude
-    changed, notes = _with_saved(checkpoint, adapter, deltas)
-    places = Counter(_place(name) for name in deltas)
-    summary = ", ".join(f"{n} {place}" for place, n in sorted(places.items()))
-    notes = [f"{adapter.path}: {len(deltas)} deltas ({summary})", *notes]
-    return Adapted(changed, deltas, column_lengths, tuple(notes))
+    return deltas
+
+
+def summary(adapter: Adapter, deltas: Iterable[str]) -> str:
+    """How many deltas go where."""
+    places = Counter(map(_place, deltas))
+    counted = ", ".join(f"{n} {place}" for place, n in sorted(places.items()))
+    return f"{adapter.path}: {places.total()} deltas ({counted})"
 
 
 def check_deltas(adapted: Adapted, planned: Iterable[PlannedTensor]) -> None:
@@ -96,13 +112,12 @@ def _delta(adapter: Adapter, module: str) -> LowRank:
 
 
 def _expert_deltas(
-    checkpoint: Checkpoint, adapter: Adapter, module: str, layer: str
+    config: Mapping[str, Any], adapter: Adapter, module: str, layer: str
 ) -> dict[str, LowRank]:
     """The deltas of packed experts (peft's ``target_parameters``), expert by expert.
 
     A holds the experts' ranks one after another, B has them interleaved (``ParamWrapper``).
     """
-    config = checkpoint.config
     count, hidden, width = (
         int(config.get(key) or 0) for key in ("num_experts", "hidden_size", "moe_intermediate_size")
     )

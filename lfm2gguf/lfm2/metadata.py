@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,25 +49,38 @@ def general(
 
     """
     counts = parameter_counts(tensors)
-    generation = read_json(checkpoint.path / "generation_config.json")
-    try:
-        card = gguf.Metadata.load_model_card(checkpoint.path) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        problem = str(error).replace("\n", " ")
-        raise CheckpointError(
-            f"{checkpoint.path / 'README.md'}: its front matter is not YAML ({problem})"
-        ) from error
-    about = gguf.Metadata.apply_metadata_heuristic(
-        gguf.Metadata(), card, dict(checkpoint.config), Path(checkpoint.name), counts[0]
-    )
-    for attribute, keys in SAMPLING.items():
-        setattr(about, attribute, next((generation[k] for k in keys if k in generation), None))
+    about = described(checkpoint.path, checkpoint.name, checkpoint.config, counts[0])
     about.name = about.name or checkpoint.name
     about.size_label = about.size_label or gguf.size_label(*counts)
     writer = gguf.GGUFWriter(None, architecture)
     writer.add_type(gguf.GGUFType.MODEL)
     about.set_gguf_meta_model(writer)
-    return _recorded(writer)
+    return recorded(writer)
+
+
+def described(
+    folder: Path, name: str, config: Mapping[str, Any], n_parameters: int
+) -> gguf.Metadata:
+    """What a folder's model card, generation config and name say of a model, or of an adapter.
+
+    Raises:
+        CheckpointError: the model card's front matter or generation_config.json is damaged.
+
+    """
+    generation = read_json(folder / "generation_config.json")
+    try:
+        card = gguf.Metadata.load_model_card(folder) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        problem = str(error).replace("\n", " ")
+        raise CheckpointError(
+            f"{folder / 'README.md'}: its front matter is not YAML ({problem})"
+        ) from error
+    about = gguf.Metadata.apply_metadata_heuristic(
+        gguf.Metadata(), card, dict(config), Path(name), n_parameters
+    )
+    for attribute, keys in SAMPLING.items():
+        setattr(about, attribute, next((generation[k] for k in keys if k in generation), None))
+    return about
 
 
 def parameter_counts(tensors: Sequence[PlannedTensor]) -> tuple[int, int, int, int]:
@@ -119,10 +132,11 @@ def vocabulary(checkpoint: Checkpoint, n_rows: int, pre: str | None) -> Metadata
             raise CheckpointError(
                 f"{folder}: the {kind} token has id {id}, past the {n_rows} embeddings"
             )
-    return _recorded(writer)
+    return recorded(writer)
 
 
-def _recorded(writer: gguf.GGUFWriter) -> Metadata:
+def recorded(writer: gguf.GGUFWriter) -> Metadata:
+    """The keys that a writer of the gguf package was given."""
     return {key: _value(v.value, v.type, v.sub_type) for key, v in writer.kv_data[0].items()}
 
 
