@@ -14,6 +14,7 @@ from lfm2gguf.version import __version__
 
 if TYPE_CHECKING:
     from lfm2gguf import quants
+    from lfm2gguf.adaptation import ConvertedAdapter, convert_lora
     from lfm2gguf.conversion import Conversion, convert
     from lfm2gguf.doctor import Diagnosis, Finding, Severity, diagnose
     from lfm2gguf.ggml import FileType, GGMLType
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Conversion",
+    "ConvertedAdapter",
     "Diagnosis",
     "FileType",
     "Finding",
@@ -36,6 +38,7 @@ __all__ = [
     "WrittenFile",
     "__version__",
     "convert",
+    "convert_lora",
     "diagnose",
     "quantize",
     "quants",
@@ -44,6 +47,7 @@ __all__ = [
 
 _HOME = {
     "Conversion": "lfm2gguf.conversion",
+    "ConvertedAdapter": "lfm2gguf.adaptation",
     "Diagnosis": "lfm2gguf.doctor",
     "FileType": "lfm2gguf.ggml",
     "Finding": "lfm2gguf.doctor",
@@ -54,6 +58,7 @@ _HOME = {
     "Verification": "lfm2gguf.verification",
     "WrittenFile": "lfm2gguf.pipeline",
     "convert": "lfm2gguf.conversion",
+    "convert_lora": "lfm2gguf.adaptation",
     "diagnose": "lfm2gguf.doctor",
     "quantize": "lfm2gguf.quantization",
     "verify": "lfm2gguf.verification",

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lfm2gguf.checkpoint import Checkpoint, locate
+import numpy as np
+from numpy.typing import NDArray
+
+from lfm2gguf.checkpoint import Adapter, Checkpoint, locate
 from lfm2gguf.errors import UnsupportedError
 from lfm2gguf.ggml import FileType, GGMLType
-from lfm2gguf.lfm2 import Plan, PlannedTensor, Source, make_plan
+from lfm2gguf.lfm2 import Adapted, Plan, PlannedTensor, Source, adapt, check_deltas, make_plan
 from lfm2gguf.pipeline import (
     Draft,
     Part,
@@ -45,6 +47,7 @@ def convert(
     overwrite: bool = False,
     revision: str | None = None,
     pre: str | None = None,
+    lora: str | Path | None = None,
     progress: ProgressCallback | None = None,
 ) -> Conversion:
     """Convert an LFM2 checkpoint to one or several GGUF files in one reading.
@@ -57,13 +60,14 @@ def convert(
         overwrite: replace files that exist.
         revision: branch, tag or commit of the Hub repository.
         pre: name of the pre-tokenizer, where it is not to be recognised by its structure.
+        lora: an adapter's folder, or its Hub id, to be merged into the model.
         progress: called with a :class:`~lfm2gguf.pipeline.Progress` after each part.
 
     Raises:
         Lfm2ggufError: one of its subclasses; nothing has been written then.
 
     """
-    plan, drafts = draft_conversion(source, target, type, revision=revision, pre=pre)
+    plan, drafts = draft_conversion(source, target, type, revision=revision, pre=pre, lora=lora)
     files = write(drafts, jobs=jobs, overwrite=overwrite, progress=progress)
     return Conversion(tuple(files), dict(plan.left_out), plan.notes)
 
@@ -75,13 +79,17 @@ def draft_conversion(
     *,
     revision: str | None = None,
     pre: str | None = None,
+    lora: str | Path | None = None,
 ) -> tuple[Plan, list[Draft]]:
     """What :func:`convert` would write; no weight is read."""
     types = parse_types(type)
     found = locate(source, revision)
     checkpoint = Checkpoint.open(found.path, found.name)
-    plan = make_plan(checkpoint, pre)
-    sources = [_source(plan.checkpoint, planned) for planned in plan.tensors]
+    adapted = _adapted(checkpoint, lora) if lora else Adapted(checkpoint)
+    plan = make_plan(adapted.checkpoint, pre)
+    check_deltas(adapted, plan.tensors)
+    plan = replace(plan, notes=(*adapted.notes, *plan.notes))
+    sources = [_source(plan.checkpoint, adapted, planned) for planned in plan.tensors]
     targets = target_paths(plan.metadata, types, target)
     drafts = [
         draft(plan.metadata, sources, path, type, n_layers=plan.n_layers, n_experts=plan.n_experts)
@@ -90,11 +98,25 @@ def draft_conversion(
     return plan, drafts
 
 
-def _source(checkpoint: Checkpoint, planned: PlannedTensor) -> SourceTensor:
+def _adapted(checkpoint: Checkpoint, lora: str | Path) -> Adapted:
+    found = locate(lora)
+    return adapt(checkpoint, Adapter.open(found.path, found.name))
+
+
+def _source(checkpoint: Checkpoint, adapted: Adapted, planned: PlannedTensor) -> SourceTensor:
     n_per_row = planned.shape[-1]
-    parts = tuple(_part(checkpoint, source, n_per_row) for source in planned.sources)
+    parts = [_part(checkpoint, source, n_per_row) for source in planned.sources]
+    for i, source in enumerate(planned.sources):
+        if delta := adapted.deltas.get(source.key):
+            if lengths := adapted.column_lengths.get(source.key):
+                delta = delta.with_column_lengths(lengths, _whole(parts[i]))
+            parts[i] = replace(parts[i], delta=delta)
     # What llama.cpp's converter keeps in F32: vectors, norms, gates, the convolution's kernel.
-    return SourceTensor(planned.name, planned.shape, parts, GGMLType.F32)
+    return SourceTensor(planned.name, planned.shape, tuple(parts), GGMLType.F32)
+
+
+def _whole(part: Part) -> Iterator[NDArray[np.float32]]:
+    return (part.weights(raw, row) for row, raw in part.tiles(part.start, part.stop))
 
 
 def _part(checkpoint: Checkpoint, source: Source, n_per_row: int) -> Part:
@@ -104,6 +126,5 @@ def _part(checkpoint: Checkpoint, source: Source, n_per_row: int) -> Part:
             f"{info.file}: the tensor {info.name!r} holds {info.dtype}; only BF16, F16 and F32 "
             "weights can be converted. Save the model in bfloat16"
         )
-    stop = math.prod(info.shape) // n_per_row if source.stop is None else source.stop
-    stored = STORED[info.dtype]
+    stored, stop = STORED[info.dtype], source.start + source.n_rows(n_per_row)
     return Part(info.name, info.file, info.offset, stored, n_per_row, source.start, stop)

@@ -14,7 +14,9 @@ from lfm2gguf.errors import Lfm2ggufError
 from lfm2gguf_cli.main import app
 from tests.cli.command import COMMAND, run
 
-COMMANDS = sorted(command.callback.__name__ for command in app.registered_commands)
+COMMANDS = sorted(
+    command.callback.__name__.replace("_", "-") for command in app.registered_commands
+)
 HEAVY = {"numpy", "gguf", "llama_cpp", "huggingface_hub", "torch", "transformers", "yaml"}
 
 
@@ -22,6 +24,7 @@ def test_the_names_are_these() -> None:
     assert lfm2gguf.__all__ == sorted(lfm2gguf.__all__)
     assert lfm2gguf.__all__ == [
         "Conversion",
+        "ConvertedAdapter",
         "Diagnosis",
         "FileType",
         "Finding",
@@ -34,6 +37,7 @@ def test_the_names_are_these() -> None:
         "WrittenFile",
         "__version__",
         "convert",
+        "convert_lora",
         "diagnose",
         "quantize",
         "quants",

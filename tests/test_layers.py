@@ -10,7 +10,16 @@ LAYERS = [
     ["errors", "ggml", "version"],
     ["checkpoint", "quants", "gguf_file", "llamacpp"],
     ["lfm2", "pipeline"],
-    ["conversion", "quantization", "inspect", "doctor", "verification", "verify", "runner"],
+    [
+        "conversion",
+        "adaptation",
+        "quantization",
+        "inspect",
+        "doctor",
+        "verification",
+        "verify",
+        "runner",
+    ],
     ["bench"],
     ["cli"],
 ]

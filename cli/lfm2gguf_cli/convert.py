@@ -25,6 +25,10 @@ def convert(
         str | None,
         typer.Option(help="Name of the pre-tokenizer, where it is not recognised (such as lfm2)."),
     ] = None,
+    lora: Annotated[
+        str | None,
+        typer.Option(help="A LoRA adapter to merge: a PEFT folder, or its Hub id."),
+    ] = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -37,7 +41,7 @@ def convert(
     from lfm2gguf_cli.display import Display
 
     display = Display(quiet=quiet, json=json)
-    plan, drafts = draft_conversion(source, output, type, revision=revision, pre=pre)
+    plan, drafts = draft_conversion(source, output, type, revision=revision, pre=pre, lora=lora)
     for name, reason in plan.left_out.items():
         display.note(f"left out: {name} ({reason})")
     for note in plan.notes:

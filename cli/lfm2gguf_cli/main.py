@@ -10,6 +10,7 @@ import typer
 
 from lfm2gguf.errors import Lfm2ggufError
 from lfm2gguf_cli.convert import convert
+from lfm2gguf_cli.convert_lora import convert_lora
 from lfm2gguf_cli.doctor import doctor
 from lfm2gguf_cli.inspect import inspect
 from lfm2gguf_cli.quantize import quantize
@@ -24,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (convert, quantize, verify, inspect, doctor):
+for command in (convert, convert_lora, quantize, verify, inspect, doctor):
     app.command()(command)
 
 

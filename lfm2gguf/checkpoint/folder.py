@@ -29,6 +29,7 @@ class Checkpoint:
     name: str  # what the model is called: the folder's or the repository's name
     config: Mapping[str, Any] = field(repr=False)
     tensors: Mapping[str, TensorInfo] = field(repr=False)
+    tokenizer_path: Path | None = None  # another folder's tokenizer, such as an adapter's
 
     @classmethod
     def open(cls, path: str | Path, name: str | None = None) -> Checkpoint:
@@ -46,6 +47,17 @@ class Checkpoint:
         _refuse_quantized(path, config)
         tensors = _unwrapped(path, config) | _module_tensors(path)
         return cls(path, name or path.resolve().name, config, tensors)
+
+    @classmethod
+    def config_only(cls, path: Path, name: str) -> Checkpoint:
+        """A folder of which only config.json is looked at: it has no tensors.
+
+        Raises:
+            CheckpointError: config.json is missing or damaged.
+
+        """
+        config = read_json(path / "config.json", needed_for=f"{path} to be a checkpoint")
+        return cls(path, name, config, {})
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
         """Rows ``start:stop`` of a tensor's first axis, as float32.
@@ -157,8 +169,8 @@ def _shards(folder: Path) -> tuple[list[Path], dict[str, str]]:
         )
     if (folder / "adapter_config.json").is_file():
         raise UnsupportedError(
-            f"{folder}: is a LoRA adapter, not a whole checkpoint; merge it into its base model "
-            "(peft: model.merge_and_unload()) and convert the result"
+            f"{folder}: is a LoRA adapter, not a whole checkpoint; convert its base model with "
+            "--lora ADAPTER (lora=...), or make an adapter file of it with convert-lora"
         )
     raise CheckpointError(f"{folder}: has no weights (model.safetensors or {INDEX})")
 

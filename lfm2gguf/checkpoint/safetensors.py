@@ -53,6 +53,15 @@ class TensorInfo:
             UnsupportedError: the tensor does not hold BF16, F16 or F32.
 
         """
+        return self.widened(self.stored(start, stop))
+
+    def stored(self, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+        """Rows as they are stored, BF16 as uint16; they are mapped, not read.
+
+        Raises:
+            UnsupportedError: the tensor does not hold BF16, F16 or F32.
+
+        """
         if self.dtype not in STORED_AS:
             raise UnsupportedError(
                 f"{self.file.name}: tensor {self.name!r} holds {self.dtype}; "
@@ -61,9 +70,12 @@ class TensorInfo:
         stop = self.shape[0] if stop is None else stop
         shape = (stop - start, *self.shape[1:])
         if 0 in shape:
-            return np.zeros(shape, np.float32)
+            return np.zeros(shape, STORED_AS[self.dtype])
         offset = self.offset + start * (self.nbytes // self.shape[0])
-        stored = np.memmap(self.file, STORED_AS[self.dtype], "r", offset, shape)
+        return np.memmap(self.file, STORED_AS[self.dtype], "r", offset, shape)
+
+    def widened(self, stored: NDArray[Any]) -> NDArray[np.float32]:
+        """Values of this tensor's dtype as float32, exactly."""
         if self.dtype == "BF16":  # the upper half of a float32
             return (stored.astype(np.uint32) << 16).view(np.float32)
         return stored.astype(np.float32)

@@ -6,10 +6,26 @@ from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.errors import CheckpointError, UnsupportedError
 from lfm2gguf.lfm2 import dense, head, moe, retrieval
 from lfm2gguf.lfm2.config import Lfm2Config
-from lfm2gguf.lfm2.metadata import general, vocabulary
+from lfm2gguf.lfm2.lora import Adapted, adapt, check_deltas, find_deltas, summary
+from lfm2gguf.lfm2.metadata import described, general, recorded, vocabulary
 from lfm2gguf.lfm2.plan import Plan, PlannedTensor, Source, match
 
-__all__ = ["ARCHITECTURES", "Lfm2Config", "Plan", "PlannedTensor", "Source", "make_plan"]
+__all__ = [
+    "ARCHITECTURES",
+    "Adapted",
+    "Lfm2Config",
+    "Plan",
+    "PlannedTensor",
+    "Source",
+    "adapt",
+    "base_tensors",
+    "check_deltas",
+    "described",
+    "find_deltas",
+    "make_plan",
+    "recorded",
+    "summary",
+]
 
 # config.json's architecture: the member's module.
 MEMBERS = {
@@ -42,7 +58,7 @@ def make_plan(checkpoint: Checkpoint, pre: str | None = None) -> Plan:
         UnsupportedError: not an LFM2 that can be converted; the message names what it is.
 
     """
-    member = MEMBERS[_architecture(checkpoint)]
+    member = MEMBERS[_class_name(checkpoint)]
     config = Lfm2Config.read(checkpoint.config)
     checkpoint, config, notes = head.settle(checkpoint, config)
     tensors = tuple(member.tensors(config, checkpoint))
@@ -60,7 +76,20 @@ def make_plan(checkpoint: Checkpoint, pre: str | None = None) -> Plan:
     return Plan(checkpoint, metadata, tensors, left_out, n_layers, n_experts, tuple(notes))
 
 
-def _architecture(checkpoint: Checkpoint) -> str:
+def base_tensors(checkpoint: Checkpoint) -> tuple[str, tuple[PlannedTensor, ...]]:
+    """The architecture's name in GGUF files and the tensors, by the config alone.
+
+    Raises:
+        CheckpointError: config.json is damaged.
+        UnsupportedError: not an LFM2 that can be converted.
+
+    """
+    member = MEMBERS[_class_name(checkpoint)]
+    config = Lfm2Config.read(checkpoint.config)
+    return member.ARCHITECTURE, tuple(member.tensors(config, checkpoint))
+
+
+def _class_name(checkpoint: Checkpoint) -> str:
     names = checkpoint.config.get("architectures")
     if not isinstance(names, list) or not names:
         raise CheckpointError(f"{checkpoint.path / 'config.json'}: names no 'architectures'")

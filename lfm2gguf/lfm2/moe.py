@@ -102,11 +102,12 @@ def _one_by_one(prefix: str, i: int, matrix: str, shape: tuple[int, int], count:
 
 def _packed(prefix: str, i: int, matrix: str, shape: tuple[int, int], count: int) -> Source:
     """Expert ``i``'s rows: gate and up lie behind one another, expert after expert."""
-    rows, columns = shape
+    (rows, columns), alone = shape, f"{prefix}{i}.{matrix}.weight"
     if matrix == "w2":
-        return Source(f"{prefix}down_proj", (count, *shape), i * rows, (i + 1) * rows)
-    start = 2 * i * rows + (rows if matrix == "w3" else 0)
-    return Source(f"{prefix}gate_up_proj", (count, 2 * rows, columns), start, start + rows)
+        whole, start = (count, rows, columns), i * rows
+        return Source(f"{prefix}down_proj", whole, start, start + rows, alone)
+    whole, start = (count, 2 * rows, columns), (2 * i + (matrix == "w3")) * rows
+    return Source(f"{prefix}gate_up_proj", whole, start, start + rows, alone)
 
 
 def metadata(config: Lfm2Config, checkpoint: Checkpoint) -> Metadata:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -29,12 +30,24 @@ class Source:
     """Rows ``start:stop`` of the checkpoint's tensor ``name``, whose whole shape is ``shape``.
 
     A row is as long as one of the tensor that is made from it; no ``stop`` stands for all.
+    ``alone`` is the name that these rows have where they are saved by themselves.
     """
 
     name: str
     shape: tuple[int, ...]
     start: int = 0
     stop: int | None = None
+    alone: str = ""
+
+    @property
+    def key(self) -> str:
+        """The weight's name, the same however it is saved."""
+        return self.alone or self.name
+
+    def n_rows(self, n_per_row: int) -> int:
+        """Rows of ``n_per_row`` weights."""
+        stop = math.prod(self.shape) // n_per_row if self.stop is None else self.stop
+        return stop - self.start
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,18 @@ A tensor that is stored as it is wanted has one part; experts that are stacked h
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lfm2gguf.checkpoint import LowRank
 from lfm2gguf.ggml import GGMLType
+from lfm2gguf.quants import dequantize
+
+TILE_WEIGHTS = 1 << 18  # what is widened at a time: a megabyte of float32
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,7 @@ class Part:
     n_per_row: int
     start: int
     stop: int
+    delta: LowRank | None = None  # added to them
 
     @property
     def n_rows(self) -> int:
@@ -42,6 +48,17 @@ class Part:
         row_bytes = self.type.row_bytes(self.n_per_row)
         shape = (stop - start, row_bytes)
         return np.memmap(self.path, np.uint8, "r", self.offset + start * row_bytes, shape)
+
+    def tiles(self, start: int, stop: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Rows as stored, a tile at a time with its first row; each mapped while it is used."""
+        step = max(1, TILE_WEIGHTS // self.n_per_row)
+        for row in range(start, stop, step):
+            yield row, self.stored(row, min(row + step, stop))
+
+    def weights(self, stored: NDArray[np.uint8], start: int) -> NDArray[np.float32]:
+        """What rows from ``start`` on, given as they are stored, come to: float32 (rows, n)."""
+        weights = dequantize(stored, self.type, (len(stored), self.n_per_row))
+        return self.delta.merge(weights, start - self.start) if self.delta else weights
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,9 @@ from lfm2gguf.errors import QuantizationError, TensorError
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.gguf_file.writer import output_errors, target_of
 from lfm2gguf.pipeline.parts import Part, SourceTensor
-from lfm2gguf.quants import dequantize, find_nonfinite, quantize, validate
+from lfm2gguf.quants import find_nonfinite, quantize, validate
 
 TASK_WEIGHTS = 1 << 21  # what a worker is given at a time
-TILE_WEIGHTS = 1 << 18  # what is widened at a time: a megabyte of float32
 
 
 @dataclass(frozen=True)
@@ -82,14 +81,13 @@ def run(task: Task, files: Files) -> list[float]:
 
     """
     seconds = [0.0] * len(task.outputs)
-    for row, raw in _tiles(task):
-        shape = (len(raw), task.part.n_per_row)
-        stored = {task.part.type: raw}
+    for row, raw in task.part.tiles(task.start, task.stop):
+        stored = {} if task.part.delta else {task.part.type: raw}
         weights: NDArray[np.float32] | None = None
         for i, output in enumerate(task.outputs):
             began = time.perf_counter()
             if weights is None:
-                weights = dequantize(raw, task.part.type, shape)
+                weights = task.part.weights(raw, row)
                 _refuse_nonfinite(task, row, weights)
             if output.type not in stored:
                 stored[output.type] = _store(task, row, weights, output.type)
@@ -97,13 +95,6 @@ def run(task: Task, files: Files) -> list[float]:
             files.write(output.path, place, stored[output.type])
             seconds[i] += time.perf_counter() - began
     return seconds
-
-
-def _tiles(task: Task) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """The task's rows as stored, a tile at a time, each mapped only while it is used."""
-    step = max(1, TILE_WEIGHTS // task.part.n_per_row)
-    for row in range(task.start, task.stop, step):
-        yield row, task.part.stored(row, min(row + step, task.stop))
 
 
 def _store(task: Task, row: int, weights: NDArray[np.float32], type: GGMLType) -> NDArray[np.uint8]:
