@@ -45,3 +45,15 @@ class HubError(Lfm2ggufError):
 
 class MissingDependencyError(Lfm2ggufError):
     """An optional package is needed and not installed; the message names the extra."""
+
+
+class RuntimeFailureError(Lfm2ggufError):
+    """llama.cpp failed while it ran a model, or the runner is closed."""
+
+
+class DeviceError(Lfm2ggufError):
+    """The device asked for is missing: in the build, in the driver, or in the machine."""
+
+
+class ContextError(Lfm2ggufError):
+    """A prompt does not fit into the context."""

@@ -1,0 +1,27 @@
+"""Where the tests find a model to run: the example checkpoint, converted by the product."""
+
+from __future__ import annotations
+
+import functools
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "tiny-lfm2"
+
+
+@functools.cache
+def tiny_gguf() -> Path:
+    """Return the example model as a GGUF, or skip the test and say why."""
+    pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+    given = os.environ.get("LFM2GGUF_TEST_MODEL")
+    if given:
+        return Path(given)
+    if not EXAMPLE.is_dir():
+        pytest.skip(f"{EXAMPLE} is absent, and LFM2GGUF_TEST_MODEL names no GGUF")
+    convert = pytest.importorskip("lfm2gguf.convert", reason="the converter is not there yet")
+    target = Path(tempfile.mkdtemp(prefix="lfm2gguf-test-")) / "tiny-lfm2-BF16.gguf"
+    convert.convert(EXAMPLE, target, "BF16")
+    return target
