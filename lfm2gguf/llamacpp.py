@@ -467,8 +467,7 @@ class Context:
         pointer = self._llama.llama_get_embeddings_seq(self._pointer, seq)
         if not pointer:
             raise RuntimeFailureError("the model has no pooled embedding")
-        vector: Floats = np.ctypeslib.as_array(pointer, (self.model.n_embd_out,))
-        return vector.copy()
+        return np.array(np.ctypeslib.as_array(pointer, (self.model.n_embd_out,)), np.float32)
 
     @property
     def pools(self) -> bool:
