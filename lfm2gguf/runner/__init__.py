@@ -1,0 +1,1 @@
+"""Running a model: chat, streaming, tools, many requests at once, embeddings."""
