@@ -201,7 +201,8 @@ def check_memory(path: Path, needed: int, available: int | None) -> None:
     if available is not None and needed > available:
         raise GGUFError(
             f"{path}: the model needs {needed / 1e9:.1f} GB of memory, and "
-            f"{available / 1e9:.1f} GB are available: close other programs, or quantize it to a smaller type"
+            f"{available / 1e9:.1f} GB are available: close other programs, or quantize it to "
+            "a smaller type"
         )
 
 

@@ -19,9 +19,9 @@ class Options:
     """Options of one request.
 
     ``max_tokens`` None: until the model ends, or the context does. ``temperature`` 0 is greedy.
-    ``top_k`` 0, ``top_p`` 1, ``min_p`` 0 are off. ``repeat_penalty`` looks at the last
-    ``repeat_window`` tokens of prompt and answer (-1: all of them); 1 is off. ``seed`` None draws a new one,
-    which the reply reports. ``logit_bias`` is added to the logits of token ids; ``stop`` ends
+    ``top_k`` 0, ``top_p`` 1, ``min_p`` 0 are off. ``repeat_penalty`` (1 is off) looks at the last
+    ``repeat_window`` tokens of prompt and answer; -1: at all of them. ``seed`` None draws a new
+    one, which the reply reports. ``logit_bias`` is added to the logits of token ids; ``stop`` ends
     the answer before the string. ``logprobs`` N reports the N likeliest tokens at each step (0:
     the chosen alone), from the model's own distribution, before any sampler.
     ``grammar`` is GBNF, its start symbol ``root``; ``json_schema`` is turned into one.

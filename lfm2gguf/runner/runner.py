@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lfm2gguf.errors import ContextError, DeviceError, Lfm2ggufError, OptionError, UnsupportedError
+from lfm2gguf.gguf_file import GGUFFile
 from lfm2gguf.llamacpp import Context, Device, Model
 from lfm2gguf.runner import devices as device_choice
 from lfm2gguf.runner.answer import THINK, THINK_END, Answer, Piece
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 TRAINED_CONTEXT = 32_768  # LFM2 and LFM2.5, model cards; the files say 128,000
-LONGER_TRAINED = {"8b-a1b": 131_072}  # LFM2.5-8B-A1B
+LONGER_TRAINED = {("lfm2.5", "8b-a1b"): 131_072}
 DEFAULT_CONTEXT = 8_192
 ANSWER_ROOM = 512  # tokens kept free for an answer when old turns are dropped
 
@@ -231,7 +232,7 @@ class Runner:
         file = device_choice.check_file(self.path)
         on = device_choice.choose(device)
         size = sum(info.nbytes for info in file.tensors.values())
-        trained = trained_context(file.metadata)
+        trained = trained_context(file)
         n_ctx = context or min(trained, DEFAULT_CONTEXT)
         on, layers = _placement(file, on, gpu_layers, device, n_ctx)
         if not on:
@@ -459,17 +460,14 @@ class Runner:
         return Stream(start)
 
 
-def trained_context(metadata: Any) -> int:
+def trained_context(file: GGUFFile) -> int:
     """Return the tokens a member was trained for: less than most files claim."""
-    values = {key: value.value for key, value in metadata.items() if key.startswith("general.")}
-    architecture = values.get("general.architecture")
-    claimed = int(metadata[f"{architecture}.context_length"].value)
-    name = "-".join(str(values.get(f"general.{k}", "")) for k in ("name", "basename", "size_label"))
-    name = name.lower().replace(" ", "-")
-    trained = next(
-        (n for word, n in LONGER_TRAINED.items() if word in name and "2.5" in name), None
-    )
-    return min(claimed, trained or TRAINED_CONTEXT)
+    claimed = file.get(f"{file.architecture}.context_length")
+    names = ("general.name", "general.basename", "general.size_label")
+    name = "-".join(str(file.get(key, "")) for key in names).lower().replace(" ", "-")
+    longer = (n for words, n in LONGER_TRAINED.items() if all(word in name for word in words))
+    trained = next(longer, TRAINED_CONTEXT)
+    return min(claimed, trained) if isinstance(claimed, int) else trained
 
 
 def drop_oldest_turn(messages: list[Message]) -> list[Message]:
@@ -480,14 +478,14 @@ def drop_oldest_turn(messages: list[Message]) -> list[Message]:
 
 
 def _placement(
-    file: Any, on: list[Device], layers: int | None, asked: str, n_ctx: int
+    file: GGUFFile, on: list[Device], layers: int | None, asked: str, n_ctx: int
 ) -> tuple[list[Device], int]:
     """Decide how many layers go to the device; none that fit is an error if it was asked for."""
     if not on or layers == 0:
         return [], 0
     if layers is not None:
         return on, layers
-    cache = 4 * n_ctx * int(file.get(f"{file.architecture}.embedding_length", 0))  # generous
+    cache = 4 * n_ctx * int(str(file.get(f"{file.architecture}.embedding_length", 0)))  # generous
     fit = device_choice.layers_that_fit(file, on[0], cache)
     if fit:
         return on, fit
