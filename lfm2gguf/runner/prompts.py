@@ -54,9 +54,9 @@ class PromptTokens:
         if len(self._turn) != 1:
             return (end,)
         turns = [i for i, token in enumerate(tokens) if token == self._turn[0]]
-        wanted = [turns[1], turns[-2]] if len(turns) > 2 else turns[:1]
-        chosen: list[int] = []
-        for at in wanted:
-            if at >= NEAR and end - at >= NEAR and at not in chosen:
-                chosen.append(at)
-        return (*chosen, end)
+        if len(turns) < 3 or turns[1] < NEAR:
+            return (end,)
+        system, question = turns[1], turns[-2]
+        if question - system < NEAR or end - question < NEAR:
+            return (system, end)
+        return (system, question, end)

@@ -321,7 +321,8 @@ class Runner:
         """Answer several conversations together; the arguments are :meth:`chat`'s."""
         streams = [self.stream(messages, **arguments) for messages in conversations]
         queues: list[queue.SimpleQueue[Event]] = [queue.SimpleQueue() for _ in streams]
-        started = [s._begin(q.put) for s, q in zip(streams, queues, strict=True)]
+        with self._scheduler.together():
+            started = [s._begin(q.put) for s, q in zip(streams, queues, strict=True)]
         try:
             for stream, conversation, events in zip(streams, started, queues, strict=True):
                 while stream._reply is None:

@@ -7,12 +7,13 @@ and leave between steps; the one that has waited longest is served first.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,8 +26,8 @@ from lfm2gguf.runner.text import TextStream
 
 logger = logging.getLogger(__name__)
 
-STALL = 0.25  # seconds that a piece of a prompt may hold up requests that are decoding
-SMALLEST_PIECE = 32  # tokens; below this the matrix products lose their efficiency
+STALL = 0.4  # seconds that a piece of a prompt may hold up requests that are decoding
+SMALLEST_PIECE = 64  # tokens; below this the matrix products lose their efficiency
 MAX_WAITING = 10_000
 
 
@@ -144,12 +145,18 @@ class Scheduler:
         self._finished = 0
         self._resume_after = 0  # a request that had to give way waits for another to finish
         self._closing = False
-        self._wake = threading.Condition()
+        self._wake = threading.Condition()  # on a lock its owner may take again
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._run, name="lfm2gguf", daemon=True)
         self._thread.start()
 
     # called by any thread
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Hold the scheduler back while several requests are submitted."""
+        with self._wake:
+            yield
 
     def submit(self, request: Request) -> None:
         """Queue a request. Raises :class:`RuntimeFailureError` when closed, or after a fork."""
@@ -281,15 +288,22 @@ class Scheduler:
         return needed + SMALLEST_PIECE * (len(self._running) + 1) <= self._context.n_ctx
 
     def _plan(self) -> list[tuple[Request, Chunk]]:
-        """Who decodes how much in this step: all single tokens, then prompts, oldest first."""
+        """Who decodes how much in this step.
+
+        All single tokens. Of prompts, a piece of the oldest where others are decoding; else
+        equal pieces of all, which go through the model together: a ubatch of a hybrid model
+        holds as many tokens of one sequence as of another (llama.cpp,
+        ``llama_batch_allocr::split_equal``).
+        """
         decoding = [request for request in self._running if request.decoding]
         prefilling = [request for request in self._running if not request.decoding]
         budget = self._budget(busy=bool(decoding))
         work = [(request, self._chunk(request, 1)) for request in decoding]
+        share = budget if decoding else max(SMALLEST_PIECE, budget // max(1, len(prefilling)))
         for request in prefilling:
             if budget <= 0:
                 break
-            work.append((request, self._chunk(request, budget)))
+            work.append((request, self._chunk(request, min(budget, share))))
             budget -= len(work[-1][1].tokens)
         return work
 
