@@ -1,0 +1,137 @@
+"""``lfm2gguf verify``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lfm2gguf_cli.options import Quiet
+
+CHECK_FAILED = 1
+
+
+def share(text: str) -> float:
+    """Read ``2%`` or ``0.02``."""
+    try:
+        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is not a share such as 2% or 0.02") from error
+
+
+def verify(
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL.gguf", help="The file, or a folder of files.")
+    ],
+    reference: Annotated[
+        str,
+        typer.Option(
+            "--reference",
+            "-r",
+            metavar="SOURCE",
+            help="Checkpoint folder, Hub id, or an F32, F16 or BF16 GGUF.",
+        ),
+    ],
+    text: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="UTF-8 text, or wikitext-2; may be given several times. The default, a text from "
+            "Python's documentation, is a smoke test.",
+            show_default="python-docs",
+        ),
+    ] = None,
+    chat: Annotated[
+        Path | None,
+        typer.Option(help="Conversations (JSON lines); only the assistant's tokens are scored."),
+    ] = None,
+    chunks: Annotated[int, typer.Option(min=0, help="Chunks of each text; 0: all.")] = 16,
+    ctx: Annotated[int, typer.Option(min=16, help="Tokens of a chunk; half are scored.")] = 512,
+    max_ppl_increase: Annotated[
+        float | None,
+        typer.Option(
+            parser=share,
+            metavar="2%",
+            help="Limit of the increase of perplexity.",
+            show_default="by type",
+        ),
+    ] = None,
+    max_kld: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="0.05",
+            help="Limit of the mean KL divergence, in nats.",
+            show_default="by type",
+        ),
+    ] = None,
+    min_top1: Annotated[
+        float | None,
+        typer.Option(
+            parser=share,
+            metavar="90%",
+            help="Least share of equal top tokens.",
+            show_default="by type",
+        ),
+    ] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(help="Fail on drift from this earlier JSON report.")
+    ] = None,
+    write_baseline: Annotated[
+        Path | None, typer.Option(help="Write a report to compare later runs with.")
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a JSON report; - prints it.")
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write JUnit XML.")] = None,
+    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Write Markdown.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE.svg|png", help="Draw KL divergence and Δp.")
+    ] = None,
+    engine: Annotated[
+        str, typer.Option(help="llama.cpp, numpy (the dequantized file), or auto.")
+    ] = "auto",
+    device: Annotated[
+        str, typer.Option(help="Where llama.cpp runs: cpu, auto, a backend or a device.")
+    ] = "cpu",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="llama.cpp's threads.", show_default="all cores")
+    ] = None,
+    three_way: Annotated[
+        bool, typer.Option("--three-way", help="Tell loss by quantization from runtime faults.")
+    ] = False,
+    cache: Annotated[
+        bool, typer.Option(help="Keep the reference's states for the next run.")
+    ] = True,
+    quiet: Quiet = False,
+) -> None:
+    """Prove that a GGUF file still says what its checkpoint says.
+
+    Exit code 0: passed, 1: failed, 2: could not be judged.
+
+    Example: lfm2gguf verify LFM2-1.2B-Q4_K_M.gguf --reference LiquidAI/LFM2-1.2B
+    """
+    from lfm2gguf.verification import verify_all
+    from lfm2gguf.verification.files import candidates, check_targets, write_reports
+    from lfm2gguf_cli.display import Display
+
+    targets = {
+        "json": json,
+        "baseline": write_baseline,
+        "junit": junit,
+        "markdown": markdown,
+        "plot": plot,
+    }
+    check_targets(targets)
+    display = Display(quiet=quiet or json == Path("-"))
+    with display.stages() as progress:
+        results = verify_all(
+            candidates(model), reference, texts=text or (), chat=chat, chunks=chunks or None,
+            ctx=ctx, max_ppl_increase=max_ppl_increase, max_kld=max_kld, min_top1=min_top1,
+            baseline=baseline, engine=engine, device=device, threads=threads,
+            three_way=three_way, use_cache=cache, progress=progress,
+        )  # fmt: skip
+    write_reports(results, targets)
+    display.verifications(results)
+    if not all(result.passed for result in results):
+        raise typer.Exit(CHECK_FAILED)

@@ -1,0 +1,92 @@
+"""What a good file of each type measures at most, and so what a file is held to.
+
+Chosen from two kinds of good files, with room for other models and texts:
+
+- the example model of this repository on three texts (examples/ci/README.md has the table);
+- llama.cpp's own table for Llama 3 8B, the least forgiving of the published ones
+  (tools/perplexity/README.md, commit 0c1e57098): Q8_0 0.0014, Q6_K 0.0055, Q5_K_M 0.0108,
+  Q5_K_S 0.0166, Q4_K_M 0.0313, Q4_K_S 0.0431, Q4_0 0.0719 nats.
+
+Limits of the mean KL divergence are about 1.5 times the larger of the two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lfm2gguf.errors import OptionError
+
+WORST_CHUNK = 2.0  # times max_kld; good files were seen to reach 1.8 times their own mean
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits of one verification; shares are between 0 and 1, divergences in nats."""
+
+    max_ppl_increase: float
+    max_kld: float
+    min_top1: float
+
+    @classmethod
+    def choose(
+        cls,
+        type: str,
+        max_ppl_increase: float | None = None,
+        max_kld: float | None = None,
+        min_top1: float | None = None,
+    ) -> Limits:
+        """The limits that are given, and the type's defaults for the rest.
+
+        Raises OptionError for a type without defaults, unless all three are given.
+        """
+        if max_ppl_increase is not None and max_kld is not None and min_top1 is not None:
+            return cls(max_ppl_increase, max_kld, min_top1)
+        default = limits_for(type)
+        return cls(
+            default.max_ppl_increase if max_ppl_increase is None else max_ppl_increase,
+            default.max_kld if max_kld is None else max_kld,
+            default.min_top1 if min_top1 is None else min_top1,
+        )
+
+
+LIMITS = {  #        PPL     KLD    top-1
+    "F32": Limits(0.0010, 0.0001, 0.995),
+    "F16": Limits(0.0020, 0.0002, 0.990),
+    "BF16": Limits(0.005, 0.0010, 0.980),
+    "Q8_0": Limits(0.005, 0.0030, 0.960),
+    "Q6_K": Limits(0.010, 0.0100, 0.940),
+    "Q5_K_M": Limits(0.02, 0.020, 0.920),
+    "Q5_K_S": Limits(0.02, 0.027, 0.910),
+    "Q4_K_M": Limits(0.04, 0.050, 0.880),
+    "Q4_K_S": Limits(0.06, 0.065, 0.870),
+    "Q4_0": Limits(0.10, 0.110, 0.840),
+}
+
+# llama.cpp rounds the activations of a quantized product to 8 bits, the file itself does not.
+RUNTIME_LIMITS = Limits(0.005, 0.0030, 0.960)
+
+# The largest relative error of a run of 32 weights. From exactness or from the step of the
+# type (a run's error is at most half a step on each weight), for K-quants from what was seen
+# (Q4_K 0.13, Q5_K 0.06, Q6_K 0.034) with room for importance matrices.
+TENSOR_LIMITS = {
+    "F32": 1e-6,
+    "F16": 1e-3,
+    "BF16": 4e-3,
+    "Q8_0": 0.025,
+    "Q6_K": 0.08,
+    "Q5_K": 0.15,
+    "Q5_1": 0.15,
+    "Q5_0": 0.18,
+    "Q4_K": 0.30,
+    "Q4_0": 0.36,
+}
+
+
+def limits_for(type: str) -> Limits:
+    """The default limits of a file type. Raises OptionError for one without any."""
+    if type not in LIMITS:
+        raise OptionError(
+            f"there are no default limits for {type}; give --max-ppl-increase, --max-kld and "
+            f"--min-top1 (defaults exist for {', '.join(LIMITS)})"
+        )
+    return LIMITS[type]

@@ -1,0 +1,138 @@
+"""The two sides of a verification, opened: the reference, and the file that is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lfm2gguf import llamacpp
+from lfm2gguf.checkpoint import Checkpoint, locate
+from lfm2gguf.errors import CheckpointError, MissingDependencyError, OptionError
+from lfm2gguf.ggml import FileType
+from lfm2gguf.gguf_file import GGUFFile
+from lfm2gguf.lfm2.reference_weights import Weights
+
+Ids = npt.NDArray[np.int32]
+Encode = Callable[[str], Ids]
+
+
+@dataclass(frozen=True)
+class ReferenceModel:
+    """What a file is compared with, and the tokenizer that belongs to it.
+
+    ``encode`` gives a text's token ids, BOS in front if the model wants one (``bos``).
+    """
+
+    name: str
+    path: Path
+    files: tuple[Path, ...]  # whose contents decide the hidden states
+    weights: Weights = field(repr=False)
+    encode: Encode = field(repr=False)
+    bos: int | None
+    tokenizer: str  # where the ids come from, for the report
+
+    @property
+    def is_checkpoint(self) -> bool:
+        """Whether it is a folder, with a tokenizer and a template of its own."""
+        return self.path.is_dir()
+
+
+def open_reference(source: str | Path, revision: str | None = None) -> ReferenceModel:
+    """Open a checkpoint folder, a Hub id, or an F32, F16 or BF16 GGUF file.
+
+    Raises OptionError for a quantized GGUF, and what opening the files raises.
+    """
+    if Path(source).suffix.lower() == ".gguf":
+        return _open_gguf(Path(source))
+    found = locate(source, revision)
+    checkpoint = Checkpoint.open(found.path, found.name)
+    files = {found.path / "config.json", *(info.file for info in checkpoint.tensors.values())}
+    encode, name = _checkpoint_encoder(found.path)
+    ids = encode("")
+    return ReferenceModel(
+        found.name,
+        found.path,
+        tuple(sorted(files)),
+        Weights.from_checkpoint(checkpoint),
+        encode,
+        int(ids[0]) if len(ids) else None,
+        name,
+    )
+
+
+def _open_gguf(path: Path) -> ReferenceModel:
+    file = GGUFFile.open(path)
+    quantized = [info for info in file.tensors.values() if info.type.is_quantized]
+    if quantized:
+        raise OptionError(
+            f"{path} is quantized ({quantized[0].name} is {quantized[0].type.name}); a reference "
+            "must be a checkpoint, or a GGUF in F32, F16 or BF16"
+        )
+    vocabulary = llamacpp.Model(path)
+    return ReferenceModel(
+        path.stem,
+        path,
+        (path,),
+        Weights.from_gguf(file),
+        lambda text: llamacpp_ids(vocabulary, text),
+        vocabulary.bos if vocabulary.adds_bos else None,
+        "llama.cpp, from the reference file",
+    )
+
+
+def llamacpp_ids(model: llamacpp.Model, text: str, *, bos: bool = True) -> Ids:
+    """Token ids as llama.cpp finds them, control tokens parsed as transformers parses them."""
+    return np.array(model.tokenize(text, bos=bos, special=True), np.int32)
+
+
+def _checkpoint_encoder(folder: Path) -> tuple[Encode, str]:
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise CheckpointError(f"{folder} has no tokenizer.json; copy it from the base model")
+    tokenizer = load_tokenizer(path)
+    return (lambda text: np.array(tokenizer.encode(text).ids, np.int32)), "tokenizer.json"
+
+
+def load_tokenizer(path: Path) -> Any:
+    """Load tokenizer.json with Hugging Face's own library.
+
+    Raises MissingDependencyError if it is not installed, CheckpointError if the file is bad.
+    """
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as error:
+        raise MissingDependencyError(
+            'verifying needs Hugging Face\'s tokenizers: pip install "lfm2gguf[verify]"'
+        ) from error
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the Rust side raises bare Exception
+        raise CheckpointError(f"{path} cannot be read as a tokenizer: {error}") from error
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """The file that is judged: its header, and what its type is called."""
+
+    file: GGUFFile
+    type: str  # Q4_K_M, ...; from general.file_type
+    size: int  # bytes
+
+    @classmethod
+    def open(cls, path: str | Path) -> Candidate:
+        """Read the header. Raises GGUFError for a damaged file."""
+        file = GGUFFile.open(path)
+        names = {type.id: type.name for type in FileType}
+        number = file.get("general.file_type")
+        name = names.get(number, f"type {number}") if isinstance(number, int) else "unknown"
+        return cls(file, name, file.path.stat().st_size)
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self.file.path.name

@@ -1,0 +1,106 @@
+"""``lfm2gguf verify`` as a person and a CI job run it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """One process, as the shell starts it, from the source tree or the installation."""
+    command = [sys.executable, "-m", "lfm2gguf_cli.main", "verify", "--chunks", "1"]
+    path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "cli")])
+    return subprocess.run(
+        [*command, *(str(argument) for argument in arguments)],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env=os.environ | {"PYTHONPATH": path, "PYTHONUTF8": "1"},
+    )
+
+
+def test_a_good_file_exits_with_0_and_writes_every_report(
+    example: Path, files: dict[str, Path], tmp_path: Path
+) -> None:
+    reports = {
+        "--json": "a.json", "--junit": "a.xml", "--markdown": "a.md", "--plot": "a.svg",
+        "--write-baseline": "b.json",
+    }  # fmt: skip
+    options = [part for option, name in reports.items() for part in (option, tmp_path / name)]
+    done = run(files["Q4_K_M"], "--reference", example, "--threads", 1, *options)
+    assert done.returncode == 0, done.stderr
+    assert "mean KL divergence" in done.stdout
+    assert "\x1b" not in done.stdout + done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == set(reports.values())
+    again = run(
+        files["Q4_K_M"], "-r", example, "--threads", 1, "--baseline", tmp_path / "b.json", "-q"
+    )
+    assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
+
+
+def test_a_failed_gate_exits_with_1_and_says_which(example: Path, files: dict[str, Path]) -> None:
+    done = run(files["Q4_0"], "-r", example, "--max-kld", "0.001", "--engine", "numpy")
+    assert done.returncode == 1
+    assert "FAILED: mean KL divergence" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_json_goes_to_standard_output_alone(example: Path, files: dict[str, Path]) -> None:
+    done = run(
+        files["Q8_0"], "-r", example, "--engine", "numpy", "--json", "-",
+        "--min-top1", "100%", "--max-ppl-increase", "0.5",
+    )  # fmt: skip
+    assert done.returncode == 1
+    report = json.loads(done.stdout)["files"][0]
+    limits = {gate["name"]: gate["limit"] for gate in report["gates"]}
+    assert limits["same top token"] == 1.0
+    assert limits["perplexity increase"] == 0.5
+
+
+def test_a_folder_gives_one_ladder(example: Path, files: dict[str, Path], tmp_path: Path) -> None:
+    for name in ("Q8_0", "Q4_0"):
+        shutil.copy(files[name], tmp_path)
+    done = run(tmp_path, "-r", example, "--engine", "numpy")
+    assert done.returncode == 0, done.stderr
+    rows = [line.split()[:2] for line in done.stdout.splitlines()[1:]]
+    assert rows == [
+        ["file", "verdict"],
+        [files["Q8_0"].name, "passed"],
+        [files["Q4_0"].name, "passed"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["absent.gguf", "-r", "{example}"], "no such file"),
+        (["{example}", "-r", "{example}"], "no .gguf file in this folder"),
+        (["{Q8_0}", "-r", "{Q4_0}"], "is quantized"),
+        (["{Q8_0}", "-r", "absent"], "no such folder"),
+        (["{Q8_0}", "-r", "{example}", "--text", "absent.txt"], "cannot read the text"),
+        (["{Q8_0}", "-r", "{example}", "--engine", "torch"], "is not one of"),
+        (["{Q8_0}", "-r", "{example}", "--plot", "a.pdf"], "can be .svg or .png"),
+        (["{Q8_0}", "-r", "{example}", "--json", "absent/a.json"], "its folder must exist"),
+        (["{Q8_0}", "-r", "{example}", "--device", "quantum"], "no device 'quantum'"),
+        (["{Q8_0}", "-r", "{example}", "--max-ppl-increase", "much"], "is not a share"),
+        (["{Q8_0}", "-r", "{BF16}", "--chat", "c.jsonl"], "needs a checkpoint"),
+    ],
+)
+def test_what_cannot_be_judged_exits_with_2_in_one_line(
+    example: Path, files: dict[str, Path], arguments: list[str], message: str
+) -> None:
+    names = {"example": example, **files}
+    done = run(*(argument.format(**names) for argument in arguments))
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.replace("│", "").split())
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,129 @@
+"""Reports are valid for their readers, whatever was measured."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from importlib.resources import files as resources
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from lfm2gguf.errors import MissingDependencyError, OptionError, OutputError
+from lfm2gguf.verification import Candidate, Prepared, Verification, judge, limits_for
+from lfm2gguf.verification.files import check_targets, write_reports
+from lfm2gguf.verification.gates import Gate
+from lfm2gguf.verification.junit import junit
+from lfm2gguf.verification.markdown import markdown
+from lfm2gguf.verification.plot import draw
+from lfm2gguf.verification.report import dumps, write_report
+from lfm2gguf.verification.words import HEADINGS, explanation, number, summary_cells
+
+
+@pytest.fixture(scope="module")
+def results(prepared: Prepared, files: dict[str, Path]) -> list[Verification]:
+    found = [
+        judge(prepared, Candidate.open(files[name]), limits_for(name), engine="numpy")
+        for name in ("Q8_0", "Q4_K_M")
+    ]
+    broken = Gate("mean KL divergence", float("nan"), 0.05, detail='a <b> & "c" | d\x00')
+    return [*found, replace(found[1], candidate="bro|ken<>.gguf", gates=(broken,))]
+
+
+def test_json_follows_its_schema(results: list[Verification]) -> None:
+    jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
+    schema = json.loads((resources("lfm2gguf.verification") / "report.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    report = json.loads(dumps(results))
+    jsonschema.validate(report, schema, cls=jsonschema.Draft202012Validator)
+    assert [file["passed"] for file in report["files"]] == [True, True, False]
+    assert report["passed"] is False
+    assert report["files"][2]["gates"][0]["value"] is None
+    report["files"][0]["gates"][0]["surprise"] = 1
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(report, schema, cls=jsonschema.Draft202012Validator)
+
+
+def test_junit_follows_its_schema(results: list[Verification]) -> None:
+    xmlschema = pytest.importorskip("xmlschema", reason="xmlschema is not installed")
+    schema = xmlschema.XMLSchema(str(Path(__file__).with_name("junit.xsd")))
+    document = junit(results)
+    schema.validate(document.decode())
+    root = ElementTree.fromstring(document)
+    assert (root.get("tests"), root.get("failures")) == (
+        str(sum(len(result.gates) for result in results)),
+        "1",
+    )
+    failure = root.find(".//failure")
+    assert failure is not None
+    assert "mean KL divergence: nan, allowed ≤ 0.050000" in (failure.get("message") or "")
+
+
+def test_markdown_is_a_table_that_nothing_breaks(results: list[Verification]) -> None:
+    text = markdown(results)
+    assert text.startswith("## lfm2gguf verify: ❌ 1 of 3 failed")
+    assert markdown(results[:2]).startswith("## lfm2gguf verify: ✅ passed")
+    table = [line for line in text.split("\n") if line.startswith("| ")]
+    ladder = table[: 2 + len(results)]
+    assert {line.replace("\\|", "").count("|") for line in ladder} == {len(HEADINGS) + 1}
+    assert text.count("<details") == text.count("</details>") == 3
+    assert "bro\\|ken&lt;>.gguf" in text
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_picture_is_svg_with_a_line_for_each_file(
+    results: list[Verification], count: int
+) -> None:
+    root = ElementTree.fromstring(draw(results[:count], ".svg"))
+    space = "{http://www.w3.org/2000/svg}"
+    lines = root.findall(f".//{space}polyline")
+    assert len(lines) == 2 * count
+    for line in lines:
+        points = [tuple(map(float, p.split(","))) for p in (line.get("points") or "").split()]
+        assert len(points) > 10
+        assert all(-1 <= x <= 401 and -1 <= y <= 331 for x, y in points)
+
+
+def test_a_png_needs_matplotlib_and_says_so(results: list[Verification], tmp_path: Path) -> None:
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        with pytest.raises(MissingDependencyError, match=r"lfm2gguf\[plot\]"):
+            check_targets({"plot": tmp_path / "a.png"})
+    else:
+        assert draw(results, ".png").startswith(b"\x89PNG")
+    with pytest.raises(OptionError, match=r"can be \.svg or \.png"):
+        check_targets({"plot": tmp_path / "a.pdf"})
+
+
+def test_reports_that_cannot_be_written_are_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="--json"):
+        check_targets({"json": tmp_path / "absent" / "a.json"})
+    with pytest.raises(OutputError, match="--junit"):
+        check_targets({"junit": tmp_path})
+    check_targets({"json": Path("-"), "plot": None, "markdown": tmp_path / "a.md"})
+
+
+def test_each_report_is_written_whole(results: list[Verification], tmp_path: Path) -> None:
+    names = {"json": "a.json", "junit": "a.xml", "markdown": "a.md", "plot": "a.svg"}
+    write_reports(results, {kind: tmp_path / name for kind, name in names.items()})
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names.values())
+    with pytest.raises(OutputError):
+        write_report(tmp_path / "absent" / "a.json", "text")
+
+
+def test_a_failure_is_explained_in_one_line(results: list[Verification]) -> None:
+    assert explanation(results[0]) == ""
+    assert explanation(results[2]).startswith("mean KL divergence: nan, allowed ≤ 0.050000 (a <b>")
+    passed = [summary_cells(replace(r, gates=results[0].gates))[1] for r in results]
+    assert passed == ["passed"] * 3
+
+
+def test_numbers_are_readable() -> None:
+    assert number(0.0123, percent=True) == "1.23 %"
+    assert number(3) == "3"
+    assert number(0.05) == "0.050000"
+    assert number(1.5e-7) == "0.00000015"
+    assert number(float("inf"), percent=True) == "inf"
+    assert number(-0.01, percent=True, signed=True) == "-1.00 %"

@@ -1,0 +1,217 @@
+"""Texts, conversations, and how they become scored positions."""
+
+from __future__ import annotations
+
+import json
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lfm2gguf.errors import CheckpointError, HubError, OptionError
+from lfm2gguf.verification import Prepared, prepare
+from lfm2gguf.verification.chat import ChatTemplate, chat_samples, read_conversations, rendered
+from lfm2gguf.verification.models import ReferenceModel, open_reference
+from lfm2gguf.verification.preparation import _encode_enough
+from lfm2gguf.verification.texts import cut, load_texts, python_docs
+
+TEMPLATES = Path(__file__).parents[3] / "shared" / "data" / "chat_templates"
+
+
+def test_a_text_is_cut_as_llama_perplexity_cuts_it() -> None:
+    ids = np.arange(100, 135, dtype=np.int32)
+    samples = cut(ids, 16, None, bos=1)
+    assert [list(s.ids) for s in samples] == [[1, *range(101, 116)], [1, *range(117, 132)]]
+    # From the middle on, and the last token has no successor in its chunk: 16 - 1 - 8 positions.
+    assert list(samples[0].positions) == list(range(8, 15))
+    assert list(samples[0].targets) == list(range(109, 116))
+    assert len(cut(ids, 16, 1, bos=1)) == 1
+    assert cut(ids, 16, None, bos=None)[0].ids[0] == 100
+    assert cut(ids[:15], 16, None, bos=1) == []
+
+
+def test_the_default_text_is_there_without_a_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = python_docs()
+    assert len(text) > 300_000
+    assert text == python_docs()
+    monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)  # as some distributions have it
+    fallback = python_docs()
+    assert len(fallback) > 20_000
+    assert "0x" not in fallback[:2000]
+
+
+def test_files_are_read_as_utf8(tmp_path: Path) -> None:
+    (tmp_path / "good.txt").write_bytes("Grüße\r\n日本".encode())
+    assert load_texts([tmp_path / "good.txt"])[0].content == "Grüße\r\n日本"
+    (tmp_path / "bad.txt").write_bytes(b"abc\xff")
+    with pytest.raises(OptionError, match=r"bad\.txt is not UTF-8 text \(byte 3\)"):
+        load_texts([tmp_path / "bad.txt"])
+    with pytest.raises(OptionError, match="No such file"):
+        load_texts([tmp_path / "absent.txt"])
+
+
+def test_wikitext_comes_out_of_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    archive = tmp_path / "wikitext-2-raw-v1.zip"
+    with zipfile.ZipFile(archive, "w") as files:
+        files.writestr("wikitext-2-raw/wiki.test.raw", " = Robert Boulter = \n")
+
+    def fetch(repository: str, name: str, repo_type: str) -> str:
+        assert (repository, name, repo_type) == ("ggml-org/ci", archive.name, "dataset")
+        return str(archive)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
+    assert load_texts(["wikitext-2"])[0].content == " = Robert Boulter = \n"
+
+
+def test_without_network_the_message_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    def fetch(*_: object, **__: object) -> str:
+        raise OSError("offline")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
+    with pytest.raises(HubError, match=r"offline.*--text"):
+        load_texts(["wikitext-2"])
+
+
+def test_a_short_text_is_refused(example: Path, tmp_path: Path) -> None:
+    (tmp_path / "short.txt").write_text("Too short.")
+    with pytest.raises(OptionError, match="less than one chunk of 512"):
+        prepare(example, [tmp_path / "short.txt"])
+
+
+def test_a_prefix_gives_the_tokens_of_the_whole(example: Path) -> None:
+    model = open_reference(example)
+    whole = model.encode(python_docs())
+    _, ids = _encode_enough(model, python_docs(), 1024)
+    assert 1024 < len(ids) < len(whole)
+    np.testing.assert_array_equal(ids[:1024], whole[:1024])
+    blanks = " " * 40_000 + python_docs()  # far more characters a token than is usual
+    content, ids = _encode_enough(model, blanks, 2048)
+    assert content == blanks
+    np.testing.assert_array_equal(ids, model.encode(blanks))
+
+
+def test_the_tokenizer_adds_bos_once(example: Path) -> None:
+    model = open_reference(example)
+    assert model.bos == 1
+    assert list(model.encode("a")[:1]) == [1]
+    assert list(model.encode("")) == [1]
+
+
+def test_llama_cpp_finds_the_same_tokens(example: Path, files: dict[str, Path]) -> None:
+    pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+    text = "def f(x):\n\treturn  x ** 2 <|im_end|> Grüße 日本語 👍🏽 ١٢٣ \r\n\r\n  'tis"
+    a, b = open_reference(example), open_reference(files["BF16"])
+    assert isinstance(a, ReferenceModel)
+    np.testing.assert_array_equal(a.encode(text), b.encode(text))
+    assert a.bos == b.bos
+
+
+# --- conversations -------------------------------------------------------------------------
+
+TURNS: list[dict[str, Any]] = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "What is `len`?"},
+    {"role": "assistant", "content": "A function."},
+    {"role": "user", "content": "Thanks"},
+    {"role": "assistant", "content": "You are welcome."},
+]
+
+
+def write_lines(path: Path, *values: object) -> Path:
+    path.write_text("\n".join(json.dumps(value) for value in values), encoding="utf-8")
+    return path
+
+
+def test_only_the_assistants_tokens_are_scored(example: Path, tmp_path: Path) -> None:
+    from tokenizers import Tokenizer
+
+    path = write_lines(tmp_path / "chat.jsonl", {"messages": TURNS}, TURNS[1:3])
+    samples = chat_samples(example, path)
+    assert len(samples) == 2
+    tokenizer = Tokenizer.from_file(str(example / "tokenizer.json"))
+    text, ids, sample = samples[0]
+    assert text.count("<|startoftext|>") == list(ids).count(1) == 1
+    said = tokenizer.decode(sample.targets.tolist(), skip_special_tokens=False)
+    assert said == "A function.<|im_end|>\nYou are welcome.<|im_end|>\n"
+
+
+def test_a_template_that_rewrites_history_gives_one_text_for_each_answer(
+    example: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "chat_template.jinja").write_text(
+        "{% for m in messages %}[{{ m.role }}]"
+        "{% generation %}{{ m.content if loop.last else m.content | replace('A', '') }}"
+        "{% endgeneration %}{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+    (folder / "tokenizer_config.json").write_text("{}")
+    found = list(rendered(ChatTemplate(folder), {"messages": TURNS}))
+    assert [text[a:b] for text, [(a, b)] in found] == ["A function.", "You are welcome."]
+    assert "[assistant] function.[user]" in found[1][0]
+
+
+@pytest.mark.skipif(not TEMPLATES.is_dir(), reason="the real templates are not beside the project")
+@pytest.mark.parametrize("name", ["LFM2-8B-A1B", "LFM2.5-8B-A1B", "LFM2.5-Instruct"])
+def test_real_templates_render(name: str, tmp_path: Path) -> None:
+    (tmp_path / "chat_template.jinja").write_text((TEMPLATES / f"{name}.jinja").read_text())
+    (tmp_path / "tokenizer_config.json").write_text('{"bos_token": "<|startoftext|>"}')
+    text, spans = next(rendered(ChatTemplate(tmp_path), {"messages": TURNS[1:3]}))
+    assert text.startswith("<|startoftext|><|im_start|>user\nWhat is `len`?<|im_end|>\n")
+    assert [text[a:b] for a, b in spans] == ["A function.<|im_end|>\n"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "holds no conversation"),
+        ("{", "line 1: not JSON"),
+        ('{"messages": 3}', "line 1: no list of messages"),
+        ('\n["text"]', "line 2: no list of messages"),
+    ],
+)
+def test_a_bad_file_of_conversations_names_its_line(
+    tmp_path: Path, content: str, message: str
+) -> None:
+    path = tmp_path / "chat.jsonl"
+    path.write_text(content)
+    with pytest.raises(OptionError, match=message):
+        read_conversations(path)
+
+
+def test_a_conversation_without_an_answer_is_refused(example: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="no assistant message"):
+        chat_samples(example, write_lines(tmp_path / "chat.jsonl", TURNS[:2]))
+
+
+def test_a_checkpoint_without_template_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no chat template"):
+        ChatTemplate(tmp_path)
+
+
+def test_conversations_are_verified_like_texts(
+    example: Path, files: dict[str, Path], tmp_path: Path
+) -> None:
+    import lfm2gguf
+
+    pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+    long = [{"role": "user", "content": "x " * 700}, {"role": "assistant", "content": "yes " * 90}]
+    path = write_lines(tmp_path / "chat.jsonl", {"messages": TURNS}, TURNS[1:3], long)
+    result = lfm2gguf.verify(files["Q8_0"], example, chat=path, threads=1)
+    assert result.passed, result.failures
+    assert [text["name"] for text in result.texts] == ["chat.jsonl"]
+    assert len(result.figures.chunks) == 3
+    assert result.figures.tokens == sum(chunk.tokens for chunk in result.figures.chunks)
+
+
+def test_the_report_says_what_was_read(prepared: Prepared) -> None:
+    described = prepared.materials[0].describe()
+    assert described["name"] == "python-docs"
+    assert described["chunks"] == len(prepared.samples)
