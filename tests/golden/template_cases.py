@@ -19,13 +19,18 @@ CALL = {
     "type": "function",
     "function": {
         "name": "get_weather",
-        "arguments": {"city": 'São "P"', "n": 3, "x": None, "y": True, "z": {"a": [1]}, "l": [1, "b"]},
+        "arguments": {
+            "city": 'São "P"', "n": 3, "x": None, "y": True, "z": {"a": [1]}, "l": [1, "b"],
+        },
     },
-}
+}  # fmt: skip
 CALLED = {"role": "assistant", "content": "", "tool_calls": [CALL, CALL]}
 RESULT = {"role": "tool", "content": '{"temperature": 21}'}
 DATA = {"role": "tool", "content": [{"temperature": 21, "ok": True}]}
-PARTS = {"role": "user", "content": [{"type": "text", "text": "What "}, {"type": "text", "text": "is it?"}]}
+PARTS = {
+    "role": "user",
+    "content": [{"type": "text", "text": "What "}, {"type": "text", "text": "is it?"}],
+}
 THOUGHT = {"role": "assistant", "content": "<think>Let me see.</think>\n\nIt is 4."}
 THINKING = {"role": "assistant", "thinking": "Let me see.", "content": "It is 4."}
 REASONING = {"role": "assistant", "reasoning_content": "Let me see.", "content": "It is 4."}
@@ -73,7 +78,7 @@ def plan(
     places: list[str],
     mood: Literal["calm", "wild"],
     weights: dict[str, float],
-    limit: Optional[int] = None,
+    limit: Optional[int] = None,  # noqa: UP045 - both spellings
     either: str | int = 1,
     both: list[int] | dict[str, int] | None = None,
     pair: tuple[int, str] = (1, ""),
