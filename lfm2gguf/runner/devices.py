@@ -17,7 +17,15 @@ from typing import Any
 
 from lfm2gguf.errors import DeviceError, GGUFError, OptionError, UnsupportedError
 from lfm2gguf.gguf_file import GGUFFile
-from lfm2gguf.llamacpp import Context, Device, Model, backends, build_info, devices
+from lfm2gguf.llamacpp import (
+    Context,
+    Device,
+    Model,
+    backends,
+    build_info,
+    default_threads,
+    devices,
+)
 
 WHEELS = "https://abetlen.github.io/llama-cpp-python/whl"
 MARGIN = 512 << 20  # bytes of device memory left alone: compute buffers, and the desktop
@@ -228,3 +236,27 @@ def _number(path: str) -> int | None:
     except OSError:
         return None
     return int(text) if text.isdecimal() else None
+
+
+def overview() -> dict[str, Any]:
+    """Return the build, the devices under the names they are asked for, and what is missing."""
+    names = {backend.registry: name for name, backend in BACKENDS.items()} | {"CPU": "cpu"}
+    found: list[dict[str, Any]] = []
+    seen: dict[str, int] = {}
+    for device in devices():
+        name = names.get(device.backend, device.backend.lower())
+        index = seen[name] = seen.get(name, -1) + 1
+        entry = asdict(device)
+        del entry["handle"]
+        found.append({"use": name if name == "cpu" else f"{name}:{index}", **entry})
+    absent = [name for name in BACKENDS if name not in seen and (name == "metal") == _on_mac()]
+    return {
+        "build": build_info(),
+        "threads": default_threads(),
+        "devices": found,
+        "missing": {name: missing(name) for name in absent},
+    }
+
+
+def _on_mac() -> bool:
+    return sys.platform == "darwin"

@@ -65,7 +65,7 @@ class Slot(Held):
     last_used: int = 0
 
 
-@dataclass
+@dataclass(eq=False)
 class Stored(Held):
     """A whole sequence outside of the context."""
 
@@ -128,8 +128,8 @@ class Memory:
         slot.taken, slot.last_used = True, self._clock
         if slot is not source:
             self.forget(slot)
-            if length:
-                self._bring(source, slot, length)
+            if length and not self._bring(source, slot, length):
+                length = 0
         self._rewind(slot, length)
         return slot
 
@@ -141,15 +141,27 @@ class Memory:
             return source
         return next((slot for slot in idle if slot is not source), idle[0])
 
-    def _bring(self, source: Held, slot: Slot, length: int) -> None:
+    def _bring(self, source: Held, slot: Slot, length: int) -> bool:
         if isinstance(source, Slot):
             self._context.copy(source.seq, slot.seq, stop=length)
-        elif isinstance(source, Stored):
-            self._context.load_state(slot.seq, source.state)
-            self._stored.remove(source)
-            if 2 * length < len(source.tokens):  # only its beginning was wanted
-                self._stored.append(source)
+        elif isinstance(source, Stored) and not self._restore(source, slot, length):
+            return False
         slot.tokens, slot.marks = list(source.tokens), dict(source.marks)
+        return True
+
+    def _restore(self, source: Stored, slot: Slot, length: int) -> bool:
+        """Load a stored state, idle sequences making room for it; False if it has none."""
+        if source in self._stored and 2 * length >= len(source.tokens):
+            self._stored.remove(source)  # it goes on in the slot
+        while True:
+            try:
+                self._context.load_state(slot.seq, source.state)
+            except RuntimeFailureError:
+                if self.evict():
+                    continue
+                self._context.remove(slot.seq)
+                return False
+            return True
 
     def _rewind(self, slot: Slot, length: int) -> None:
         if length == len(slot.tokens):

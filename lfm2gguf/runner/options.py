@@ -165,7 +165,7 @@ def default_options(metadata: Mapping[str, str]) -> Options:
     name = "-".join(metadata.get(key, "") for key in names).lower().replace(" ", "-")
     chosen = next(values for words, values in _RECOMMENDED if all(word in name for word in words))
     given = {
-        option: read(float(metadata[f"general.sampling.{key}"]))
+        option: read(round(float(metadata[f"general.sampling.{key}"]), 6))  # float32 in the file
         for key, (option, read) in _KEYS.items()
         if f"general.sampling.{key}" in metadata
     }

@@ -269,10 +269,11 @@ class Scheduler:
     def _admit(self) -> None:
         """Give free slots to those who waited longest, as far as the context has room."""
         while self._waiting and self._memory.idle and self._has_room(self._waiting[0]):
-            with self._wake:
-                request = self._waiting.popleft()
+            request = self._waiting[0]
             request.slot = self._memory.take(request.tokens)
-            self._running.append(request)
+            with self._wake:
+                self._waiting.remove(request)
+                self._running.append(request)
             if not request.started:
                 request.started = time.perf_counter()
                 request.cached = len(request.slot.tokens)

@@ -45,6 +45,9 @@ def main(folder):
             path.stem: {name: render(path.read_text(), case) for name, case in CASES.items()}
             for path in sorted(Path(folder).glob("*.jinja"))
         }
+        example = HERE.parents[1] / "examples" / "tiny-lfm2" / "chat_template.jinja"
+        source = example.read_text()
+        texts["tiny-lfm2"] = {name: render(source, case) for name, case in CASES.items()}
     schemas = {function.__name__: get_json_schema(function) for function in FUNCTIONS}
     out = {"templates": texts, "schemas": schemas}
     (HERE / "templates.json").write_text(json.dumps(out, ensure_ascii=False, indent=1) + "\n")

@@ -1,6 +1,6 @@
 """Conversations that the golden file renders with transformers and the tests with our own code."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Optional
 
 DAY = "2026-11-21T12:00:00"
 TOKENS = {"bos_token": "<|startoftext|>", "eos_token": "<|im_end|>", "pad_token": "<|pad|>"}
@@ -20,15 +20,10 @@ CALL = {
     "function": {
         "name": "get_weather",
         "arguments": {
-            "city": 'São "P"',
-            "n": 3,
-            "x": None,
-            "y": True,
-            "z": {"a": [1]},
-            "l": [1, "b"],
+            "city": 'São "P"', "n": 3, "x": None, "y": True, "z": {"a": [1]}, "l": [1, "b"],
         },
     },
-}
+}  # fmt: skip
 CALLED = {"role": "assistant", "content": "", "tool_calls": [CALL, CALL]}
 RESULT = {"role": "tool", "content": '{"temperature": 21}'}
 DATA = {"role": "tool", "content": [{"temperature": 21, "ok": True}]}
@@ -83,7 +78,7 @@ def plan(
     places: list[str],
     mood: Literal["calm", "wild"],
     weights: dict[str, float],
-    limit: int | None = None,
+    limit: Optional[int] = None,  # noqa: UP045 - both spellings
     either: str | int = 1,
     both: list[int] | dict[str, int] | None = None,
     pair: tuple[int, str] = (1, ""),

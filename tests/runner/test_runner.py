@@ -287,12 +287,14 @@ def wait_until(condition: Any, seconds: float = 20) -> None:
         time.sleep(0.005)
 
 
-def test_cancelling_from_another_thread(lfm: Runner) -> None:
-    stream = lfm.stream("Hi", logit_bias=endless(lfm))
-    for n, _ in enumerate(stream):
-        if n == 3:
-            threading.Thread(target=stream.cancel).start()
-    assert stream.reply.finish_reason == "cancelled"
+def test_cancelling_from_another_thread() -> None:
+    with fresh(context=8192) as lfm:
+        stream = lfm.stream("Hi", logit_bias=endless(lfm))
+        for n, _ in enumerate(stream):
+            if n == 3:
+                threading.Thread(target=stream.cancel).start()
+        assert stream.reply.finish_reason == "cancelled"
+        assert stream.reply.usage.completion_tokens < 8000
 
 
 def test_leaving_a_stream_early_cancels_it(lfm: Runner) -> None:
@@ -503,8 +505,8 @@ def test_closing_twice_and_using_what_is_closed() -> None:
 
 
 def test_closing_ends_requests_under_way() -> None:
-    lfm = fresh()
-    stream = lfm.stream("Hi", logit_bias=endless(lfm), max_tokens=100_000)
+    lfm = fresh(context=8192)
+    stream = lfm.stream("Hi", logit_bias=endless(lfm))
     pieces = iter(stream)
     next(pieces)
     threading.Thread(target=lfm.close).start()
