@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -148,5 +149,5 @@ def test_groups_are_as_full_as_they_may_be(sizes: list[int], limit: int) -> None
     padded = [-(-size // 32) * 32 for size in sizes]
     for span in groups:
         assert sum(padded[span]) <= limit or span.stop - span.start == 1
-    for before, after in zip(groups, groups[1:], strict=False):
+    for before, after in pairwise(groups):
         assert sum(padded[before]) + padded[after.start] > limit

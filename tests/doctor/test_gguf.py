@@ -14,7 +14,7 @@ from lfm2gguf import convert, diagnose
 from lfm2gguf.doctor import BACKENDS, Finding, Severity
 from lfm2gguf.errors import GGUFError, OptionError
 from lfm2gguf.ggml import GGMLType
-from lfm2gguf.gguf_file import GGUFFile, Value, ValueType
+from lfm2gguf.gguf_file import Value, ValueType
 from lfm2gguf.quants import quantize
 from tests.checkpoints import MOE_CASES, make
 from tests.doctor.operations import Change, f32, rewrite
