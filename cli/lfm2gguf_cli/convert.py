@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lfm2gguf_cli.options import DryRun, Force, Jobs, Json, Output, Quiet, Types
+from lfm2gguf_cli.options import DryRun, Force, Jobs, Json, Output, Quiet, SplitMaxSize, Types
 
 
 def convert(
@@ -29,6 +29,7 @@ def convert(
         str | None,
         typer.Option(help="A LoRA adapter to merge: a PEFT folder, or its Hub id."),
     ] = None,
+    split_max_size: SplitMaxSize = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -41,7 +42,10 @@ def convert(
     from lfm2gguf_cli.display import Display
 
     display = Display(quiet=quiet, json=json)
-    plan, drafts = draft_conversion(source, output, type, revision=revision, pre=pre, lora=lora)
+    plan, drafts = draft_conversion(
+        source, output, type,
+        revision=revision, pre=pre, lora=lora, split_max_size=split_max_size,
+    )  # fmt: skip
     for name, reason in plan.left_out.items():
         display.note(f"left out: {name} ({reason})")
     for note in plan.notes:
