@@ -202,7 +202,11 @@ def test_conversations_are_verified_like_texts(
     import lfm2gguf
 
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
-    long = [{"role": "user", "content": "x " * 700}, {"role": "assistant", "content": "yes " * 90}]
+    words = python_docs()
+    long = [
+        {"role": "user", "content": words[:2000]},
+        {"role": "assistant", "content": words[2000:4000]},
+    ]
     path = write_lines(tmp_path / "chat.jsonl", {"messages": TURNS}, TURNS[1:3], long)
     result = lfm2gguf.verify(files["Q8_0"], example, chat=path, threads=1)
     assert result.passed, result.failures
