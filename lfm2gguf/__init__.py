@@ -7,36 +7,39 @@ command line's ``--help``) stays fast.
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from lfm2gguf.errors import Lfm2ggufError
+from lfm2gguf.version import __version__
 
 if TYPE_CHECKING:
     from lfm2gguf import quants
+    from lfm2gguf.adaptation import ConvertedAdapter, convert_lora
     from lfm2gguf.conversion import Conversion, convert
+    from lfm2gguf.doctor import Diagnosis, Finding, Severity, diagnose
     from lfm2gguf.ggml import FileType, GGMLType
     from lfm2gguf.gguf_file import GGUFFile
     from lfm2gguf.pipeline import Progress, WrittenFile
     from lfm2gguf.quantization import quantize
     from lfm2gguf.verification import Verification, verify
 
-try:
-    __version__ = version("lfm2gguf")
-except PackageNotFoundError:  # run from a source tree that is not installed
-    __version__ = "0.0.0"
-
 __all__ = [
     "Conversion",
+    "ConvertedAdapter",
+    "Diagnosis",
     "FileType",
+    "Finding",
     "GGMLType",
     "GGUFFile",
     "Lfm2ggufError",
     "Progress",
+    "Severity",
     "Verification",
     "WrittenFile",
     "__version__",
     "convert",
+    "convert_lora",
+    "diagnose",
     "quantize",
     "quants",
     "verify",
@@ -44,13 +47,19 @@ __all__ = [
 
 _HOME = {
     "Conversion": "lfm2gguf.conversion",
+    "ConvertedAdapter": "lfm2gguf.adaptation",
+    "Diagnosis": "lfm2gguf.doctor",
     "FileType": "lfm2gguf.ggml",
+    "Finding": "lfm2gguf.doctor",
     "GGMLType": "lfm2gguf.ggml",
     "GGUFFile": "lfm2gguf.gguf_file",
     "Progress": "lfm2gguf.pipeline",
+    "Severity": "lfm2gguf.doctor",
     "Verification": "lfm2gguf.verification",
     "WrittenFile": "lfm2gguf.pipeline",
     "convert": "lfm2gguf.conversion",
+    "convert_lora": "lfm2gguf.adaptation",
+    "diagnose": "lfm2gguf.doctor",
     "quantize": "lfm2gguf.quantization",
     "verify": "lfm2gguf.verification",
 }

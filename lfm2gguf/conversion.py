@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lfm2gguf.checkpoint import Checkpoint, locate
+import numpy as np
+from numpy.typing import NDArray
+
+from lfm2gguf.checkpoint import Adapter, Checkpoint, locate
 from lfm2gguf.errors import UnsupportedError
 from lfm2gguf.ggml import FileType, GGMLType
-from lfm2gguf.lfm2 import Plan, make_plan
+from lfm2gguf.lfm2 import Adapted, Plan, PlannedTensor, Source, adapt, check_deltas, make_plan
 from lfm2gguf.pipeline import (
     Draft,
+    Part,
     ProgressCallback,
     SourceTensor,
     WrittenFile,
@@ -27,10 +31,11 @@ STORED = {"BF16": GGMLType.BF16, "F16": GGMLType.F16, "F32": GGMLType.F32}
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was written, and the tensors that were left out with the reason for each."""
+    """What was written, the tensors that were left out and why, and what else was decided."""
 
     files: tuple[WrittenFile, ...]
     left_out: dict[str, str]
+    notes: tuple[str, ...] = ()
 
 
 def convert(
@@ -42,6 +47,7 @@ def convert(
     overwrite: bool = False,
     revision: str | None = None,
     pre: str | None = None,
+    lora: str | Path | None = None,
     progress: ProgressCallback | None = None,
 ) -> Conversion:
     """Convert an LFM2 checkpoint to one or several GGUF files in one reading.
@@ -54,15 +60,16 @@ def convert(
         overwrite: replace files that exist.
         revision: branch, tag or commit of the Hub repository.
         pre: name of the pre-tokenizer, where it is not to be recognised by its structure.
+        lora: an adapter's folder, or its Hub id, to be merged into the model.
         progress: called with a :class:`~lfm2gguf.pipeline.Progress` after each part.
 
     Raises:
         Lfm2ggufError: one of its subclasses; nothing has been written then.
 
     """
-    drafts, left_out = draft_conversion(source, target, type, revision=revision, pre=pre)
+    plan, drafts = draft_conversion(source, target, type, revision=revision, pre=pre, lora=lora)
     files = write(drafts, jobs=jobs, overwrite=overwrite, progress=progress)
-    return Conversion(tuple(files), left_out)
+    return Conversion(tuple(files), dict(plan.left_out), plan.notes)
 
 
 def draft_conversion(
@@ -72,29 +79,52 @@ def draft_conversion(
     *,
     revision: str | None = None,
     pre: str | None = None,
-) -> tuple[list[Draft], dict[str, str]]:
-    """What :func:`convert` would write, and what it would leave out; no weight is read."""
+    lora: str | Path | None = None,
+) -> tuple[Plan, list[Draft]]:
+    """What :func:`convert` would write; no weight is read."""
     types = parse_types(type)
     found = locate(source, revision)
     checkpoint = Checkpoint.open(found.path, found.name)
-    plan = make_plan(checkpoint, pre)
-    sources = [_source(checkpoint, plan, i) for i in range(len(plan.tensors))]
+    adapted = _adapted(checkpoint, lora) if lora else Adapted(checkpoint)
+    plan = make_plan(adapted.checkpoint, pre)
+    check_deltas(adapted, plan.tensors)
+    plan = replace(plan, notes=(*adapted.notes, *plan.notes))
+    sources = [_source(plan.checkpoint, adapted, planned) for planned in plan.tensors]
     targets = target_paths(plan.metadata, types, target)
     drafts = [
-        draft(plan.metadata, sources, path, type, n_layers=plan.n_layers)
+        draft(plan.metadata, sources, path, type, n_layers=plan.n_layers, n_experts=plan.n_experts)
         for path, type in zip(targets, types, strict=True)
     ]
-    return drafts, dict(plan.left_out)
+    return plan, drafts
 
 
-def _source(checkpoint: Checkpoint, plan: Plan, i: int) -> SourceTensor:
-    planned = plan.tensors[i]
-    info = checkpoint.tensors[planned.source]
+def _adapted(checkpoint: Checkpoint, lora: str | Path) -> Adapted:
+    found = locate(lora)
+    return adapt(checkpoint, Adapter.open(found.path, found.name))
+
+
+def _source(checkpoint: Checkpoint, adapted: Adapted, planned: PlannedTensor) -> SourceTensor:
+    n_per_row = planned.shape[-1]
+    parts = [_part(checkpoint, source, n_per_row) for source in planned.sources]
+    for i, source in enumerate(planned.sources):
+        if delta := adapted.deltas.get(source.key):
+            if lengths := adapted.column_lengths.get(source.key):
+                delta = delta.with_column_lengths(lengths, _whole(parts[i]))
+            parts[i] = replace(parts[i], delta=delta)
+    # What llama.cpp's converter keeps in F32: vectors, norms, gates, the convolution's kernel.
+    return SourceTensor(planned.name, planned.shape, tuple(parts), GGMLType.F32)
+
+
+def _whole(part: Part) -> Iterator[NDArray[np.float32]]:
+    return (part.weights(raw, row) for row, raw in part.tiles(part.start, part.stop))
+
+
+def _part(checkpoint: Checkpoint, source: Source, n_per_row: int) -> Part:
+    info = checkpoint.tensors[source.name]
     if info.dtype not in STORED:
         raise UnsupportedError(
             f"{info.file}: the tensor {info.name!r} holds {info.dtype}; only BF16, F16 and F32 "
             "weights can be converted. Save the model in bfloat16"
         )
-    stored = STORED[info.dtype]
-    # What llama.cpp's converter keeps in F32: vectors, norms, the convolution's kernel.
-    return SourceTensor(planned.name, planned.shape, info.file, info.offset, stored, GGMLType.F32)
+    stored, stop = STORED[info.dtype], source.start + source.n_rows(n_per_row)
+    return Part(info.name, info.file, info.offset, stored, n_per_row, source.start, stop)

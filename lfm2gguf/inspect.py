@@ -102,9 +102,9 @@ def describe(path: str | Path, *, full: bool = False) -> Description:
 
 def _gguf(path: Path, full: bool) -> Description:
     file = GGUFFile.open(path)
-    metadata = {key: _shown(value.value, full) for key, value in file.metadata.items()}
+    metadata = {_text(key): _shown(value.value, full) for key, value in file.metadata.items()}
     tensors = [
-        DescribedTensor(t.name, t.shape, t.type.name, t.nbytes, t.offset, path.name)
+        DescribedTensor(_text(t.name), t.shape, t.type.name, t.nbytes, t.offset, path.name)
         for t in file.tensors.values()
     ]
     return Description(path, "gguf", metadata, tuple(tensors))
@@ -125,6 +125,9 @@ def _shown(value: Any, full: bool) -> Any:
         if full or len(items) <= SHOWN_ITEMS:
             return items
         return {"length": len(items), "first": items[:SHOWN_ITEMS]}
-    if isinstance(value, str):  # bytes that are not UTF-8 have no place in JSON
-        return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return value
+    return _text(value) if isinstance(value, str) else value
+
+
+def _text(value: str) -> str:
+    """Bytes that are not UTF-8 have no place in JSON."""
+    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from lfm2gguf.errors import GGUFError, UnsupportedError
 from lfm2gguf.ggml import FileType
-from lfm2gguf.gguf_file import GGUFFile
+from lfm2gguf.gguf_file import GGUFFile, TensorInfo
 from lfm2gguf.pipeline import (
     Draft,
+    Part,
     ProgressCallback,
     SourceTensor,
     WrittenFile,
@@ -66,7 +67,7 @@ def draft_quantization(
     _check(file, allow_requantize)
     metadata = {k: v for k, v in file.metadata.items() if not k.startswith("split.")}
     sources = [
-        SourceTensor(info.name, info.shape, file.path, info.offset, info.type, info.type)
+        SourceTensor(info.name, info.shape, (_part(file, info),), info.type)
         for info in file.tensors.values()
     ]
     counts = {
@@ -104,6 +105,10 @@ def _check(file: GGUFFile, allow_requantize: bool) -> None:
                 "from an F32, F16 or BF16 file, or accept the loss with --allow-requantize "
                 "(allow_requantize=True)"
             )
+
+
+def _part(file: GGUFFile, info: TensorInfo) -> Part:
+    return Part(info.name, file.path, info.offset, info.type, info.shape[-1], 0, info.n_rows)
 
 
 def _count(file: GGUFFile, key: str) -> int:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import lfm2gguf
+
 EXAMPLE = Path(__file__).parent.parent / "examples" / "tiny-lfm2"
 
 
@@ -21,7 +23,6 @@ def tiny_gguf() -> Path:
         return Path(given)
     if not EXAMPLE.is_dir():
         pytest.skip(f"{EXAMPLE} is absent, and LFM2GGUF_TEST_MODEL names no GGUF")
-    convert = pytest.importorskip("lfm2gguf.convert", reason="the converter is not there yet")
     target = Path(tempfile.mkdtemp(prefix="lfm2gguf-test-")) / "tiny-lfm2-BF16.gguf"
-    convert.convert(EXAMPLE, target, "BF16")
+    lfm2gguf.convert(EXAMPLE, target, "BF16")
     return target

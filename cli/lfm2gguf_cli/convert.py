@@ -25,6 +25,10 @@ def convert(
         str | None,
         typer.Option(help="Name of the pre-tokenizer, where it is not recognised (such as lfm2)."),
     ] = None,
+    lora: Annotated[
+        str | None,
+        typer.Option(help="A LoRA adapter to merge: a PEFT folder, or its Hub id."),
+    ] = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -37,12 +41,14 @@ def convert(
     from lfm2gguf_cli.display import Display
 
     display = Display(quiet=quiet, json=json)
-    drafts, left_out = draft_conversion(source, output, type, revision=revision, pre=pre)
-    for name, reason in left_out.items():
+    plan, drafts = draft_conversion(source, output, type, revision=revision, pre=pre, lora=lora)
+    for name, reason in plan.left_out.items():
         display.note(f"left out: {name} ({reason})")
+    for note in plan.notes:
+        display.note(note)
     if dry_run:
-        display.drafts(drafts, left_out)
+        display.drafts(drafts, plan.left_out, plan.notes)
         return
     with display.progress() as progress:
         files = write(drafts, jobs=jobs, overwrite=force, progress=progress)
-    display.written(files, left_out)
+    display.written(files, plan.left_out, plan.notes)

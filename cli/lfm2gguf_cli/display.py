@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json as json_module
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,14 +19,19 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
+from rich.text import Text
 
 from lfm2gguf.inspect import Description
 from lfm2gguf.pipeline import Draft, Progress, ProgressCallback, WrittenFile
 
 if TYPE_CHECKING:
+    from lfm2gguf.doctor import Diagnosis
     from lfm2gguf.verification import Verification
 
 PLAIN_STEPS = 10  # lines of progress in a pipe
+# A file's text is shown; it does not get to command the terminal.
+CONTROL = {i: f"\\x{i:02x}" for i in (*range(32), *range(127, 160))} | {10: "\\n"}
+STYLES = {"error": "red", "warning": "yellow", "note": "default"}
 
 
 class Display:
@@ -35,6 +41,8 @@ class Display:
         self.quiet, self.json = quiet, json
         self.out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
         self.err = Console(highlight=False, stderr=True)
+        if quiet or not self.err.is_terminal:
+            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
     def note(self, text: str) -> None:
         """Say something beside the result."""
@@ -50,7 +58,7 @@ class Display:
             yield _PlainProgress(self)
         else:
             columns = (
-                TextColumn("{task.fields[tensor]}", table_column=_column(30)),
+                TextColumn("{task.fields[tensor]}", markup=False, table_column=_column(30)),
                 BarColumn(),
                 TextColumn("{task.fields[tensors]} tensors, {task.fields[speed]}"),
                 TimeRemainingColumn(),
@@ -58,10 +66,15 @@ class Display:
             with Bars(*columns, console=self.err, transient=True) as bars:
                 yield _BarProgress(bars)
 
-    def written(self, files: Sequence[WrittenFile], left_out: Mapping[str, str]) -> None:
+    def written(
+        self,
+        files: Sequence[WrittenFile],
+        left_out: Mapping[str, str] | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
         """Show what was written."""
         if self.json:
-            self._json({"files": [f.to_json() for f in files], "left_out": dict(left_out)})
+            self._result([file.to_json() for file in files], left_out, notes)
         elif not self.quiet:
             rows = [
                 (str(f.path), f.type, size(f.nbytes), f"{f.bits_per_weight:.2f} bits/weight",
@@ -70,10 +83,15 @@ class Display:
             ]  # fmt: skip
             self._lines(rows)
 
-    def drafts(self, drafts: Sequence[Draft], left_out: Mapping[str, str]) -> None:
+    def drafts(
+        self,
+        drafts: Sequence[Draft],
+        left_out: Mapping[str, str] | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
         """Show what would be written."""
         if self.json:
-            self._json({"files": [_draft_json(d) for d in drafts], "left_out": dict(left_out)})
+            self._result([_draft_json(draft) for draft in drafts], left_out, notes)
             return
         for draft in drafts:
             layout = draft.layout
@@ -149,6 +167,25 @@ class Display:
                 text = f"{result.candidate} FAILED: {explanation(result)}"
                 self.out.print(text, markup=False, soft_wrap=True)
 
+    def _result(
+        self, files: list[dict[str, Any]], left_out: Mapping[str, str] | None, notes: Sequence[str]
+    ) -> None:
+        self._json({"files": files, "left_out": dict(left_out or {}), "notes": list(notes)})
+
+    def diagnosis(self, diagnosis: Diagnosis) -> None:
+        """Show what is wrong with a file or a checkpoint."""
+        if self.json:
+            self._json(diagnosis.to_json())
+            return
+        for f in diagnosis.findings:
+            head = f"{f.severity.value:7}  {f.id}  {f.where}: {f.what}".translate(CONTROL)
+            self.out.print(head, style=STYLES[f.severity.value], markup=False, soft_wrap=True)
+            remedy = f"         -> {f.remedy}".translate(CONTROL)
+            self.out.print(remedy, markup=False, soft_wrap=True)
+        counts = (diagnosis.errors, diagnosis.warnings, diagnosis.notes)
+        words = [f"{n} {kind}{'s' * (n != 1)}" for n, kind in zip(counts, STYLES, strict=True)]
+        self.out.print(f"{diagnosis.path}: {', '.join(words)}", markup=False, soft_wrap=True)
+
     def _json(self, value: Any) -> None:
         print(json_module.dumps(value, indent=2, ensure_ascii=False))  # noqa: T201
 
@@ -159,12 +196,13 @@ class Display:
             self.out.print("  ".join(cells).rstrip(), markup=False, soft_wrap=True)
 
     def _table(self, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        rows = [[cell.translate(CONTROL) for cell in row] for row in rows]
         if not self.out.is_terminal:
             self._lines(rows)
             return
         table = Table(*heads, box=box.SIMPLE_HEAD)
         for row in rows:
-            table.add_row(*(cell.replace("[", r"\[") for cell in row))
+            table.add_row(*map(Text, row))  # Text: what looks like markup is none
         self.out.print(table)
 
 
@@ -238,8 +276,7 @@ def _short(value: Any) -> str:
     if isinstance(value, dict) and value.keys() == {"length", "first"}:
         return f"{value['length']} items: {_short(value['first'])[:-1]}, ...]"
     text = value if isinstance(value, str) else repr(value)
-    line = text.replace("\n", "\\n")
-    return line if len(line) <= 100 else f"{line[:97]}..."
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def _draft_json(draft: Draft) -> dict[str, Any]:

@@ -10,6 +10,8 @@ import typer
 
 from lfm2gguf.errors import Lfm2ggufError
 from lfm2gguf_cli.convert import convert
+from lfm2gguf_cli.convert_lora import convert_lora
+from lfm2gguf_cli.doctor import doctor
 from lfm2gguf_cli.inspect import inspect
 from lfm2gguf_cli.quantize import quantize
 from lfm2gguf_cli.verify import verify
@@ -23,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (convert, quantize, verify, inspect):
+for command in (convert, convert_lora, quantize, verify, inspect, doctor):
     app.command()(command)
 
 
@@ -56,6 +58,9 @@ def main() -> None:
         app()
     except Lfm2ggufError as error:
         typer.echo(f"lfm2gguf: {error}", err=True)
+        sys.exit(BAD_INPUT)
+    except OSError as error:  # such as a path that is too long to be one
+        typer.echo(f"lfm2gguf: {error.filename or 'system'}: {error.strerror or error}", err=True)
         sys.exit(BAD_INPUT)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

@@ -36,8 +36,8 @@ def quantize(
     display = Display(quiet=quiet, json=json)
     drafts = draft_quantization(source, output, type, allow_requantize=allow_requantize)
     if dry_run:
-        display.drafts(drafts, {})
+        display.drafts(drafts)
         return
     with display.progress() as progress:
         files = write(drafts, jobs=jobs, overwrite=force, progress=progress)
-    display.written(files, {})
+    display.written(files)

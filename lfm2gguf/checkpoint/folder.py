@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lfm2gguf.checkpoint.names import unwrapped_names
 from lfm2gguf.checkpoint.safetensors import TensorInfo, read_header
 from lfm2gguf.errors import CheckpointError, TensorError, UnsupportedError
 
@@ -19,12 +20,16 @@ INDEX = "model.safetensors.index.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An opened folder: ``config`` is config.json as it stands, ``tensors`` are by HF name."""
+    """An opened folder: ``config`` is config.json as it stands, ``tensors`` are by HF name.
+
+    A tensor's own ``name`` is the one that it has in its file, wrapper and all.
+    """
 
     path: Path
     name: str  # what the model is called: the folder's or the repository's name
     config: Mapping[str, Any] = field(repr=False)
     tensors: Mapping[str, TensorInfo] = field(repr=False)
+    tokenizer_path: Path | None = None  # another folder's tokenizer, such as an adapter's
 
     @classmethod
     def open(cls, path: str | Path, name: str | None = None) -> Checkpoint:
@@ -40,7 +45,19 @@ class Checkpoint:
             raise CheckpointError(f"{path}: no such folder")
         config = read_json(path / "config.json", needed_for=f"{path} to be a checkpoint")
         _refuse_quantized(path, config)
-        return cls(path, name or path.resolve().name, config, _tensors(path))
+        tensors = _unwrapped(path, config) | _module_tensors(path)
+        return cls(path, name or path.resolve().name, config, tensors)
+
+    @classmethod
+    def config_only(cls, path: Path, name: str) -> Checkpoint:
+        """A folder of which only config.json is looked at: it has no tensors.
+
+        Raises:
+            CheckpointError: config.json is missing or damaged.
+
+        """
+        config = read_json(path / "config.json", needed_for=f"{path} to be a checkpoint")
+        return cls(path, name, config, {})
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
         """Rows ``start:stop`` of a tensor's first axis, as float32.
@@ -65,13 +82,40 @@ def read_json(path: Path, needed_for: str = "") -> dict[str, Any]:
         if needed_for:
             raise CheckpointError(f"{path}: missing; it is needed for {needed_for}")
         return {}
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError, OSError) as error:
-        raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from error
+    data = _parsed(path)
     if not isinstance(data, dict):
         raise CheckpointError(f"{path}: holds a {type(data).__name__} where an object belongs")
     return data
+
+
+def read_json_list(path: Path) -> list[Any]:
+    """A JSON list from a file; an absent file is empty.
+
+    Raises:
+        CheckpointError: the file is not a JSON list.
+
+    """
+    data = _parsed(path) if path.is_file() else []
+    if not isinstance(data, list):
+        raise CheckpointError(f"{path}: holds a {type(data).__name__} where a list belongs")
+    return data
+
+
+def _parsed(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, OSError) as error:
+        raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from error
+
+
+def _unwrapped(folder: Path, config: Mapping[str, Any]) -> dict[str, TensorInfo]:
+    tensors = _tensors(folder)
+    has_head = str(config.get("architectures")).endswith("ForCausalLM']")
+    try:
+        names = unwrapped_names(tensors, has_head=has_head)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}: {error}") from error
+    return {name: tensors[there] for name, there in names.items()}
 
 
 def _tensors(folder: Path) -> dict[str, TensorInfo]:
@@ -96,6 +140,15 @@ def _tensors(folder: Path) -> dict[str, TensorInfo]:
     return tensors
 
 
+def _module_tensors(folder: Path) -> dict[str, TensorInfo]:
+    """Those of Sentence Transformers' modules, such as ``1_Dense/linear.weight``."""
+    return {
+        f"{file.parent.name}/{name}": replace(info, name=f"{file.parent.name}/{name}")
+        for file in sorted(folder.glob("[0-9]*_*/model.safetensors"))
+        for name, info in read_header(file).items()
+    }
+
+
 def _shards(folder: Path) -> tuple[list[Path], dict[str, str]]:
     """The safetensors files, and what the index (if there is one) says is where."""
     if (folder / INDEX).is_file():
@@ -116,8 +169,8 @@ def _shards(folder: Path) -> tuple[list[Path], dict[str, str]]:
         )
     if (folder / "adapter_config.json").is_file():
         raise UnsupportedError(
-            f"{folder}: is a LoRA adapter, not a whole checkpoint; merge it into its base model "
-            "(peft: model.merge_and_unload()) and convert the result"
+            f"{folder}: is a LoRA adapter, not a whole checkpoint; convert its base model with "
+            "--lora ADAPTER (lora=...), or make an adapter file of it with convert-lora"
         )
     raise CheckpointError(f"{folder}: has no weights (model.safetensors or {INDEX})")
 

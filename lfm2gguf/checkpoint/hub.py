@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,12 @@ NEEDED_FILES = [
     "chat_template.json",
     "additional_chat_templates/*.jinja",
     "README.md",
+    "modules.json",
+    "config_sentence_transformers.json",
+    "[0-9]*_*/config.json",
+    "[0-9]*_*/model.safetensors",
+    "adapter_config.json",
+    "adapter_model.safetensors",
 ]
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 CACHED_SNAPSHOT = re.compile(r"models--.+?--(?P<name>.+)")
@@ -33,7 +40,9 @@ class Source:
     name: str
 
 
-def locate(source: str | Path, revision: str | None = None) -> Source:
+def locate(
+    source: str | Path, revision: str | None = None, files: Sequence[str] = NEEDED_FILES
+) -> Source:
     """Find a folder, or fetch a repository's needed files into the Hub's cache.
 
     What is cached is not fetched again, an interrupted download goes on where it stopped,
@@ -55,7 +64,7 @@ def locate(source: str | Path, revision: str | None = None) -> Source:
         raise CheckpointError(
             f"{source}: no such folder, and not a Hub repository's id such as LiquidAI/LFM2-1.2B"
         )
-    return Source(_fetch(repository, revision), repository.split("/")[1])
+    return Source(_fetch(repository, revision, files), repository.split("/")[1])
 
 
 def _folder_name(path: Path) -> str:
@@ -65,11 +74,10 @@ def _folder_name(path: Path) -> str:
     return cached["name"] if cached and path.parent.name == "snapshots" else path.name
 
 
-def _fetch(repository: str, revision: str | None) -> Path:
+def _fetch(repository: str, revision: str | None, files: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
-        HfHubHTTPError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -83,8 +91,12 @@ def _fetch(repository: str, revision: str | None) -> Path:
         "give a folder",
     }
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=NEEDED_FILES))
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        first_line = f"could not be fetched ({str(error).strip().splitlines()[0]})"
-        reason = next((why for kind, why in advice.items() if isinstance(error, kind)), first_line)
+        folder = snapshot_download(repository, revision=revision, allow_patterns=list(files))
+        return Path(folder)
+    # Whatever it is: huggingface_hub lets the exceptions of its HTTP client through, which was
+    # requests, then httpx, then httpx2.
+    except Exception as error:
+        what = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        unknown = f"could not be fetched ({what}); try again: it goes on where it stopped"
+        reason = next((why for kind, why in advice.items() if isinstance(error, kind)), unknown)
         raise HubError(f"{repository}: {reason}") from error

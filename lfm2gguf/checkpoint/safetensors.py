@@ -53,6 +53,15 @@ class TensorInfo:
             UnsupportedError: the tensor does not hold BF16, F16 or F32.
 
         """
+        return self.widened(self.stored(start, stop))
+
+    def stored(self, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+        """Rows as they are stored, BF16 as uint16; they are mapped, not read.
+
+        Raises:
+            UnsupportedError: the tensor does not hold BF16, F16 or F32.
+
+        """
         if self.dtype not in STORED_AS:
             raise UnsupportedError(
                 f"{self.file.name}: tensor {self.name!r} holds {self.dtype}; "
@@ -61,9 +70,12 @@ class TensorInfo:
         stop = self.shape[0] if stop is None else stop
         shape = (stop - start, *self.shape[1:])
         if 0 in shape:
-            return np.zeros(shape, np.float32)
+            return np.zeros(shape, STORED_AS[self.dtype])
         offset = self.offset + start * (self.nbytes // self.shape[0])
-        stored = np.memmap(self.file, STORED_AS[self.dtype], "r", offset, shape)
+        return np.memmap(self.file, STORED_AS[self.dtype], "r", offset, shape)
+
+    def widened(self, stored: NDArray[Any]) -> NDArray[np.float32]:
+        """Values of this tensor's dtype as float32, exactly."""
         if self.dtype == "BF16":  # the upper half of a float32
             return (stored.astype(np.uint32) << 16).view(np.float32)
         return stored.astype(np.float32)
@@ -76,6 +88,22 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         CheckpointError: the file is truncated or its header is damaged.
 
     """
+    try:
+        size, raw = path.stat().st_size, _raw_header(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+    data = 8 + len(raw)
+    try:
+        header = json.loads(raw.decode("utf-8"), object_pairs_hook=_without_repeats)
+        header.pop("__metadata__", None)
+        infos = [_info(path, name, entry, data) for name, entry in header.items()]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _damaged(path, f"its header cannot be read ({error})") from error
+    _check_layout(path, infos, data, size)
+    return {info.name: info for info in infos}
+
+
+def _raw_header(path: Path) -> bytes:
     size = path.stat().st_size
     with path.open("rb") as file:
         prefix = file.read(8)
@@ -84,15 +112,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
             raise _damaged(path, f"truncated: its header should have {length} bytes of {size}")
         if length > MAX_HEADER:
             raise _damaged(path, f"its header of {length} bytes is longer than {MAX_HEADER}")
-        raw = file.read(length)
-    try:
-        header = json.loads(raw.decode("utf-8"), object_pairs_hook=_without_repeats)
-        header.pop("__metadata__", None)
-        infos = [_info(path, name, entry, 8 + length) for name, entry in header.items()]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _damaged(path, f"its header cannot be read ({error})") from error
-    _check_layout(path, infos, 8 + length, size)
-    return {info.name: info for info in infos}
+        return file.read(length)
 
 
 def _info(path: Path, name: str, entry: dict[str, Any], data: int) -> TensorInfo:

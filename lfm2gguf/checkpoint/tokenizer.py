@@ -25,6 +25,17 @@ LFM2_SPLIT = (
 # (src/llama-vocab.cpp, commit 0c1e57098: "lfm2" splits as LLAMA3 does).
 SPLITS = {LFM2_SPLIT: "lfm2"}
 
+# The family of 128,000 tokens (LFM2.5-2.6B, 8B-A1B, VL-3B) splits in another way, which llama.cpp
+# calls "lfm2" too (conversion/base.py, get_vocab_base_pre). It is known by what a fine-tune does
+# not change: how many merges there are, and where the special tokens are.
+LARGE_MERGES = 293_320
+LARGE_IDS = {"<|pad|>": 124_893, "<|startoftext|>": 124_894, "<|im_end|>": 124_900}
+
+# Added tokens that are control tokens to llama.cpp, whatever the tokenizer says of them
+# (conversion/base.py, does_token_look_special, commit 0c1e57098).
+SPECIAL_LOOKS = (("<|", "|>"), ("<｜", "｜>"), ("<unused", ">"))
+SPECIAL_TEXTS = {"<pad>", "<mask>", "<2mass>", "[@BOS@]"}
+
 
 class TokenType(Enum):
     """What llama.cpp makes of a token (``llama_token_type`` in include/llama.h)."""
@@ -53,17 +64,20 @@ class Tokenizer:
         """
         path = folder / "tokenizer.json"
         data = read_json(path, needed_for="the vocabulary")
-        model = data.get("model") or {}
-        if model.get("type") != "BPE":
-            raise UnsupportedError(
-                f"{path}: its model is {model.get('type')!r}; LFM2's tokenizers are 'BPE'"
-            )
+        model = data.get("model")
+        kind = model.get("type") if isinstance(model, dict) else None
+        if model is None or kind != "BPE":
+            raise UnsupportedError(f"{path}: its model is {kind!r}; LFM2's tokenizers are 'BPE'")
         try:
             tokens = {id: (token, TokenType.NORMAL) for token, id in model["vocab"].items()}
             tokens |= {t["id"]: _added(t) for t in _added_tokens(folder, data)}
+            if bad := [id for id in tokens if not isinstance(id, int) or id < 0]:
+                raise ValueError(f"a token has the id {bad[0]!r}")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"{path}: its vocabulary is damaged ({error!r})") from error
-        return cls(tokens, pre or recognise(path, data.get("pre_tokenizer")))
+        return cls(
+            tokens, pre or recognise(path, data.get("pre_tokenizer"), _is_large(tokens, model))
+        )
 
     def padded(self, n_rows: int) -> tuple[list[str], list[TokenType]]:
         """One token for each of the embedding's ``n_rows`` rows; rows without one are unused.
@@ -82,8 +96,11 @@ class Tokenizer:
         return [token for token, _ in rows], [type for _, type in rows]
 
 
-def recognise(path: Path, pre_tokenizer: Any) -> str:
+def recognise(path: Path, pre_tokenizer: Any, is_large: bool = False) -> str:
     """llama.cpp's name for a pre-tokenizer: a known split, then bytes without more splitting.
+
+    ``is_large`` says that the vocabulary is the one of 128,000 tokens, whose splits are taken
+    as they are.
 
     Raises:
         UnsupportedError: it is another; the message shows it and how to force a name.
@@ -98,10 +115,27 @@ def recognise(path: Path, pre_tokenizer: Any) -> str:
             ],
         } if regex in SPLITS and not split.get("invert"):
             return SPLITS[regex]
+        case {
+            "type": "Sequence",
+            "pretokenizers": [
+                *splits,
+                {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False},
+            ],
+        } if is_large and all(isinstance(s, dict) and s.get("type") == "Split" for s in splits):
+            return "lfm2"
     found = json.dumps(pre_tokenizer, ensure_ascii=False)
     raise UnsupportedError(
         f"{path}: unknown pre-tokenizer {found[:300]}; if llama.cpp splits text the same way "
         "under one of its names, give that name with --pre (pre=...), for example --pre lfm2"
+    )
+
+
+def _is_large(tokens: Mapping[int, tuple[str, TokenType]], model: Mapping[str, Any]) -> bool:
+    merges = model.get("merges")
+    return (
+        isinstance(merges, list)
+        and len(merges) == LARGE_MERGES
+        and all(tokens.get(id, ("",))[0] == text for text, id in LARGE_IDS.items())
     )
 
 
@@ -117,6 +151,7 @@ def _added_tokens(folder: Path, data: dict[str, Any]) -> list[dict[str, Any]]:
 def _added(token: dict[str, Any]) -> tuple[str, TokenType]:
     """An added token's text and type, by the rules of conversion/base.py, get_vocab_base."""
     text = token["content"]
-    if token.get("special") or (text.startswith("<|") and text.endswith("|>")):
+    looks = any(text.startswith(a) and text.endswith(b) for a, b in SPECIAL_LOOKS)
+    if token.get("special") or looks or text in SPECIAL_TEXTS:
         return text, TokenType.CONTROL
     return text.replace("\u2581", " "), TokenType.USER_DEFINED

@@ -4,8 +4,17 @@ The format is described in docs/gguf.md of the ggml repository; ggml/src/gguf.cp
 llama.cpp, commit 0c1e57098, is what it is in practice. Nothing here knows of LFM2.
 """
 
-from lfm2gguf.gguf_file.reader import GGUFFile
+from lfm2gguf.gguf_file.reader import GGUFFile, TensorInfo
 from lfm2gguf.gguf_file.values import Metadata, Value, ValueType
 from lfm2gguf.gguf_file.writer import Layout, TensorSpec, lay_out
 
-__all__ = ["GGUFFile", "Layout", "Metadata", "TensorSpec", "Value", "ValueType", "lay_out"]
+__all__ = [
+    "GGUFFile",
+    "Layout",
+    "Metadata",
+    "TensorInfo",
+    "TensorSpec",
+    "Value",
+    "ValueType",
+    "lay_out",
+]

@@ -18,10 +18,16 @@ from numpy.typing import NDArray
 
 from lfm2gguf.errors import GGUFError
 from lfm2gguf.ggml import TYPE_BY_ID, GGMLType
-from lfm2gguf.gguf_file.values import VALUE_TYPE_BY_ID, Metadata, Value, ValueType
+from lfm2gguf.gguf_file.values import (
+    ALIGNMENT,
+    DEFAULT_ALIGNMENT,
+    VALUE_TYPE_BY_ID,
+    Metadata,
+    Value,
+    ValueType,
+)
 
 MAGIC = b"GGUF"
-DEFAULT_ALIGNMENT = 32
 MAX_DIMENSIONS = 4  # GGML_MAX_DIMS, ggml/include/ggml.h
 MAX_NESTING = 4
 SMALLEST_PAIR = 8 + 1 + 4 + 1  # key length, key, type, value
@@ -62,7 +68,6 @@ class GGUFFile:
     version: int
     metadata: Metadata
     tensors: dict[str, TensorInfo] = field(repr=False)
-    alignment: int = DEFAULT_ALIGNMENT
 
     @classmethod
     def open(cls, path: str | Path) -> GGUFFile:
@@ -156,12 +161,13 @@ class _Parser:
         n_tensors = self.count("tensors", SMALLEST_TENSOR)
         n_pairs = self.count("metadata keys", SMALLEST_PAIR)
         metadata = self.metadata(n_pairs)
-        alignment = metadata["general.alignment"].value if "general.alignment" in metadata else 32
-        if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
-            raise self.fail(f"general.alignment is {alignment!r}, not a power of two")
+        given = metadata.get(ALIGNMENT, DEFAULT_ALIGNMENT)
+        alignment = given.value
+        if given.type is not ValueType.UINT32 or alignment < 1 or alignment & (alignment - 1):
+            raise self.fail(f"{ALIGNMENT} is {alignment!r}, not a power of two as UINT32")
         tensors = [self.tensor() for _ in range(n_tensors)]
         data = -(-self.position // alignment) * alignment
-        return GGUFFile(self.path, version, metadata, self.place(tensors, data), alignment)
+        return GGUFFile(self.path, version, metadata, self.place(tensors, data))
 
     def metadata(self, n: int) -> Metadata:
         metadata: Metadata = {}
@@ -204,6 +210,8 @@ class _Parser:
                 f"tensor {name!r} has {n_dims} dimensions, at most {MAX_DIMENSIONS} are known"
             )
         shape = tuple(self.number("Q") for _ in range(n_dims))[::-1] or (1,)
+        if 0 in shape:
+            raise self.fail(f"damaged: tensor {name!r} of shape {shape} has no weights")
         id = self.number("I")
         if id not in TYPE_BY_ID:
             raise self.fail(f"tensor {name!r} has the unknown type {id}. Update lfm2gguf")

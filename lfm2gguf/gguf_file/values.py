@@ -57,6 +57,9 @@ class Value:
 
 Metadata = dict[str, Value]
 
+ALIGNMENT = "general.alignment"
+DEFAULT_ALIGNMENT = Value(ValueType.UINT32, 32)
+
 
 def _pack_items(type: ValueType, items: Iterable[Any]) -> bytes:
     if type is ValueType.STRING:

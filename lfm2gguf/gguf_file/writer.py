@@ -16,10 +16,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lfm2gguf.errors import OutputError
+from lfm2gguf.errors import GGUFError, OutputError
 from lfm2gguf.ggml import GGMLType
-from lfm2gguf.gguf_file.reader import DEFAULT_ALIGNMENT, MAGIC
-from lfm2gguf.gguf_file.values import Metadata, pack_string
+from lfm2gguf.gguf_file.reader import MAGIC
+from lfm2gguf.gguf_file.values import ALIGNMENT, DEFAULT_ALIGNMENT, Metadata, Value, pack_string
 
 VERSION = 3
 PARTIAL = ".partial"
@@ -81,13 +81,19 @@ class Layout:
             _allocate(file.fileno(), self.size)
 
 
-def lay_out(
-    metadata: Metadata, tensors: Sequence[TensorSpec], alignment: int = DEFAULT_ALIGNMENT
-) -> Layout:
-    """Compute the header and every offset, in the order in which the tensors are given."""
+def lay_out(metadata: Metadata, tensors: Sequence[TensorSpec]) -> Layout:
+    """Compute the header and every offset, in the order in which the tensors are given.
+
+    Tensors are aligned to what ``general.alignment`` says, where the metadata has it.
+
+    Raises:
+        GGUFError: a metadata value cannot be stored in its type.
+
+    """
+    alignment = metadata.get(ALIGNMENT, DEFAULT_ALIGNMENT).value
     parts = [MAGIC, struct.pack("<IQQ", VERSION, len(tensors), len(metadata))]
     for key, value in metadata.items():
-        parts += [pack_string(key), struct.pack("<I", value.type.id), value.to_bytes()]
+        parts.append(_pair(key, value))
     offset, offsets = 0, []
     for tensor in tensors:
         dims = tensor.shape[::-1]
@@ -115,6 +121,8 @@ def check_target(target: Path, *, overwrite: bool = False) -> None:
     """
     if target.is_dir():
         raise OutputError(f"{target}: is a folder; give the name of a file in it")
+    if target.exists() and not target.is_file():
+        raise OutputError(f"{target}: is a device or a pipe, which a file must not replace")
     if target.exists() and not overwrite:
         raise OutputError(f"{target}: exists already; give --force (overwrite=True) to replace it")
     if not target.parent.is_dir():
@@ -134,6 +142,15 @@ def output_errors(target: Path) -> Iterator[None]:
                 f"{target}: no space left on the disk; free some, or choose another folder with -o"
             ) from error
         raise OutputError(f"{target}: cannot be written ({error.strerror or error})") from error
+
+
+def _pair(key: str, value: Value) -> bytes:
+    try:
+        return pack_string(key) + struct.pack("<I", value.type.id) + value.to_bytes()
+    except (struct.error, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise GGUFError(
+            f"the metadata key {key!r} cannot be stored as {value.type.name} ({error})"
+        ) from error
 
 
 def _allocate(descriptor: int, size: int) -> None:

@@ -2,24 +2,53 @@
 
 from __future__ import annotations
 
-import math
-
 from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.errors import CheckpointError, UnsupportedError
-from lfm2gguf.lfm2 import dense
+from lfm2gguf.lfm2 import dense, head, moe, retrieval
 from lfm2gguf.lfm2.config import Lfm2Config
-from lfm2gguf.lfm2.metadata import general, vocabulary
-from lfm2gguf.lfm2.plan import Plan, PlannedTensor, match
+from lfm2gguf.lfm2.lora import Adapted, adapt, check_deltas, find_deltas, summary
+from lfm2gguf.lfm2.metadata import described, general, recorded, vocabulary
+from lfm2gguf.lfm2.plan import Plan, PlannedTensor, Source, match
 
-__all__ = ["ARCHITECTURES", "Lfm2Config", "Plan", "PlannedTensor", "make_plan"]
+__all__ = [
+    "ARCHITECTURES",
+    "Adapted",
+    "Lfm2Config",
+    "Plan",
+    "PlannedTensor",
+    "Source",
+    "adapt",
+    "base_tensors",
+    "check_deltas",
+    "described",
+    "find_deltas",
+    "make_plan",
+    "recorded",
+    "summary",
+]
 
 # config.json's architecture: the member's module.
-MEMBERS = {"Lfm2ForCausalLM": dense, "LFM2ForCausalLM": dense}
+MEMBERS = {
+    "Lfm2ForCausalLM": dense,
+    "LFM2ForCausalLM": dense,
+    "Lfm2MoeForCausalLM": moe,
+    "Lfm2Model": retrieval,
+    "Lfm2BidirectionalModel": retrieval,
+}
 ARCHITECTURES = tuple(MEMBERS)
+# The beginning of architectures that have no place in llama.cpp (src/llama-arch.cpp and
+# src/models/lfm2.cpp, commit 0c1e57098), and why.
+NOT_IN_LLAMA_CPP = {
+    "Lfm2Bidir": "an encoder with a head of its own (masked tokens, labels, routes, rules), for "
+    "which llama.cpp's lfm2 has no tensors; run it in transformers",
+    "Lfm3": "a generation that llama.cpp does not compute yet",
+}
 
 
 def make_plan(checkpoint: Checkpoint, pre: str | None = None) -> Plan:
     """Decide everything about a checkpoint's GGUF but the type, without reading a weight.
+
+    (But for a tied head that is saved beside the embedding: they are compared.)
 
     ``pre`` forces the pre-tokenizer's name instead of recognising it.
 
@@ -29,26 +58,48 @@ def make_plan(checkpoint: Checkpoint, pre: str | None = None) -> Plan:
         UnsupportedError: not an LFM2 that can be converted; the message names what it is.
 
     """
-    member = MEMBERS[_architecture(checkpoint)]
+    member = MEMBERS[_class_name(checkpoint)]
     config = Lfm2Config.read(checkpoint.config)
-    tensors = tuple(member.tensors(config))
+    checkpoint, config, notes = head.settle(checkpoint, config)
+    tensors = tuple(member.tensors(config, checkpoint))
     left_out = match(checkpoint, tensors, member.left_out(config, checkpoint))
-    n_parameters = sum(math.prod(tensor.shape) for tensor in tensors)
-    metadata = {
-        **general(checkpoint, member.ARCHITECTURE, n_parameters),
-        **member.metadata(config),
+    keys = {
+        **general(checkpoint, member.ARCHITECTURE, tensors),
+        **member.metadata(config, checkpoint),
         **vocabulary(checkpoint, config.vocab_size, pre),
     }
-    return Plan(metadata, tensors, left_out, len(config.layer_types))
+    leading = ("general.architecture", *member.LEADING)
+    metadata = dict(sorted(keys.items(), key=lambda item: item[0] not in leading))  # stable
+    experts = metadata.get(f"{member.ARCHITECTURE}.expert_count")
+    n_experts = experts.value if experts else 0
+    n_layers = len(config.layer_types)
+    return Plan(checkpoint, metadata, tensors, left_out, n_layers, n_experts, tuple(notes))
 
 
-def _architecture(checkpoint: Checkpoint) -> str:
+def base_tensors(checkpoint: Checkpoint) -> tuple[str, tuple[PlannedTensor, ...]]:
+    """The architecture's name in GGUF files and the tensors, by the config alone.
+
+    Raises:
+        CheckpointError: config.json is damaged.
+        UnsupportedError: not an LFM2 that can be converted.
+
+    """
+    member = MEMBERS[_class_name(checkpoint)]
+    config = Lfm2Config.read(checkpoint.config)
+    return member.ARCHITECTURE, tuple(member.tensors(config, checkpoint))
+
+
+def _class_name(checkpoint: Checkpoint) -> str:
     names = checkpoint.config.get("architectures")
     if not isinstance(names, list) or not names:
         raise CheckpointError(f"{checkpoint.path / 'config.json'}: names no 'architectures'")
-    if names[0] not in MEMBERS:
+    name = str(names[0])
+    reason = next((why for start, why in NOT_IN_LLAMA_CPP.items() if name.startswith(start)), "")
+    if reason and name not in MEMBERS:
+        raise UnsupportedError(f"{checkpoint.path}: the architecture is {name}, {reason}")
+    if name not in MEMBERS:
         raise UnsupportedError(
-            f"{checkpoint.path}: the architecture is {names[0]}, which lfm2gguf does not convert; "
+            f"{checkpoint.path}: the architecture is {name}, which lfm2gguf does not convert; "
             f"it converts {', '.join(MEMBERS)}"
         )
-    return str(names[0])
+    return name

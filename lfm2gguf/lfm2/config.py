@@ -14,6 +14,7 @@ from typing import Any
 from lfm2gguf.errors import CheckpointError, UnsupportedError
 
 _REQUIRED = object()
+MAX_LAYERS = 512  # LLAMA_MAX_LAYERS, src/llama-hparams.h of llama.cpp, commit 0c1e57098
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class Lfm2Config:
 
         """
         _check_assumptions(config)
-        hidden, heads = _get(config, int, "hidden_size"), _get(config, int, "num_attention_heads")
-        head_dim = _get(config, int, "head_dim", default=hidden // heads if heads else 0)
+        hidden, heads = get(config, int, "hidden_size"), get(config, int, "num_attention_heads")
+        head_dim = get(config, int, "head_dim", default=hidden // heads if heads else 0)
         if head_dim * heads != hidden:
             raise UnsupportedError(
                 f"config.json: {heads} heads of {head_dim} do not make up hidden_size {hidden}; "
@@ -56,20 +57,27 @@ class Lfm2Config:
             layer_types=_layer_types(config),
             feed_forward=_feed_forward(config),
             n_heads=heads,
-            n_kv_heads=_get(config, int, "num_key_value_heads", default=heads),
-            vocab_size=_get(config, int, "vocab_size"),
-            conv_cache=_get(config, int, "conv_L_cache", default=3),
-            norm_eps=_get(config, float, "norm_eps", "block_norm_eps", default=1e-5),
+            n_kv_heads=get(config, int, "num_key_value_heads", default=heads),
+            vocab_size=get(config, int, "vocab_size"),
+            conv_cache=get(config, int, "conv_L_cache", default=3),
+            norm_eps=get(config, float, "norm_eps", "block_norm_eps", default=1e-5),
             rope_theta=_rope_theta(config),
-            context_length=_get(config, int, "max_position_embeddings", default=128_000),
-            tied=_get(config, bool, "tie_word_embeddings", "tie_embedding", default=True),
+            context_length=get(config, int, "max_position_embeddings", default=128_000),
+            tied=get(config, bool, "tie_word_embeddings", "tie_embedding", default=True),
             head_dim=head_dim,
             states_head_dim=config.get("head_dim") is not None,
         )
 
 
-def _get(config: Mapping[str, Any], kind: type, *names: str, default: Any = _REQUIRED) -> Any:
-    """The first of the spellings that is there; an int where a float belongs is taken too."""
+def get(
+    config: Mapping[str, Any], kind: type, *names: str, default: Any = _REQUIRED, least: int = 1
+) -> Any:
+    """The first of the spellings that is there; an int where a float belongs is taken too.
+
+    Raises:
+        CheckpointError: it has another type, or is an int under ``least``, or none is there.
+
+    """
     for name in names:
         value = config.get(name)
         if value is None:
@@ -77,7 +85,7 @@ def _get(config: Mapping[str, Any], kind: type, *names: str, default: Any = _REQ
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             return float(value)
         wrong = not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)
-        if wrong or (kind is int and value < 1):
+        if wrong or (kind is int and value < least):
             raise CheckpointError(f"config.json: {name} is {value!r}, not a valid {kind.__name__}")
         return value
     if default is _REQUIRED:
@@ -86,10 +94,12 @@ def _get(config: Mapping[str, Any], kind: type, *names: str, default: Any = _REQ
 
 
 def _layer_types(config: Mapping[str, Any]) -> tuple[str, ...]:
-    n = _get(config, int, "num_hidden_layers")
-    kinds = _get(config, list, "layer_types", default=None)
+    n = get(config, int, "num_hidden_layers")
+    if n > MAX_LAYERS:
+        raise UnsupportedError(f"config.json: {n} layers; llama.cpp has room for {MAX_LAYERS}")
+    kinds = get(config, list, "layer_types", default=None)
     if kinds is None:
-        full = _get(config, list, "full_attn_idxs")
+        full = get(config, list, "full_attn_idxs")
         kinds = ["full_attention" if i in full else "conv" for i in range(n)]
     if len(kinds) != n:
         raise CheckpointError(f"config.json: {len(kinds)} layer_types for {n} num_hidden_layers")
@@ -100,24 +110,24 @@ def _layer_types(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _feed_forward(config: Mapping[str, Any]) -> int:
     """The width of the feed-forward layers, as Lfm2MLP in transformers adjusts it."""
-    width: int = _get(config, int, "block_ff_dim", "intermediate_size", default=12288)
-    if not _get(config, bool, "block_auto_adjust_ff_dim", default=True):
+    width: int = get(config, int, "block_ff_dim", "intermediate_size", default=12288)
+    if not get(config, bool, "block_auto_adjust_ff_dim", default=True):
         return width
     width = int(2 * width / 3)
-    if (multiplier := _get(config, float, "block_ffn_dim_multiplier", default=1.0)) is not None:
+    if (multiplier := get(config, float, "block_ffn_dim_multiplier", default=1.0)) is not None:
         width = int(multiplier * width)
-    multiple: int = _get(config, int, "block_multiple_of", default=256)
+    multiple: int = get(config, int, "block_multiple_of", default=256)
     return -(-width // multiple) * multiple
 
 
 def _rope_theta(config: Mapping[str, Any]) -> float:
-    rope = _get(config, dict, "rope_parameters", "rope_scaling", default={})
+    rope = get(config, dict, "rope_parameters", "rope_scaling", default={})
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind not in ("default", None):
         raise UnsupportedError(
             f"config.json: rotary positions scaled by {kind!r}; LFM2 members use 'default'"
         )
-    theta: float = _get({**config, **rope}, float, "rope_theta", default=1_000_000.0)
+    theta: float = get({**config, **rope}, float, "rope_theta", default=1_000_000.0)
     return theta
 
 

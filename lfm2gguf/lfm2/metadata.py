@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from lfm2gguf.checkpoint import Checkpoint, Tokenizer
 from lfm2gguf.checkpoint.folder import read_json
 from lfm2gguf.errors import CheckpointError
 from lfm2gguf.gguf_file import Metadata, Value, ValueType
+from lfm2gguf.lfm2.plan import PlannedTensor
 
 # Attribute of gguf.Metadata: keys of generation_config.json, the first that is there.
 SAMPLING = {
@@ -37,32 +39,57 @@ SAMPLING = {
 }
 
 
-def general(checkpoint: Checkpoint, architecture: str, n_parameters: int) -> Metadata:
+def general(
+    checkpoint: Checkpoint, architecture: str, tensors: Sequence[PlannedTensor]
+) -> Metadata:
     """The ``general.*`` keys: name, size, licence, languages, tags, sampling defaults.
 
     Raises:
         CheckpointError: the model card's front matter or generation_config.json is damaged.
 
     """
-    generation = read_json(checkpoint.path / "generation_config.json")
-    try:
-        card = gguf.Metadata.load_model_card(checkpoint.path) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        problem = str(error).replace("\n", " ")
-        raise CheckpointError(
-            f"{checkpoint.path / 'README.md'}: its front matter is not YAML ({problem})"
-        ) from error
-    about = gguf.Metadata.apply_metadata_heuristic(
-        gguf.Metadata(), card, dict(checkpoint.config), Path(checkpoint.name), n_parameters
-    )
-    for attribute, keys in SAMPLING.items():
-        setattr(about, attribute, next((generation[k] for k in keys if k in generation), None))
+    counts = parameter_counts(tensors)
+    about = described(checkpoint.path, checkpoint.name, checkpoint.config, counts[0])
     about.name = about.name or checkpoint.name
-    about.size_label = about.size_label or gguf.size_label(n_parameters, n_parameters, 0, 0)
+    about.size_label = about.size_label or gguf.size_label(*counts)
     writer = gguf.GGUFWriter(None, architecture)
     writer.add_type(gguf.GGUFType.MODEL)
     about.set_gguf_meta_model(writer)
-    return _recorded(writer)
+    return recorded(writer)
+
+
+def described(
+    folder: Path, name: str, config: Mapping[str, Any], n_parameters: int
+) -> gguf.Metadata:
+    """What a folder's model card, generation config and name say of a model, or of an adapter.
+
+    Raises:
+        CheckpointError: the model card's front matter or generation_config.json is damaged.
+
+    """
+    generation = read_json(folder / "generation_config.json")
+    try:
+        card = gguf.Metadata.load_model_card(folder) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        problem = str(error).replace("\n", " ")
+        raise CheckpointError(
+            f"{folder / 'README.md'}: its front matter is not YAML ({problem})"
+        ) from error
+    about = gguf.Metadata.apply_metadata_heuristic(
+        gguf.Metadata(), card, dict(config), Path(name), n_parameters
+    )
+    for attribute, keys in SAMPLING.items():
+        setattr(about, attribute, next((generation[k] for k in keys if k in generation), None))
+    return about
+
+
+def parameter_counts(tensors: Sequence[PlannedTensor]) -> tuple[int, int, int, int]:
+    """Weights in all, outside of the experts, and in one expert of each layer; experts a layer."""
+    expert_shapes = [tensor.shape for tensor in tensors if "_exps." in tensor.name]
+    in_experts = sum(map(math.prod, expert_shapes))
+    in_one = sum(math.prod(shape[1:]) for shape in expert_shapes)
+    total = sum(math.prod(tensor.shape) for tensor in tensors)
+    return total, total - in_experts, in_one, expert_shapes[0][0] if expert_shapes else 0
 
 
 def vocabulary(checkpoint: Checkpoint, n_rows: int, pre: str | None) -> Metadata:
@@ -73,10 +100,11 @@ def vocabulary(checkpoint: Checkpoint, n_rows: int, pre: str | None) -> Metadata
         UnsupportedError: the tokenizer is of a kind that llama.cpp does not know.
 
     """
-    tokenizer = Tokenizer.load(checkpoint.path, pre)
+    folder = checkpoint.tokenizer_path or checkpoint.path
+    tokenizer = Tokenizer.load(folder, pre)
     tokens, types = tokenizer.padded(n_rows)
     for file in ("tokenizer_config.json", "chat_template.json"):
-        read_json(checkpoint.path / file)
+        read_json(folder / file)
     writer = gguf.GGUFWriter(None, "")
 
     writer.add_tokenizer_model("gpt2")
@@ -85,7 +113,7 @@ def vocabulary(checkpoint: Checkpoint, n_rows: int, pre: str | None) -> Metadata
     writer.add_token_types([type.value for type in types])
     try:
         with _quiet("gguf.vocab"):
-            special = gguf.SpecialVocab(checkpoint.path, load_merges=True)
+            special = gguf.SpecialVocab(folder, load_merges=True)
             order = special.special_token_types  # versions of gguf differ in theirs
             special.add_special_token = {
                 kind: special.add_special_token[kind]
@@ -95,19 +123,20 @@ def vocabulary(checkpoint: Checkpoint, n_rows: int, pre: str | None) -> Metadata
             special.add_to_gguf(writer, quiet=True)
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise CheckpointError(
-            f"{checkpoint.path}: the tokenizer's special tokens cannot be read ({error!r})"
+            f"{folder}: the tokenizer's special tokens cannot be read ({error!r})"
         ) from error
     if not special.merges:
-        raise CheckpointError(f"{checkpoint.path / 'tokenizer.json'}: has no merges; save it again")
+        raise CheckpointError(f"{folder / 'tokenizer.json'}: has no merges; save it again")
     for kind, id in special.special_token_ids.items():
         if id >= n_rows:
             raise CheckpointError(
-                f"{checkpoint.path}: the {kind} token has id {id}, past the {n_rows} embeddings"
+                f"{folder}: the {kind} token has id {id}, past the {n_rows} embeddings"
             )
-    return _recorded(writer)
+    return recorded(writer)
 
 
-def _recorded(writer: gguf.GGUFWriter) -> Metadata:
+def recorded(writer: gguf.GGUFWriter) -> Metadata:
+    """The keys that a writer of the gguf package was given."""
     return {key: _value(v.value, v.type, v.sub_type) for key, v in writer.kv_data[0].items()}
 
 

@@ -2,44 +2,83 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from lfm2gguf.checkpoint import Checkpoint, TensorInfo
+from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.errors import TensorError
 from lfm2gguf.gguf_file import Metadata
 
-# Saved by some trainers, derived from the config and never learned.
-IGNORED_SUFFIXES = {".rotary_emb.inv_freq": "rotary frequencies follow from the config"}
+# Saved by some trainers and no part of the model: how a name begins or ends, and why.
+TRAINING = "only its training needs it"
+FROM_CONFIG = "rotary frequencies follow from the config"
+IGNORED_PREFIXES = dict.fromkeys(
+    ("optimizer.", "optimizer_state.", "lr_scheduler.", "global_step", "v_head."), TRAINING
+)
+IGNORED_SUFFIXES = {
+    ".rotary_emb.inv_freq": FROM_CONFIG,
+    ".pos_emb.inv_freq": FROM_CONFIG,
+    ".pos_emb.original_inv_freq": FROM_CONFIG,
+}
+# In the names of an adapter that is still beside its model.
+UNMERGED = (".lora_", ".base_layer.", ".modules_to_save.")
 
 
 @dataclass(frozen=True)
-class PlannedTensor:
-    """A tensor of the GGUF and the one of the checkpoint that it is made from.
+class Source:
+    """Rows ``start:stop`` of the checkpoint's tensor ``name``, whose whole shape is ``shape``.
 
-    ``shape`` is the GGUF's in NumPy's order; ``source_shape`` the checkpoint's.
+    A row is as long as one of the tensor that is made from it; no ``stop`` stands for all.
+    ``alone`` is the name that these rows have where they are saved by themselves.
     """
 
     name: str
     shape: tuple[int, ...]
-    source: str
-    source_shape: tuple[int, ...]
+    start: int = 0
+    stop: int | None = None
+    alone: str = ""
+
+    @property
+    def key(self) -> str:
+        """The weight's name, the same however it is saved."""
+        return self.alone or self.name
+
+    def n_rows(self, n_per_row: int) -> int:
+        """Rows of ``n_per_row`` weights."""
+        stop = math.prod(self.shape) // n_per_row if self.stop is None else self.stop
+        return stop - self.start
+
+
+@dataclass(frozen=True)
+class PlannedTensor:
+    """A tensor of the GGUF, its shape in NumPy's order, and what it is made from.
+
+    Its rows are those of its sources, one after another.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    sources: tuple[Source, ...]
 
 
 @dataclass(frozen=True)
 class Plan:
     """What a checkpoint becomes, independent of the type it is stored in."""
 
+    checkpoint: Checkpoint = field(repr=False)  # that the sources' names are of
     metadata: Metadata = field(repr=False)
     tensors: tuple[PlannedTensor, ...]
     left_out: Mapping[str, str]  # tensors of the checkpoint that are not used: why
     n_layers: int
+    n_experts: int = 0
+    notes: tuple[str, ...] = ()  # what was decided that a user may not expect
 
 
 def match(
     checkpoint: Checkpoint, planned: Iterable[PlannedTensor], left_out: Mapping[str, str]
 ) -> dict[str, str]:
-    """Check that every tensor of the checkpoint is used exactly once or left out for a reason.
+    """Check that every tensor of the checkpoint is used or left out for a reason.
 
     Returns the tensors that are left out, each with the reason.
 
@@ -48,31 +87,47 @@ def match(
 
     """
     unused = dict(checkpoint.tensors)
-    for tensor in planned:
-        _check(checkpoint, unused.pop(tensor.source, None), tensor)
-    reasons = {}
-    for name in unused:
-        suffix = next((s for s in IGNORED_SUFFIXES if name.endswith(s)), "")
-        if reason := left_out.get(name) or IGNORED_SUFFIXES.get(suffix):
-            reasons[name] = reason
-        else:
+    for source in {source: None for tensor in planned for source in tensor.sources}:
+        _check(checkpoint, source)
+        unused.pop(source.name, None)
+    return {name: left_out.get(name) or _why_ignored(checkpoint, name) for name in unused}
+
+
+def _why_ignored(checkpoint: Checkpoint, name: str) -> str:
+    for mark, why in IGNORED_PREFIXES.items():
+        if name.startswith(mark):
+            return why
+    for mark, why in IGNORED_SUFFIXES.items():
+        if name.endswith(mark):
+            return why
+    _refuse_unmerged(checkpoint)
+    raise TensorError(
+        f"{checkpoint.path}: the tensor {name!r} has no place in {_kind(checkpoint)}; "
+        "is it the right config.json, or a fine-tune that adds modules?"
+    )
+
+
+def _refuse_unmerged(checkpoint: Checkpoint) -> None:
+    for name in checkpoint.tensors:
+        if any(mark in name for mark in UNMERGED):
             raise TensorError(
-                f"{checkpoint.path}: the tensor {name!r} has no place in {_kind(checkpoint)}; "
-                "is it the right config.json, or a fine-tune that adds modules?"
+                f"{checkpoint.path}: the tensor {name!r} is an adapter's, not merged into the "
+                "model; save model.merge_and_unload(), or give the base model and --lora ADAPTER"
             )
-    return reasons
 
 
-def _check(checkpoint: Checkpoint, info: TensorInfo | None, tensor: PlannedTensor) -> None:
+def _check(checkpoint: Checkpoint, source: Source) -> None:
+    info = checkpoint.tensors.get(source.name)
     if info is None:
+        _refuse_unmerged(checkpoint)
         raise TensorError(
-            f"{checkpoint.path}: the tensor {tensor.source!r} is missing; "
+            f"{checkpoint.path}: the tensor {source.name!r} is missing; "
             "the checkpoint is incomplete, or config.json belongs to another"
         )
-    if info.shape != tensor.source_shape:
+    if info.shape != source.shape:
         raise TensorError(
-            f"{info.file}: the tensor {tensor.source!r} is {_dims(info.shape)} "
-            f"where config.json makes it {_dims(tensor.source_shape)}"
+            f"{info.file}: the tensor {source.name!r} is {_dims(info.shape)} "
+            f"where config.json makes it {_dims(source.shape)}"
         )
 
 

@@ -126,7 +126,7 @@ class Reference:
         b, c, x = np.split(self._linear(h, layer + "conv.in_proj"), 3, axis=1)
         b *= x
         kernel = self.weights.read(layer + "conv.conv.weight").reshape(b.shape[1], -1)
-        mixed = np.concatenate([causal_convolution(s, kernel) for s in _cut(b, lengths)])
+        mixed = np.concatenate([self._convolve(s, kernel) for s in _cut(b, lengths)])
         if layer + "conv.conv.bias" in self.weights.shapes:
             mixed += self.weights.read(layer + "conv.conv.bias")
         mixed *= c
@@ -144,9 +144,15 @@ class Reference:
         cos, sin = rotary_tables(max(lengths), q.shape[-1], config.rope_theta)
         parts = zip(_cut(q, lengths), _cut(k, lengths), _cut(v, lengths), strict=True)
         mixed = [
-            causal_attention(rotate(q1, cos, sin), rotate(k1, cos, sin), v1) for q1, k1, v1 in parts
+            self._attend(rotate(q1, cos, sin), rotate(k1, cos, sin), v1) for q1, k1, v1 in parts
         ]
         return self._linear(np.concatenate(mixed), name + "out_proj")
+
+    def _convolve(self, x: Array, kernel: Array) -> Array:
+        return causal_convolution(x, kernel)
+
+    def _attend(self, q: Array, k: Array, v: Array) -> Array:
+        return causal_attention(q, k, v)
 
     def _feed_forward(self, layer: str, x: Array) -> None:
         """Add SwiGLU, ``w2(silu(w1 h) * w3 h)`` with ``h = norm(x)``, to ``x``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,31 +14,16 @@ from pathlib import Path
 import gguf
 
 from lfm2gguf.errors import OptionError
-from lfm2gguf.ggml import FileType, GGMLType
+from lfm2gguf.ggml import FileType
 from lfm2gguf.gguf_file import Layout, Metadata, TensorSpec, Value, ValueType, lay_out
+from lfm2gguf.pipeline.parts import SourceTensor
 from lfm2gguf.quants.mixtures import assign, file_order
 
+# In a name that may be anybody's: control characters, what is not UTF-8, and what some system
+# does not take.
+NOT_IN_NAMES = re.compile(r'[\x00-\x1f\udc80-\udcff/\\:*?"<>|]')
+LONGEST_NAME = 200
 QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION, ggml/include/ggml.h
-
-
-@dataclass(frozen=True)
-class SourceTensor:
-    """Where a tensor's weights lie, row after row; ``shape`` is in NumPy's order.
-
-    ``kept`` is the type it has in the file where the mixture does not change it.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    path: Path
-    offset: int
-    type: GGMLType
-    kept: GGMLType
-
-    @property
-    def n_rows(self) -> int:
-        """Rows: the product of all dimensions but the last."""
-        return math.prod(self.shape[:-1])
 
 
 @dataclass(frozen=True)
@@ -114,7 +100,7 @@ def _parse_type(type: str | FileType) -> FileType:
     names = list(FileType.__members__)
     if (name := type.strip().upper()) in names:
         return FileType[name]
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0)[0]
+    near = max(names, key=lambda known: difflib.SequenceMatcher(None, name, known).ratio())
     raise OptionError(f"unknown type {type!r}; did you mean {near}? Known: {', '.join(names)}")
 
 
@@ -122,8 +108,9 @@ def default_name(metadata: Metadata, type: FileType) -> str:
     """llama.cpp's name for a file (gguf-py/gguf/utility.py, ``naming_convention``)."""
     keys = ("name", "basename", "finetune", "version", "size_label")
     about = [metadata.get(f"general.{key}") for key in keys]
-    name: str = gguf.naming_convention(*(v.value if v else None for v in about), type.name)
-    return f"{Path(name).name}.gguf"
+    texts = (v.value if v and isinstance(v.value, str) else None for v in about)
+    name = NOT_IN_NAMES.sub("-", gguf.naming_convention(*texts, None))
+    return f"{name[:LONGEST_NAME]}-{type.name}.gguf"
 
 
 def target_paths(

@@ -74,7 +74,8 @@ def write(
     """Write all drafts, which must be of the same tensors. All files appear, or none.
 
     Raises:
-        OptionError: ``jobs`` is less than one, or two files would have the same name.
+        OptionError: ``jobs`` is less than one, two files would have the same name, or one the
+            name of what is read.
         OutputError: a target exists, cannot be written, or the disk is full.
         TensorError: a weight is NaN or infinite, or too large for a type.
 
@@ -85,6 +86,9 @@ def write(
     targets = [draft.target.resolve() for draft in drafts]
     if len(set(targets)) < len(targets):
         raise OptionError(f"{drafts[0].target}: several types cannot share one file; give a folder")
+    read = {part.path.resolve() for source in drafts[0].sources for part in source.parts}
+    if clash := read.intersection(targets):
+        raise OptionError(f"{clash.pop()}: is what is being read; give another name to write to")
     seconds = [0.0] * len(drafts)
     with contextlib.ExitStack() as stack:
         paths = [
@@ -116,10 +120,7 @@ def _tasks(drafts: Sequence[Draft], paths: Sequence[Path]) -> Iterator[Task]:
             Output(path, draft.layout.offsets[i], draft.tensors[i].type)
             for draft, path in zip(drafts, paths, strict=True)
         ]
-        yield from split(
-            source.name, source.path, source.offset, source.type,
-            source.n_rows, source.shape[-1], outputs,
-        )  # fmt: skip
+        yield from split(source, outputs)
 
 
 def _jobs(jobs: int | None, n_weights: int) -> int:
@@ -135,7 +136,7 @@ class _Reporter:
     def __init__(self, callback: ProgressCallback | None, draft: Draft) -> None:
         self.callback, self.draft = callback, draft
         self.weights, self.tensors = 0, 0
-        self.left = {s.name: s.n_rows for s in draft.sources}
+        self.left = {s.name: sum(part.n_rows for part in s.parts) for s in draft.sources}
 
     def done(self, task: Task) -> None:
         self.weights += task.n_weights

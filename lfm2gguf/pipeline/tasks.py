@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from lfm2gguf.errors import QuantizationError, TensorError
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.gguf_file.writer import output_errors, target_of
-from lfm2gguf.quants import dequantize, find_nonfinite, quantize, validate
+from lfm2gguf.pipeline.parts import Part, SourceTensor
+from lfm2gguf.quants import find_nonfinite, quantize, validate
 
 TASK_WEIGHTS = 1 << 21  # what a worker is given at a time
-TILE_WEIGHTS = 1 << 18  # what is widened at a time: a megabyte of float32
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class Output:
 
 @dataclass(frozen=True)
 class Task:
-    """Rows ``start:stop`` of a tensor whose first row lies at ``offset`` of ``path``."""
+    """Some rows of one part of the tensor ``name``, counted as the part counts them.
+
+    Row 0 (which may not be the part's) would be at the offset that each of ``outputs`` says.
+    """
 
     name: str
-    path: Path
-    offset: int
-    type: GGMLType
-    n_per_row: int
+    part: Part
     start: int
     stop: int
     outputs: tuple[Output, ...]
@@ -45,7 +45,7 @@ class Task:
     @property
     def n_weights(self) -> int:
         """Weights in these rows."""
-        return (self.stop - self.start) * self.n_per_row
+        return (self.stop - self.start) * self.part.n_per_row
 
 
 class Files:
@@ -81,30 +81,20 @@ def run(task: Task, files: Files) -> list[float]:
 
     """
     seconds = [0.0] * len(task.outputs)
-    for row, raw in _tiles(task):
-        shape = (len(raw), task.n_per_row)
-        stored = {task.type: raw}
+    for row, raw in task.part.tiles(task.start, task.stop):
+        stored = {} if task.part.delta else {task.part.type: raw}
         weights: NDArray[np.float32] | None = None
         for i, output in enumerate(task.outputs):
             began = time.perf_counter()
             if weights is None:
-                weights = dequantize(raw, task.type, shape)
+                weights = task.part.weights(raw, row)
                 _refuse_nonfinite(task, row, weights)
             if output.type not in stored:
                 stored[output.type] = _store(task, row, weights, output.type)
-            place = output.offset + row * output.type.row_bytes(task.n_per_row)
+            place = output.offset + row * output.type.row_bytes(task.part.n_per_row)
             files.write(output.path, place, stored[output.type])
             seconds[i] += time.perf_counter() - began
     return seconds
-
-
-def _tiles(task: Task) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """The task's rows as stored, a tile at a time, each mapped only while it is used."""
-    step = max(1, TILE_WEIGHTS // task.n_per_row)
-    row_bytes = task.type.row_bytes(task.n_per_row)
-    for row in range(task.start, task.stop, step):
-        shape = (min(step, task.stop - row), row_bytes)
-        yield row, np.memmap(task.path, np.uint8, "r", task.offset + row * row_bytes, shape)
 
 
 def _store(task: Task, row: int, weights: NDArray[np.float32], type: GGMLType) -> NDArray[np.uint8]:
@@ -113,8 +103,7 @@ def _store(task: Task, row: int, weights: NDArray[np.float32], type: GGMLType) -
         validate(data, type)
     except QuantizationError as error:
         raise TensorError(
-            f"{task.path}: tensor {task.name!r}, from row {row} on, has weights too large for "
-            f"{type.name}: {error}"
+            f"{task.part.place}, from row {row} on, has weights too large for {type.name}: {error}"
         ) from error
     return data
 
@@ -123,22 +112,21 @@ def _refuse_nonfinite(task: Task, row: int, weights: NDArray[np.float32]) -> Non
     at = find_nonfinite(weights)
     if at is not None:
         raise TensorError(
-            f"{task.path}: tensor {task.name!r} holds {weights[at]} at row {row + at[0]}, column "
+            f"{task.part.place} holds {weights[at]} at row {row + at[0]}, column "
             f"{at[1]}; the checkpoint is broken (a training that diverged?)"
         )
 
 
-def split(
-    name: str,
-    path: Path,
-    offset: int,
-    type: GGMLType,
-    n_rows: int,
-    n_per_row: int,
-    outputs: Sequence[Output],
-) -> Iterator[Task]:
-    """Cut a tensor into tasks of about :data:`TASK_WEIGHTS` weights."""
-    step = max(1, TASK_WEIGHTS // n_per_row)
-    for start in range(0, n_rows, step):
-        stop = min(start + step, n_rows)
-        yield Task(name, path, offset, type, n_per_row, start, stop, tuple(outputs))
+def split(source: SourceTensor, outputs: Sequence[Output]) -> Iterator[Task]:
+    """Cut a tensor into tasks of about :data:`TASK_WEIGHTS` weights, none over two parts."""
+    row = 0
+    for part in source.parts:
+        own = tuple(_moved(output, row - part.start, part.n_per_row) for output in outputs)
+        step = max(1, TASK_WEIGHTS // part.n_per_row)
+        for start in range(part.start, part.stop, step):
+            yield Task(source.name, part, start, min(start + step, part.stop), own)
+        row += part.n_rows
+
+
+def _moved(output: Output, rows: int, n_per_row: int) -> Output:
+    return replace(output, offset=output.offset + rows * output.type.row_bytes(n_per_row))

@@ -53,8 +53,9 @@ def run_all(tasks: Iterable[Task], jobs: int) -> Iterator[Result]:
         except BaseException as error:
             results.put(error)
 
-    workers = [_Worker() for _ in range(jobs)]
+    workers: list[_Worker] = []
     try:
+        workers.extend(_Worker() for _ in range(jobs))
         for worker in workers:
             threading.Thread(target=feed, args=[worker], daemon=True).start()
         running = jobs
@@ -84,8 +85,14 @@ class _Worker:
         command = [sys.executable, "-c", _START.format(path=sys.path)]
         # No BLAS runs there; its threads would only take memory.
         environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        # In a session of its own, where Ctrl-C on the terminal does not reach it: that is the
+        # parent's to handle, at any moment.
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            start_new_session=True,
         )
 
     def do(self, task: Task) -> list[float]:
@@ -118,7 +125,7 @@ class _Worker:
 
 def main() -> None:
     """A worker: answer each task read from standard input until it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # for systems without sessions
     tasks, answers = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr
     with contextlib.closing(Files()) as files, contextlib.suppress(EOFError, BrokenPipeError):

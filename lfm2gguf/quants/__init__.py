@@ -19,7 +19,7 @@ import numpy.typing as npt
 from lfm2gguf.errors import QuantizationError
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.quants import floats, kquants, legacy
-from lfm2gguf.quants.codec import Codec
+from lfm2gguf.quants.codec import Codec, c_arithmetic
 from lfm2gguf.quants.floats import bf16_to_f32, f32_to_bf16
 
 __all__ = [
@@ -37,9 +37,6 @@ CODECS: dict[GGMLType, Codec] = {
     codec.type: codec for codec in (*floats.CODECS, *legacy.CODECS, *kquants.CODECS)
 }
 _BY_NAME = {codec.type.name: codec for codec in CODECS.values()}
-
-# Weights a kernel sees at once: its arrays (128 KiB each) then stay in the L2 cache.
-CHUNK = 32768
 
 
 def quantize(array: npt.NDArray[Any], type: GGMLType | str) -> npt.NDArray[np.uint8]:
@@ -60,8 +57,8 @@ def quantize(array: npt.NDArray[Any], type: GGMLType | str) -> npt.NDArray[np.ui
     row_bytes = _row_bytes(codec.type, array.shape)
     x = array.reshape(-1, codec.type.block_size)
     blocks = np.empty(len(x), codec.layout)
-    step = CHUNK // codec.type.block_size
-    with np.errstate(all="ignore"):
+    step = codec.chunk
+    with c_arithmetic():
         for start in range(0, len(x), step):
             chunk = np.ascontiguousarray(x[start : start + step], np.float32)
             if not np.isfinite(chunk).all():
@@ -88,8 +85,8 @@ def dequantize(
         )
     blocks = np.ascontiguousarray(data).reshape(-1).view(np.uint8).view(codec.layout)
     out = np.empty((len(blocks), codec.type.block_size), np.float32)
-    step = CHUNK // codec.type.block_size
-    with np.errstate(all="ignore"):
+    step = codec.chunk
+    with c_arithmetic():
         for start in range(0, len(blocks), step):
             codec.decode(blocks[start : start + step], out[start : start + step])
     return out.reshape(shape)

@@ -1,8 +1,10 @@
-"""What a format is to the rest of the package: a block layout and two kernels."""
+"""What a format is to the rest of the package, and what all kernels share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +14,16 @@ import numpy.typing as npt
 from lfm2gguf.ggml import GGMLType
 
 Floats = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
 Blocks = npt.NDArray[Any]
+
+CACHE_LINE = 64
+
+# Sub-blocks a kernel sees at once, and so the length of the rows it works on. Shorter ones
+# drown in the cost of NumPy's calls; longer ones leave the cache.
+ROW = 4096
+
+_LOCAL = threading.local()
 
 
 @dataclass(frozen=True)
@@ -22,17 +33,53 @@ class Codec:
     ``encode(x, out)`` fills the blocks ``out`` (n,) from the weights ``x`` (n, block size),
     float32, C-contiguous, finite. ``decode(blocks, out)`` is the way back. Both see one
     chunk at a time, and a block's bytes depend on nothing but that block's weights.
+    ``sub_block`` is how many weights share a scale: the height of the columns a kernel sees.
     ``scales`` names the float fields that have to be finite for the block to be usable.
     """
 
     type: GGMLType
     layout: np.dtype[Any]
+    sub_block: int
     encode: Callable[[Floats, Blocks], None]
     decode: Callable[[Blocks, Floats], None]
     scales: tuple[str, ...]
 
     def __post_init__(self) -> None:
         assert self.layout.itemsize == self.type.type_size, self.type
+
+    @property
+    def chunk(self) -> int:
+        """Blocks to give a kernel at once."""
+        return ROW * self.sub_block // self.type.block_size
+
+
+def scratch(count: int, shape: tuple[int, int]) -> list[Floats]:
+    """Arrays of arbitrary content, this thread's until the next call.
+
+    Each begins on a cache line, and all are memory that the last chunk has warmed: fresh
+    arrays would cost a page fault every 4 KiB.
+    """
+    size = -(-shape[0] * shape[1] * 4 // CACHE_LINE) * CACHE_LINE
+    buffer = getattr(_LOCAL, "buffer", None)
+    if buffer is None or buffer.nbytes < count * size + CACHE_LINE:
+        buffer = _LOCAL.buffer = np.empty(count * size + CACHE_LINE, np.uint8)
+    start = -buffer.ctypes.data % CACHE_LINE
+    whole = buffer[start : start + count * size].view(np.float32).reshape(count, -1)
+    return [array[: shape[0] * shape[1]].reshape(shape) for array in whole]
+
+
+@contextmanager
+def c_arithmetic() -> Iterator[None]:
+    """Overflow and division by zero as silent as in C, for operations on rows of :data:`ROW`.
+
+    NumPy's buffer is set to one row: with a larger one NumPy copies what it broadcasts.
+    """
+    before = np.setbufsize(ROW)
+    try:
+        with np.errstate(all="ignore"):
+            yield
+    finally:
+        np.setbufsize(before)
 
 
 def nearest_int(x: Floats) -> npt.NDArray[np.int32]:

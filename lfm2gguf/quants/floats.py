@@ -55,7 +55,7 @@ def _decode_bf16(blocks: Blocks, out: Floats) -> None:
 
 
 CODECS = (
-    Codec(GGMLType.F32, F32, _encode_f32, _decode_float, ("x",)),
-    Codec(GGMLType.F16, F16, _encode_f16, _decode_float, ("x",)),
-    Codec(GGMLType.BF16, BF16, _encode_bf16, _decode_bf16, ("x",)),
+    Codec(GGMLType.F32, F32, 16, _encode_f32, _decode_float, ("x",)),
+    Codec(GGMLType.F16, F16, 16, _encode_f16, _decode_float, ("x",)),
+    Codec(GGMLType.BF16, BF16, 16, _encode_bf16, _decode_bf16, ("x",)),
 )

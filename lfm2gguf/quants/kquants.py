@@ -1,18 +1,27 @@
 """Q4_K, Q5_K and Q6_K: super-blocks of 256 weights whose sub-blocks' scales are quantized too.
 
-From ``quantize_row_q[456]_K_ref``, ``make_qkx2_quants`` and ``make_qx_quants`` of
-ggml/src/ggml-quants.c, llama.cpp commit 0c1e57098. C adds float32 strictly left to right;
-so does ``np.add.reduce(axis=0)`` over a C-contiguous array (weights of a sub-block,
-sub-blocks), which adds row after row.
+From ``quantize_row_q[456]_K_ref`` and ``dequantize_row_q[456]_K`` of ggml/src/ggml-quants.c,
+llama.cpp commit 0c1e57098.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lfm2gguf.ggml import GGMLType
-from lfm2gguf.quants.codec import Blocks, Codec, Floats, nearest_int
+from lfm2gguf.quants.codec import Blocks, Bytes, Codec, Floats, nearest_int, scratch
+from lfm2gguf.quants.search import (
+    GROUP_MAX_EPS,
+    ONE,
+    ZERO,
+    round_levels,
+    scale_and_min,
+    symmetric_scale,
+)
 
 # A super-block of Q4_K and Q5_K has 8 sub-blocks of 32 weights: w = (d * sc) * q - (dmin * m).
 # qs[32 * i + j], 4 bits: weight j of sub-block 2i in the low nibble, of 2i + 1 in the high one.
@@ -30,88 +39,33 @@ Q5_K = np.dtype(
 # qh[j] = top 2 of a | of b << 2 | of c << 4 | of e << 6.
 Q6_K = np.dtype([("ql", "u1", 128), ("qh", "u1", 64), ("scales", "i1", 16), ("d", "<f2")])
 
-GROUP_MAX_EPS = np.float32(1e-15)
-ZERO = np.float32(0)
+
+def _columns(x: Floats, sub_block: int) -> list[Floats]:
+    """Sub-blocks as columns, and four arrays of that shape to work in."""
+    columns, *work = scratch(5, (sub_block, x.size // sub_block))
+    np.copyto(columns, x.reshape(-1, sub_block).T)
+    return [columns, *work]
 
 
-def _levels(t: Floats, low: int, high: int) -> Floats:
-    q = nearest_int(t)
-    return np.clip(q, low, high, out=q).astype(np.float32)
+def _some(columns: Floats, at: npt.NDArray[np.intp]) -> list[Floats]:
+    """A few of the columns, and five arrays of that shape; the last column stands twice.
+
+    A single one would be added pairwise, and ``columns[:, at]`` is not C-contiguous.
+    """
+    some = np.take(columns, np.append(at, at[-1:]), axis=1)
+    return [some, *np.empty((5, *some.shape), np.float32)]
 
 
-def make_qkx2(x: Floats, nmax: int, rmin: float, nstep: int) -> tuple[Floats, Floats, Floats]:
-    """Search scale, minimum and levels of sub-blocks, the columns of ``x`` (32, n)."""
-    w = np.sqrt(np.add.reduce(x * x, axis=0) / np.float32(32)) + np.abs(x)
-    low, high = x.min(axis=0), x.max(axis=0)
-    sum_w = np.add.reduce(w, axis=0)
-    sum_x = np.add.reduce(w * x, axis=0)
-    low = np.minimum(low, ZERO)
-    flat = high == low
-
-    iscale = np.float32(nmax) / (high - low)
-    scale = 1 / iscale
-    levels = _levels(iscale * (x - low), 0, nmax)
-    diff = scale * levels + low - x
-    best = np.add.reduce(w * (diff * diff), axis=0)
-    for step in range(nstep + 1):
-        factor = np.float32(rmin) + np.float32(0.1) * np.float32(step) + np.float32(nmax)
-        iscale = factor / (high - low)
-        tried = _levels(iscale * (x - low), 0, nmax)
-        wl = w * tried
-        sum_l = np.add.reduce(wl, axis=0)
-        sum_l2 = np.add.reduce(wl * tried, axis=0)
-        sum_xl = np.add.reduce(wl * x, axis=0)
-        det = sum_w * sum_l2 - sum_l * sum_l
-        this_scale = (sum_w * sum_xl - sum_x * sum_l) / det
-        this_low = (sum_l2 * sum_x - sum_l * sum_xl) / det
-        above = this_low > 0
-        this_low[above] = 0
-        this_scale[above] = (sum_xl / sum_l2)[above]
-        diff = this_scale * tried + this_low - x
-        error = np.add.reduce(w * (diff * diff), axis=0)
-        better = (det > 0) & (error < best)
-        np.copyto(levels, tried, where=better)
-        np.copyto(best, error, where=better)
-        np.copyto(scale, this_scale, where=better)
-        np.copyto(low, this_low, where=better)
-    scale[flat] = 0
-    levels[:, flat] = 0
-    return scale, -low, levels
+def _quantize_scales(values: Floats) -> tuple[Bytes, Floats]:
+    """6-bit integers for the scales or minima (n, 8) of super-blocks, and their scale (n,)."""
+    # to C's comparisons NaN is never the largest, and 0 is not -0
+    largest = np.fmax.reduce(values, axis=1, initial=0) + ZERO
+    ratio = np.where(largest > 0, np.float32(63) / largest, ZERO)
+    bits = np.minimum(nearest_int(ratio[:, None] * values).astype(np.uint8), 63)
+    return bits, largest / np.float32(63)
 
 
-def make_qx(x: Floats) -> tuple[Floats, Floats]:
-    """Search scale and levels (0 to 63) of sub-blocks of Q6_K, the columns of ``x`` (16, n)."""
-    at = np.abs(x).argmax(axis=0)
-    peak = np.take_along_axis(x, at[None], axis=0)[0]
-    zero = np.abs(peak) < GROUP_MAX_EPS
-    w = x * x
-    wx = w * x
-    scale = best = levels = np.empty(0, np.float32)
-    for step in (0, *range(-9, 0), *range(1, 10)):
-        iscale = -(np.float32(32) + np.float32(0.1) * np.float32(step)) / peak
-        tried = _levels(iscale * x, -32, 31)
-        sum_lx = np.add.reduce(wx * tried, axis=0)
-        sum_l2 = np.add.reduce(w * tried * tried, axis=0)
-        if step == 0:
-            scale = np.where(sum_l2 != 0, sum_lx / sum_l2, ZERO)
-            best = scale * sum_lx
-            levels = tried
-            continue
-        better = (sum_l2 > 0) & (sum_lx * sum_lx > best * sum_l2)
-        np.copyto(levels, tried, where=better)
-        np.copyto(scale, sum_lx / sum_l2, where=better)
-        np.copyto(best, scale * sum_lx, where=better)
-    levels += 32
-    scale[zero] = 0
-    levels[:, zero] = 0
-    return scale, levels
-
-
-def _six_bits(ratio: Floats, values: Floats) -> npt.NDArray[np.uint8]:
-    return np.minimum(nearest_int(ratio[:, None] * values).astype(np.uint8), 63)
-
-
-def _pack_scales(sc: npt.NDArray[np.uint8], m: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def _pack_scales(sc: Bytes, m: Bytes) -> Bytes:
     return np.concatenate(
         [
             sc[:, :4] | (sc[:, 4:] >> 4) << 6,
@@ -122,9 +76,7 @@ def _pack_scales(sc: npt.NDArray[np.uint8], m: npt.NDArray[np.uint8]) -> npt.NDA
     )
 
 
-def _unpack_scales(
-    b: npt.NDArray[np.uint8],
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+def _unpack_scales(b: Bytes) -> tuple[Bytes, Bytes]:
     sc, m, low = b[:, :4], b[:, 4:8], b[:, 8:]
     return (
         np.concatenate([sc & 63, (low & 15) | (sc >> 6) << 4], axis=1),
@@ -132,76 +84,125 @@ def _unpack_scales(
     )
 
 
-def _quantize_scales(values: Floats) -> tuple[npt.NDArray[np.uint8], Floats]:
-    """Return 6-bit scales (or minima) for each row's 8 sub-blocks, and their scale."""
-    # C's comparisons with NaN are false: such a value is never the largest
-    largest = np.fmax.reduce(values, axis=1, initial=0) + ZERO  # never -0
-    ratio = np.where(largest > 0, np.float32(63) / largest, ZERO)
-    return _six_bits(ratio, values), largest / np.float32(63)
+def _scaled(d: npt.NDArray[np.float16], sc: npt.NDArray[np.integer[Any]]) -> Floats:
+    """The scale of each sub-block, as dequantization will see it."""
+    scale: Floats = d.astype(np.float32)[:, None] * sc
+    return scale
 
 
-def _encode_with_min(
-    x: Floats, out: Blocks, nmax: int, rmin: float, nstep: int
-) -> npt.NDArray[np.uint8]:
-    """Fill in the scales of Q4_K or Q5_K blocks; return the levels, (n, 8, 32)."""
-    n = len(x)
-    columns = np.ascontiguousarray(x.reshape(-1, 32).T)
-    scale, low, levels = make_qkx2(columns, nmax, rmin, nstep)
-    sc, out["d"] = _quantize_scales(scale.reshape(n, 8))
-    m, out["dmin"] = _quantize_scales(low.reshape(n, 8))
-    out["scales"] = _pack_scales(sc, m)
-    d = (out["d"].astype(np.float32)[:, None] * sc).reshape(-1)
-    dm = (out["dmin"].astype(np.float32)[:, None] * m).reshape(-1)
-    final = _levels((columns + dm) / d, 0, nmax)
-    np.copyto(final, levels, where=d == 0)
-    return np.ascontiguousarray(final.astype(np.uint8).T).reshape(n, 8, 32)
+def _divided(t: Floats, d: Floats, low: int, high: int) -> Bytes:
+    """The levels t / d, plus ``-low``; arbitrary where d is 0. Overwrites ``t``."""
+    np.divide(t, np.where(d == 0, ONE, d), out=t)
+    round_levels(t, low, high, t.min(), t.max())
+    if low:
+        t -= np.float32(low)
+    return t.astype(np.uint8)
 
 
-def _encode_q4_k(x: Floats, out: Blocks) -> None:
-    q = _encode_with_min(x, out, nmax=15, rmin=-1.0, nstep=20)
-    out["qs"] = (q[:, 0::2] | q[:, 1::2] << 4).reshape(-1, 128)
+def _unscaled(columns: Floats, d: Floats, levels: Bytes) -> npt.NDArray[np.intp]:
+    """The columns whose scale came out 0, those of zeros excepted: these get levels 0 here."""
+    at = np.flatnonzero(d == 0)
+    levels[:, at] = 0
+    return at[columns[:, at].any(axis=0)]
 
 
-def _encode_q5_k(x: Floats, out: Blocks) -> None:
-    q = _encode_with_min(x, out, nmax=31, rmin=-0.5, nstep=15)
-    out["qh"] = np.packbits(q >> 4, axis=1, bitorder="little")[:, 0]
-    q &= 15
-    out["qs"] = (q[:, 0::2] | q[:, 1::2] << 4).reshape(-1, 128)
+@dataclass(frozen=True)
+class EncodeWithMin:
+    """The encoder of Q4_K and Q5_K: what these pass to ``make_qkx2_quants``, and the packing."""
+
+    nmax: int
+    rmin: float
+    nstep: int
+
+    def __call__(self, x: Floats, out: Blocks) -> None:
+        """Fill in the blocks ``out`` (n,) from the weights ``x`` (n, 256)."""
+        columns, *work = _columns(x, 32)
+        scale, low, ordinary = scale_and_min(columns, work, self.nmax, self.rmin, self.nstep)
+        odd = np.flatnonzero(~ordinary)
+        if len(odd):
+            scale[odd], low[odd], _ = self._fit_carefully(columns, odd)
+        sc, out["d"] = _quantize_scales(scale.reshape(-1, 8))
+        m, out["dmin"] = _quantize_scales(low.reshape(-1, 8))
+        out["scales"] = _pack_scales(sc, m)
+
+        d, dmin = _scaled(out["d"], sc).reshape(-1), _scaled(out["dmin"], m).reshape(-1)
+        t = np.add(columns, dmin, out=work[0])
+        levels = _divided(t, d, 0, self.nmax)
+        unscaled = _unscaled(columns, d, levels)
+        if len(unscaled):  # there C leaves the levels that the search found
+            levels[:, unscaled] = self._fit_carefully(columns, unscaled)[2]
+        self._pack(levels, out)
+
+    def _fit_carefully(
+        self, columns: Floats, at: npt.NDArray[np.intp]
+    ) -> tuple[Floats, Floats, Floats]:
+        some, levels, *work = _some(columns, at)
+        scale, low, _ = scale_and_min(some, work, self.nmax, self.rmin, self.nstep, levels)
+        return scale[:-1], low[:-1], levels[:, :-1]
+
+    def _pack(self, levels: Bytes, out: Blocks) -> None:
+        """Store the levels (32, 8n): column j of a block is its sub-block j."""
+        n = len(out)
+        if self.nmax > 15:
+            fifth = np.packbits((levels >> 4).reshape(-1), bitorder="little")
+            out["qh"] = fifth.reshape(32, n).T
+            levels &= 15
+        pairs = levels.view("<u2")  # sub-block 2i in the low byte, 2i + 1 in the high one
+        nibbles = (pairs | pairs >> 4).astype(np.uint8)
+        out["qs"].reshape(n, 4, 32)[:] = nibbles.T.reshape(n, 4, 32)
 
 
 def _encode_q6_k(x: Floats, out: Blocks) -> None:
-    n = len(x)
-    columns = np.ascontiguousarray(x.reshape(-1, 16).T)
-    scale, levels = make_qx(columns)
-    scale = scale.reshape(n, 16)
-    at = np.abs(np.where(np.isnan(scale), ZERO, scale)).argmax(axis=1)
-    largest = np.take_along_axis(scale, at[:, None], axis=1)[:, 0]
-    zero = ~(np.abs(largest) >= GROUP_MAX_EPS)
+    columns, *work = _columns(x, 16)
+    scale = symmetric_scale(columns, work, 32).reshape(-1, 16)
+    size = np.abs(scale)
+    size[np.isnan(size)] = 0  # to C's comparisons NaN is never the largest
+    largest = np.take_along_axis(scale, size.argmax(axis=1)[:, None], axis=1)
     iscale = np.float32(-128) / largest
-    out["d"] = 1 / iscale
-    out["scales"] = np.minimum(nearest_int(iscale[:, None] * scale), 127)
-    d = (out["d"].astype(np.float32)[:, None] * out["scales"]).reshape(-1)
-    final = _levels(columns / d, -32, 31) + np.float32(32)
-    np.copyto(final, levels, where=d == 0)
-    q = np.ascontiguousarray(final.astype(np.uint8).T).reshape(n, 2, 4, 32)
-    low, top = q & 15, q >> 4
-    out["ql"] = (low[:, :, :2] | low[:, :, 2:] << 4).reshape(n, 128)
-    top = top[:, :, 0] | top[:, :, 1] << 2 | top[:, :, 2] << 4 | top[:, :, 3] << 6
-    out["qh"] = top.reshape(n, 64)
-    out[zero] = np.zeros((), Q6_K)
+    out["d"] = (ONE / iscale)[:, 0]
+    out["scales"] = np.minimum(nearest_int(iscale * scale), 127)
+
+    d = _scaled(out["d"], out["scales"]).reshape(-1)
+    t = work[0]
+    t[:] = columns
+    levels = _divided(t, d, -32, 31)
+    unscaled = _unscaled(columns, d, levels)
+    if len(unscaled):  # there C leaves the levels that the search found
+        some, found, *work = _some(columns, unscaled)
+        symmetric_scale(some, work, 32, found)
+        levels[:, unscaled] = found[:, :-1]
+    _pack_q6_k(levels, out)
+    out[size.max(axis=1) < GROUP_MAX_EPS] = np.zeros((), Q6_K)
 
 
-def _decode_with_min(blocks: Blocks, out: Floats, q: npt.NDArray[np.uint8]) -> None:
+def _pack_q6_k(levels: Bytes, out: Blocks) -> None:
+    """Store the levels (16, 16n): column j of a block is its sub-block j."""
+    n = len(out)
+    halves = levels.view("<u8")  # the sub-blocks of half a block, low byte first: a a b b c c e e
+    low = halves & 0x0F0F0F0F0F0F0F0F
+    ql = (low | low >> 28).astype("<u4")  # a | c << 4 and b | e << 4
+    out["ql"].reshape(n, 8, 16)[:] = ql.view(np.uint8).reshape(16, n, 8).transpose(1, 2, 0)
+    top = halves >> 4 & 0x0303030303030303
+    top |= top >> 28  # a | c << 4 and b | e << 4
+    qh = (top | top >> 14).astype("<u2")  # and the second of them onto the first, << 2
+    out["qh"].reshape(n, 4, 16)[:] = qh.view(np.uint8).reshape(16, n, 4).transpose(1, 2, 0)
+
+
+def _decode_with_min(blocks: Blocks, out: Floats, q: Bytes) -> None:
     sc, m = _unpack_scales(blocks["scales"])
     y = out.reshape(-1, 8, 32)
     y[:] = q
-    y *= (blocks["d"].astype(np.float32)[:, None] * sc)[..., None]
-    y -= (blocks["dmin"].astype(np.float32)[:, None] * m)[..., None]
+    y *= _scaled(blocks["d"], sc)[..., None]
+    y -= _scaled(blocks["dmin"], m)[..., None]
 
 
-def _four_bits(blocks: Blocks) -> npt.NDArray[np.uint8]:
-    qs = blocks["qs"].reshape(-1, 4, 1, 32)
-    return (qs >> np.array([0, 4], np.uint8)[:, None] & 15).reshape(-1, 8, 32)
+def _four_bits(blocks: Blocks) -> Bytes:
+    """Low bits of the levels, (n, 8, 32)."""
+    q = np.empty((len(blocks), 4, 2, 32), np.uint8)
+    qs = blocks["qs"].reshape(-1, 4, 32)
+    np.bitwise_and(qs, 15, out=q[:, :, 0])
+    np.right_shift(qs, 4, out=q[:, :, 1])
+    return q.reshape(-1, 8, 32)
 
 
 def _decode_q4_k(blocks: Blocks, out: Floats) -> None:
@@ -209,8 +210,9 @@ def _decode_q4_k(blocks: Blocks, out: Floats) -> None:
 
 
 def _decode_q5_k(blocks: Blocks, out: Floats) -> None:
-    fifth = np.unpackbits(blocks["qh"][:, None], axis=1, bitorder="little")
-    _decode_with_min(blocks, out, _four_bits(blocks) | fifth << 4)
+    q = _four_bits(blocks)
+    q |= np.unpackbits(blocks["qh"][:, None], axis=1, bitorder="little") << 4
+    _decode_with_min(blocks, out, q)
 
 
 def _decode_q6_k(blocks: Blocks, out: Floats) -> None:
@@ -221,11 +223,11 @@ def _decode_q6_k(blocks: Blocks, out: Floats) -> None:
     q = (low | top << 4).view(np.int8) - 32
     y = out.reshape(-1, 16, 16)
     y[:] = q.reshape(-1, 16, 16)
-    y *= (blocks["d"].astype(np.float32)[:, None] * blocks["scales"])[..., None]
+    y *= _scaled(blocks["d"], blocks["scales"])[..., None]
 
 
 CODECS = (
-    Codec(GGMLType.Q4_K, Q4_K, _encode_q4_k, _decode_q4_k, ("d", "dmin")),
-    Codec(GGMLType.Q5_K, Q5_K, _encode_q5_k, _decode_q5_k, ("d", "dmin")),
-    Codec(GGMLType.Q6_K, Q6_K, _encode_q6_k, _decode_q6_k, ("d",)),
+    Codec(GGMLType.Q4_K, Q4_K, 32, EncodeWithMin(15, -1.0, 20), _decode_q4_k, ("d", "dmin")),
+    Codec(GGMLType.Q5_K, Q5_K, 32, EncodeWithMin(31, -0.5, 15), _decode_q5_k, ("d", "dmin")),
+    Codec(GGMLType.Q6_K, Q6_K, 16, _encode_q6_k, _decode_q6_k, ("d",)),
 )

@@ -10,79 +10,134 @@ import numpy as np
 import numpy.typing as npt
 
 from lfm2gguf.ggml import GGMLType
-from lfm2gguf.quants.codec import Blocks, Codec, Floats
+from lfm2gguf.quants.codec import Blocks, Bytes, Codec, Floats, scratch
 
 #                   weight j         weight j + 16
 # qs[j], 4 bits:    low nibble       high nibble     (j < 16)
 # qh, fifth bits:   bit j            bit j + 16      (of a little-endian uint32)
 Q4_0 = np.dtype([("d", "<f2"), ("qs", "u1", 16)])
-Q5_0 = np.dtype([("d", "<f2"), ("qh", "<u4"), ("qs", "u1", 16)])
-Q5_1 = np.dtype([("d", "<f2"), ("m", "<f2"), ("qh", "<u4"), ("qs", "u1", 16)])
+Q5_0 = np.dtype([("d", "<f2"), ("qh", "u1", 4), ("qs", "u1", 16)])
+Q5_1 = np.dtype([("d", "<f2"), ("m", "<f2"), ("qh", "u1", 4), ("qs", "u1", 16)])
 Q8_0 = np.dtype([("d", "<f2"), ("qs", "i1", 32)])
 
-BIT = np.left_shift(np.uint32(1), np.arange(32, dtype=np.uint32))
-ALMOST_HALF = np.nextafter(np.float32(0.5), np.float32(0))
+ZERO = np.float32(0)
+ALMOST_HALF = np.nextafter(np.float32(0.5), ZERO)
+
+FOUR_FLOATS = np.complex128  # a number of 16 bytes: only ever copied
+Bools = npt.NDArray[np.bool_]
 
 
-def _inverse(d: Floats) -> Floats:
-    return np.where(d == 0, np.float32(0), 1 / d)
+def _rows_of_fours(x: Floats) -> tuple[Floats, Floats]:
+    """Weights 4i to 4i + 3 of every block as row i, (8, 4n), and an array to work in.
+
+    Long rows, as a transposition would give, at a third of its cost.
+    """
+    rows, work = scratch(2, (8, 4 * len(x)))
+    np.copyto(rows.view(FOUR_FLOATS), x.view(FOUR_FLOATS).T)
+    return rows, work
 
 
-def _extreme(x: Floats) -> Floats:
-    """Return the value furthest from zero of each row, with its sign; the first of equals."""
-    at = np.abs(x).argmax(axis=1)
-    return np.take_along_axis(x, at[:, None], axis=1)[:, 0] + np.float32(0)  # never -0
+def _of_blocks(extremum: np.ufunc, rows: Floats) -> Floats:
+    """The maximum or minimum of each block."""
+    lane = extremum.reduce(rows, axis=0)
+    value: Floats = extremum(extremum(lane[0::4], lane[1::4]), extremum(lane[2::4], lane[3::4]))
+    return value
 
 
-def _truncate(x: Floats) -> npt.NDArray[np.uint8]:
-    """C's cast of a non-negative float to an 8-bit integer; NaN and infinity give 0 on x86-64."""
-    x[~np.isfinite(x)] = 0
-    return x.astype(np.uint8)
+def _furthest(rows: Floats, x: Floats) -> Floats:
+    """The value furthest from zero of each block, with its sign; the first of equals."""
+    high, low = _of_blocks(np.maximum, rows), _of_blocks(np.minimum, rows)
+    value = np.where(high > -low, high, low)
+    tie = np.flatnonzero(high == -low)
+    if len(tie):
+        first = np.abs(x[tie]).argmax(axis=1)
+        value[tie] = x[tie, first]
+    return value + ZERO  # never -0
 
 
-def _nibbles(q: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    low, high = q[:, :16] & 15, q[:, 16:] & 15
-    return low | high << 4
+def _inverse(d: Floats) -> tuple[Floats, Bools]:
+    """1/d, or 0 for 0, and where that is no number, or ``d`` none.
+
+    There C casts infinity and NaN to an 8-bit integer, which is undefined, and 0 on x86-64.
+    """
+    inverse = np.float32(1) / d
+    lost = ~(np.isfinite(inverse) & np.isfinite(d))
+    inverse[lost] = 0
+    return inverse, lost & (d != 0)
 
 
-def _fifth_bits(q: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
-    return np.packbits(q >> 4, axis=1, bitorder="little").view("<u4")[:, 0]
+def _levels(t: Floats, lost: Bools, top: int) -> Bytes:
+    """C's cast to an integer, at most ``top``: (8, n, 4)."""
+    q = t.astype(np.uint8)
+    np.minimum(q, np.full(q.shape[1], top, np.uint8), out=q)
+    levels = q.reshape(8, -1, 4)
+    if lost.any():
+        levels[:, lost] = 0
+    return levels
+
+
+def _store_nibbles(levels: Bytes, qs: Bytes) -> None:
+    packed = levels[:4] & 15 | levels[4:] << 4
+    qs.view("<u4")[:] = packed.view("<u4")[..., 0].T
+
+
+def _store_fifth_bits(levels: Bytes, qh: Bytes) -> None:
+    in_order = np.ascontiguousarray((levels >> 4).view("<u4")[..., 0].T).view(np.uint8)
+    qh[:] = np.packbits(in_order.reshape(-1), bitorder="little").reshape(-1, 4)
 
 
 def _encode_q4_0(x: Floats, out: Blocks) -> None:
-    d = _extreme(x) / np.float32(-8)
-    q = _truncate(x * _inverse(d)[:, None] + np.float32(8.5))
+    rows, t = _rows_of_fours(x)
+    d = _furthest(rows, x) / np.float32(-8)
+    inverse, lost = _inverse(d)
+    np.multiply(rows, np.repeat(inverse, 4), out=t)
+    t += np.float32(8.5)
     out["d"] = d
-    out["qs"] = _nibbles(np.minimum(q, 15))
+    _store_nibbles(_levels(t, lost, 15), out["qs"])
 
 
 def _encode_q5_0(x: Floats, out: Blocks) -> None:
-    d = _extreme(x) / np.float32(-16)
-    q = np.minimum(_truncate(x * _inverse(d)[:, None] + np.float32(16.5)), 31)
+    rows, t = _rows_of_fours(x)
+    d = _furthest(rows, x) / np.float32(-16)
+    inverse, lost = _inverse(d)
+    np.multiply(rows, np.repeat(inverse, 4), out=t)
+    t += np.float32(16.5)
     out["d"] = d
-    out["qh"] = _fifth_bits(q)
-    out["qs"] = _nibbles(q)
+    levels = _levels(t, lost, 31)
+    _store_fifth_bits(levels, out["qh"])
+    _store_nibbles(levels, out["qs"])
 
 
 def _encode_q5_1(x: Floats, out: Blocks) -> None:
-    at = x.argmin(axis=1)  # and not min, which may mistake -0 for 0
-    low = np.take_along_axis(x, at[:, None], axis=1)[:, 0]
-    d = (x.max(axis=1) - low + np.float32(0)) / np.float32(31)
-    q = _truncate((x - low[:, None]) * _inverse(d)[:, None] + np.float32(0.5))
+    rows, t = _rows_of_fours(x)
+    low = _of_blocks(np.minimum, rows)
+    zero = np.flatnonzero(low == 0)  # of which sign? C takes the first
+    low[zero] = x[zero, x[zero].argmin(axis=1)]
+    d = (_of_blocks(np.maximum, rows) - low + ZERO) / np.float32(31)
+    inverse, lost = _inverse(d)
+    np.subtract(rows, np.repeat(low, 4), out=t)
+    np.multiply(t, np.repeat(inverse, 4), out=t)
+    t += np.float32(0.5)
     out["d"] = d
     out["m"] = low
-    out["qh"] = _fifth_bits(q)
-    out["qs"] = _nibbles(q)
+    levels = _levels(t, lost, 31)
+    _store_fifth_bits(levels, out["qh"])
+    _store_nibbles(levels, out["qs"])
 
 
 def _encode_q8_0(x: Floats, out: Blocks) -> None:
-    d = np.abs(x).max(axis=1) / np.float32(127)
-    t = x * _inverse(d)[:, None]
-    t[~np.isfinite(t)] = 0
-    # roundf, half away from zero: add just under a half (0.49999997 + 0.5 would be 1), truncate
-    t += np.copysign(ALMOST_HALF, t)
+    rows, t = _rows_of_fours(x)
+    np.abs(rows, out=t)
+    d = _of_blocks(np.maximum, t) / np.float32(127)
+    inverse, lost = _inverse(d)
+    np.multiply(t, np.repeat(inverse, 4), out=t)
+    t += ALMOST_HALF  # roundf: half away from zero; 0.49999997 + 0.5 would already be 1
+    levels = _levels(t, lost, 127)
+    minus = (rows < 0).view(np.uint8).reshape(levels.shape)
+    levels ^= np.negative(minus)
+    levels += minus
     out["d"] = d
-    out["qs"] = t.astype(np.int8)
+    out["qs"].view("<u4")[:] = levels.view("<u4")[..., 0].T
 
 
 def _decode_q4_0(blocks: Blocks, out: Floats) -> None:
@@ -92,11 +147,8 @@ def _decode_q4_0(blocks: Blocks, out: Floats) -> None:
 
 
 def _five_bits(blocks: Blocks) -> npt.NDArray[np.int8]:
-    q = np.empty((len(blocks), 32), np.uint8)
-    q[:] = np.unpackbits(
-        np.ascontiguousarray(blocks["qh"]).view(np.uint8).reshape(-1, 4), axis=1, bitorder="little"
-    )
-    q <<= 4
+    fifth = np.unpackbits(np.ascontiguousarray(blocks["qh"]), axis=1, bitorder="little")
+    q = fifth << 4
     q[:, :16] |= blocks["qs"] & 15
     q[:, 16:] |= blocks["qs"] >> 4
     return q.view(np.int8)
@@ -119,8 +171,8 @@ def _decode_q8_0(blocks: Blocks, out: Floats) -> None:
 
 
 CODECS = (
-    Codec(GGMLType.Q4_0, Q4_0, _encode_q4_0, _decode_q4_0, ("d",)),
-    Codec(GGMLType.Q5_0, Q5_0, _encode_q5_0, _decode_q5_0, ("d",)),
-    Codec(GGMLType.Q5_1, Q5_1, _encode_q5_1, _decode_q5_1, ("d", "m")),
-    Codec(GGMLType.Q8_0, Q8_0, _encode_q8_0, _decode_q8_0, ("d",)),
+    Codec(GGMLType.Q4_0, Q4_0, 32, _encode_q4_0, _decode_q4_0, ("d",)),
+    Codec(GGMLType.Q5_0, Q5_0, 32, _encode_q5_0, _decode_q5_0, ("d",)),
+    Codec(GGMLType.Q5_1, Q5_1, 32, _encode_q5_1, _decode_q5_1, ("d", "m")),
+    Codec(GGMLType.Q8_0, Q8_0, 32, _encode_q8_0, _decode_q8_0, ("d",)),
 )

@@ -39,6 +39,7 @@ from lfm2gguf.verification.scorers import (
 )
 from lfm2gguf.verification.scores import Scores
 from lfm2gguf.verification.tensors import TensorDifference
+from lfm2gguf.version import __version__
 
 SHIPPED = "shipped"  # reference against what is shipped; the other two are --three-way's
 QUANTIZATION = "quantization"  # reference against the dequantized file
@@ -325,7 +326,5 @@ class _Clock:
 
 
 def _versions(engine: str) -> dict[str, str]:
-    import lfm2gguf
-
-    versions = {"lfm2gguf": lfm2gguf.__version__, "numpy": np.__version__}
+    versions = {"lfm2gguf": __version__, "numpy": np.__version__}
     return versions | (llamacpp.build_info() if engine == "llama.cpp" else {})

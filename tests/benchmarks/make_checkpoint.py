@@ -23,7 +23,7 @@ ITEM_SIZE = {"BF16": 2, "F16": 2, "F32": 4}
 
 def feed_forward_width(config: dict) -> int:
     width = config.get("block_ff_dim") or config["intermediate_size"]
-    if not config.get("block_auto_adjust_ff_dim", True):
+    if "num_experts" in config or not config.get("block_auto_adjust_ff_dim", True):
         return width
     width = int(config.get("block_ffn_dim_multiplier", 1.0) * int(2 * width / 3))
     multiple = config.get("block_multiple_of", 256)
@@ -54,9 +54,16 @@ def shapes(config: dict) -> dict[str, tuple[int, ...]]:
             layer["self_attn.out_proj"] = (hidden, hidden)
             layer["self_attn.q_layernorm"] = (head,)
             layer["self_attn.k_layernorm"] = (head,)
-        layer["feed_forward.w1"] = (width, hidden)
-        layer["feed_forward.w2"] = (hidden, width)
-        layer["feed_forward.w3"] = (width, hidden)
+        expert = config.get("moe_intermediate_size", 0)
+        moe = "num_experts" in config and i >= config.get("num_dense_layers", 2)
+        for owner in [f"experts.{e}." for e in range(config["num_experts"])] if moe else [""]:
+            inner = expert if moe else width
+            layer[f"feed_forward.{owner}w1"] = (inner, hidden)
+            layer[f"feed_forward.{owner}w2"] = (hidden, inner)
+            layer[f"feed_forward.{owner}w3"] = (inner, hidden)
+        if moe:
+            layer["feed_forward.gate"] = (config["num_experts"], hidden)
+            out[f"model.layers.{i}.feed_forward.expert_bias"] = (config["num_experts"],)
         out |= {f"model.layers.{i}.{name}.weight": shape for name, shape in layer.items()}
     if config.get("tie_word_embeddings", config.get("tie_embedding", True)) is False:
         out["lm_head.weight"] = (config["vocab_size"], hidden)

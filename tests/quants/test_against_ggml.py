@@ -11,6 +11,8 @@ from hypothesis.extra import numpy as hnp
 from lfm2gguf.errors import QuantizationError
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.quants import CODECS, dequantize, quantize, validate
+from lfm2gguf.quants.codec import c_arithmetic
+from lfm2gguf.quants.search import scale_and_min
 
 from . import oracle
 from .samples import SAMPLES, sample
@@ -38,7 +40,7 @@ def test_bytes(name: str, type: GGMLType) -> None:
 
 
 @every_type
-@pytest.mark.parametrize("blocks", [1, 2, 3, 5, 127, 128, 129])
+@pytest.mark.parametrize("blocks", [1, 2, 3, 5, 255, 256, 257, 513])
 def test_any_number_of_blocks(blocks: int, type: GGMLType) -> None:
     x = np.resize(sample("bf16"), (blocks, type.block_size))
     assert_same_bytes(x, type)
@@ -105,3 +107,25 @@ def test_validation_agrees(name: str, type: GGMLType) -> None:
     else:
         with pytest.raises(QuantizationError, match="too large for"):
             validate(data, type)
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.parametrize(("nmax", "rmin", "nstep"), [(15, -1.0, 20), (31, -0.5, 15)])
+def test_the_careful_search_agrees_on_ordinary_columns(
+    name: str, nmax: int, rmin: float, nstep: int
+) -> None:
+    """Which columns are ordinary is a claim: the quick search and the exact one, bit for bit."""
+    x = np.ascontiguousarray(sample(name).reshape(-1, 32).T)
+    levels, *work = np.empty((5, *x.shape), np.float32)
+    with c_arithmetic():
+        scale, low, ordinary = scale_and_min(x, work, nmax, rmin, nstep)
+        exact_scale, exact_low, _ = scale_and_min(x, work, nmax, rmin, nstep, levels)
+    assert same_floats(scale[ordinary], exact_scale[ordinary])
+    assert same_floats(low[ordinary], exact_low[ordinary])
+
+
+def test_ordinary_weights_take_the_quick_search() -> None:
+    x = np.ascontiguousarray(sample("bf16").reshape(-1, 32).T)
+    with c_arithmetic():
+        ordinary = scale_and_min(x, list(np.empty((4, *x.shape), np.float32)), 15, -1.0, 20)[2]
+    assert ordinary.all()

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import lfm2gguf.quants as quants
 from lfm2gguf.errors import QuantizationError
 from lfm2gguf.ggml import GGMLType
-from lfm2gguf.quants import CODECS, dequantize, find_nonfinite, quantize, validate
+from lfm2gguf.quants import CODECS, codec, dequantize, find_nonfinite, quantize, validate
 
 from .samples import sample
 
@@ -57,8 +56,8 @@ def test_float16_is_widened(type: GGMLType) -> None:
 def test_chunks_leave_no_trace(type: GGMLType, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = quantize(sample("ranges of weights"), type)
     back = dequantize(whole, type, (6, 1024))
-    for chunk in (256, 768, 1 << 20):
-        monkeypatch.setattr(quants, "CHUNK", chunk)
+    for row in (16, 48, 1 << 15):
+        monkeypatch.setattr(codec, "ROW", row)
         assert np.array_equal(quantize(sample("ranges of weights"), type), whole)
         assert np.array_equal(dequantize(whole, type, (6, 1024)), back, equal_nan=True)
 

@@ -1,0 +1,38 @@
+"""``lfm2gguf convert-lora``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lfm2gguf_cli.options import Force, Json, Output, Quiet
+
+
+def convert_lora(
+    adapter: Annotated[str, typer.Argument(help="A LoRA adapter's PEFT folder, or its Hub id.")],
+    base: Annotated[
+        str | None,
+        typer.Option(
+            help="The base model's folder or Hub id; only its config.json is read.",
+            show_default="the one that the adapter names",
+        ),
+    ] = None,
+    type: Annotated[str, typer.Option("--type", "-t", help="F32, F16, BF16 or Q8_0.")] = "F32",
+    output: Output = None,
+    force: Force = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Convert a LoRA adapter to a GGUF file that llama.cpp applies to its base model's.
+
+    Example: lfm2gguf convert-lora ./my-adapter --base LiquidAI/LFM2-1.2B
+    """
+    from lfm2gguf.adaptation import convert_lora
+    from lfm2gguf_cli.display import Display
+
+    display = Display(quiet=quiet, json=json)
+    result = convert_lora(adapter, base, output, type, overwrite=force)
+    for note in result.notes:
+        display.note(note)
+    display.written([result.file], notes=result.notes)

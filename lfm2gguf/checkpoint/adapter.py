@@ -1,0 +1,123 @@
+"""A LoRA adapter's folder, as peft saves it (``utils/save_and_load.py``, 0.21)."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lfm2gguf.checkpoint.folder import read_json
+from lfm2gguf.checkpoint.names import unwrapped
+from lfm2gguf.checkpoint.safetensors import TensorInfo, read_header
+from lfm2gguf.errors import CheckpointError, TensorError, UnsupportedError
+
+WEIGHTS = "adapter_model.safetensors"
+FACTORS = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector")
+FACTOR = re.compile(rf"(?P<module>.+)\.(?P<kind>{'|'.join(FACTORS)})(?:\.default)?(?:\.weight)?")
+# Parts of the names of weights that are saved whole.
+SAVED = (".modules_to_save.default", ".modules_to_save", ".base_layer")
+
+# Settings that compute something other than scale * B @ A when they are set.
+UNKNOWN = (
+    "layer_replication", "use_qalora", "use_bdlora", "velora_config", "kasa_config",
+    "monteclora_config", "arrow_config", "trainable_token_indices",
+)  # fmt: skip
+# Initializations that change the base model's weights too, which the adapter does not say.
+CHANGES_BASE = ("pissa", "corda", "olora", "loftq", "lora_ga")
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An opened folder: factors by module, whole weights by their names in the checkpoint."""
+
+    path: Path
+    name: str
+    config: Mapping[str, Any] = field(repr=False)
+    factors: Mapping[str, Mapping[str, TensorInfo]] = field(repr=False)
+    saved: Mapping[str, TensorInfo] = field(repr=False)
+
+    @classmethod
+    def open(cls, path: str | Path, name: str | None = None) -> Adapter:
+        """Read the folder's config and its tensors' names.
+
+        Raises:
+            CheckpointError: a file is missing or damaged, or factors are not in pairs.
+            UnsupportedError: not LoRA, or a variant of it that cannot be merged.
+
+        """
+        path = Path(path)
+        config = read_json(path / "adapter_config.json", needed_for=f"{path} to be an adapter")
+        _check_assumptions(path, config)
+        if not (path / WEIGHTS).is_file():
+            pickled = (path / "adapter_model.bin").is_file()
+            raise CheckpointError(
+                f"{path / WEIGHTS}: missing"
+                + ("; load the adapter in peft and save it again, which makes one" * pickled)
+            )
+        factors: dict[str, dict[str, TensorInfo]] = {}
+        saved: dict[str, TensorInfo] = {}
+        infos = read_header(path / WEIGHTS)
+        for raw, info in sorted(infos.items(), key=lambda item: item[1].offset):
+            weight = unwrapped(raw, has_head=True)
+            if found := FACTOR.fullmatch(weight):
+                factors.setdefault(found["module"], {})[found["kind"]] = info
+            else:
+                for part in SAVED:
+                    weight = weight.replace(f"{part}.", ".")
+                saved[weight] = info
+        return cls(path, name or path.resolve().name, config, factors, saved)
+
+    def pair(self, module: str) -> tuple[TensorInfo, TensorInfo]:
+        """A module's A and B, an embedding's too.
+
+        Raises:
+            TensorError: one of them is missing, or they are not matrices.
+
+        """
+        factors = self.factors[module]
+        for a, b in (("lora_A", "lora_B"), ("lora_embedding_A", "lora_embedding_B")):
+            if a in factors and b in factors:
+                if any(len(factors[kind].shape) != 2 for kind in (a, b)):
+                    raise TensorError(
+                        f"{self.path}: the factors of {module!r} are not matrices (a convolution?)"
+                    )
+                return factors[a], factors[b]
+        raise TensorError(
+            f"{self.path}: {module!r} has {' and '.join(sorted(factors))}, and not a pair of "
+            "lora_A and lora_B"
+        )
+
+    def scale(self, module: str, rank: int) -> float:
+        """What B @ A is multiplied by: alpha over the rank, or over its root (rsLoRA)."""
+        alpha = float(self.alpha(module))
+        return alpha / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
+
+    def alpha(self, module: str) -> float:
+        """A module's alpha: that of the first pattern that fits its name, or the general one."""
+        for pattern, alpha in (self.config.get("alpha_pattern") or {}).items():
+            if re.match(rf"(.*\.)?({pattern})$", module):
+                return float(alpha)
+        return float(self.config["lora_alpha"])
+
+
+def _check_assumptions(path: Path, config: Mapping[str, Any]) -> None:
+    file = path / "adapter_config.json"
+    if config.get("peft_type") != "LORA":
+        raise UnsupportedError(f"{file}: peft_type is {config.get('peft_type')!r}, not 'LORA'")
+    alphas = [config.get("lora_alpha"), *(config.get("alpha_pattern") or {}).values()]
+    if not all(isinstance(alpha, int | float) for alpha in alphas):
+        raise CheckpointError(f"{file}: lora_alpha or alpha_pattern holds no number")
+    if key := next((key for key in UNKNOWN if config.get(key)), ""):
+        raise UnsupportedError(
+            f"{file}: {key} is set, which is more than a low-rank delta; merge it with peft "
+            "(model.merge_and_unload()) and convert the result"
+        )
+    kind = str(config.get("init_lora_weights")).lower()
+    if kind.startswith(CHANGES_BASE):
+        raise UnsupportedError(
+            f"{file}: init_lora_weights is {kind!r}, which changed the base model too; save the "
+            "adapter converted (peft: path_initial_model_for_weight_conversion), or merge with peft"
+        )

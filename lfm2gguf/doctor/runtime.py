@@ -1,0 +1,148 @@
+"""Where a file runs: which backend computes its types, and how new llama.cpp has to be."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from lfm2gguf.doctor.finding import Finding, Severity
+from lfm2gguf.doctor.subject import LFM2, Subject
+from lfm2gguf.ggml import GGMLType
+
+# No type for weights: numbers, and the formats that activations are quantized to.
+NOT_WEIGHTS = {
+    GGMLType[name] for name in ("I8", "I16", "I32", "I64", "F64", "Q8_1", "Q8_K")
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A backend's name, and the types whose matrix product it leaves to the CPU."""
+
+    name: str
+    lacks: frozenset[GGMLType]
+    source: str  # file of llama.cpp, commit 0c1e57098, case GGML_OP_MUL_MAT of supports_op
+
+
+def _lacks(*names: str) -> frozenset[GGMLType]:
+    return frozenset(GGMLType[name] for name in names)
+
+
+_CUDA = "ggml/src/ggml-cuda/ggml-cuda.cu"
+BACKENDS = {
+    b.name: b
+    for b in (
+        Backend("cpu", _lacks(), "ggml/src/ggml-cpu/ggml-cpu.c"),
+        Backend("cuda", _lacks("TQ1_0", "TQ2_0"), _CUDA),
+        Backend("rocm", _lacks("TQ1_0", "TQ2_0"), f"{_CUDA}, built for HIP"),
+        Backend("vulkan", _lacks(), "ggml/src/ggml-vulkan/ggml-vulkan.cpp"),
+        Backend("metal", _lacks("TQ1_0", "NVFP4"), "ggml/src/ggml-metal/ggml-metal-device.m"),
+    )
+}
+
+
+def types(subject: Subject, backend: Backend) -> Iterator[Finding]:
+    """Types of a GGUF that llama.cpp cannot run, at all or on the backend."""
+    if subject.kind != "gguf":
+        return
+    names: dict[GGMLType, list[str]] = defaultdict(list)
+    for tensor in subject.weights:
+        if tensor.type is not None:
+            names[tensor.type].append(tensor.name)
+        if tensor.name.endswith("shortconv.conv.weight") and tensor.type is not GGMLType.F32:
+            yield Finding(
+                "convolution-type", Severity.ERROR, tensor.name,
+                f"is {tensor.dtype}; llama.cpp's convolution takes F32 only (ggml_ssm_conv)",
+                "quantize it again with lfm2gguf or llama-quantize, which keep it in F32",
+            )  # fmt: skip
+    for type, found in names.items():
+        where = f"{found[0]} and {len(found) - 1} more" if len(found) > 1 else found[0]
+        if type in NOT_WEIGHTS:
+            yield Finding(
+                "type-not-for-weights", Severity.ERROR, where,
+                f"is {type.name}, for which llama.cpp has no matrix product",
+                "convert the checkpoint to one of the types of lfm2gguf convert --help",
+            )  # fmt: skip
+        elif type in backend.lacks:
+            yield Finding(
+                "type-not-on-backend", Severity.ERROR, where,
+                f"is {type.name}, which llama.cpp does not compute on {backend.name} "
+                f"({backend.source}, commit 0c1e57098): these tensors run on the CPU",
+                f"quantize to a type that {backend.name} has, such as Q4_K_M or Q8_0",
+            )  # fmt: skip
+        elif type is GGMLType.BF16 and backend.name == "metal":
+            yield Finding(
+                "type-not-on-backend", Severity.WARNING, where,
+                "is BF16, which llama.cpp computes on Metal only where the GPU has bfloat16 "
+                f"({backend.source}, commit 0c1e57098: has_bfloat)",
+                "for older GPUs convert to F16 or Q8_0",
+            )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """Something that llama.cpp learned: a pull request of ggml-org/llama.cpp, and when.
+
+    ``build`` is 0 where no source that names it was at hand.
+    """
+
+    what: str
+    pull_request: int
+    since: str
+    build: int
+    applies: Callable[[Subject], bool]
+
+    @property
+    def name(self) -> str:
+        """The build's name, or its month."""
+        return f"b{self.build}" if self.build else f"a build of {self.since}"
+
+    def __str__(self) -> str:
+        build = "" if self.build else "; the number of its first build is not known here"
+        return f"pull request {self.pull_request}, {self.name}{build}"
+
+
+# In the order in which llama.cpp learned them. Sources: the pull requests; b6709 from
+# mybigday/llama.rn's pull request 224, which took it for lfm2moe; b9777 counted back from
+# 1191758c5, which llama-bench calls build 9780 in pull request 25008, three commits later.
+REQUIREMENTS = (
+    Requirement("the architecture lfm2", 14620, "2025-07", 0, lambda s: s.architecture == "lfm2"),
+    Requirement(
+        "an output matrix of its own", 15476, "2025-08", 0,
+        lambda s: s.architecture == "lfm2" and "output.weight" in s.shapes,
+    ),
+    Requirement(
+        "the architecture lfm2moe", 16464, "2025-10", 6709, lambda s: s.architecture == "lfm2moe"
+    ),
+    Requirement(
+        "a dense layer after the model (ColBERT)", 18607, "2026-01", 0,
+        lambda s: "dense_2.weight" in s.shapes,
+    ),
+    Requirement(
+        "bidirectional attention and centred convolution", 24913, "2026-06", 9777,
+        lambda s: s.own("attention.causal") is False,
+    ),
+)  # fmt: skip
+NEW_TYPES = {GGMLType[name] for name in ("MXFP4", "NVFP4", "Q1_0", "Q2_0")}
+
+
+def minimum_build(subject: Subject) -> Iterator[Finding]:
+    """The oldest llama.cpp that loads it, as far as there are sources for it."""
+    needed = [requirement for requirement in REQUIREMENTS if requirement.applies(subject)]
+    if subject.architecture in LFM2 and needed:
+        newest = needed[-1]
+        yield Finding(
+            "minimum-build", Severity.NOTE, "llama.cpp",
+            f"needs {newest.what}: {newest}",
+            f"use {newest.name} or later; builds of December 2025 without pull requests 18105 and "
+            "18132 report a missing tensor for LFM2",
+        )  # fmt: skip
+    new = {t.type.name for t in subject.weights if t.type in NEW_TYPES}
+    if new and subject.kind == "gguf":
+        yield Finding(
+            "minimum-build", Severity.NOTE, "llama.cpp",
+            f"needs a build that knows {', '.join(sorted(new))}; commit 0c1e57098 does, and the "
+            "first that did is not known here",
+            "use 0c1e57098 (llama-cpp-python 0.3.36) or later",
+        )  # fmt: skip

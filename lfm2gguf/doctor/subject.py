@@ -1,0 +1,120 @@
+"""What is examined: a GGUF file, or a checkpoint seen as the GGUF that it would become."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from lfm2gguf.checkpoint import Checkpoint, TokenType
+from lfm2gguf.checkpoint import TensorInfo as CheckpointTensor
+from lfm2gguf.ggml import GGMLType
+from lfm2gguf.gguf_file import GGUFFile, Metadata
+
+LFM2 = ("lfm2", "lfm2moe")
+STORED_AS = {"BF16": GGMLType.BF16, "F16": GGMLType.F16, "F32": GGMLType.F32}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A stored tensor; ``type`` is None where a checkpoint's dtype has no place in a GGUF."""
+
+    name: str
+    shape: tuple[int, ...]  # NumPy's order
+    type: GGMLType | None
+    dtype: str
+    path: Path
+    offset: int
+
+    def rows(self, chunk: int) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
+        """The bytes of its rows, about ``chunk`` weights at a time: (first row, (rows, bytes))."""
+        if self.type is None or 0 in self.shape:
+            return
+        width = self.type.row_bytes(self.shape[-1])
+        n = int(np.prod(self.shape[:-1], dtype=np.int64))
+        step = max(1, chunk // self.shape[-1])
+        for start in range(0, n, step):
+            shape = (min(step, n - start), width)
+            yield start, np.memmap(self.path, np.uint8, "r", self.offset + start * width, shape)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A file or folder under examination. ``metadata`` has the GGUF's keys in both cases.
+
+    ``shapes`` are those of the GGUF's tensors, ``weights`` what is stored, by its own names.
+    A checkpoint that cannot be planned has neither metadata nor shapes.
+    """
+
+    path: Path
+    kind: str
+    metadata: Metadata = field(repr=False)
+    shapes: Mapping[str, tuple[int, ...]] = field(repr=False)
+    weights: tuple[Weights, ...] = field(repr=False)
+
+    @property
+    def architecture(self) -> str:
+        """``lfm2`` or ``lfm2moe``, as a rule."""
+        return str(self.get("general.architecture", ""))
+
+    def get(self, key: str, default: object = None) -> object:
+        """The value of a metadata key."""
+        value = self.metadata.get(key)
+        return default if value is None else value.value
+
+    def own(self, key: str) -> object:
+        """The value of one of the architecture's keys, such as ``context_length``."""
+        return self.get(f"{self.architecture}.{key}")
+
+    def number(self, key: str) -> int | None:
+        """The value of a key that holds a whole number."""
+        value = self.get(key)
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+    @cached_property
+    def tokens(self) -> list[tuple[str, int]]:
+        """The vocabulary, each token with its type."""
+        names, types = (self.get(f"tokenizer.ggml.{key}", []) for key in ("tokens", "token_type"))
+        names, types = (list(x) if isinstance(x, list) else [] for x in (names, types))
+        types += [TokenType.NORMAL.value] * (len(names) - len(types))
+        return list(zip(names, types, strict=False))
+
+    def special(self, kind: str) -> str:
+        """The text of a special token, such as ``bos``; empty where there is none."""
+        id = self.number(f"tokenizer.ggml.{kind}_token_id")
+        return self.tokens[id][0] if id is not None and 0 <= id < len(self.tokens) else ""
+
+    @property
+    def generates(self) -> bool:
+        """Whether it is a model that writes text, and not one that embeds it."""
+        retrieval = self.own("pooling_type") is not None or self.own("attention.causal") is False
+        return not retrieval and "dense_2.weight" not in self.shapes
+
+
+def from_gguf(path: Path) -> Subject:
+    """Raises GGUFError for a file that cannot be read."""
+    file = GGUFFile.open(path)
+    weights = tuple(
+        Weights(t.name, t.shape, t.type, t.type.name, path, t.offset) for t in file.tensors.values()
+    )
+    shapes = {name: tensor.shape for name, tensor in file.tensors.items()}
+    return Subject(path, "gguf", file.metadata, shapes, weights)
+
+
+def from_checkpoint(
+    checkpoint: Checkpoint, metadata: Metadata, shapes: Mapping[str, tuple[int, ...]]
+) -> Subject:
+    """A checkpoint with what its plan says, if it could be planned."""
+    weights = tuple(_weights(tensor) for tensor in checkpoint.tensors.values())
+    return Subject(checkpoint.path, "checkpoint", metadata, shapes, weights)
+
+
+def _weights(tensor: CheckpointTensor) -> Weights:
+    stored = STORED_AS.get(tensor.dtype)
+    return Weights(
+        tensor.name, tensor.shape or (1,), stored, tensor.dtype, tensor.file, tensor.offset
+    )

@@ -1,0 +1,172 @@
+"""The chat template: whether it renders, what it loses, and how often it writes BOS."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any
+
+from lfm2gguf.doctor.finding import Finding, Severity
+from lfm2gguf.doctor.subject import LFM2, Subject
+
+KEY = "tokenizer.chat_template"
+PROBE = "probe_4711"
+QUESTION = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": PROBE}]
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": PROBE,
+        "description": "A tool.",
+        "parameters": {"type": "object", "properties": {}},
+    },
+}
+RESULT = [
+    {"role": "user", "content": "Use the tool."},
+    {"role": "assistant", "content": "<|tool_call_start|>[f()]<|tool_call_end|>"},
+    {"role": "tool", "content": PROBE},
+]
+SPECIAL = re.compile(r"<\|[\w-]+\|>")
+
+Render = Callable[..., str]
+
+
+def templates(subject: Subject) -> Iterator[Finding]:
+    """Examine every template of the file: the default one, and those with a name."""
+    found = {key: subject.get(key) for key in subject.metadata if key.startswith(KEY)}
+    sources = {key: text for key, text in found.items() if isinstance(text, str)}
+    if KEY not in sources and subject.architecture in LFM2 and subject.generates:
+        yield Finding(
+            "template-missing", Severity.WARNING, KEY,
+            "there is no chat template; runners will guess one",
+            "put chat_template.jinja beside config.json and convert again (a base model that is "
+            "not meant to chat needs none)",
+        )  # fmt: skip
+    try:
+        environment = _environment()
+    except ImportError:
+        if sources:
+            yield Finding(
+                "template-not-examined", Severity.NOTE, KEY,
+                "the chat template was not rendered: Jinja2 is not installed",
+                'pip install "lfm2gguf[run]"',
+            )  # fmt: skip
+        return
+    for key, source in sources.items():
+        yield from _examine(subject, key, _renderer(subject, environment, source))
+
+
+def _examine(subject: Subject, key: str, render: Render) -> Iterator[Finding]:
+    try:
+        text = render(messages=QUESTION)
+    except Exception as error:  # a template may raise anything
+        yield Finding(
+            "template-does-not-render", Severity.ERROR, key,
+            f"fails on a system and a user message: {_line(error)}",
+            "correct the template (compare with the original model's), and convert again",
+        )  # fmt: skip
+        return
+    if PROBE not in text:
+        yield Finding(
+            "template-drops-messages", Severity.ERROR, key, "loses the user's message",
+            "correct the template (compare with the original model's), and convert again",
+        )  # fmt: skip
+    yield from _tools(key, render)
+    yield from _bos(subject, key, text)
+    yield from _tokens(subject, key, text)
+
+
+def _tools(key: str, render: Render) -> Iterator[Finding]:
+    lost = {
+        "the tools it is given": _loses(render, messages=QUESTION[:1], tools=[TOOL]),
+        "the tools' results": _loses(render, messages=RESULT),
+    }
+    if parts := [part for part, is_lost in lost.items() if is_lost]:
+        yield Finding(
+            "template-drops-tools", Severity.WARNING, key,
+            f"loses {' and '.join(parts)}; a model behind it cannot call any",
+            "use the original model's template, if the model was trained to call tools",
+        )  # fmt: skip
+
+
+def _loses(render: Render, **variables: Any) -> bool:
+    try:
+        return PROBE not in render(**variables)
+    except Exception:  # a template may raise anything
+        return True
+
+
+def _bos(subject: Subject, key: str, text: str) -> Iterator[Finding]:
+    bos = subject.special("bos")
+    if not bos or not text.startswith(bos):
+        return
+    # Without the key llama.cpp adds it for this pre-tokenizer (src/llama-vocab.cpp).
+    implied = subject.get("tokenizer.ggml.pre") == "lfm2"
+    if text.startswith(bos + bos):
+        yield Finding(
+            "bos-doubled", Severity.ERROR, key, f"writes {bos} twice",
+            "take one of them out of the template",
+        )  # fmt: skip
+    elif subject.get("tokenizer.ggml.add_bos_token", implied) is True:
+        yield Finding(
+            "bos-doubled", Severity.WARNING, "tokenizer.ggml.add_bos_token",
+            f"is true, and the template writes {bos} too: tokenizing a rendered prompt with "
+            "special tokens added gives two",
+            "tokenize rendered prompts without adding BOS; llama.cpp's own programs take one "
+            "away (common/chat.cpp). The flag is right for plain text: leave it",
+        )  # fmt: skip
+
+
+def _tokens(subject: Subject, key: str, text: str) -> Iterator[Finding]:
+    known = {token for token, _ in subject.tokens}
+    if missing := sorted(set(SPECIAL.findall(text)) - known):
+        yield Finding(
+            "template-token", Severity.ERROR, key,
+            f"writes {', '.join(missing)}, which the vocabulary does not have",
+            "use the template that belongs to the vocabulary, or add the tokens and train them",
+        )  # fmt: skip
+
+
+def _renderer(subject: Subject, environment: Any, source: str) -> Render:
+    always: dict[str, Any] = {f"{kind}_token": subject.special(kind) for kind in ("bos", "eos")}
+    always |= {"tools": None, "add_generation_prompt": True}
+
+    def render(**variables: Any) -> str:
+        return str(environment.from_string(source).render({**always, **variables}))
+
+    return render
+
+
+def _environment() -> Any:
+    """Jinja as transformers sets it up (``utils/chat_template_utils.py``), in its sandbox."""
+    import jinja2
+    from jinja2.ext import Extension, loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Generation(Extension):
+        """``{% generation %}`` marks what is trained on, and prints what is in it."""
+
+        tags = {"generation"}  # noqa: RUF012 - Jinja's interface
+
+        def parse(self, parser: Any) -> Any:
+            next(parser.stream)
+            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+    def refuse(message: str) -> None:
+        raise jinja2.TemplateError(message)
+
+    def tojson(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
+        return json.dumps(value, ensure_ascii=ensure_ascii, **options)
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
+    )
+    environment.filters["tojson"] = tojson
+    environment.globals["raise_exception"] = refuse
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    return environment
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,197 @@
+"""An adapter over a checkpoint: which weights are replaced, and which get a delta."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from lfm2gguf.checkpoint import Adapter, Checkpoint, Factor, LowRank, TensorInfo
+from lfm2gguf.errors import TensorError
+from lfm2gguf.lfm2.config import Lfm2Config
+from lfm2gguf.lfm2.head import EMBEDDING, HEAD
+from lfm2gguf.lfm2.plan import PlannedTensor
+
+PACKED = re.compile(r"(?P<layer>.+\.feed_forward\.experts)(\.base_layer)*")
+UNTIED = (
+    "the head is written as a matrix of its own: the adapter changes it or the embedding alone, "
+    "and the config ties them"
+)
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A checkpoint with an adapter's whole weights in it, and the deltas by weight."""
+
+    checkpoint: Checkpoint
+    deltas: Mapping[str, LowRank] = field(default_factory=dict, repr=False)
+    column_lengths: Mapping[str, TensorInfo] = field(default_factory=dict, repr=False)
+    notes: tuple[str, ...] = ()
+
+
+def adapt(checkpoint: Checkpoint, adapter: Adapter) -> Adapted:
+    """Bring the two together.
+
+    Raises:
+        TensorError: a part of the adapter fits no weight of the checkpoint.
+
+    """
+    deltas = find_deltas(checkpoint.config, adapter)
+    changed, notes = _with_saved(checkpoint, adapter, deltas)
+    lengths = {
+        f"{module}.weight": factors["lora_magnitude_vector"]
+        for module, factors in adapter.factors.items()
+        if factors.keys() >= {"lora_embedding_A", "lora_magnitude_vector"}
+    }
+    return Adapted(changed, deltas, lengths, (summary(adapter, deltas), *notes))
+
+
+def find_deltas(config: Mapping[str, Any], adapter: Adapter) -> dict[str, LowRank]:
+    """An adapter's deltas by the weights that they are for, experts one by one.
+
+    Raises:
+        TensorError: factors are not in pairs, or do not fit the config's experts.
+
+    """
+    deltas: dict[str, LowRank] = {}
+    for module in adapter.factors:
+        if packed := PACKED.fullmatch(module):
+            deltas |= _expert_deltas(config, adapter, module, packed["layer"])
+        else:
+            deltas[f"{module}.weight"] = _delta(adapter, module)
+    return deltas
+
+
+def summary(adapter: Adapter, deltas: Iterable[str]) -> str:
+    """How many deltas go where."""
+    places = Counter(map(_place, deltas))
+    counted = ", ".join(f"{n} {place}" for place, n in sorted(places.items()))
+    return f"{adapter.path}: {places.total()} deltas ({counted})"
+
+
+def check_deltas(adapted: Adapted, planned: Iterable[PlannedTensor]) -> None:
+    """Refuse deltas that no tensor takes, or that have another shape than it.
+
+    Raises:
+        TensorError: such a delta; the message names it.
+
+    """
+    shapes = {
+        source.key: (source.n_rows(tensor.shape[-1]), tensor.shape[-1])
+        for tensor in planned
+        for source in tensor.sources
+    }
+    for name, delta in adapted.deltas.items():
+        file = delta.left.tensor.file
+        if name not in shapes:
+            raise TensorError(
+                f"{file}: {delta.left.tensor.name!r} belongs to {name!r}, which the base model "
+                "does not have; is it the adapter of another model?"
+            )
+        if delta.shape != shapes[name] or delta.left.shape[1] != delta.rank:
+            raise TensorError(
+                f"{file}: the factors of {name!r} are {delta.left.shape} and {delta.right.shape}, "
+                f"which do not make up the weight's {shapes[name]}"
+            )
+        lengths = delta.row_lengths or adapted.column_lengths.get(name)
+        expected = shapes[name][0 if delta.row_lengths else 1]
+        if lengths and lengths.shape != (expected,):
+            raise TensorError(f"{file}: {lengths.name!r} has not the {expected} values it needs")
+
+
+def _delta(adapter: Adapter, module: str) -> LowRank:
+    factors = adapter.factors[module]
+    a, b = adapter.pair(module)
+    scale = adapter.scale(module, a.shape[0])
+    if "lora_embedding_A" in factors:  # (rank, vocabulary) and (hidden, rank)
+        return LowRank(Factor.whole(a, flipped=True), Factor.whole(b, flipped=True), scale)
+    lengths = factors.get("lora_magnitude_vector")
+    return LowRank(Factor.whole(b), Factor.whole(a), scale, lengths)
+
+
+def _expert_deltas(
+    config: Mapping[str, Any], adapter: Adapter, module: str, layer: str
+) -> dict[str, LowRank]:
+    """The deltas of packed experts (peft's ``target_parameters``), expert by expert.
+
+    A holds the experts' ranks one after another, B has them interleaved (``ParamWrapper``).
+    """
+    count, hidden, width = (
+        int(config.get(key) or 0) for key in ("num_experts", "hidden_size", "moe_intermediate_size")
+    )
+    a, b = adapter.pair(module)
+    parameters = {"gate_up_proj": (2 * width, hidden), "down_proj": (hidden, width)}
+    found = (b.shape[0], a.shape[1])
+    fits = {shape: (name, False) for name, shape in parameters.items()}
+    across = {shape[::-1]: (name, True) for name, shape in parameters.items()}  # before peft 0.18
+    if found not in across | fits or not count or a.shape[0] % count or a.shape[0] != b.shape[1]:
+        raise TensorError(
+            f"{adapter.path}: the factors of {module!r} are {b.shape} and {a.shape}, which make up "
+            f"neither of the experts' matrices ({count} experts, {parameters})"
+        )
+    name, flipped = (across | fits)[found]
+    rank = a.shape[0] // count
+    scale = adapter.scale(f"{layer}.{name}", rank)
+    deltas = {}
+    for i in range(count):
+        of_a = Factor(a, i * rank, rank, 0, 1, a.shape[1], flipped)
+        of_b = Factor(b, 0, b.shape[0], i, count, rank, flipped)
+        whole = LowRank(of_a, of_b, scale) if flipped else LowRank(of_b, of_a, scale)
+        if name == "down_proj":
+            deltas[f"{layer}.{i}.w2.weight"] = whole
+        else:
+            deltas[f"{layer}.{i}.w1.weight"] = whole.below(0, width)
+            deltas[f"{layer}.{i}.w3.weight"] = whole.below(width, width)
+    return deltas
+
+
+def _with_saved(
+    checkpoint: Checkpoint, adapter: Adapter, deltas: Mapping[str, Any]
+) -> tuple[Checkpoint, list[str]]:
+    """The checkpoint with the weights that the adapter holds whole, its head tied or not."""
+    tensors, config, notes = dict(checkpoint.tensors), dict(checkpoint.config), []
+    for name, info in adapter.saved.items():
+        if name not in (*checkpoint.tensors, HEAD):
+            raise TensorError(
+                f"{adapter.path}: the tensor {info.name!r} is no factor, and the base model has no "
+                f"{name!r} that it could replace"
+            )
+        tensors[name] = info
+    if adapter.saved:
+        notes.append(f"replaced by the adapter's own: {', '.join(adapter.saved)}")
+    if EMBEDDING in adapter.saved:
+        config["vocab_size"] = tensors[EMBEDDING].shape[0]
+    if Lfm2Config.read(config).tied and _drifted(checkpoint, adapter, deltas):
+        base = checkpoint.tensors[EMBEDDING]
+        grew = base.shape != tensors[EMBEDDING].shape
+        tensors.setdefault(HEAD, tensors[EMBEDDING] if grew else base)
+        config |= {"tie_word_embeddings": False, "tie_embedding": False}
+        notes.append(UNTIED)
+    changed = replace(checkpoint, tensors=tensors, config=config)
+    if (adapter.path / "tokenizer.json").is_file():
+        notes.append("the tokenizer is the adapter's")
+        changed = replace(changed, tokenizer_path=adapter.path)
+    return replace(changed, name=f"{checkpoint.name}-{adapter.name}"), notes
+
+
+def _drifted(checkpoint: Checkpoint, adapter: Adapter, deltas: Mapping[str, Any]) -> bool:
+    """Whether training moved the embedding and the head, tied at first, apart.
+
+    peft trains copies of what ``modules_to_save`` names and leaves the other one as it was,
+    but with ``ensure_weight_tying``. An embedding that grew has no other one to be tied to.
+    """
+    if adapter.config.get("ensure_weight_tying"):
+        return False
+    base, saved = checkpoint.tensors.get(EMBEDDING), adapter.saved.get(EMBEDDING)
+    grew = bool(base and saved and base.shape != saved.shape)
+    trained = set(adapter.config.get("modules_to_save") or [])
+    alone = "embed_tokens" in trained and not grew
+    return alone or "lm_head" in trained or EMBEDDING in deltas or HEAD in deltas
+
+
+def _place(name: str) -> str:
+    """The kind of module: its name without layer and expert numbers."""
+    parts = [part for part in name.removesuffix(".weight").split(".") if not part.isdigit()]
+    return ".".join(part for part in parts if part not in ("model", "layers"))

@@ -1,0 +1,136 @@
+"""The mixtures of experts: LFM2-8B-A1B, LFM2.5-8B-A1B, LFM2-24B-A2B.
+
+The first layers are dense; in the others a gate chooses a few of many experts for each token.
+A checkpoint has its experts one by one, or packed as transformers 5 computes with them; a
+GGUF has them stacked (conversion/lfm2.py, llama.cpp commit 0c1e57098).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import gguf
+
+from lfm2gguf.checkpoint import Checkpoint
+from lfm2gguf.errors import CheckpointError, UnsupportedError
+from lfm2gguf.gguf_file import Metadata, Value
+from lfm2gguf.lfm2 import dense
+from lfm2gguf.lfm2.config import Lfm2Config, get
+from lfm2gguf.lfm2.dense import LEADING, U32, left_out
+from lfm2gguf.lfm2.plan import PlannedTensor, Source
+
+__all__ = ["ARCHITECTURE", "LEADING", "left_out", "metadata", "tensors"]
+
+ARCHITECTURE = "lfm2moe"
+
+
+@dataclass(frozen=True)
+class Experts:
+    """The part of the config that dense models do not have; widths in weights."""
+
+    count: int
+    used: int
+    width: int
+    dense_layers: int
+    dense_width: int
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any]) -> Experts:
+        """Read and check a config.
+
+        Raises:
+            CheckpointError: a key is missing or has no sensible value.
+            UnsupportedError: a key asks for arithmetic that llama.cpp's lfm2moe does not have.
+
+        """
+        _check_assumptions(config)
+        experts = cls(
+            count=get(config, int, "num_experts", "num_local_experts"),
+            used=get(config, int, "num_experts_per_tok"),
+            width=get(config, int, "moe_intermediate_size"),
+            dense_layers=get(config, int, "num_dense_layers", default=2, least=0),
+            dense_width=get(config, int, "intermediate_size", "block_ff_dim"),
+        )
+        if experts.used > experts.count:
+            raise CheckpointError(
+                f"config.json: num_experts_per_tok is {experts.used}, of {experts.count} experts"
+            )
+        return experts
+
+
+def tensors(config: Lfm2Config, checkpoint: Checkpoint) -> Iterator[PlannedTensor]:
+    """Every tensor of the file, with its sources."""
+    experts = Experts.read(checkpoint.config)
+    config = replace(config, feed_forward=experts.dense_width)
+    sizes = dense.dimensions(config) | {"experts": experts.count}
+    yield from dense.expand(dense.OUTER if config.tied else dense.OUTER | dense.HEAD, sizes)
+    for i, kind in enumerate(config.layer_types):
+        to, source = f"blk.{i}.", f"model.layers.{i}."
+        yield from dense.expand(dense.NORMS | dense.OPERATOR[kind], sizes, to, source)
+        if i < experts.dense_layers:
+            yield from dense.expand(dense.FEED_FORWARD, sizes, to, source)
+        else:
+            yield from _mixture(
+                experts, config.hidden_size, to, f"{source}feed_forward.", checkpoint
+            )
+
+
+def _mixture(
+    experts: Experts, hidden: int, to: str, source: str, checkpoint: Checkpoint
+) -> Iterator[PlannedTensor]:
+    """The gate, its bias, and the three matrices of all experts."""
+    count, width = experts.count, experts.width
+    gate, bias = Source(f"{source}gate.weight", (count, hidden)), (count,)
+    yield PlannedTensor(f"{to}ffn_gate_inp.weight", gate.shape, (gate,))
+    yield PlannedTensor(f"{to}exp_probs_b.bias", bias, (Source(f"{source}expert_bias", bias),))
+    packed = f"{source}experts.gate_up_proj" in checkpoint.tensors
+    find = _packed if packed else _one_by_one
+    for name, (matrix, shape) in {
+        "ffn_gate_exps": ("w1", (width, hidden)),
+        "ffn_up_exps": ("w3", (width, hidden)),
+        "ffn_down_exps": ("w2", (hidden, width)),
+    }.items():
+        rows = tuple(find(f"{source}experts.", i, matrix, shape, count) for i in range(count))
+        yield PlannedTensor(f"{to}{name}.weight", (count, *shape), rows)
+
+
+def _one_by_one(prefix: str, i: int, matrix: str, shape: tuple[int, int], count: int) -> Source:
+    return Source(f"{prefix}{i}.{matrix}.weight", shape)
+
+
+def _packed(prefix: str, i: int, matrix: str, shape: tuple[int, int], count: int) -> Source:
+    """Expert ``i``'s rows: gate and up lie behind one another, expert after expert."""
+    (rows, columns), alone = shape, f"{prefix}{i}.{matrix}.weight"
+    if matrix == "w2":
+        whole, start = (count, rows, columns), i * rows
+        return Source(f"{prefix}down_proj", whole, start, start + rows, alone)
+    whole, start = (count, 2 * rows, columns), (2 * i + (matrix == "w3")) * rows
+    return Source(f"{prefix}gate_up_proj", whole, start, start + rows, alone)
+
+
+def metadata(config: Lfm2Config, checkpoint: Checkpoint) -> Metadata:
+    """The keys of the architecture, in the order in which llama.cpp's converter writes them."""
+    experts = Experts.read(checkpoint.config)
+    keys = {
+        **dense.shape_keys(replace(config, feed_forward=experts.dense_width)),
+        "expert_count": Value(U32, experts.count),
+        "expert_used_count": Value(U32, experts.used),
+        **dense.head_keys(config),
+        "expert_feed_forward_length": Value(U32, experts.width),
+        "leading_dense_block_count": Value(U32, experts.dense_layers),
+        "expert_gating_func": Value(U32, int(gguf.ExpertGatingFuncType.SIGMOID)),
+        **dense.last_keys(config),
+    }
+    return {f"{ARCHITECTURE}.{key}": value for key, value in keys.items()}
+
+
+def _check_assumptions(config: Mapping[str, Any]) -> None:
+    """What llama.cpp's lfm2moe (src/models/lfm2moe.cpp, lfm2.cpp) takes for granted."""
+    assumed = {"use_expert_bias": True, "norm_topk_prob": True, "routed_scaling_factor": 1.0}
+    for key, value in assumed.items():
+        if config.get(key) not in (None, value):
+            raise UnsupportedError(
+                f"config.json: {key} is {config[key]!r}; llama.cpp's lfm2moe knows only {value!r}"
+            )

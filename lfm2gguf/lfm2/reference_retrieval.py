@@ -1,0 +1,165 @@
+"""The forward pass of the retrieval models, in NumPy: ColBERT and Embedding.
+
+Attention and convolution look both ways; then Sentence Transformers' modules: a pooling, a
+dense layer. Names and settings are read a second time, as in ``reference_weights``. Facts: the
+models' own code beside their weights, src/models/lfm2.cpp of llama.cpp, commit 0c1e57098.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lfm2gguf.checkpoint import Checkpoint
+from lfm2gguf.checkpoint.folder import read_json, read_json_list
+from lfm2gguf.errors import UnsupportedError
+from lfm2gguf.gguf_file import GGUFFile
+from lfm2gguf.lfm2.reference import SCORE_BYTES, Ids, Progress, Reference
+from lfm2gguf.lfm2.reference_weights import Array, ReferenceConfig, Weights, gguf_names
+from lfm2gguf.quants import dequantize
+
+DENSE = "1_Dense/linear.weight"
+POOLINGS = ("none", "mean", "cls", "last")  # by llama.cpp's number (enum llama_pooling_type)
+SPELLINGS = {"mean_tokens": "mean", "cls_token": "cls", "lasttoken": "last"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What makes a retrieval model of a text model."""
+
+    bidirectional: bool
+    pooling: str
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint) -> Settings:
+        """Read config.json and the pooling that modules.json names.
+
+        Raises UnsupportedError for another pooling than mean, cls or last.
+        """
+        bidirectional = "Bidirectional" in str(checkpoint.config.get("architectures"))
+        modules = read_json_list(checkpoint.path / "modules.json")
+        folders = [m["path"] for m in modules if str(m["type"]).endswith("Pooling")]
+        if not folders:
+            return cls(bidirectional, "none")
+        return cls(bidirectional, _pooling(read_json(checkpoint.path / folders[0] / "config.json")))
+
+    @classmethod
+    def from_gguf(cls, file: GGUFFile) -> Settings:
+        """Read the metadata of a file."""
+        pooling = file.get("lfm2.pooling_type", 0)
+        if not isinstance(pooling, int) or not 0 <= pooling < len(POOLINGS):
+            raise UnsupportedError(f"{file.path}: unknown lfm2.pooling_type {pooling!r}")
+        return cls(file.get("lfm2.attention.causal", True) is False, POOLINGS[pooling])
+
+
+def _pooling(config: Mapping[str, Any]) -> str:
+    old = [SPELLINGS.get(k[13:], k) for k, on in config.items() if k[:13] == "pooling_mode_" and on]
+    new = str(config.get("pooling_mode"))
+    name = old[0] if len(old) == 1 else SPELLINGS.get(new, new)
+    if name not in POOLINGS or len(old) > 1:
+        raise UnsupportedError(f"pooling by {' and '.join(old) or new} is not mean, cls or last")
+    return name
+
+
+class RetrievalReference(Reference):
+    """The forward pass from tokens to vectors."""
+
+    def __init__(self, weights: Weights, settings: Settings) -> None:
+        super().__init__(weights)
+        self.settings = settings
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint) -> RetrievalReference:
+        """Read a folder whose tensors are named without ``model.``."""
+        names = {n if "/" in n else f"model.{n}": n for n in checkpoint.tensors}
+        weights = Weights(
+            ReferenceConfig.from_huggingface(checkpoint.config),
+            {ours: checkpoint.tensors[theirs].shape for ours, theirs in names.items()},
+            lambda name, start, stop: checkpoint.read(names[name], start, stop),
+        )
+        return cls(weights, Settings.from_checkpoint(checkpoint))
+
+    @classmethod
+    def from_gguf(cls, file: GGUFFile) -> RetrievalReference:
+        """Read a file, dequantized."""
+        config = ReferenceConfig.from_gguf(file)
+        names = gguf_names(len(config.layers)) | {DENSE: "dense_2.weight"}
+        tensors = {ours: file.tensors[t] for ours, t in names.items() if t in file.tensors}
+
+        def read(name: str, start: int, stop: int) -> Array:
+            info = tensors[name]
+            if len(info.shape) == 1:
+                return dequantize(file.data(info.name), info.type, info.shape)[start:stop]
+            shape = (stop - start, *info.shape[1:])
+            return dequantize(file.data(info.name, start, stop), info.type, shape)
+
+        weights = Weights(config, {name: info.shape for name, info in tensors.items()}, read)
+        return cls(weights, Settings.from_gguf(file))
+
+    def embed(self, sequences: Sequence[Ids], progress: Progress | None = None) -> list[Array]:
+        """Vectors of each sequence: (1, width) where the model pools, (tokens, width) if not.
+
+        Not normalized. Raises TensorError as :meth:`Reference.states`.
+        """
+        positions = [np.arange(len(ids)) for ids in sequences]
+        states = self.states(sequences, positions, progress)
+        parts = np.split(states, np.cumsum([len(ids) for ids in sequences])[:-1])
+        vectors = [pool(part, self.settings.pooling) for part in parts]
+        if DENSE in self.weights.shapes:
+            dense = self.weights.read(DENSE)
+            vectors = [vector @ dense.T for vector in vectors]
+        return vectors
+
+    def _convolve(self, x: Array, kernel: Array) -> Array:
+        if self.settings.bidirectional:
+            return centred_convolution(x, kernel)
+        return super()._convolve(x, kernel)
+
+    def _attend(self, q: Array, k: Array, v: Array) -> Array:
+        if self.settings.bidirectional:
+            return full_attention(q, k, v)
+        return super()._attend(q, k, v)
+
+
+def pool(x: Array, pooling: str) -> Array:
+    """(T, H) -> (1, H), or as it is."""
+    ways: dict[str, Array] = {
+        "none": x,
+        "mean": x.mean(axis=0, keepdims=True),
+        "cls": x[:1],
+        "last": x[-1:],
+    }
+    return ways[pooling]
+
+
+def centred_convolution(x: Array, kernel: Array) -> Array:
+    """Depthwise convolution of (T, H) with (H, L), L odd: the middle tap meets the token."""
+    half = kernel.shape[1] // 2
+    padded = np.pad(x, ((half, half), (0, 0)))
+    y = np.zeros_like(x)
+    for tap in range(kernel.shape[1]):
+        y += padded[tap : tap + len(x)] * kernel[:, tap]
+    return y
+
+
+def full_attention(q: Array, k: Array, v: Array) -> Array:
+    """Attention without a mask: q (T, heads, D), k and v (T, kv_heads, D) -> (T, heads * D)."""
+    tokens, heads, width = q.shape
+    kv_heads = k.shape[1]
+    keys, values = k.transpose(1, 2, 0), v.transpose(1, 0, 2)  # (kv, D, T), (kv, T, D)
+    out = np.empty((tokens, heads, width), np.float32)
+    block = max(1, SCORE_BYTES // (4 * heads * tokens))
+    for start in range(0, tokens, block):
+        part = q[start : start + block].reshape(-1, kv_heads, heads // kv_heads, width)
+        # The query heads of a key head are stacked: (kv, n * group, D).
+        stacked = part.transpose(1, 0, 2, 3).reshape(kv_heads, -1, width)
+        scores = stacked @ keys * np.float32(width**-0.5)
+        scores -= scores.max(axis=-1, keepdims=True)
+        np.exp(scores, out=scores)
+        scores /= scores.sum(axis=-1, keepdims=True)
+        mixed = (scores @ values).reshape(kv_heads, len(part), -1, width)
+        out[start : start + block] = mixed.transpose(1, 0, 2, 3).reshape(len(part), heads, width)
+    return out.reshape(tokens, heads * width)

@@ -1,0 +1,78 @@
+"""Where a tensor's weights lie: parts, each a run of rows in a file, one after another.
+
+A tensor that is stored as it is wanted has one part; experts that are stacked have one each.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lfm2gguf.checkpoint import LowRank
+from lfm2gguf.ggml import GGMLType
+from lfm2gguf.quants import dequantize
+
+TILE_WEIGHTS = 1 << 18  # what is widened at a time: a megabyte of float32
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows ``start:stop`` of the tensor ``origin``, whose rows begin at ``offset`` of ``path``."""
+
+    origin: str
+    path: Path
+    offset: int  # bytes
+    type: GGMLType
+    n_per_row: int
+    start: int
+    stop: int
+    delta: LowRank | None = None  # added to them
+
+    @property
+    def n_rows(self) -> int:
+        """Rows in it."""
+        return self.stop - self.start
+
+    @property
+    def place(self) -> str:
+        """File and tensor, as an error has to say them."""
+        return f"{self.path}: tensor {self.origin!r}"
+
+    def stored(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """Rows of the tensor as stored, uint8 (rows, row bytes); they are mapped, not read."""
+        row_bytes = self.type.row_bytes(self.n_per_row)
+        shape = (stop - start, row_bytes)
+        return np.memmap(self.path, np.uint8, "r", self.offset + start * row_bytes, shape)
+
+    def tiles(self, start: int, stop: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Rows as stored, a tile at a time with its first row; each mapped while it is used."""
+        step = max(1, TILE_WEIGHTS // self.n_per_row)
+        for row in range(start, stop, step):
+            yield row, self.stored(row, min(row + step, stop))
+
+    def weights(self, stored: NDArray[np.uint8], start: int) -> NDArray[np.float32]:
+        """What rows from ``start`` on, given as they are stored, come to: float32 (rows, n)."""
+        weights = dequantize(stored, self.type, (len(stored), self.n_per_row))
+        return self.delta.merge(weights, start - self.start) if self.delta else weights
+
+
+@dataclass(frozen=True)
+class SourceTensor:
+    """A tensor and where its weights lie; ``shape`` is in NumPy's order.
+
+    ``kept`` is the type it has in the new file where the mixture does not change it.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    parts: tuple[Part, ...]
+    kept: GGMLType
+
+    def __post_init__(self) -> None:
+        assert sum(part.n_rows for part in self.parts) == math.prod(self.shape[:-1]), self.name
+        assert all(part.n_per_row == self.shape[-1] for part in self.parts), self.name

@@ -1,0 +1,144 @@
+"""A server that speaks as much of the Hugging Face Hub's API as fetching a repository takes.
+
+https://huggingface.co/docs/hub/api: the repository's information, its tree, and its files
+with ETag and byte ranges.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote
+
+REPOSITORY = "LiquidAI/LFM2-Small"
+COMMIT = "c0ffee" + "0" * 34
+INFO = re.compile(r"/api/models/(?P<repo>[^/]+/[^/]+)(/revision/(?P<revision>[^/]+))?")
+TREE = re.compile(r"/api/models/(?P<repo>[^/]+/[^/]+)/tree/(?P<revision>[^/]+)(/.*)?")
+FILE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
+
+
+@dataclass
+class Hub:
+    """What the server holds, how it misbehaves, and what it was asked for."""
+
+    folder: Path
+    url: str = ""
+    refusal: tuple[int, str] | None = None  # status and error code for everything
+    cuts: dict[str, int] = field(default_factory=dict)  # file: times it is cut in the middle
+    asked: list[tuple[str, str, int]] = field(default_factory=list)  # method, path, first byte
+
+    @property
+    def fetched(self) -> set[str]:
+        """The files whose contents were asked for."""
+        found = (FILE.fullmatch(path) for method, path, _ in self.asked if method == "GET")
+        return {match["path"] for match in found if match}
+
+
+@contextlib.contextmanager
+def serve(folder: Path) -> Iterator[Hub]:
+    """Serve a folder as :data:`REPOSITORY`, with one commit, the branch main and the tag v1."""
+    hub = Hub(folder)
+
+    class Handler(_Handler):
+        state = hub
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    hub.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    state: Hub
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        path = unquote(self.path.partition("?")[0])
+        first = re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        self.state.asked.append((self.command, path, int(first[1]) if first else 0))
+        match = TREE.fullmatch(path) or FILE.fullmatch(path) or INFO.fullmatch(path)
+        if self.state.refusal:
+            self.refuse(*self.state.refusal)
+        elif not match or match["repo"] != REPOSITORY:
+            self.refuse(401, "RepoNotFound")
+        elif (match["revision"] or "main") not in ("main", "v1", COMMIT):
+            self.refuse(404, "RevisionNotFound")
+        elif match.re is FILE:
+            self.file(match["path"], int(first[1]) if first else 0)
+        else:
+            self.json(self.tree() if match.re is TREE else self.info())
+
+    def info(self) -> object:
+        names = [{"rfilename": entry["path"]} for entry in self.tree()]
+        return {"_id": "1", "id": REPOSITORY, "modelId": REPOSITORY, "sha": COMMIT,
+                "private": False, "tags": [], "downloads": 0, "siblings": names}  # fmt: skip
+
+    def tree(self) -> list[dict[str, object]]:
+        files = (path for path in sorted(self.state.folder.rglob("*")) if path.is_file())
+        return [
+            {"type": "file", "path": path.relative_to(self.state.folder).as_posix(),
+             "size": path.stat().st_size, "oid": etag(path)}
+            for path in files
+        ]  # fmt: skip
+
+    def file(self, name: str, start: int) -> None:
+        path = self.state.folder / name
+        if not path.is_file():
+            return self.refuse(404, "EntryNotFound")
+        data = path.read_bytes()
+        self.send_response(206 if start else 200)
+        self.send_header("ETag", f'"{etag(path)}"')
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("Accept-Ranges", "bytes")
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        self.send_header("Content-Length", str(len(data) - start))
+        self.end_headers()
+        if self.command == "HEAD":
+            return None
+        if self.state.cuts.get(name, 0) > 0:
+            self.state.cuts[name] -= 1
+            self.wfile.write(data[start : start + (len(data) - start) // 2])
+            self.close_connection = True
+            return None
+        self.wfile.write(data[start:])
+        return None
+
+    def json(self, content: object) -> None:
+        self.answer(200, {"Content-Type": "application/json"}, json.dumps(content).encode())
+
+    def refuse(self, status: int, code: str) -> None:
+        headers = {"X-Error-Code": code, "X-Error-Message": f"refused: {code}"}
+        self.answer(status, headers, b"{}")
+
+    def answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+
+def etag(path: Path) -> str:
+    return hashlib.sha1(path.read_bytes()).hexdigest()

@@ -1,0 +1,88 @@
+"""Tokenizers that fine-tunes leave behind: recognised by their structure, or forced."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lfm2gguf import GGUFFile, convert
+from lfm2gguf.checkpoint import Tokenizer, TokenType
+from lfm2gguf.errors import CheckpointError, UnsupportedError
+from tests.checkpoints import PLAIN, SPECIAL, write_json
+
+
+def edit(folder: Path, name: str, change: Callable[[Any], Any]) -> None:
+    content = json.loads((folder / name).read_text())
+    change(content)
+    write_json(folder / name, content)
+
+
+def test_types_of_tokens(small: Path) -> None:
+    tokenizer = Tokenizer.load(small)
+    assert tokenizer.pre == "lfm2"
+    tokens, types = tokenizer.padded(300)
+    kinds = dict(zip(tokens, types, strict=True))
+    assert all(kinds[text] is TokenType.CONTROL for text in SPECIAL)
+    assert {kinds[text] for text in PLAIN[:2]} == {TokenType.CONTROL}  # by their looks
+    assert {kinds[text] for text in ("<pad>", "<unused7>")} == {TokenType.CONTROL}
+    assert {kinds[text] for text in ("Mathias", "a b")} == {TokenType.USER_DEFINED}
+    assert kinds["\u0120the"] is TokenType.NORMAL
+    assert (tokens[299], types[299]) == ("[PAD299]", TokenType.UNUSED)
+
+
+def test_tokens_added_by_a_fine_tune(checkpoint: Path) -> None:
+    """In tokenizer.json, in tokenizer_config.json only, or in both with the first one winning."""
+    new = {"id": 290, "content": "<|mine|>", "special": True}
+    edit(checkpoint, "tokenizer.json", lambda t: t["added_tokens"].append(new))
+    extra = {"290": {"content": "other"}, "291": {"content": "yours", "special": False}}
+    edit(checkpoint, "tokenizer_config.json", lambda t: t["added_tokens_decoder"].update(extra))
+    tokens, types = Tokenizer.load(checkpoint).padded(300)
+    assert (tokens[290], types[290]) == ("<|mine|>", TokenType.CONTROL)
+    assert (tokens[291], types[291]) == ("yours", TokenType.USER_DEFINED)
+    assert tokens[289] == "[PAD289]"
+    convert(checkpoint, checkpoint / "f.gguf")
+    assert GGUFFile.open(checkpoint / "f.gguf").get("tokenizer.ggml.tokens") == tokens
+
+
+def test_a_token_past_the_embedding(small: Path) -> None:
+    with pytest.raises(CheckpointError, match="resize_token_embeddings"):
+        Tokenizer.load(small).padded(len(SPECIAL))
+
+
+def test_a_pre_tokenizer_can_be_forced(checkpoint: Path) -> None:
+    def other(content: Any) -> None:
+        content["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = "\\s+"
+
+    edit(checkpoint, "tokenizer.json", other)
+    with pytest.raises(UnsupportedError, match=r"\\\\s\+.*--pre"):
+        convert(checkpoint, checkpoint / "f.gguf")
+    convert(checkpoint, checkpoint / "f.gguf", pre="llama-bpe")
+    assert GGUFFile.open(checkpoint / "f.gguf").get("tokenizer.ggml.pre") == "llama-bpe"
+
+
+@pytest.mark.parametrize("where", ["chat_template.jinja", "tokenizer_config.json",
+                                   "chat_template.json"])  # fmt: skip
+def test_where_the_chat_template_may_be(checkpoint: Path, where: str) -> None:
+    (checkpoint / "chat_template.jinja").unlink()
+    template = f"{{{{ 'from {where}' }}}}"
+    if where.endswith(".jinja"):
+        (checkpoint / where).write_text(template)
+    elif where == "chat_template.json":
+        write_json(checkpoint / where, {"chat_template": template})
+    else:
+        edit(checkpoint, where, lambda content: content.update(chat_template=template))
+    convert(checkpoint, checkpoint / "f.gguf")
+    assert GGUFFile.open(checkpoint / "f.gguf").get("tokenizer.chat_template") == template
+
+
+def test_special_ids_come_from_the_files(checkpoint: Path) -> None:
+    edit(checkpoint, "tokenizer_config.json", lambda t: t.update(eos_token="<|endoftext|>"))
+    edit(checkpoint, "config.json", lambda c: c.update(eos_token_id=[7, 2]))
+    convert(checkpoint, checkpoint / "f.gguf")
+    file = GGUFFile.open(checkpoint / "f.gguf")
+    assert file.get("tokenizer.ggml.eos_token_id") == 2
+    assert file.get("tokenizer.ggml.bos_token_id") == 1

@@ -1,0 +1,188 @@
+"""A conversion that is interrupted, killed or out of room: nothing half-written, nobody left."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.benchmarks.make_checkpoint import shapes
+from tests.checkpoints import config, save, tokenizer, write_json
+from tests.cli.command import COMMAND
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
+TYPES = ["Q5_K_M", "Q4_K_M", "Q6_K"]  # work for some seconds
+PATIENCE = 30.0  # seconds until something that must happen counts as not happening
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of enough weights for two workers."""
+    folder = tmp_path_factory.mktemp("long") / "LFM2-Long"
+    folder.mkdir()
+    about = config(hidden_size=1024, intermediate_size=6144, num_attention_heads=16)
+    pool = np.random.default_rng(0).normal(0, 0.02, 1 << 20).astype(np.float32)
+    save(folder, {name: np.resize(pool, shape) for name, shape in shapes(about).items()})
+    write_json(folder / "config.json", about)
+    for name, content in tokenizer().items():
+        write_json(folder / name, content)
+    return folder
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    """An empty folder to write to."""
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out"
+
+
+def command(source: Path, target: Path) -> list[str]:
+    types = [word for type in TYPES for word in ("-t", type)]
+    return [*COMMAND, "convert", str(source), "-o", str(target), "--jobs", "2", *types]
+
+
+@contextlib.contextmanager
+def converting(source: Path, target: Path) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+    """A conversion that is under way, and its workers."""
+    with subprocess.Popen(
+        command(source, target), stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            assert process.stderr is not None
+            assert "%" in process.stderr.readline()
+            assert list(target.glob("*.partial"))
+            workers = children(process.pid)
+            assert len(workers) == 2
+            yield process, workers
+        finally:
+            process.kill()
+    assert wait_until(lambda: not any(map(is_running, workers)))
+
+
+def children(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
+def is_running(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def wait_until(condition: Callable[[], bool]) -> bool:
+    end = time.monotonic() + PATIENCE
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.02)
+    return condition()
+
+
+def said_at_the_end(process: subprocess.Popen[str]) -> str:
+    """What follows the lines of progress."""
+    assert process.stderr is not None
+    lines = process.stderr.read().splitlines()
+    return "\n".join(line for line in lines if "M weights/s" not in line).strip()
+
+
+@pytest.mark.parametrize("to", ["the parent", "everybody"])  # kill, and Ctrl-C on a terminal
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"]
+)
+def test_interrupted(long: Path, target: Path, number: signal.Signals, code: int, to: str) -> None:
+    with converting(long, target) as (process, workers):
+        (os.kill if to == "the parent" else os.killpg)(process.pid, number)
+        assert process.wait(PATIENCE) == code
+        assert not any(map(is_running, workers))
+        assert not list(target.iterdir())
+        assert said_at_the_end(process) in ("", "lfm2gguf: interrupted")
+
+
+@pytest.mark.parametrize("delay", [0.2, 0.35, 0.45, 0.55, 0.7])
+def test_interrupted_while_it_starts(long: Path, target: Path, delay: float) -> None:
+    with subprocess.Popen(
+        command(long, target), stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        time.sleep(delay)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(PATIENCE) in (130, -signal.SIGINT)
+        said = said_at_the_end(process)
+    assert not list(target.iterdir())
+    assert 'File "<string>"' not in said  # nothing of the workers
+
+
+def test_killed(long: Path, target: Path) -> None:
+    """Nothing can be cleaned up then; but nothing has the final name, and the workers go."""
+    with converting(long, target) as (process, workers):
+        process.kill()
+        process.wait(PATIENCE)
+        assert wait_until(lambda: not any(map(is_running, workers)))
+        assert not list(target.glob("*.gguf"))
+
+
+def test_a_worker_killed(long: Path, target: Path) -> None:
+    with converting(long, target) as (process, workers):
+        os.kill(workers[1], signal.SIGKILL)
+        assert process.wait(PATIENCE) == 2
+        said = said_at_the_end(process)
+        assert said.startswith("lfm2gguf: a worker process ended with code -9")
+        assert "\n" not in said
+        assert not list(target.iterdir())
+        assert not is_running(workers[0])
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of its own with room for two megabytes."""
+    folder = tmp_path / "full"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(folder)]
+    try:
+        done = subprocess.run(mount, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("there is no mount command to make a small disk with")
+    if done.returncode:
+        pytest.skip("only root may mount a small disk to fill")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def convert_onto(disk: Path, source: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    words = [*COMMAND, "convert", str(source), "-qo", str(disk), *options]
+    return subprocess.run(words, capture_output=True, text=True)
+
+
+def test_a_full_disk(long: Path, full: Path) -> None:
+    done = convert_onto(full, long)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no space left on the disk" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not list(full.iterdir())
+
+
+def test_a_disk_with_room_for_the_first_file_only(wide: Path, full: Path) -> None:
+    done = convert_onto(full, wide, "-t", "Q4_0", "-t", "F32")
+    assert done.returncode == 2
+    assert "F32.gguf: no space left" in done.stderr
+    assert not list(full.iterdir())
+
+
+def test_a_limit_on_the_size_of_files(long: Path, target: Path) -> None:
+    resource = pytest.importorskip("resource", reason="needs limits as POSIX has them")
+    done = subprocess.run(
+        [*COMMAND, "convert", str(long), "-qo", str(target)],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)),
+    )
+    assert done.returncode == 2
+    assert "cannot be written (File too large)" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not list(target.iterdir())

@@ -1,0 +1,46 @@
+"""Checkpoints and files that many tests read; each is made once."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lfm2gguf import convert
+from tests.checkpoints import CASES, Case, config, make
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "tiny-lfm2"
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sound checkpoint of a few thousand weights; not to be changed."""
+    return make(Case(config()), tmp_path_factory.mktemp("small") / "LFM2-Small")
+
+
+@pytest.fixture
+def checkpoint(small: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be damaged."""
+    return Path(shutil.copytree(small, tmp_path / small.name))
+
+
+@pytest.fixture(scope="session")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with rows of 256, so that the K-quants apply; not to be changed."""
+    name = "LFM2-rows-of-256"
+    return make(CASES[name], tmp_path_factory.mktemp("wide") / name)
+
+
+@pytest.fixture(scope="session")
+def bf16_gguf(wide: Path) -> Path:
+    """It as a BF16 GGUF; not to be changed."""
+    return convert(wide, wide.with_suffix(".gguf"), "BF16").files[0].path
+
+
+@pytest.fixture(scope="session")
+def example_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The example model as GGUF files, by type; not to be changed."""
+    folder = tmp_path_factory.mktemp("example")
+    files = convert(EXAMPLE, folder, ["BF16", "Q8_0", "Q4_K_M"]).files
+    return {file.type: file.path for file in files}

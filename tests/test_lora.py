@@ -1,0 +1,257 @@
+"""Adapters merged while converting, against peft's merge (golden/make_lora.py)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lfm2gguf import Conversion, GGUFFile, convert
+from lfm2gguf.errors import Lfm2ggufError
+from lfm2gguf.pipeline import parts, tasks
+from tests.adapters import CASES, PACKED, PREFIX, AdapterCase, base, linear, make_adapter, tensors
+from tests.checkpoints import config, make, weights, write_safetensors
+from tests.cli.command import refusal, run
+from tests.test_parity import ROOT
+
+GOLDEN = json.loads((ROOT / "tests/golden/lora.json").read_text())["cases"]
+# Names in the file of what the cases change.
+NAMES = {
+    "model.embed_tokens.weight": "token_embd.weight",
+    "lm_head.weight": "output.weight",
+    "model.layers.0.operator_norm.weight": "blk.0.attn_norm.weight",
+    "model.layers.0.conv.in_proj.weight": "blk.0.shortconv.in_proj.weight",
+    "model.layers.0.feed_forward.w2.weight": "blk.0.ffn_down.weight",
+    "model.layers.1.feed_forward.w2.weight": "blk.1.ffn_down.weight",
+    "model.layers.1.self_attn.q_proj.weight": "blk.1.attn_q.weight",
+}
+TIED = config()
+Q = "model.layers.1.self_attn.q_proj"
+
+
+def merge(case: AdapterCase, folder: Path, type: str = "F32", **options: Any) -> Conversion:
+    make(base(case), folder / "Base")
+    make_adapter(case, folder / "tune")
+    target = folder / f"{type}.gguf"
+    return convert(folder / "Base", target, type, lora=folder / "tune", **options)
+
+
+def floats(file: GGUFFile, name: str) -> np.ndarray:
+    return file.data(name).view(np.float32).reshape(file.tensors[name].shape)
+
+
+def by_hf_name(file: GGUFFile, name: str) -> np.ndarray:
+    if not name.endswith("_proj"):
+        return floats(file, NAMES[name])
+    block = f"blk.{name.split('.')[2]}.ffn_"
+    if name.endswith("down_proj"):
+        return floats(file, f"{block}down_exps.weight")
+    both = [floats(file, f"{block}{kind}_exps.weight") for kind in ("gate", "up")]
+    return np.concatenate(both, axis=1)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_merge_is_pefts(name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    result = merge(case, tmp_path)
+    file = GGUFFile.open(result.files[0].path)
+    plain = GGUFFile.open(convert(tmp_path / "Base", tmp_path / "p.gguf", "F32").files[0].path)
+    assert list(plain.tensors) == list(file.tensors)
+    changed = {n for n in file.tensors if (file.data(n) != plain.data(n)).any()}
+    assert changed
+    for hf_name, expected in GOLDEN[name].items():
+        ours = by_hf_name(file, hf_name).reshape(-1)
+        ours = ours[np.linspace(0, ours.size - 1, len(expected)).astype(int)]
+        np.testing.assert_allclose(ours, expected, rtol=2e-6, atol=2e-6)
+    if "packed" not in name:
+        assert changed == {NAMES[hf_name] for hf_name in GOLDEN[name]}
+
+
+@pytest.mark.parametrize("name", ["patterns", "dora", "packed-experts"])
+def test_the_bytes_depend_on_nothing_else(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither on how many work, nor on how the rows are cut."""
+    case = CASES[name]
+    first = merge(case, tmp_path, "Q8_0", jobs=1).files[0].path.read_bytes()
+    for tile, task in ((1 << 9, 1 << 11), (1 << 12, 1 << 12)):
+        monkeypatch.setattr(parts, "TILE_WEIGHTS", tile)
+        monkeypatch.setattr(tasks, "TASK_WEIGHTS", task)
+        source, adapter = tmp_path / "Base", tmp_path / "tune"
+        again = convert(source, tmp_path / "again.gguf", "Q8_0", lora=adapter, overwrite=True)
+        assert again.files[0].path.read_bytes() == first
+
+
+def rewritten(tmp_path: Path, change: Mapping[str, np.ndarray], case: AdapterCase) -> bytes:
+    """The file for a case whose adapter holds other tensors."""
+    write_safetensors(tmp_path / "tune" / "adapter_model.safetensors", change, "F32")
+    target = tmp_path / "other.gguf"
+    convert(tmp_path / "Base", target, "F32", lora=tmp_path / "tune", overwrite=True)
+    return target.read_bytes()
+
+
+def experts(case: AdapterCase) -> dict[str, np.ndarray]:
+    """The packed adapter's deltas for experts that are modules of their own."""
+    one_by_one = {}
+    packed, count = tensors(case), int(case.base["num_experts"])
+    for name in packed:
+        if not name.endswith("lora_A.weight"):
+            continue
+        a, b = packed[name], packed[name.replace("lora_A", "lora_B")]
+        layer = name.split(".base_layer")[0].removesuffix(".lora_A.weight")
+        rank = len(a) // count
+        for i in range(count):
+            a_i, b_i = a[i * rank : (i + 1) * rank], b[:, i::count]
+            half = len(b_i) // 2
+            rows = {"w1": b_i[:half], "w3": b_i[half:]} if "base_layer" in name else {"w2": b_i}
+            for matrix, part in rows.items():
+                one_by_one[f"{layer}.{i}.{matrix}.lora_A.weight"] = a_i
+                one_by_one[f"{layer}.{i}.{matrix}.lora_B.weight"] = part
+    return one_by_one
+
+
+def test_experts_one_by_one(tmp_path: Path) -> None:
+    case = CASES["packed-experts"]
+    first = merge(case, tmp_path).files[0].path.read_bytes()
+    assert rewritten(tmp_path, experts(case), case) == first
+
+
+def test_packed_experts_as_peft_saved_them_at_first(tmp_path: Path) -> None:
+    """Before 0.18 peft took rows for columns, and its factors are those of the transpose."""
+    case = CASES["packed-experts"]
+    first = GGUFFile.open(merge(case, tmp_path).files[0].path)
+    packed, count = tensors(case), int(case.base["num_experts"])
+    across = {}
+    for name in packed:
+        if name.endswith("lora_A.weight"):
+            a, b = packed[name], packed[name.replace("lora_A", "lora_B")]
+            rank = len(a) // count
+            across[name] = np.concatenate([b[:, i::count].T for i in range(count)])
+            columns = [a[i * rank : (i + 1) * rank].T for i in range(count)]
+            across[name.replace("lora_A", "lora_B")] = np.stack(columns, axis=2).reshape(
+                a.shape[1], -1
+            )
+    assert {x.shape for x in across.values()} != {x.shape for x in packed.values()}
+    rewritten(tmp_path, across, case)
+    other = GGUFFile.open(tmp_path / "other.gguf")
+    for name in first.tensors:
+        np.testing.assert_allclose(floats(other, name), floats(first, name), rtol=1e-6, atol=1e-7)
+
+
+class TestATiedHead:
+    """The embedding and the head are one weight, and the adapter changes one of them."""
+
+    @pytest.mark.parametrize("changed", ["embedding", "head"])
+    def test_becomes_a_matrix_of_its_own(self, changed: str, tmp_path: Path) -> None:
+        both = CASES["embedding-and-head"]
+        kept = "embed" if changed == "embedding" else "lm_head"
+        shapes = {name: shape for name, shape in both.shapes.items() if kept in name}
+        result = merge(replace(both, base=TIED, shapes=shapes), tmp_path)
+        assert "matrix of its own" in "".join(result.notes)
+        file = GGUFFile.open(result.files[0].path)
+        plain = weights(TIED)["model.embed_tokens.weight"]
+        moved = {
+            n for n in ("token_embd.weight", "output.weight") if (floats(file, n) != plain).any()
+        }
+        assert moved == {"token_embd.weight" if changed == "embedding" else "output.weight"}
+
+    def test_stays_tied_where_peft_kept_it_so(self, tmp_path: Path) -> None:
+        both = CASES["embedding-and-head"]
+        shapes = {name: shape for name, shape in both.shapes.items() if "embed" in name}
+        case = replace(
+            both, base=TIED, shapes=shapes, config=both.config | {"ensure_weight_tying": True}
+        )
+        file = GGUFFile.open(merge(case, tmp_path).files[0].path)
+        assert "output.weight" not in file.tensors
+
+    def test_of_a_vocabulary_that_grew(self, tmp_path: Path) -> None:
+        """peft then saves the whole embedding; nothing is left that it could differ from."""
+        shapes = {**linear(Q, 64, 64), "model.embed_tokens.weight": (320, 64)}
+        case = AdapterCase(TIED, shapes, {"target_modules": ["q_proj"]})
+        result = merge(case, tmp_path)
+        file = GGUFFile.open(result.files[0].path)
+        assert file.tensors["token_embd.weight"].shape == (320, 64)
+        assert "output.weight" not in file.tensors
+        assert file.get("lfm2.vocab_size") == 320
+
+
+def test_the_adapters_tokenizer_is_taken(tmp_path: Path) -> None:
+    case = CASES["plain"]
+    make(base(case), tmp_path / "Base")
+    folder = make_adapter(case, tmp_path / "tune")
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / file).write_bytes((tmp_path / "Base" / file).read_bytes())
+    (folder / "chat_template.jinja").write_text("the adapter's")
+    result = convert(tmp_path / "Base", tmp_path / "out.gguf", "F32", lora=folder)
+    assert "the tokenizer is the adapter's" in result.notes
+    file = GGUFFile.open(result.files[0].path)
+    assert file.get("tokenizer.chat_template") == "the adapter's"
+
+
+def test_the_summary_says_what_went_where(tmp_path: Path) -> None:
+    make(base(CASES["plain"]), tmp_path / "Base")
+    make_adapter(CASES["plain"], tmp_path / "tune")
+    arguments = ["-t", "Q8_0", "-o", tmp_path / "out.gguf", "--lora", tmp_path / "tune"]
+    result = run("convert", tmp_path / "Base", *arguments)
+    assert GGUFFile.open(tmp_path / "out.gguf").get("general.name") == "Base Tune"
+    assert "4 deltas (1 conv.in_proj, 2 feed_forward.w2, 1 self_attn.q_proj)" in result.err
+
+
+@pytest.mark.parametrize(
+    ("shapes", "settings", "words"),
+    [
+        (linear("model.layers.0.self_attn.q_proj", 64, 64), {}, "'model.layers.0.self_attn.q_proj"),
+        (linear("model.layers.7.conv.in_proj", 64, 64), {}, "does not have"),
+        (linear(Q, 64, 32), {}, "do not make up the weight's (64, 64)"),
+        (linear(Q, 96, 64), {}, "do not make up the weight's (64, 64)"),
+        ({f"{Q}.lora_A.weight": (4, 64)}, {}, "not a pair of lora_A and lora_B"),
+        ({f"{Q}.lora_A.weight": (4, 64), f"{Q}.lora_B.weight": (64, 3)}, {}, "do not make up"),
+        ({f"{Q}.lora_E.weight": (4, 64)}, {}, "is no factor"),
+        ({f"{Q}.bias": (64,)}, {}, "is no factor"),
+        ({**linear(Q, 64, 64), f"{Q}.lora_magnitude_vector": (32,)}, {}, "not the 64 values"),
+        (linear(Q, 64, 64), {"peft_type": "ADALORA"}, "'ADALORA', not 'LORA'"),
+        (linear(Q, 64, 64), {"init_lora_weights": "pissa_niter_4"}, "changed the base model too"),
+        (linear(Q, 64, 64), {"layer_replication": [[0, 2]]}, "layer_replication is set"),
+        (linear(Q, 64, 64), {"lora_alpha": "8"}, "holds no number"),
+    ],
+)
+def test_what_does_not_fit_is_named(
+    shapes: dict[str, Any], settings: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    case = AdapterCase(TIED, shapes, {"target_modules": ["q_proj"]})
+    make(base(case), tmp_path / "Base")
+    folder = make_adapter(case, tmp_path / "tune", **settings)
+    target = tmp_path / "out.gguf"
+    message = refusal("convert", tmp_path / "Base", "-o", target, "--lora", folder, within=tmp_path)
+    assert words in message
+
+
+def test_experts_of_another_size(tmp_path: Path) -> None:
+    case = replace(
+        CASES["packed-experts"], shapes={n: (s[0], s[1] + 12) for n, s in PACKED.items()}
+    )
+    with pytest.raises(Lfm2ggufError, match="neither of the experts' matrices"):
+        merge(case, tmp_path)
+
+
+def test_a_pickled_adapter(tmp_path: Path) -> None:
+    make(base(CASES["plain"]), tmp_path / "Base")
+    folder = make_adapter(CASES["plain"], tmp_path / "tune")
+    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+    arguments = ["convert", tmp_path / "Base", "-o", tmp_path / "out.gguf", "--lora", folder]
+    assert "save it again" in refusal(*arguments, within=tmp_path)
+
+
+def test_names_of_a_training_that_was_not_saved_by_peft(tmp_path: Path) -> None:
+    """State dicts keep the adapter's name in theirs."""
+    case = CASES["plain"]
+    first = merge(case, tmp_path).files[0].path.read_bytes()
+    named = {n.replace("_A.", "_A.default.").replace("_B.", "_B.default."): x for n, x in
+             tensors(case).items()}  # fmt: skip
+    assert all(name.startswith(PREFIX) for name in named)
+    assert rewritten(tmp_path, named, case) == first
