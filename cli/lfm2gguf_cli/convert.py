@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
+from lfm2gguf.errors import OptionError
 from lfm2gguf_cli.options import DryRun, Force, Jobs, Json, Output, Quiet, SplitMaxSize, Types
+from lfm2gguf_cli.verify import judge_written
 
 
 def convert(
@@ -30,6 +32,10 @@ def convert(
         typer.Option(help="A LoRA adapter to merge: a PEFT folder, or its Hub id."),
     ] = None,
     split_max_size: SplitMaxSize = None,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Then compare each file with the checkpoint: see verify."),
+    ] = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -41,6 +47,11 @@ def convert(
     from lfm2gguf.pipeline import write
     from lfm2gguf_cli.display import Display
 
+    if verify and lora:
+        raise OptionError(
+            "--verify compares with the checkpoint itself, and --lora changes it: merge the "
+            "adapter into a checkpoint (peft: model.merge_and_unload()) and convert that"
+        )
     display = Display(quiet=quiet, json=json)
     plan, drafts = draft_conversion(
         source, output, type,
@@ -56,3 +67,5 @@ def convert(
     with display.progress() as progress:
         files = write(drafts, jobs=jobs, overwrite=force, progress=progress)
     display.written(files, plan.left_out, plan.notes)
+    if verify:
+        judge_written(display, [file.path for file in files], source, revision)

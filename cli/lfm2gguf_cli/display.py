@@ -154,7 +154,7 @@ class Display:
             summary_cells,
         )
 
-        if self.quiet:
+        if self.quiet or self.json:  # then standard output is silent, or holds JSON alone
             return
         self.out.print(conditions(results[0]), markup=False, soft_wrap=True)
         if len(results) == 1:
