@@ -33,9 +33,6 @@ def audio_embeddings(text: Path, projector: Path, samples: np.ndarray) -> np.nda
 
 
 def _embeddings(text: Path, projector: Path, bitmap: Any) -> np.ndarray:
-    quiet = llama.llama_log_callback(lambda *_: None)
-    llama.llama_log_set(quiet, None)
-    mtmd.mtmd_helper_log_set(quiet, None)
     model = llama.llama_model_load_from_file(str(text).encode(), llama.llama_model_default_params())
     parameters = mtmd.mtmd_context_params_default()
     parameters.use_gpu, parameters.warmup, parameters.n_threads = False, False, 2
