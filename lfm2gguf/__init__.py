@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lfm2gguf.gguf_file import GGUFFile
     from lfm2gguf.pipeline import Progress, WrittenFile
     from lfm2gguf.quantization import quantize
+    from lfm2gguf.runner import Reply, Runner, ToolCall
     from lfm2gguf.verification import Verification, verify
 
 __all__ = [
@@ -33,7 +34,10 @@ __all__ = [
     "GGUFFile",
     "Lfm2ggufError",
     "Progress",
+    "Reply",
+    "Runner",
     "Severity",
+    "ToolCall",
     "Verification",
     "WrittenFile",
     "__version__",
@@ -54,7 +58,10 @@ _HOME = {
     "GGMLType": "lfm2gguf.ggml",
     "GGUFFile": "lfm2gguf.gguf_file",
     "Progress": "lfm2gguf.pipeline",
+    "Reply": "lfm2gguf.runner",
+    "Runner": "lfm2gguf.runner",
     "Severity": "lfm2gguf.doctor",
+    "ToolCall": "lfm2gguf.runner",
     "Verification": "lfm2gguf.verification",
     "WrittenFile": "lfm2gguf.pipeline",
     "convert": "lfm2gguf.conversion",

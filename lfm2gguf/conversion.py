@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from lfm2gguf.checkpoint import Adapter, Checkpoint, locate
 from lfm2gguf.errors import UnsupportedError
 from lfm2gguf.ggml import FileType, GGMLType
+from lfm2gguf.gguf_file import parse_size
 from lfm2gguf.lfm2 import Adapted, Plan, PlannedTensor, Source, adapt, check_deltas, make_plan
 from lfm2gguf.pipeline import (
     Draft,
@@ -48,6 +49,7 @@ def convert(
     revision: str | None = None,
     pre: str | None = None,
     lora: str | Path | None = None,
+    split_max_size: str | int | None = None,
     progress: ProgressCallback | None = None,
 ) -> Conversion:
     """Convert an LFM2 checkpoint to one or several GGUF files in one reading.
@@ -61,13 +63,17 @@ def convert(
         revision: branch, tag or commit of the Hub repository.
         pre: name of the pre-tokenizer, where it is not to be recognised by its structure.
         lora: an adapter's folder, or its Hub id, to be merged into the model.
+        split_max_size: bytes, or such as "4G": several files of about that size.
         progress: called with a :class:`~lfm2gguf.pipeline.Progress` after each part.
 
     Raises:
         Lfm2ggufError: one of its subclasses; nothing has been written then.
 
     """
-    plan, drafts = draft_conversion(source, target, type, revision=revision, pre=pre, lora=lora)
+    plan, drafts = draft_conversion(
+        source, target, type,
+        revision=revision, pre=pre, lora=lora, split_max_size=split_max_size,
+    )  # fmt: skip
     files = write(drafts, jobs=jobs, overwrite=overwrite, progress=progress)
     return Conversion(tuple(files), dict(plan.left_out), plan.notes)
 
@@ -80,6 +86,7 @@ def draft_conversion(
     revision: str | None = None,
     pre: str | None = None,
     lora: str | Path | None = None,
+    split_max_size: str | int | None = None,
 ) -> tuple[Plan, list[Draft]]:
     """What :func:`convert` would write; no weight is read."""
     types = parse_types(type)
@@ -91,8 +98,13 @@ def draft_conversion(
     plan = replace(plan, notes=(*adapted.notes, *plan.notes))
     sources = [_source(plan.checkpoint, adapted, planned) for planned in plan.tensors]
     targets = target_paths(plan.metadata, types, target)
+    options = {
+        "n_layers": plan.n_layers,
+        "n_experts": plan.n_experts,
+        "max_bytes": parse_size(split_max_size),
+    }
     drafts = [
-        draft(plan.metadata, sources, path, type, n_layers=plan.n_layers, n_experts=plan.n_experts)
+        draft(plan.metadata, sources, path, type, **options)
         for path, type in zip(targets, types, strict=True)
     ]
     return plan, drafts

@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lfm2gguf.errors import (
+    ContextError,
     GGUFError,
     MissingDependencyError,
     OptionError,
@@ -114,6 +115,13 @@ def build_info() -> dict[str, str]:
         "llama.cpp": llama.llama_version().decode(),
         "system": llama.llama_print_system_info().decode().strip(),
     }
+
+
+class _Closed:
+    """Stands in for the library in a closed object: C code must not see freed pointers."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeFailureError("the model or context is closed")
 
 
 # --- devices -------------------------------------------------------------------------------
@@ -239,7 +247,7 @@ class Model:
         """Free the weights. Contexts made from this model must be closed first."""
         if self._pointer:
             self._llama.llama_model_free(self._pointer)
-            self._pointer = None
+            self._pointer, self._llama = None, _Closed()
 
     def __enter__(self) -> Model:
         return self
@@ -274,6 +282,11 @@ class Model:
         return text.decode() if text else None
 
     # vocabulary
+
+    @functools.cached_property
+    def _candidates(self) -> tuple[npt.NDArray[Any], npt.NDArray[np.int32]]:
+        """Room for one draw, shared by all samplers: they work one after another."""
+        return np.empty(self.n_vocab, _CANDIDATE), np.arange(self.n_vocab, dtype=np.int32)
 
     @property
     def bos(self) -> int:
@@ -409,6 +422,7 @@ class Context:
         self._memory = llama.llama_get_memory(self._pointer)
         self.n_ctx = int(llama.llama_n_ctx(self._pointer))
         self.n_batch = int(llama.llama_n_batch(self._pointer))  # never more than n_ctx
+        self.n_ubatch = int(llama.llama_n_ubatch(self._pointer))
         self.n_seq_max = n_seq_max
         self.flash_attention = (
             any("Flash Attention enabled" in line for line in log)
@@ -423,7 +437,7 @@ class Context:
         """Free the context. Arrays returned as views are invalid afterwards."""
         if self._pointer:
             self._llama.llama_free(self._pointer)
-            self._pointer = None
+            self._pointer, self._llama = None, _Closed()
 
     def __enter__(self) -> Context:
         return self
@@ -436,7 +450,8 @@ class Context:
     def decode(self, chunks: Sequence[Chunk]) -> None:
         """Run the model over the chunks, all sequences together.
 
-        Raises :class:`RuntimeFailureError`; a memory without room is left as it was.
+        Raises :class:`ContextError` when the memory has no room, and leaves it as it was;
+        :class:`RuntimeFailureError` when the computation fails.
         """
         rows = self._batch.fill(chunks)
         if rows > self._n_outputs:  # llama.cpp asserts, and would take the process down
@@ -444,6 +459,8 @@ class Context:
                 f"{rows} outputs asked for in one decode of at most {self._n_outputs}"
             )
         status = self._llama.llama_decode(self._pointer, self._batch.struct)
+        if status == 1:
+            raise ContextError(f"the context of {self.n_ctx} tokens is full")
         if status:
             raise RuntimeFailureError(_DECODE_STATUS.get(status, f"llama_decode failed: {status}"))
         self._rows = rows
@@ -467,8 +484,7 @@ class Context:
         pointer = self._llama.llama_get_embeddings_seq(self._pointer, seq)
         if not pointer:
             raise RuntimeFailureError("the model has no pooled embedding")
-        vector: Floats = np.ctypeslib.as_array(pointer, (self.model.n_embd_out,))
-        return vector.copy()
+        return np.array(np.ctypeslib.as_array(pointer, (self.model.n_embd_out,)), np.float32)
 
     @property
     def pools(self) -> bool:
@@ -527,7 +543,6 @@ class Context:
 
 
 _DECODE_STATUS = {  # llama.h, llama_decode
-    1: "the context is full",
     2: "decoding was aborted",
     -1: "llama.cpp refused the batch: a token, position or sequence is out of range",
 }
@@ -643,8 +658,7 @@ class Sampler:
         ):
             if wanted:
                 llama.llama_sampler_chain_add(self._chain, make(*arguments))
-        self._data = np.empty(n_vocab, _CANDIDATE)
-        self._ids = np.arange(n_vocab, dtype=np.int32)
+        self._data, self._ids = model._candidates
         self._array = llama.llama_token_data_array()
 
     def _compile(self, model: Model, grammar: str) -> Any:

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-import lfm2gguf
-
 EXAMPLE = Path(__file__).parent.parent / "examples" / "tiny-lfm2"
 
 
@@ -23,6 +21,8 @@ def tiny_gguf() -> Path:
         return Path(given)
     if not EXAMPLE.is_dir():
         pytest.skip(f"{EXAMPLE} is absent, and LFM2GGUF_TEST_MODEL names no GGUF")
+    from lfm2gguf import convert
+
     target = Path(tempfile.mkdtemp(prefix="lfm2gguf-test-")) / "tiny-lfm2-BF16.gguf"
-    lfm2gguf.convert(EXAMPLE, target, "BF16")
+    convert(EXAMPLE, target, "BF16", jobs=1)
     return target

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lfm2gguf.errors import GGUFError, OptionError, RuntimeFailureError
+from lfm2gguf.errors import ContextError, GGUFError, OptionError, RuntimeFailureError
 from lfm2gguf.llamacpp import (
     Chunk,
     Context,
@@ -126,7 +126,7 @@ def test_what_c_would_assert_is_refused_before(model: Model, context: Context) -
     with pytest.raises(RuntimeFailureError, match="out of range"):
         context.decode([Chunk(0, 0, [model.n_vocab])])
     context.decode([Chunk(0, 0, [5] * 400)])
-    with pytest.raises(RuntimeFailureError, match="full"):
+    with pytest.raises(ContextError, match="full"):
         context.decode([Chunk(1, 0, [5] * 400)])
     with pytest.raises(RuntimeFailureError, match="does not fit"):
         context.load_state(0, b"\0" * 64)

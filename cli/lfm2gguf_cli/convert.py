@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from lfm2gguf.errors import OptionError
-from lfm2gguf_cli.options import DryRun, Force, Jobs, Json, Output, Quiet, Types
+from lfm2gguf_cli.options import DryRun, Force, Jobs, Json, Output, Quiet, SplitMaxSize, Types
 from lfm2gguf_cli.verify import judge_written
 
 
@@ -35,6 +35,7 @@ def convert(
         bool,
         typer.Option("--verify", help="Then compare each file with the checkpoint: see verify."),
     ] = False,
+    split_max_size: SplitMaxSize = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -51,8 +52,13 @@ def convert(
             "--verify compares with the checkpoint itself, and --lora changes it: merge the "
             "adapter into a checkpoint (peft: model.merge_and_unload()) and convert that"
         )
+    if verify and split_max_size:
+        raise OptionError("--verify reads whole files; leave --split-max-size away, split later")
     display = Display(quiet=quiet, json=json)
-    plan, drafts = draft_conversion(source, output, type, revision=revision, pre=pre, lora=lora)
+    plan, drafts = draft_conversion(
+        source, output, type,
+        revision=revision, pre=pre, lora=lora, split_max_size=split_max_size,
+    )  # fmt: skip
     for name, reason in plan.left_out.items():
         display.note(f"left out: {name} ({reason})")
     for note in plan.notes:

@@ -11,9 +11,12 @@ import typer
 from lfm2gguf.errors import Lfm2ggufError
 from lfm2gguf_cli.convert import convert
 from lfm2gguf_cli.convert_lora import convert_lora
+from lfm2gguf_cli.devices import devices
 from lfm2gguf_cli.doctor import doctor
+from lfm2gguf_cli.export import export
 from lfm2gguf_cli.inspect import inspect
 from lfm2gguf_cli.quantize import quantize
+from lfm2gguf_cli.run import run
 from lfm2gguf_cli.verify import verify
 
 BAD_INPUT = 2  # exit codes: 0 done, 1 a check failed, 2 bad usage or input, 130 interrupted
@@ -25,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (convert, convert_lora, quantize, verify, inspect, doctor):
+for command in (convert, convert_lora, quantize, verify, inspect, doctor, run, devices, export):
     app.command()(command)
 
 

@@ -21,6 +21,10 @@ Output = Annotated[
         show_default="NAME-TYPE.gguf here",
     ),
 ]  # fmt: skip
+SplitMaxSize = Annotated[
+    str | None,
+    typer.Option(metavar="SIZE", help="Write several files of at most this size (500M, 4G)."),
+]
 Jobs = Annotated[
     int | None,
     typer.Option("--jobs", "-j", min=1, help="Processes that work.", show_default="all cores"),

@@ -224,7 +224,7 @@ def test_every_spelling_of_the_config(extra: dict[str, Any], field: str, expecte
 
 
 @pytest.mark.parametrize(
-    "extra", [{"model_type": "lfm2_moe"}, {"rope_parameters": {"rope_type": "yarn"}}]
+    "extra", [{"model_type": "lfm2_vl"}, {"rope_parameters": {"rope_type": "yarn"}}]
 )
 def test_what_it_does_not_know_is_refused(extra: dict[str, Any]) -> None:
     with pytest.raises(UnsupportedError):

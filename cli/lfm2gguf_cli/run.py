@@ -1,0 +1,65 @@
+"""``lfm2gguf run``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lfm2gguf_cli.options import Json
+
+
+def run(
+    model: Annotated[
+        str, typer.Argument(help="A GGUF file, or a Hub id such as LiquidAI/LFM2-1.2B-GGUF.")
+    ],
+    prompt: Annotated[
+        str | None,
+        typer.Option("--prompt", "-p", help="Answer this and end; without it, standard input."),
+    ] = None,
+    system: Annotated[str | None, typer.Option("--system", "-s", help="System prompt.")] = None,
+    type: Annotated[
+        str, typer.Option("--type", "-t", help="Which file of a Hub repository.")
+    ] = "Q4_K_M",
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda, vulkan, rocm or metal; cuda:1 for the second.")
+    ] = "auto",
+    gpu_layers: Annotated[
+        int | None, typer.Option(help="Layers to offload.", show_default="as many as fit")
+    ] = None,
+    context: Annotated[
+        int | None, typer.Option(help="Tokens of context.", show_default="as trained, up to 8192")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads.", show_default="physical cores")
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option("--max-tokens", "-n", min=1)] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0, show_default="the model's own")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, show_default="a new one")] = None,
+    json: Json = False,
+) -> None:
+    """Chat with a model in the terminal, or get one answer.
+
+    Example: lfm2gguf run LFM2-1.2B-Q4_K_M.gguf -p "What is C. elegans?"
+    """
+    from lfm2gguf.runner import Runner
+    from lfm2gguf_cli.chat import Chat, one_answer
+
+    given = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
+    options = {name: value for name, value in given.items() if value is not None}
+    settings = {
+        "device": device, "gpu_layers": gpu_layers, "context": context, "threads": threads,
+    }  # fmt: skip
+    if prompt is None and not sys.stdin.isatty():
+        prompt = sys.stdin.read().strip()
+    remote = not Path(model).exists() and model.count("/") == 1 and not model.endswith(".gguf")
+    opened = Runner.from_hub(model, type, **settings) if remote else Runner(model, **settings)  # type: ignore[arg-type]
+    with opened as lfm:
+        if prompt is not None:
+            one_answer(lfm, prompt, system, options, json=json)
+        else:
+            Chat(lfm, system, options).loop()

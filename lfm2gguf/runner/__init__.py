@@ -1,0 +1,23 @@
+"""Running a model: chat, streaming, tools, many requests at once."""
+
+from lfm2gguf.runner.answer import Piece
+from lfm2gguf.runner.calls import BadCall, ToolCall
+from lfm2gguf.runner.devices import DeviceReport
+from lfm2gguf.runner.memory import MemoryUse
+from lfm2gguf.runner.options import Options
+from lfm2gguf.runner.runner import Reply, Runner, Stream
+from lfm2gguf.runner.scheduler import TokenLogprob, Usage
+
+__all__ = [
+    "BadCall",
+    "DeviceReport",
+    "MemoryUse",
+    "Options",
+    "Piece",
+    "Reply",
+    "Runner",
+    "Stream",
+    "TokenLogprob",
+    "ToolCall",
+    "Usage",
+]

@@ -1,0 +1,262 @@
+"""Which device runs a model: chosen among those that are there, and reported as it is.
+
+Nothing falls back in silence. A device that was asked for and is missing is an error that
+says what is missing (the build, the driver or the hardware) and how to get it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lfm2gguf.errors import DeviceError, GGUFError, OptionError, UnsupportedError
+from lfm2gguf.gguf_file import GGUFFile
+from lfm2gguf.llamacpp import (
+    Context,
+    Device,
+    Model,
+    backends,
+    build_info,
+    default_threads,
+    devices,
+)
+
+WHEELS = "https://abetlen.github.io/llama-cpp-python/whl"
+MARGIN = 512 << 20  # bytes of device memory left alone: compute buffers, and the desktop
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A kind of device, as it is asked for, and how to get it."""
+
+    registry: str  # the name in ggml's registry
+    cmake: str
+    driver: tuple[str, ...]  # files or programs, any of which shows that a driver is there
+    driver_help: str
+
+    @property
+    def install(self) -> str:
+        """The command that builds llama-cpp-python for this backend."""
+        flags = "--force-reinstall --no-cache-dir"
+        return f'CMAKE_ARGS="{self.cmake}" pip install {flags} "llama-cpp-python>=0.3.36"'
+
+
+BACKENDS = {
+    "cuda": Backend(
+        "CUDA", "-DGGML_CUDA=on", ("nvidia-smi", "/proc/driver/nvidia/version"),
+        "install NVIDIA's driver (nvidia-smi must list the GPU)",
+    ),
+    "vulkan": Backend(
+        "Vulkan", "-DGGML_VULKAN=on",
+        ("vulkaninfo", "/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d"),
+        "install a Vulkan driver (mesa-vulkan-drivers, or the vendor's)",
+    ),
+    "rocm": Backend(
+        "ROCm", "-DGGML_HIP=on", ("rocminfo", "/dev/kfd"),
+        "install ROCm (rocminfo must list the GPU)",
+    ),
+    "metal": Backend("MTL", "-DGGML_METAL=on", ("/System/Library",), "Metal needs macOS"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DeviceReport:
+    """What a model really runs on, as the library says after loading."""
+
+    backend: str
+    device: str
+    layers_offloaded: int
+    layers: int
+    flash_attention: bool
+    threads: int
+    build: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain data."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        """Return one line for people."""
+        return (
+            f"{self.backend} ({self.device}), {self.layers_offloaded}/{self.layers} layers "
+            f"offloaded, flash attention {'on' if self.flash_attention else 'off'}, "
+            f"{self.threads} threads, {self.build}"
+        )
+
+
+def choose(wanted: str, found: Sequence[Device] | None = None) -> list[Device]:
+    """Return the devices that shall hold layers; empty for the CPU.
+
+    ``auto`` takes the discrete GPU with the most free memory, or else an integrated one, or
+    the CPU; ``cuda:1`` the second of its kind. Raises :class:`DeviceError`, :class:`OptionError`.
+    """
+    there = devices() if found is None else list(found)
+    name, _, index = wanted.partition(":")
+    if name == "cpu" and not index:
+        return []
+    if name == "auto" and not index:
+        gpus = [device for device in there if device.kind in ("gpu", "igpu")]
+        return sorted(gpus, key=lambda d: (d.kind != "gpu", -d.memory_free))[:1]
+    if name not in BACKENDS or not (index.isdecimal() or not index):
+        known = ", ".join(["auto", "cpu", *BACKENDS])
+        raise OptionError(
+            f"device is {wanted!r}: it must be {known}, or one with a number (cuda:1)"
+        )
+    mine = [d for d in there if d.backend == BACKENDS[name].registry and d.kind != "accel"]
+    if not mine:
+        raise DeviceError(missing(name))
+    if int(index or 0) >= len(mine):
+        listed = ", ".join(f"{name}:{i} {d.description}" for i, d in enumerate(mine))
+        raise DeviceError(f"there is no {wanted}; there is {listed}")
+    return [mine[int(index or 0)]]
+
+
+def missing(name: str, built: Sequence[str] | None = None, driver: bool | None = None) -> str:
+    """Say which of three things a missing device lacks, and how to get it."""
+    backend = BACKENDS[name]
+    if backend.registry not in (backends() if built is None else built):
+        wheels = (
+            f"\n  or a prebuilt wheel: pip install llama-cpp-python --extra-index-url {WHEELS}/"
+        )
+        return (
+            f"{name}: the installed llama-cpp-python was built without it. Build it:\n  "
+            f"{backend.install}{wheels + 'cu124' if name == 'cuda' else ''}"
+        )
+    if not (_has_driver(backend) if driver is None else driver):
+        return f"{name}: the build has it, but no driver answers: {backend.driver_help}"
+    hint = " (GGML_VK_VISIBLE_DEVICES=0 accepts a software device)" if name == "vulkan" else ""
+    return f"{name}: build and driver are there, but they find no such hardware{hint}"
+
+
+def _has_driver(backend: Backend) -> bool:
+    return any(shutil.which(sign) or Path(sign).exists() for sign in backend.driver)
+
+
+def report(model: Model, context: Context, on: Sequence[Device]) -> DeviceReport:
+    """Say what a loaded model runs on. Raises :class:`DeviceError` if it is not what was asked."""
+    if on and not model.offloaded:
+        raise DeviceError(f"{on[0].name}: llama.cpp loaded the model but offloaded no layer to it")
+    used = on[0] if on and model.offloaded else next(d for d in devices() if d.kind == "cpu")
+    info = build_info()
+    return DeviceReport(
+        backend=used.backend,
+        device=used.description,
+        layers_offloaded=model.offloaded,
+        layers=model.n_layer + 1,
+        flash_attention=context.flash_attention,
+        threads=context.threads,
+        build=f"llama-cpp-python {info['llama_cpp_python']}, llama.cpp {info['llama.cpp']}",
+    )
+
+
+# --- what a file needs ----------------------------------------------------------------------
+
+ARCHITECTURES = ("lfm2", "lfm2moe")
+
+
+def check_file(path: Path) -> GGUFFile:
+    """Read a file's header before C code sees it.
+
+    Raises :class:`GGUFError` for what is missing, no GGUF, or truncated, and
+    :class:`UnsupportedError` for projectors and other architectures.
+    """
+    if path.is_dir():
+        files = sorted(path.glob("*.gguf"))
+        hint = f"; did you mean {files[0]}?" if files else "; convert it first: lfm2gguf convert"
+        raise GGUFError(f"{path} is a folder, not a GGUF file{hint}")
+    file = GGUFFile.open(path)
+    if file.architecture == "clip":
+        raise UnsupportedError(
+            f"{path}: this is a projector (mmproj) for images or sound, not a language model"
+        )
+    if file.architecture not in ARCHITECTURES:
+        raise UnsupportedError(
+            f"{path}: the architecture is {file.architecture!r}; lfm2gguf runs "
+            f"{' and '.join(ARCHITECTURES)}. llama-cpp-python itself may run it"
+        )
+    return file
+
+
+def layers_that_fit(file: GGUFFile, device: Device, cache_bytes: int) -> int:
+    """Return how many layers, the output counting as one, fit into a device's free memory.
+
+    ``cache_bytes`` is what the context needs if everything is offloaded.
+    """
+    blocks = int(str(file.get(f"{file.architecture}.block_count", 0)))
+    sizes = dict.fromkeys(range(blocks), cache_bytes // max(1, blocks))
+    rest = 0
+    for name, info in file.tensors.items():
+        parts = name.split(".")
+        if parts[0] == "blk":
+            sizes[int(parts[1])] += info.nbytes
+        else:
+            rest += info.nbytes
+    free = device.memory_free - MARGIN - rest
+    # llama.cpp offloads the last layers first, and the output when all blocks are there
+    needed = itertools.accumulate(sizes[block] for block in sorted(sizes, reverse=True))
+    fitting = sum(total <= free for total in needed)
+    return blocks + 1 if fitting == blocks else fitting
+
+
+def check_memory(path: Path, needed: int, available: int | None) -> None:
+    """Raise :class:`GGUFError` where a model cannot fit into main memory."""
+    if available is not None and needed > available:
+        raise GGUFError(
+            f"{path}: the model needs {needed / 1e9:.1f} GB of memory, and "
+            f"{available / 1e9:.1f} GB are available: close other programs, or quantize it to "
+            "a smaller type"
+        )
+
+
+def available_memory() -> int | None:
+    """Return the bytes of main memory that can be had, None where the system does not say."""
+    limits = [_meminfo(), _number("/sys/fs/cgroup/memory.max")]
+    if sys.platform == "darwin":
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _meminfo() -> int | None:
+    path = Path("/proc/meminfo")
+    if not path.exists():
+        return None
+    fields = dict(line.split(":") for line in path.read_text(encoding="ascii").splitlines())
+    return int(fields["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in fields else None
+
+
+def _number(path: str) -> int | None:
+    try:
+        text = Path(path).read_text(encoding="ascii").strip()
+    except OSError:
+        return None
+    return int(text) if text.isdecimal() else None
+
+
+def overview() -> dict[str, Any]:
+    """Return the build, the devices under the names they are asked for, and what is missing."""
+    names = {backend.registry: name for name, backend in BACKENDS.items()} | {"CPU": "cpu"}
+    found: list[dict[str, Any]] = []
+    seen: dict[str, int] = {}
+    for device in devices():
+        name = names.get(device.backend, device.backend.lower())
+        index = seen[name] = seen.get(name, -1) + 1
+        entry = asdict(device)
+        del entry["handle"]
+        found.append({"use": name if name == "cpu" else f"{name}:{index}", **entry})
+    absent = [name for name in BACKENDS if name not in seen and (name == "metal") == _on_mac()]
+    return {
+        "build": build_info(),
+        "threads": default_threads(),
+        "devices": found,
+        "missing": {name: missing(name) for name in absent},
+    }
+
+
+def _on_mac() -> bool:
+    return sys.platform == "darwin"

@@ -1,0 +1,62 @@
+"""From a rendered conversation to the tokens the memory may already hold."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from lfm2gguf.llamacpp import Model
+
+TURN, TURN_END = "<|im_start|>", "<|im_end|>"
+_MARKERS = re.compile(f"({re.escape(TURN)}|{re.escape(TURN_END)})")
+REMEMBERED = 256  # answers
+NEAR = 32  # tokens: marks closer to each other than this are not worth a cut
+
+
+class PromptTokens:
+    """Tokenizes prompts turn by turn, and remembers the tokens of the answers it gave.
+
+    A model does not always write the tokens that its text tokenizes to. If the next turn's
+    prompt spelled an answer otherwise than it was generated, nothing from there on would be in
+    memory. The markers of turns split a text for the tokenizer too, so that each turn can be
+    tokenized, and remembered, on its own.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._answers: OrderedDict[str, tuple[int, ...]] = OrderedDict()
+        self._turn = model.tokenize(TURN)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the tokens of a rendered prompt; BOS is what the text itself has of it."""
+        tokens: list[int] = []
+        for part in _MARKERS.split(text):
+            tokens += self._answers.get(part) or self._model.tokenize(part)
+        return tokens
+
+    def remember(self, prompt: str, answer: str, tokens: Sequence[int]) -> None:
+        """Note how an answer was generated, for the next prompt that contains it."""
+        head = _MARKERS.split(prompt)[-1]
+        if not tokens or _MARKERS.search(answer):
+            return
+        self._answers[head + answer] = (*self._model.tokenize(head), *tokens)
+        while len(self._answers) > REMEMBERED:
+            self._answers.popitem(last=False)
+
+    def marks(self, tokens: Sequence[int]) -> tuple[int, ...]:
+        """Return the lengths at which conversations part, and their state is worth saving.
+
+        Behind the system prompt (the second turn's beginning), before the last question, and at
+        the end.
+        """
+        end = len(tokens)
+        if len(self._turn) != 1:
+            return (end,)
+        turns = [i for i, token in enumerate(tokens) if token == self._turn[0]]
+        if len(turns) < 3 or turns[1] < NEAR:
+            return (end,)
+        system, question = turns[1], turns[-2]
+        if question - system < NEAR or end - question < NEAR:
+            return (system, end)
+        return (system, question, end)

@@ -1,0 +1,435 @@
+"""Many requests, one context: continuous batching over llama.cpp's sequences.
+
+One thread owns the context. At each step every running request contributes what it lacks: a
+piece of its prompt, or the token it drew last. All of it is one ``llama_decode``. Requests join
+and leave between steps; the one that has waited longest is served first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lfm2gguf.errors import ContextError, Lfm2ggufError, OptionError, RuntimeFailureError
+from lfm2gguf.llamacpp import Chunk, Context, Floats, Model, Sampler
+from lfm2gguf.runner.memory import Memory, MemoryUse, Slot
+from lfm2gguf.runner.options import Options
+from lfm2gguf.runner.text import TextStream
+
+logger = logging.getLogger(__name__)
+
+STALL = 0.4  # seconds that a piece of a prompt may hold up requests that are decoding
+SMALLEST_PIECE = 64  # tokens; below this the matrix products lose their efficiency
+MAX_WAITING = 10_000
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """A token that was drawn, its natural log-probability, and the likeliest alternatives."""
+
+    token: int
+    text: bytes
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a request cost. Times are in seconds, speeds in tokens per second.
+
+    ``prefilled_tokens`` were computed, ``cached_tokens`` were held already; ``waited`` is the
+    time before a sequence was free.
+    """
+
+    prompt_tokens: int
+    cached_tokens: int
+    prefilled_tokens: int
+    completion_tokens: int
+    waited: float
+    time_to_first_token: float
+    seconds: float
+    prefill_speed: float
+    decode_speed: float
+
+
+@dataclass(frozen=True)
+class Delta:
+    """New text of an answer; with ``logprobs`` asked for, one for each token."""
+
+    text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The end of an answer: ``stop``, ``length``, ``context`` or ``cancelled``."""
+
+    reason: str
+    usage: Usage
+
+
+Event = Delta | Finished | Lfm2ggufError
+
+
+@dataclass(eq=False)
+class Request:
+    """One prompt on its way to an answer. ``emit`` is called by the scheduler's thread."""
+
+    prompt: list[int]
+    options: Options
+    emit: Callable[[Event], None]
+    marks: Sequence[int] = ()  # lengths at which the prompt's state is worth saving
+    generated: list[int] = field(default_factory=list)
+    cancelled: bool = False
+    slot: Slot | None = None
+    cached: int = 0
+    prefilled: int = 0
+    submitted: float = field(default_factory=time.perf_counter)
+    started: float = 0.0
+    first_token: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.tokens = list(self.prompt)  # what the memory shall hold: prompt and answer
+        self.text = TextStream(self.options.stops)
+
+    @property
+    def missing(self) -> int:
+        """Tokens not yet in memory; the answer goes on when it is none."""
+        return len(self.tokens) - len(self.slot.tokens if self.slot else ())
+
+    @property
+    def decoding(self) -> bool:
+        """Whether the next step is a single token of the answer."""
+        return bool(self.generated) and self.missing == 1
+
+    def usage(self) -> Usage:
+        """What the request has cost until now."""
+        now = time.perf_counter()
+        first, count = self.first_token or now, len(self.generated)
+        started = self.started or now
+        return Usage(
+            prompt_tokens=len(self.prompt),
+            cached_tokens=self.cached,
+            prefilled_tokens=self.prefilled,
+            completion_tokens=count,
+            waited=started - self.submitted,
+            time_to_first_token=first - self.submitted,
+            seconds=now - self.submitted,
+            prefill_speed=self.prefilled / max(first - started, 1e-9),
+            decode_speed=(count - 1) / max(now - first, 1e-9) if count > 1 else 0.0,
+        )
+
+
+class Scheduler:
+    """The thread that owns a context, and the requests it serves."""
+
+    def __init__(
+        self, model: Model, context: Context, *, state_bytes: int, visible: frozenset[int]
+    ) -> None:
+        self._model, self._context = model, context
+        self._memory = Memory(context, state_bytes)
+        self._visible = visible  # control tokens that belong into the text, as call markers do
+        self._pieces: dict[int, bytes] = {}
+        self._waiting: deque[Request] = deque()
+        self._running: list[Request] = []  # changed by the thread alone, oldest first
+        self._samplers: dict[Request, Sampler] = {}
+        self._speed = 0.0  # tokens of prompts per second, as last measured
+        self._finished = 0
+        self._resume_after = 0  # a request that had to give way waits for another to finish
+        self._closing = False
+        self._wake = threading.Condition()  # on a lock its owner may take again
+        self._pid = os.getpid()
+        self._thread = threading.Thread(target=self._run, name="lfm2gguf", daemon=True)
+        self._thread.start()
+
+    # called by any thread
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Hold the scheduler back while several requests are submitted."""
+        with self._wake:
+            yield
+
+    def submit(self, request: Request) -> None:
+        """Queue a request. Raises :class:`RuntimeFailureError` when closed, or after a fork."""
+        self.check_usable()
+        if len(request.prompt) >= self._context.n_ctx:
+            raise ContextError(
+                f"the prompt has {len(request.prompt)} tokens, the context {self._context.n_ctx}: "
+                "shorten it, open the model with a larger context, or pass overflow='drop' to "
+                "leave out the oldest turns"
+            )
+        if not request.prompt:
+            raise OptionError("the prompt is empty")
+        sampler = request.options.sampler(self._model)
+        with self._wake:
+            if self._closing or len(self._waiting) >= MAX_WAITING:
+                sampler.close()
+                raise RuntimeFailureError(
+                    "the runner is closed" if self._closing else f"{MAX_WAITING} requests wait"
+                )
+            self._samplers[request] = sampler
+            self._waiting.append(request)
+            self._wake.notify()
+
+    def cancel(self, request: Request) -> None:
+        """Ask for a request to end; it does at the next step."""
+        request.cancelled = True
+        with self._wake:
+            self._wake.notify()
+
+    def check_usable(self) -> None:
+        """Raise :class:`RuntimeFailureError` when closed, or in a forked process."""
+        if os.getpid() != self._pid:
+            raise RuntimeFailureError(
+                "this runner was opened before the process forked, and the library's threads "
+                "stayed behind: open a new one in the child"
+            )
+        if self._closing:
+            raise RuntimeFailureError("the runner is closed")
+
+    @property
+    def memory_use(self) -> MemoryUse:
+        """Bytes and tokens held for later turns."""
+        return self._memory.use
+
+    def close(self) -> None:
+        """End the thread and free the context; requests under way fail. Safe to call twice."""
+        if os.getpid() != self._pid:
+            return  # the parent's
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+            self._context.close()
+            self._model.close()
+
+    # the thread
+
+    def _run(self) -> None:
+        while self._wait_for_work():
+            self._try_step()
+        for request in self._all():
+            self._end(request, RuntimeFailureError("the runner was closed"))
+
+    def _all(self) -> list[Request]:
+        with self._wake:
+            return [*self._running, *self._waiting]
+
+    def _try_step(self) -> None:
+        try:
+            self._step()
+        except Lfm2ggufError as error:
+            self._fail_running(error)
+        except Exception as error:
+            logger.exception("a step failed")
+            self._fail_running(RuntimeFailureError(f"the runner failed: {error!r}"))
+
+    def _wait_for_work(self) -> bool:
+        with self._wake:
+            while not (self._closing or self._running or self._waiting):
+                self._wake.wait()
+            return not self._closing
+
+    def _fail_running(self, error: Lfm2ggufError) -> None:
+        """The state of every sequence is unknown: give up what runs, keep what waits."""
+        for request in list(self._running):
+            self._end(request, error)
+        self._memory.clear()
+
+    def _step(self) -> None:
+        self._drop_cancelled()
+        self._admit()
+        work = self._plan()
+        if not work:
+            return
+        began = time.perf_counter()
+        if not self._decode([chunk for _, chunk in work]):
+            return
+        self._note(work, time.perf_counter() - began)
+        rows = iter(self._context.logits()) if any(chunk.outputs for _, chunk in work) else iter(())
+        for request, chunk in work:
+            if chunk.outputs:
+                self._draw(request, next(rows))
+
+    def _drop_cancelled(self) -> None:
+        for request in self._all():
+            if request.cancelled:
+                self._end(request, Finished("cancelled", request.usage()))
+
+    def _admit(self) -> None:
+        """Give free slots to those who waited longest, as far as the context has room."""
+        while self._waiting and self._memory.idle and self._has_room(self._waiting[0]):
+            request = self._waiting[0]
+            request.slot = self._memory.take(request.tokens)
+            with self._wake:
+                self._waiting.remove(request)
+                self._running.append(request)
+            if not request.started:
+                request.started = time.perf_counter()
+                request.cached = len(request.slot.tokens)
+                self._samplers[request].see(_window(request))
+
+    def _has_room(self, request: Request) -> bool:
+        """Judge by what runs; sequences that only remember give way when it is needed."""
+        if not self._running:
+            return True
+        if request.generated and self._finished < self._resume_after:
+            return False
+        needed = sum(len(r.tokens) for r in self._running) + len(request.tokens)
+        return needed + SMALLEST_PIECE * (len(self._running) + 1) <= self._context.n_ctx
+
+    def _plan(self) -> list[tuple[Request, Chunk]]:
+        """Who decodes how much in this step.
+
+        All single tokens. Of prompts, a piece of the oldest where others are decoding; else
+        equal pieces of all, which go through the model together: a ubatch of a hybrid model
+        holds as many tokens of one sequence as of another (llama.cpp,
+        ``llama_batch_allocr::split_equal``).
+        """
+        decoding = [request for request in self._running if request.decoding]
+        prefilling = [request for request in self._running if not request.decoding]
+        budget = self._budget(busy=bool(decoding))
+        work = [(request, self._chunk(request, 1)) for request in decoding]
+        share = budget if decoding else max(SMALLEST_PIECE, budget // max(1, len(prefilling)))
+        for request in prefilling:
+            if budget <= 0:
+                break
+            work.append((request, self._chunk(request, min(budget, share))))
+            budget -= len(work[-1][1].tokens)
+        return work
+
+    def _budget(self, *, busy: bool) -> int:
+        room = min(self._context.n_ubatch, self._context.n_batch - len(self._running))
+        if not busy:
+            return room
+        return min(room, max(SMALLEST_PIECE, int(self._speed * STALL)))
+
+    def _chunk(self, request: Request, budget: int) -> Chunk:
+        assert request.slot is not None
+        held = len(request.slot.tokens)
+        stop = min(held + budget, len(request.tokens))
+        stop = min([mark for mark in request.marks if held < mark < stop], default=stop)
+        outputs = int(stop == len(request.tokens))
+        return Chunk(request.slot.seq, held, request.tokens[held:stop], outputs)
+
+    def _decode(self, chunks: list[Chunk]) -> bool:
+        """Decode, making room if there is none: idle sequences go first, then the youngest."""
+        while True:
+            try:
+                self._context.decode(chunks)
+            except ContextError:
+                if self._memory.evict():
+                    continue
+                self._give_way()
+                return False
+            return True
+
+    def _give_way(self) -> None:
+        """Send the youngest request back to the queue; what it has is computed again later."""
+        request = self._running[-1]
+        if len(self._running) == 1:
+            self._finish(request, "context")
+            return
+        assert request.slot is not None
+        self._running.pop()
+        self._memory.release(request.slot)
+        self._memory.forget(request.slot)
+        request.slot = None
+        self._resume_after = self._finished + 1
+        with self._wake:
+            self._waiting.appendleft(request)
+
+    def _note(self, work: list[tuple[Request, Chunk]], seconds: float) -> None:
+        """Book what the step has put into memory."""
+        prompt_tokens = 0
+        for request, chunk in work:
+            assert request.slot is not None
+            if not request.decoding:
+                prompt_tokens += len(chunk.tokens)
+                request.prefilled += len(chunk.tokens)
+            request.slot.tokens.extend(chunk.tokens)
+            if len(request.slot.tokens) in request.marks:
+                self._memory.mark(request.slot)
+        if prompt_tokens >= SMALLEST_PIECE:
+            self._speed = prompt_tokens / seconds
+
+    def _draw(self, request: Request, logits: Floats) -> None:
+        try:
+            token: int = self._samplers[request].sample(logits)
+        except Lfm2ggufError as error:
+            self._end(request, error)
+            return
+        if not request.generated:
+            request.first_token = time.perf_counter()
+        request.generated.append(token)
+        request.tokens.append(token)
+        if self._model.ends_generation(token):
+            self._finish(request, "stop")
+            return
+        logprobs = self._logprobs(request, token, logits)
+        text = request.text.feed(self._piece(token))
+        if text or logprobs:
+            self._emit(request, Delta(text, logprobs))
+        if request.text.stopped is not None:
+            self._finish(request, "stop")
+        elif len(request.generated) == request.options.max_tokens:
+            self._finish(request, "length")
+        elif len(request.tokens) >= self._context.n_ctx:
+            self._finish(request, "context")
+
+    def _piece(self, token: int) -> bytes:
+        if token not in self._pieces:
+            self._pieces[token] = self._model.piece(token, special=token in self._visible)
+        return self._pieces[token]
+
+    def _logprobs(self, request: Request, token: int, logits: Floats) -> tuple[TokenLogprob, ...]:
+        count = request.options.logprobs
+        if count is None:
+            return ()
+        values = logits.astype(np.float64)
+        values -= values.max()
+        values -= np.log(np.exp(values).sum())
+        best = np.argsort(-values, kind="stable")[:count]
+        top = tuple((int(i), float(values[i])) for i in best)
+        return (TokenLogprob(token, self._piece(token), float(values[token]), top),)
+
+    def _finish(self, request: Request, reason: str) -> None:
+        rest = request.text.finish()
+        if rest:
+            self._emit(request, Delta(rest))
+        self._end(request, Finished(reason, request.usage()))
+
+    def _end(self, request: Request, event: Event) -> None:
+        with self._wake:
+            (self._running if request in self._running else self._waiting).remove(request)
+        if request.slot:
+            self._memory.release(request.slot)
+            request.slot = None
+        self._finished += 1
+        self._samplers.pop(request).close()
+        self._emit(request, event)
+
+    def _emit(self, request: Request, event: Event) -> None:
+        try:
+            request.emit(event)
+        except Exception:  # such as an event loop that is closed: nobody listens any more
+            logger.debug("a request lost its listener", exc_info=True)
+            request.cancelled = True
+
+
+def _window(request: Request) -> list[int]:
+    """Return the part of a prompt that the repetition penalty looks at."""
+    size = request.options.repeat_window
+    if request.options.repeat_penalty == 1 or size == 0:
+        return []
+    return request.prompt[-size:] if size > 0 else request.prompt

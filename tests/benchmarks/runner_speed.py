@@ -1,0 +1,184 @@
+"""Measure the runner beside llama.cpp's own programs, on the same file in the same run.
+
+    python tests/benchmarks/runner_speed.py MODEL.gguf --programs llama.cpp/build/bin
+
+Prints JSON: decode speed of one request against ``llama-bench``, and tokens/s in and out of
+four agent-like requests (600 in, 200 out) at once against ``llama-server`` with four slots.
+Every request is greedy and never ends early, so that all do the same work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import re
+import statistics
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from lfm2gguf.llamacpp import default_threads
+from lfm2gguf.runner import Runner
+
+GREEDY = {"temperature": 0.0, "repeat_penalty": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+PORT = 18_080
+
+
+def never_ending(lfm: Runner) -> dict[int, float]:
+    model = lfm._model
+    return {t: -100.0 for t in range(model.n_vocab) if model.ends_generation(t)}
+
+
+def text_of(lfm: Runner, tokens: int, seed: int) -> str:
+    """Return a text of about so many tokens, and no prefix in common with another seed's."""
+    draw = random.Random(seed)
+    words = ["worm", "gene", "cell", "brain", "light", "river", "stone", "cloud", "seven"]
+    text = ""
+    while len(lfm._model.tokenize(text)) < tokens:
+        text += " " + draw.choice(words)
+    return text
+
+
+def ours_alone(lfm: Runner, options: dict[str, Any]) -> float:
+    return lfm.chat("Go on.", max_tokens=97, **options).usage.decode_speed
+
+
+def bench(programs: Path, model: Path, threads: int) -> float:
+    command = [programs / "llama-bench", "-m", model, "-p", "0", "-n", "96", "-r", "1"]
+    out = subprocess.run(
+        [*map(str, command), "-t", str(threads), "-o", "json"], capture_output=True, check=True
+    )
+    return float(json.loads(out.stdout)[0]["avg_ts"])
+
+
+def alone(programs: Path, model: Path, rounds: int) -> dict[str, Any]:
+    threads = default_threads()
+    ours: list[float] = []
+    sampled: list[float] = []
+    theirs: list[float] = []
+    with Runner(model, device="cpu", context=1024) as lfm:
+        bias = never_ending(lfm)
+        for _ in range(rounds):
+            theirs.append(bench(programs, model, threads))
+            ours.append(ours_alone(lfm, {**GREEDY, "logit_bias": bias}))
+            sampled.append(ours_alone(lfm, {"logit_bias": bias}))
+    best = {"llama_bench": theirs, "runner_greedy": ours, "runner_model_sampling": sampled}
+    result: dict[str, Any] = {name: [round(v, 2) for v in values] for name, values in best.items()}
+    for name, pick in (("best", max), ("median", statistics.median)):
+        result[f"ratio_{name}"] = round(pick(ours) / pick(theirs), 3)
+        result[f"ratio_{name}_model_sampling"] = round(pick(sampled) / pick(theirs), 3)
+    return result
+
+
+def four_ours(lfm: Runner, prompts: list[str], *, threads: bool) -> tuple[float, list[Any]]:
+    options = {**GREEDY, "logit_bias": never_ending(lfm), "max_tokens": 200}
+    began = time.perf_counter()
+    if threads:
+        with ThreadPoolExecutor(4) as pool:
+            replies = list(pool.map(lambda prompt: lfm.chat(prompt, **options), prompts))
+    else:
+        replies = lfm.batch(prompts, **options)
+    return time.perf_counter() - began, [r.usage for r in replies]
+
+
+def four_theirs(programs: Path, model: Path, prompts: list[list[int]]) -> tuple[float, list[Any]]:
+    command = [programs / "llama-server", "-m", model, "-np", "4", "-c", "4096", "--port", PORT]
+    command += ["-t", default_threads(), "--no-webui", "--cache-ram", "0"]
+    server = subprocess.Popen([*map(str, command)], stdout=-3, stderr=-3)
+    try:
+        _wait_until_up()
+        timings: list[Any] = [None] * len(prompts)
+
+        def ask(i: int) -> None:
+            timings[i] = _post({
+                "prompt": prompts[i], "n_predict": 200, "temperature": 0, "ignore_eos": True,
+                "repeat_penalty": 1.0, "samplers": ["temperature"], "cache_prompt": False,
+            })["timings"]  # fmt: skip
+
+        workers = [threading.Thread(target=ask, args=(i,)) for i in range(len(prompts))]
+        began = time.perf_counter()
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        return time.perf_counter() - began, timings
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _post(body: dict[str, Any]) -> Any:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{PORT}/completion",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request) as answer:
+        return json.load(answer)
+
+
+def _wait_until_up() -> None:
+    end = time.monotonic() + 60
+    while not _is_up():
+        if time.monotonic() > end:
+            sys.exit("llama-server does not answer")
+        time.sleep(0.1)
+
+
+def _is_up() -> bool:
+    try:
+        urllib.request.urlopen(f"http://127.0.0.1:{PORT}/health").close()
+    except OSError:
+        return False
+    return True
+
+
+def together(programs: Path, model: Path) -> dict[str, Any]:
+    seconds: dict[str, float] = {}
+    first: dict[str, list[float]] = {}
+    with Runner(model, device="cpu", context=4096, parallel=4, state_bytes=0) as lfm:
+        for name, seed in (("batch", 0), ("threads", 10)):
+            prompts = [text_of(lfm, 585, seed + i) for i in range(4)]
+            tokens = [lfm._prompts.encode(lfm._template.prompt(p)) for p in prompts]
+            seconds[name], usage = four_ours(lfm, prompts, threads=name == "threads")
+            first[name] = [round(u.time_to_first_token, 2) for u in usage]
+            assert all(u.completion_tokens == 200 for u in usage)
+            assert all(u.cached_tokens == 0 for u in usage)
+    theirs, timings = four_theirs(programs, model, tokens)
+    assert all(t["predicted_n"] == 200 for t in timings)
+    total = sum(map(len, tokens)) + 4 * 200
+    return {
+        "tokens_in": [len(t) for t in tokens],
+        "llama_server_tokens_per_second": round(total / theirs, 2),
+        "runner_tokens_per_second": {n: round(total / s, 2) for n, s in seconds.items()},
+        "ratio": {n: round(theirs / s, 3) for n, s in seconds.items()},
+        "runner_first_token_s": first,
+        "llama_server_prefill_s": [round(t["prompt_ms"] / 1e3, 2) for t in timings],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--programs", type=Path, required=True)
+    parser.add_argument("--what", choices=["alone", "together"], required=True)
+    parser.add_argument("--rounds", type=int, default=3)
+    given = parser.parse_args()
+    if given.what == "alone":
+        result = alone(given.programs, given.model, given.rounds)
+    else:
+        result = together(given.programs, given.model)
+    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text("utf-8"))
+    result |= {"model": given.model.name, "threads": default_threads()}
+    result["cpu"] = cpu[1] if cpu else "unknown"
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

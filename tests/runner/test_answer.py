@@ -1,0 +1,126 @@
+"""Bytes to text to pieces: whatever the cuts, the same answer."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lfm2gguf.runner.answer import Answer, Piece
+from lfm2gguf.runner.calls import ToolCall
+from lfm2gguf.runner.text import TextStream
+
+CALL = '<|tool_call_start|>[f(x="1"), g()]<|tool_call_end|>'
+F, G = ToolCall("f", {"x": "1"}), ToolCall("g", {})
+
+
+def collect(
+    text: str, cuts: Sequence[int], thinks: bool | None = None
+) -> tuple[Answer, list[Piece]]:
+    answer = Answer(thinks=thinks)
+    edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
+    pieces = [piece for a, b in itertools.pairwise(edges) for piece in answer.feed(text[a:b])]
+    return answer, pieces + answer.finish()
+
+
+cuts = st.lists(st.integers(0, 120), max_size=12)
+
+
+@given(cuts)
+def test_thinking_calls_and_text_are_told_apart(where: list[int]) -> None:
+    text = f"\n<think>Shall I write {CALL}? < No.</think>{CALL} Done <|not a marker"
+    answer, pieces = collect(text, where)
+    assert answer.thinking == f"Shall I write {CALL}? < No."
+    assert answer.text == " Done <|not a marker"
+    assert answer.calls == [F, G]
+    assert not answer.bad_calls
+    assert "".join(piece.text for piece in pieces) == answer.text
+    assert "".join(piece.thinking for piece in pieces) == answer.thinking
+    assert [piece.call for piece in pieces if piece.call] == [F, G]
+
+
+@given(st.text(), cuts)
+def test_plain_text_comes_out_as_it_went_in(text: str, where: list[int]) -> None:
+    if "<think>" in text or "<|tool" in text:
+        return
+    answer, pieces = collect(text, where)
+    assert answer.text == "".join(map(str, pieces)) == text
+
+
+def test_a_call_is_handed_out_before_its_span_ends() -> None:
+    answer = Answer()
+    pieces = answer.feed('<|tool_call_start|>[f(x="1"), ')
+    assert pieces == [Piece(call=F)]
+
+
+def test_calls_of_a_span_that_breaks_are_not_executed() -> None:
+    answer, pieces = collect('<|tool_call_start|>[f(x="1"), g(]<|tool_call_end|>text', [30])
+    assert answer.calls == []
+    assert answer.text == "text"
+    [bad] = answer.bad_calls
+    assert bad.text == '[f(x="1"), g(]'
+    assert "name is expected" in bad.reason
+    assert [piece.text for piece in pieces if piece.text] == ["text"]
+
+
+def test_an_unfinished_span_is_reported() -> None:
+    answer, _ = collect('Well <|tool_call_start|>[f(x="1"', [])
+    assert (answer.text, answer.calls) == ("Well ", [])
+    assert "ends inside" in answer.bad_calls[0].reason
+
+
+def test_the_prompt_may_have_opened_the_thinking() -> None:
+    answer, _ = collect("Hm.</think>Yes.", [], thinks=True)
+    assert (answer.thinking, answer.text) == ("Hm.", "Yes.")
+
+
+def test_think_in_the_middle_is_text() -> None:
+    answer, _ = collect("The tag <think> is text.", [])
+    assert answer.text == "The tag <think> is text."
+
+
+@pytest.mark.parametrize("text", ["", "<thi", "<think>", " "])
+def test_short_answers(text: str) -> None:
+    answer, _ = collect(text, [1])
+    assert answer.text + ("<think>" if answer.thinks else "") == text
+
+
+@given(st.text(), st.lists(st.integers(0, 200), max_size=20))
+def test_characters_are_never_cut(text: str, where: list[int]) -> None:
+    data = text.encode("utf-8", "replace")
+    stream = TextStream()
+    edges = [0, *sorted(min(cut, len(data)) for cut in where), len(data)]
+    parts = [stream.feed(data[a:b]) for a, b in itertools.pairwise(edges)]
+    parts.append(stream.finish())
+    assert "".join(parts) == data.decode()
+    assert "\ufffd" not in "".join(parts) or "\ufffd" in text
+
+
+@given(
+    st.text("ab<|", max_size=30),
+    st.lists(st.text("ab<|", min_size=1, max_size=4), max_size=3),
+    cuts,
+)
+def test_stop_strings_are_found_across_cuts(text: str, stop: list[str], where: list[int]) -> None:
+    stream = TextStream(stop)
+    edges = [0, *sorted(min(cut, len(text)) for cut in where), len(text)]
+    out = ""
+    for a, b in itertools.pairwise(edges):
+        out += stream.feed(text[a:b].encode())
+        if stream.stopped is not None:
+            break
+    else:
+        out += stream.finish()
+    first = min((text.find(s) for s in stop if s in text), default=len(text))
+    assert (stream.stopped is not None) == any(s in text for s in stop)
+    if stream.stopped is None or len({len(s) for s in stop}) == 1:
+        assert out == text[:first]
+    assert not any(s in out for s in stop)
+
+
+def test_bytes_that_are_no_text_become_replacement_characters() -> None:
+    stream = TextStream()
+    assert stream.feed(b"a\xff") + stream.feed(b"\xe6\x97") + stream.finish() == "a\ufffd\ufffd"

@@ -1,0 +1,172 @@
+"""``run``, ``devices`` and ``export`` as a person and a pipe see them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lfm2gguf.runner.devices import BACKENDS
+from tests.models import tiny_gguf
+
+COMMAND = [sys.executable, "-m", "lfm2gguf_cli.main"]
+
+
+def lfm2gguf(*arguments: str | Path, text: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)], input=text, capture_output=True, text=True, check=False
+    )
+
+
+def run_model(*arguments: str | Path, text: str = "") -> subprocess.CompletedProcess[str]:
+    return lfm2gguf("run", tiny_gguf(), "--device", "cpu", "--threads", "1", *arguments, text=text)
+
+
+def test_one_answer_in_a_pipe() -> None:
+    options = ("--seed", "1", "-n", "12")
+    asked = run_model("-p", "What does len do?", *options)
+    piped = run_model(*options, text="What does len do?\n")
+    assert asked.returncode == 0
+    assert asked.stdout == piped.stdout
+    assert asked.stdout.strip()
+    assert "\x1b" not in asked.stdout
+    assert asked.stderr == piped.stderr == ""
+
+
+def test_one_answer_as_json() -> None:
+    done = run_model("-p", "Hi", "-n", "4", "--seed", "7", "--json")
+    value = json.loads(done.stdout)
+    assert value["seed"] == 7
+    assert value["device"]["backend"] == "CPU"
+    assert value["usage"]["completion_tokens"] <= 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "none.gguf", "-p", "x"), "no such file"),
+        (("run", "none.gguf"), "no such file"),
+        (("export", "ollama", "none.gguf"), "no such file"),
+        (("run", __file__, "-p", "x"), "not a GGUF"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments: tuple[str, ...], message: str) -> None:
+    done = lfm2gguf(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_no_prompt_is_an_error() -> None:
+    done = run_model()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no prompt" in done.stderr
+
+
+def test_devices_says_what_is_there_and_how_to_get_the_rest() -> None:
+    text = lfm2gguf("devices").stdout
+    value = json.loads(lfm2gguf("devices", "--json").stdout)
+    assert re.search(r"^cpu ", text, re.MULTILINE)
+    assert value["devices"][0]["use"] == "cpu" or len(value["devices"]) > 1
+    for name, reason in value["missing"].items():
+        assert reason.startswith(f"{name}: ")
+        assert reason in text
+        if "built without" in reason:
+            assert BACKENDS[name].install in reason
+
+
+def test_export_has_template_stops_and_sampling(tmp_path: Path) -> None:
+    target = tmp_path / "Modelfile"
+    done = lfm2gguf("export", "ollama", tiny_gguf(), "-o", target)
+    assert done.returncode == 0, done.stderr
+    text = target.read_text("utf-8")
+    assert text.startswith(f"FROM {tiny_gguf().resolve()}\n")
+    assert 'PARAMETER stop "<|im_end|>"' in text
+    assert "PARAMETER temperature 0.3\n" in text
+    assert "PARAMETER min_p 0.15\n" in text
+    assert "<|im_start|>assistant" in text
+    assert "<|startoftext|>" not in text  # Ollama writes BOS itself
+    again = lfm2gguf("export", "ollama", tiny_gguf(), "-o", target)
+    assert again.returncode == 2
+    assert "--force" in again.stderr
+    preset = json.loads(lfm2gguf("export", "lmstudio", tiny_gguf()).stdout)
+    fields = {field["key"]: field["value"] for field in preset["operation"]["fields"]}
+    assert fields["llm.prediction.minPSampling"] == {"checked": True, "value": 0.15}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+def test_a_conversation_in_a_terminal() -> None:
+    terminal = Terminal("run", str(tiny_gguf()), "--device", "cpu", "--threads", "1", "-n", "30")
+    terminal.expect("/help lists the commands")
+    terminal.expect("> ")
+    terminal.send("What does len do?\n")
+    terminal.expect("\n> ")
+    terminal.send("/stats\n")
+    terminal.expect("tokens in")
+    terminal.send("first \\\n")
+    terminal.expect("... ")
+    terminal.send("second\n")
+    terminal.expect("\n> ")
+    terminal.send("/undo\n")
+    terminal.expect("Taken back: first")
+    terminal.send("/system Be brief.\n")
+    terminal.expect("A new conversation.")
+    terminal.send("/nonsense\n")
+    terminal.expect("there is no /nonsense")
+    terminal.send("/quit\n")
+    assert terminal.wait() == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+def test_ctrl_c_at_the_prompt_and_ctrl_d() -> None:
+    terminal = Terminal("run", str(tiny_gguf()), "--device", "cpu", "--threads", "1")
+    terminal.expect("> ")
+    terminal.send("half a question\x03")
+    terminal.expect("\n> ")
+    terminal.send("/device\n")
+    terminal.expect("CPU")
+    terminal.send("\x04")
+    assert terminal.wait() == 0
+
+
+class Terminal:
+    """The command in a pseudo-terminal."""
+
+    def __init__(self, *arguments: str) -> None:
+        import pty
+
+        self.pid, self.file = pty.fork()
+        if self.pid == 0:
+            os.environ["TERM"] = "dumb"
+            os.execv(COMMAND[0], [*COMMAND, *arguments])
+        self.seen = ""
+
+    def send(self, text: str) -> None:
+        os.write(self.file, text.encode())
+
+    def expect(self, text: str, seconds: float = 60) -> None:
+        end = time.monotonic() + seconds
+        while text not in self.seen.replace("\r\n", "\n"):
+            assert time.monotonic() < end, self.seen
+            if select.select([self.file], [], [], 0.2)[0]:
+                try:
+                    self.seen += os.read(self.file, 4096).decode("utf-8", "replace")
+                except OSError:
+                    raise AssertionError(f"the program has ended: {self.seen}") from None
+        self.seen = self.seen.replace("\r\n", "\n").split(text, 1)[1]
+
+    def wait(self) -> int:
+        while True:
+            try:
+                if not os.read(self.file, 4096):
+                    break
+            except OSError:
+                break
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
