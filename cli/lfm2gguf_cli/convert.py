@@ -52,8 +52,6 @@ def convert(
             "--verify compares with the checkpoint itself, and --lora changes it: merge the "
             "adapter into a checkpoint (peft: model.merge_and_unload()) and convert that"
         )
-    if verify and split_max_size:
-        raise OptionError("--verify reads whole files; leave --split-max-size away, split later")
     display = Display(quiet=quiet, json=json)
     plan, drafts = draft_conversion(
         source, output, type,
