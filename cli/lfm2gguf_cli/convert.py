@@ -71,6 +71,8 @@ def convert(
             "--verify compares with the checkpoint itself, and --lora changes it: merge the "
             "adapter into a checkpoint (peft: model.merge_and_unload()) and convert that"
         )
+    if verify and mmproj:
+        raise OptionError("--verify compares what a text model predicts; a projector predicts none")
     display = Display(quiet=quiet, json=json)
     plan, drafts = draft_conversion(
         source, output, type, projector=mmproj,

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import lfm2gguf
+
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 
 REPOSITORY = Path(__file__).parents[2]
@@ -141,3 +143,15 @@ def test_an_adapter_cannot_be_verified_against_its_base(example: Path) -> None:
     done = start("convert", example, "--lora", "adapter", "--verify", "--dry-run")
     assert done.returncode == 2
     assert "merge the adapter" in done.stderr
+
+
+def test_a_split_model_is_one_file_of_the_ladder(example: Path, tmp_path: Path) -> None:
+    target = tmp_path / "a.gguf"
+    lfm2gguf.convert(example, target, "Q8_0", jobs=1, split_max_size=2_000_000)
+    parts = list(tmp_path.iterdir())
+    assert len(parts) > 1
+    report = tmp_path / "report.json"
+    done = run(tmp_path, "-r", example, "--threads", 1, "--json", report)
+    assert done.returncode == 0, done.stderr
+    [file] = json.loads(report.read_text())["files"]
+    assert file["bytes"] == sum(part.stat().st_size for part in parts)
