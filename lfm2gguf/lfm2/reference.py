@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 from lfm2gguf.errors import TensorError
-from lfm2gguf.lfm2.reference_moe import read_expert, route
 from lfm2gguf.lfm2.reference_weights import CONV, EMBEDDING, Array, Weights
 
 Ids: TypeAlias = npt.NDArray[np.int32]
@@ -170,14 +169,16 @@ class Reference:
         """Add to ``x``, for each token, the weighted answers of the experts that it takes."""
         assert self.config.routing is not None
         bias = name + "expert_bias"
-        chosen, weights = route(
-            self.config.routing,
+        chosen, weights = self.config.routing.route(
             self._linear(h, name + "gate"),
             self.weights.read(bias) if bias in self.weights.shapes else None,
         )
         for i in np.unique(chosen):
             tokens, place = np.nonzero(chosen == i)
-            matrices = read_expert(self.weights, f"{name}experts.", int(i))
+            matrices = tuple(
+                self.weights.read(f"{name}experts.w{m}.weight", int(i), int(i) + 1)[0]
+                for m in (1, 2, 3)
+            )
             for rows, y in self._swiglu(f"{name}experts.{i}.", matrices, h[tokens]):
                 x[tokens[rows]] += y * weights[tokens[rows], place[rows], None]
 

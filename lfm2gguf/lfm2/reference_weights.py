@@ -19,6 +19,7 @@ import numpy.typing as npt
 from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.errors import GGUFError, TensorError, UnsupportedError
 from lfm2gguf.gguf_file import GGUFFile
+from lfm2gguf.lfm2.reference_moe import Routing, stacked
 from lfm2gguf.quants import dequantize
 
 Array: TypeAlias = npt.NDArray[np.float32]
@@ -27,15 +28,6 @@ EMBEDDING = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
 CONV = "conv"
 ATTENTION = "full_attention"
-
-
-@dataclass(frozen=True)
-class Routing:
-    """How a mixture of experts chooses and weighs them."""
-
-    used: int
-    normalized: bool = True
-    scaling: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -70,7 +62,7 @@ class ReferenceConfig:
             norm_eps=float(_first(config, ("norm_eps", "block_norm_eps"), 1e-5)),
             rope_theta=float(rope.get("rope_theta", config.get("rope_theta", 1e6))),
             tied=bool(_first(config, ("tie_embedding", "tie_word_embeddings"), True)),
-            routing=_routing(config),
+            routing=Routing.from_huggingface(config),
         )
 
     @classmethod
@@ -112,16 +104,6 @@ def _layers(config: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(ATTENTION if i in chosen else CONV for i in range(count))
 
 
-def _routing(config: Mapping[str, Any]) -> Routing | None:
-    if config.get("model_type") != "lfm2_moe":
-        return None
-    return Routing(
-        used=int(config["num_experts_per_tok"]),
-        normalized=bool(config.get("norm_topk_prob", True)),
-        scaling=float(config.get("routed_scaling_factor", 1.0)),
-    )
-
-
 def _first(config: Mapping[str, Any], keys: tuple[str, ...], default: Any) -> Any:
     return next((config[key] for key in keys if config.get(key) is not None), default)
 
@@ -141,8 +123,8 @@ class Weights:
     def from_checkpoint(cls, checkpoint: Checkpoint) -> Weights:
         """Read from a Hugging Face folder."""
         config = ReferenceConfig.from_huggingface(checkpoint.config)
-        shapes = {name: info.shape for name, info in checkpoint.tensors.items()}
-        return cls(config, shapes, checkpoint.read)
+        shapes, read = stacked(checkpoint)
+        return cls(config, shapes, read)
 
     @classmethod
     def from_gguf(cls, file: GGUFFile) -> Weights:
@@ -221,7 +203,7 @@ _GGUF_LAYER_NAMES = {
 def gguf_names(layers: int) -> dict[str, str]:
     """Pair every Hugging Face name of an LFM2 with its name in a GGUF file.
 
-    Stacked experts have a name here that no checkpoint has.
+    Experts are stacked, under names that no checkpoint has (see ``reference_moe``).
     """
     names = dict(_GGUF_NAMES)
     for i in range(layers):

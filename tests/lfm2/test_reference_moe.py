@@ -11,8 +11,9 @@ import pytest
 from lfm2gguf import GGUFFile, convert
 from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.lfm2.reference import Reference
-from lfm2gguf.lfm2.reference_moe import route
-from lfm2gguf.lfm2.reference_weights import Routing, Weights
+from lfm2gguf.lfm2.reference_moe import Routing
+from lfm2gguf.lfm2.reference_weights import Weights
+from lfm2gguf.verification.tensors import tensor_differences, unmatched
 from tests.checkpoints import pack, save
 from tests.lfm2.moe_cases import CASES, IDS, SHOWN, make_moe, wide_weights
 from tests.test_parity import ROOT
@@ -62,10 +63,10 @@ def test_llama_cpp_computes_the_same(tmp_path: Path) -> None:
 def test_the_bias_chooses_and_does_not_weigh() -> None:
     scores = np.log(np.array([[1.0, 2.0, 3.0, 4.0]], np.float32))  # sigmoid: 1/2, 2/3, 3/4, 4/5
     bias = np.array([1, 0, 0, 0], np.float32)
-    chosen, weights = route(Routing(2, normalized=False, scaling=2.0), scores, bias)
+    chosen, weights = Routing(2, normalized=False, scaling=2.0).route(scores, bias)
     assert chosen.tolist() == [[0, 3]]
     np.testing.assert_allclose(weights, [[1.0, 1.6]], rtol=1e-6)
-    chosen, weights = route(Routing(2), scores, None)
+    chosen, weights = Routing(2).route(scores, None)
     assert chosen.tolist() == [[3, 2]]
     np.testing.assert_allclose(weights.sum(), 1, rtol=1e-5)
 
@@ -83,3 +84,23 @@ def test_each_expert_is_observed_for_the_tokens_that_it_gets(tmp_path: Path) -> 
     experts = {n: c for n, c in seen.items() if "layers.3.feed_forward.experts." in n}
     assert sum(c for name, c in experts.items() if "w1" in name) == 2 * len(IDS)
     assert seen["model.layers.3.feed_forward.gate.weight"] == len(IDS)
+
+
+def test_a_mixture_is_verified_like_any_model(tmp_path: Path) -> None:
+    """Every expert is compared with its own: one that is damaged is found and named."""
+    source = make_moe(CASES["as released"], tmp_path / "M")
+    file = GGUFFile.open(convert(source, tmp_path / "m.gguf", "Q8_0").files[0].path)
+    for packed in (False, True):
+        if packed:
+            save(source, pack(wide_weights(CASES["as released"])), "F32")
+        reference = Weights.from_checkpoint(Checkpoint.open(source))
+        assert not unmatched(file, Weights.from_gguf(file), reference)
+        found = tensor_differences(file, Weights.from_gguf(file), reference)
+        assert {d.name for d in found} == set(file.tensors)
+        assert max(d.worst for d in found) < 0.02
+    info = file.tensors["blk.3.ffn_up_exps.weight"]
+    with file.path.open("r+b") as damaged:
+        damaged.seek(info.offset + 5 * info.nbytes // 8)  # the first block of expert 5
+        damaged.write(b"\x00\x40")
+    worst = max(tensor_differences(file, Weights.from_gguf(file), reference), key=lambda d: d.worst)
+    assert worst.name == info.name
