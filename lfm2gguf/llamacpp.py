@@ -92,6 +92,7 @@ def _log_callback() -> Any:
 def _captured_log() -> Iterator[list[str]]:
     """Collect what the C code says, so that an error can quote it. Loads run one at a time."""
     with _load_lock:
+        _llama().llama_log_set(_log_callback(), None)  # others in this process set theirs
         lines: list[str] = []
         _captures.append(lines)
         try:

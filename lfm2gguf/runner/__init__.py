@@ -3,6 +3,7 @@
 from lfm2gguf.runner.answer import Piece
 from lfm2gguf.runner.calls import BadCall, ToolCall
 from lfm2gguf.runner.devices import DeviceReport
+from lfm2gguf.runner.embeddings import maxsim
 from lfm2gguf.runner.memory import MemoryUse
 from lfm2gguf.runner.options import Options
 from lfm2gguf.runner.runner import Reply, Runner, Stream
@@ -20,4 +21,5 @@ __all__ = [
     "TokenLogprob",
     "ToolCall",
     "Usage",
+    "maxsim",
 ]

@@ -130,16 +130,17 @@ class Memory:
             self.forget(slot)
             if length and not self._bring(source, slot, length):
                 length = 0
+        elif not _goes_on(source, length):
+            self._keep(slot)
         self._rewind(slot, length)
         return slot
 
     def _choose(self, source: Held, length: int) -> Slot:
         """The source itself where the prompt goes on with it, else the slot least missed."""
         idle = self.idle
-        continues = 2 * length >= len(source.tokens) > 0
-        if isinstance(source, Slot) and not source.taken and (continues or len(idle) == 1):
+        if isinstance(source, Slot) and not source.taken and _goes_on(source, length):
             return source
-        return next((slot for slot in idle if slot is not source), idle[0])
+        return next((slot for slot in idle if slot is not source or not length), idle[0])
 
     def _bring(self, source: Held, slot: Slot, length: int) -> bool:
         if isinstance(source, Slot):
@@ -151,7 +152,7 @@ class Memory:
 
     def _restore(self, source: Stored, slot: Slot, length: int) -> bool:
         """Load a stored state, idle sequences making room for it; False if it has none."""
-        if source in self._stored and 2 * length >= len(source.tokens):
+        if source in self._stored and _goes_on(source, length):
             self._stored.remove(source)  # it goes on in the slot
         while True:
             try:
@@ -191,11 +192,14 @@ class Memory:
 
     def forget(self, slot: Slot) -> None:
         """Empty a slot, its state going into the store if it is worth it."""
-        if len(slot.tokens) >= WORTH_KEEPING and not self._known_elsewhere(slot):
-            state = self._context.save_state(slot.seq)
-            self._store(Stored(slot.tokens, slot.marks, state=state))
+        self._keep(slot)
         self._context.remove(slot.seq)
         slot.tokens, slot.marks = [], {}
+
+    def _keep(self, slot: Slot) -> None:
+        if len(slot.tokens) >= WORTH_KEEPING and not self._known_elsewhere(slot):
+            state = self._context.save_state(slot.seq)
+            self._store(Stored(list(slot.tokens), dict(slot.marks), state=state))
 
     def _known_elsewhere(self, slot: Slot) -> bool:
         others: Iterable[Held] = (held for held in self.slots if held is not slot)
@@ -214,3 +218,8 @@ class Memory:
         self._stored.clear()
         for slot in self.slots:
             slot.tokens, slot.marks, slot.taken = [], {}, False
+
+
+def _goes_on(held: Held, length: int) -> bool:
+    """Whether a prompt with so much in common is the same conversation, not just its beginning."""
+    return 2 * length >= len(held.tokens) > 0

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from lfm2gguf.errors import ContextError, DeviceError, Lfm2ggufError, OptionError, UnsupportedError
 from lfm2gguf.gguf_file import GGUFFile
-from lfm2gguf.llamacpp import Context, Device, Model
+from lfm2gguf.llamacpp import Context, Device, Floats, Model
 from lfm2gguf.runner import devices as device_choice
 from lfm2gguf.runner.answer import THINK, THINK_END, Answer, Piece
 from lfm2gguf.runner.calls import END, START, BadCall, ToolCall
+from lfm2gguf.runner.embeddings import Embedder
 from lfm2gguf.runner.memory import MemoryUse
 from lfm2gguf.runner.options import OptionChanges, default_options
 from lfm2gguf.runner.prompts import PromptTokens
@@ -248,14 +249,19 @@ class Runner:
                 unified=True,
             )
             self.device = device_choice.report(self._model, self._context, on)
-            self._template = self._make_template()
+            self._embedder = Embedder(self._model, file, threads)
+            self._chat_template = self._make_template()
             self._prompts = PromptTokens(self._model)
         except Lfm2ggufError:
             self._model.close()
             raise
         self.defaults = default_options(self._model.metadata)
         self._scheduler = Scheduler(
-            self._model, self._context, state_bytes=state_bytes, visible=self._visible_tokens()
+            self._model,
+            self._context,
+            state_bytes=state_bytes,
+            visible=self._visible_tokens(),
+            before_close=self._embedder.close,
         )
         self._finalizer = weakref.finalize(self, self._scheduler.close)
 
@@ -372,6 +378,20 @@ class Runner:
             history += [_result("", {"error": bad.reason}) for bad in reply.bad_calls]
         return reply, history
 
+    def embed(
+        self, texts: Sequence[str], *, kind: str | None = None, normalize: bool = True
+    ) -> list[Floats]:
+        """Embed texts with a model made for it: float32, one array a text.
+
+        ``(width,)`` where the file names a pooling, ``(tokens, width)`` for ColBERT members,
+        which :func:`maxsim` compares. ``kind`` puts the prefix for a ``query`` or ``document`` in
+        front where the model pools; vectors have length 1 unless ``normalize`` is False. Raises
+        :class:`UnsupportedError` for other models, :class:`ContextError` for texts too long.
+        """
+        self._scheduler.check_usable()
+        given = [texts] if isinstance(texts, str) else texts
+        return self._embedder.embed(given, kind, normalize=normalize)
+
     # what is known of the model
 
     def count_tokens(self, messages: Messages, tools: Sequence[ToolLike] | None = None) -> int:
@@ -407,12 +427,19 @@ class Runner:
 
     # how it is done
 
-    def _make_template(self) -> Template:
+    @property
+    def _template(self) -> Template:
+        if self._chat_template is None:
+            raise UnsupportedError(
+                f"{self.path}: the file has no chat template; convert a checkpoint that has one, "
+                "or use complete() and embed()"
+            )
+        return self._chat_template
+
+    def _make_template(self) -> Template | None:
         source = self._model.chat_template
         if source is None:
-            raise UnsupportedError(
-                f"{self.path}: the file has no chat template; convert a checkpoint that has one"
-            )
+            return None
         text, metadata = self._model.token_text, self._model.metadata
         pad = int(metadata.get("tokenizer.ggml.padding_token_id", -1))
         bos, eos, pad_text = (

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import threading
 import time
 from collections import deque
@@ -132,10 +133,17 @@ class Scheduler:
     """The thread that owns a context, and the requests it serves."""
 
     def __init__(
-        self, model: Model, context: Context, *, state_bytes: int, visible: frozenset[int]
+        self,
+        model: Model,
+        context: Context,
+        *,
+        state_bytes: int,
+        visible: frozenset[int],
+        before_close: Callable[[], None] = lambda: None,
     ) -> None:
         self._model, self._context = model, context
         self._memory = Memory(context, state_bytes)
+        self._before_close = before_close  # frees what else was made of the model
         self._visible = visible  # control tokens that belong into the text, as call markers do
         self._pieces: dict[int, bytes] = {}
         self._waiting: deque[Request] = deque()
@@ -210,12 +218,16 @@ class Scheduler:
             self._wake.notify()
         if self._thread is not threading.current_thread():
             self._thread.join()
+            self._before_close()
             self._context.close()
             self._model.close()
 
     # the thread
 
     def _run(self) -> None:
+        if hasattr(signal, "pthread_sigmask"):
+            # Ctrl-C must wake the main thread, not this one or the workers that inherit its mask
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         while self._wait_for_work():
             self._try_step()
         for request in self._all():

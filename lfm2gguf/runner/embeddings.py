@@ -1,0 +1,83 @@
+"""Embeddings: one vector a text, or one a token, of the members made for retrieval."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+
+from lfm2gguf.errors import ContextError, OptionError, UnsupportedError
+from lfm2gguf.gguf_file import GGUFFile
+from lfm2gguf.llamacpp import Chunk, Context, Floats, Model
+
+LONGEST = 2048  # tokens of a text; a bidirectional model reads it in one piece
+PREFIXES = {"query": "query: ", "document": "document: "}  # LFM2.5-Embedding-350M, model card
+
+
+def is_for_retrieval(file: GGUFFile) -> bool:
+    """Whether a model is made for embeddings: pooled, bidirectional, or with a dense head."""
+    architecture = file.architecture
+    return (
+        bool(file.get(f"{architecture}.pooling_type", 0))
+        or file.get(f"{architecture}.attention.causal", True) is False
+        or any(name.startswith("dense_2") for name in file.tensors)
+    )
+
+
+def maxsim(query: Floats, document: Floats) -> float:
+    """Return ColBERT's score of two texts, ``(tokens, width)`` each.
+
+    For each token of the query the largest dot product with one of the document, summed
+    (Khattab and Zaharia 2020, https://arxiv.org/abs/2004.12832).
+    """
+    return float((query @ document.T).max(axis=1).sum())
+
+
+class Embedder:
+    """A context for embeddings, made at the first use; calls take turns."""
+
+    def __init__(self, model: Model, file: GGUFFile, threads: int | None) -> None:
+        self._model, self._threads = model, threads
+        self._for_retrieval = is_for_retrieval(file)
+        self._context: Context | None = None
+        self._lock = threading.Lock()
+
+    def embed(self, texts: Sequence[str], kind: str | None, *, normalize: bool) -> list[Floats]:
+        """Return ``(width,)`` for each text where the model pools, else ``(tokens, width)``."""
+        if not self._for_retrieval:
+            raise UnsupportedError(
+                f"{self._model.path}: this model is made to write, not for embeddings; use a "
+                "member such as LFM2.5-Embedding-350M or LFM2-ColBERT-350M"
+            )
+        if kind is not None and kind not in PREFIXES:
+            raise OptionError(f"kind is {kind!r}: it must be 'query', 'document' or None")
+        with self._lock:
+            context = self._context = self._context or self._make()
+            prefix = PREFIXES[kind] if kind is not None and context.pools else ""
+            vectors = [self._one(context, prefix + text) for text in texts]
+        return [x / np.linalg.norm(x, axis=-1, keepdims=True) if normalize else x for x in vectors]
+
+    def _make(self) -> Context:
+        return Context(
+            self._model,
+            n_ctx=LONGEST,
+            n_batch=LONGEST,
+            n_ubatch=LONGEST,
+            threads=self._threads,
+            embeddings=True,
+        )
+
+    def _one(self, context: Context, text: str) -> Floats:
+        tokens = self._model.tokenize(text, bos=True)
+        if len(tokens) > LONGEST:
+            raise ContextError(f"a text has {len(tokens)} tokens, more than {LONGEST}: split it")
+        context.clear()
+        context.decode([Chunk(0, 0, tokens, outputs=len(tokens))])
+        return context.pooled_embedding(0) if context.pools else context.embeddings().copy()
+
+    def close(self) -> None:
+        """Free the context."""
+        with self._lock:
+            if self._context:
+                self._context.close()
