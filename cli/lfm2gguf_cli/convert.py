@@ -17,7 +17,7 @@ from lfm2gguf_cli.options import (
     Quiet,
     SplitMaxSize,
 )
-from lfm2gguf_cli.verify import judge_written
+from lfm2gguf_cli.verify import judge, verified
 
 
 def convert(
@@ -86,6 +86,12 @@ def convert(
         return
     with display.progress() as progress:
         files = write(drafts, jobs=jobs, overwrite=force, progress=progress)
-    display.written(files, plan.left_out, plan.notes)
+    if not (json and verify):  # JSON comes as one object, at the end
+        display.written(files, plan.left_out, plan.notes)
     if verify:
-        judge_written(display, [file.path for file in files], source, revision)
+        results = verified(display, [file.path for file in files], source, revision)
+        if json:
+            display.written(files, plan.left_out, plan.notes, results)
+        else:
+            display.verifications(results)
+        judge(display, results)

@@ -81,10 +81,11 @@ class Display:
         files: Sequence[WrittenFile],
         left_out: Mapping[str, str] | None = None,
         notes: Sequence[str] = (),
+        verified: Sequence[Verification] = (),
     ) -> None:
-        """Show what was written."""
+        """Show what was written, and in JSON how it was judged."""
         if self.json:
-            self._result([file.to_json() for file in files], left_out, notes)
+            self._result([file.to_json() for file in files], left_out, notes, verified)
         elif not self.quiet:
             rows = [
                 (_name(f), f.type, size(f.nbytes), f"{f.bits_per_weight:.2f} bits/weight",
@@ -178,9 +179,18 @@ class Display:
                 self.out.print(text, markup=False, soft_wrap=True)
 
     def _result(
-        self, files: list[dict[str, Any]], left_out: Mapping[str, str] | None, notes: Sequence[str]
+        self,
+        files: list[dict[str, Any]],
+        left_out: Mapping[str, str] | None,
+        notes: Sequence[str],
+        verified: Sequence[Verification] = (),
     ) -> None:
-        self._json({"files": files, "left_out": dict(left_out or {}), "notes": list(notes)})
+        result = {"files": files, "left_out": dict(left_out or {}), "notes": list(notes)}
+        if verified:
+            from lfm2gguf.verification.report import to_json
+
+            result["verification"] = to_json(verified)
+        self._json(result)
 
     def diagnosis(self, diagnosis: Diagnosis) -> None:
         """Show what is wrong with a file or a checkpoint."""

@@ -11,6 +11,7 @@ import typer
 from lfm2gguf_cli.options import Quiet
 
 if TYPE_CHECKING:
+    from lfm2gguf.verification import Verification
     from lfm2gguf_cli.display import Display
 
 CHECK_FAILED = 1
@@ -145,15 +146,18 @@ def verify(
         raise typer.Exit(CHECK_FAILED)
 
 
-def judge_written(
+def verified(
     display: Display, files: Sequence[Path], reference: str, revision: str | None
-) -> None:
-    """Verify files that were just converted; they are kept even if a gate fails."""
+) -> list[Verification]:
+    """Verify files that were just converted."""
     from lfm2gguf.verification import verify_all
 
     with display.stages() as progress:
-        results = verify_all(files, reference, revision=revision, progress=progress)
-    display.verifications(results)
+        return list(verify_all(files, reference, revision=revision, progress=progress))
+
+
+def judge(display: Display, results: Sequence[Verification]) -> None:
+    """End with the gates' verdict; files that fail are kept."""
     failed = [result.candidate for result in results if not result.passed]
     if failed:
         display.note(f"kept, but it did not pass: {', '.join(failed)}")
