@@ -14,10 +14,10 @@ from lfm2gguf.runner import templates
 from lfm2gguf.runner.calls import ToolCall, parse_calls
 from lfm2gguf.runner.templates import Template
 from tests.golden.template_cases import CASES, DAY, TOKENS
+from tests.realdata import path_of
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "templates.json").read_text("utf-8"))
-DATA = Path("shared", "data", "chat_templates")  # beside the project, where there is one
-LIQUID = next((p / DATA for p in Path(__file__).parents if (p / DATA).is_dir()), DATA)
+LIQUID = path_of("chat_templates")
 EXAMPLE = Path(__file__).parents[2] / "examples" / "tiny-lfm2" / "chat_template.jinja"
 NAMES = sorted(GOLDEN["templates"])
 
