@@ -7,7 +7,16 @@ from typing import Annotated
 import typer
 
 from lfm2gguf.errors import OptionError
-from lfm2gguf_cli.options import DryRun, Force, Jobs, Json, Output, Quiet, SplitMaxSize, Types
+from lfm2gguf_cli.options import (
+    ConvertTypes,
+    DryRun,
+    Force,
+    Jobs,
+    Json,
+    Output,
+    Quiet,
+    SplitMaxSize,
+)
 from lfm2gguf_cli.verify import judge_written
 
 
@@ -15,8 +24,16 @@ def convert(
     source: Annotated[
         str, typer.Argument(help="A checkpoint's folder, or a Hub id such as LiquidAI/LFM2-1.2B.")
     ],
-    type: Types = ["Q4_K_M"],  # noqa: B006
+    type: ConvertTypes = None,
     output: Output = None,
+    mmproj: Annotated[
+        bool,
+        typer.Option(
+            "--mmproj",
+            help="Write the projector (mmproj-NAME-TYPE.gguf: F32, F16, BF16 or Q8_0) "
+            "of a vision or audio model instead of its text model; llama.cpp needs both files.",
+        ),
+    ] = False,
     jobs: Jobs = None,
     force: Force = False,
     dry_run: DryRun = False,
@@ -31,17 +48,19 @@ def convert(
         str | None,
         typer.Option(help="A LoRA adapter to merge: a PEFT folder, or its Hub id."),
     ] = None,
+    split_max_size: SplitMaxSize = None,
     verify: Annotated[
         bool,
         typer.Option("--verify", help="Then compare each file with the checkpoint: see verify."),
     ] = False,
-    split_max_size: SplitMaxSize = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Convert an LFM2 checkpoint to GGUF, quantized, in one pass.
 
     Example: lfm2gguf convert LiquidAI/LFM2-1.2B -t Q4_K_M -t Q8_0
+
+    A vision or audio model becomes two files: once without and once with --mmproj.
     """
     from lfm2gguf.conversion import draft_conversion
     from lfm2gguf.pipeline import write
@@ -54,11 +73,10 @@ def convert(
         )
     display = Display(quiet=quiet, json=json)
     plan, drafts = draft_conversion(
-        source, output, type,
+        source, output, type, projector=mmproj,
         revision=revision, pre=pre, lora=lora, split_max_size=split_max_size,
     )  # fmt: skip
-    for name, reason in plan.left_out.items():
-        display.note(f"left out: {name} ({reason})")
+    display.left_out(plan.left_out)
     for note in plan.notes:
         display.note(note)
     if dry_run:

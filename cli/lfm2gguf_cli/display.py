@@ -11,6 +11,7 @@ import json as json_module
 import os
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,15 @@ class Display:
         """Say something beside the result."""
         if not self.quiet:
             self.err.print(text, markup=False, soft_wrap=True)
+
+    def left_out(self, left_out: Mapping[str, str]) -> None:
+        """Say which tensors are not written, those left out for the same reason together."""
+        reasons: dict[str, list[str]] = defaultdict(list)
+        for name, reason in left_out.items():
+            reasons[reason].append(name)
+        for reason, names in reasons.items():
+            which = names[0] if len(names) == 1 else f"{len(names)} tensors"
+            self.note(f"left out: {which} ({reason})")
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[ProgressCallback | None]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import gguf
 
 from lfm2gguf.errors import OptionError
-from lfm2gguf.ggml import FileType
+from lfm2gguf.ggml import FileType, GGMLType
 from lfm2gguf.gguf_file import (
     Layout,
     Metadata,
@@ -28,7 +28,7 @@ from lfm2gguf.gguf_file import (
 )
 from lfm2gguf.gguf_file.splits import MOST_FILES
 from lfm2gguf.pipeline.parts import SourceTensor
-from lfm2gguf.quants.mixtures import assign, file_order
+from lfm2gguf.quants.mixtures import PROJECTOR_TYPES, assign, assign_projector, file_order
 
 # In a name that may be anybody's: control characters, what is not UTF-8, and what some system
 # does not take.
@@ -121,9 +121,20 @@ def draft(
     n_experts: int = 0,
     max_bytes: int = 0,
 ) -> Draft:
-    """Decide a file: tensors in llama-quantize's order, with the types of the mixture."""
+    """Decide a file: tensors in llama-quantize's order, with the types of the mixture.
+
+    Raises:
+        OptionError: a projector is not stored in this type.
+
+    """
     sources = tuple(sorted(sources, key=lambda source: file_order(source.name)))
-    types = assign(type, [(s.name, s.shape) for s in sources], n_layers, n_experts)
+    named = [(source.name, source.shape) for source in sources]
+    types: Sequence[GGMLType | None]
+    if _is_projector(metadata):
+        _check_projector_type(type)
+        types = assign_projector(type, named)
+    else:
+        types = assign(type, named, n_layers, n_experts)
     tensors = tuple(
         TensorSpec(source.name, type or source.kept, source.shape)
         for source, type in zip(sources, types, strict=True)
@@ -163,9 +174,25 @@ def default_name(metadata: Metadata, type: FileType) -> str:
     """llama.cpp's name for a file (gguf-py/gguf/utility.py, ``naming_convention``)."""
     keys = ("name", "basename", "finetune", "version", "size_label")
     about = [metadata.get(f"general.{key}") for key in keys]
+    prefix = ""
+    if _is_projector(metadata):  # its size is not the model's, and not in the name
+        prefix, about[-1] = "mmproj-", None
     texts = (v.value if v and isinstance(v.value, str) else None for v in about)
     name = NOT_IN_NAMES.sub("-", gguf.naming_convention(*texts, None))
-    return f"{name[:LONGEST_NAME]}-{type.name}.gguf"
+    return f"{prefix}{name[:LONGEST_NAME]}-{type.name}.gguf"
+
+
+def _is_projector(metadata: Metadata) -> bool:
+    kind = metadata.get("general.type")
+    return kind is not None and kind.value == gguf.GGUFType.MMPROJ
+
+
+def _check_projector_type(type: FileType) -> None:
+    if type not in PROJECTOR_TYPES:
+        raise OptionError(
+            f"a projector is stored as {', '.join(t.name for t in PROJECTOR_TYPES)}, not as "
+            f"{type.name}; {type.name} is for the text model"
+        )
 
 
 def target_paths(
