@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lfm2gguf.checkpoint import Adapter, Checkpoint, locate
+from lfm2gguf.checkpoint import Adapter, Checkpoint, TensorInfo, locate
 from lfm2gguf.errors import UnsupportedError
 from lfm2gguf.ggml import FileType, GGMLType
+from lfm2gguf.gguf_file import parse_size
 from lfm2gguf.lfm2 import Adapted, Plan, PlannedTensor, Source, adapt, check_deltas, make_plan
 from lfm2gguf.pipeline import (
     Draft,
@@ -25,6 +28,8 @@ from lfm2gguf.pipeline import (
     write,
 )
 
+Weights = NDArray[np.float32]
+DEFAULT_TYPE = {False: "Q4_K_M", True: "F16"}  # of a text model, of a projector
 # Weights that are stored like ggml stores them.
 STORED = {"BF16": GGMLType.BF16, "F16": GGMLType.F16, "F32": GGMLType.F32}
 
@@ -41,13 +46,15 @@ class Conversion:
 def convert(
     source: str | Path,
     target: str | Path | None = None,
-    type: str | FileType | Sequence[str | FileType] = "Q4_K_M",
+    type: str | FileType | Sequence[str | FileType] | None = None,
     *,
+    projector: bool = False,
     jobs: int | None = None,
     overwrite: bool = False,
     revision: str | None = None,
     pre: str | None = None,
     lora: str | Path | None = None,
+    split_max_size: str | int | None = None,
     progress: ProgressCallback | None = None,
 ) -> Conversion:
     """Convert an LFM2 checkpoint to one or several GGUF files in one reading.
@@ -55,19 +62,25 @@ def convert(
     Args:
         source: a checkpoint folder, or a Hub id such as ``LiquidAI/LFM2-1.2B``.
         target: a file's name, or a folder for files of the default name (the default: here).
-        type: a file type such as ``"Q4_K_M"``, or several.
+        type: a file type such as ``"Q4_K_M"``, or several. By default Q4_K_M; for a projector F16.
+        projector: write the projector (``mmproj-...gguf``) of a vision or audio model instead of
+            its text model.
         jobs: processes that work; by default as many as there are cores.
         overwrite: replace files that exist.
         revision: branch, tag or commit of the Hub repository.
         pre: name of the pre-tokenizer, where it is not to be recognised by its structure.
         lora: an adapter's folder, or its Hub id, to be merged into the model.
+        split_max_size: bytes, or such as "4G": several files of about that size.
         progress: called with a :class:`~lfm2gguf.pipeline.Progress` after each part.
 
     Raises:
         Lfm2ggufError: one of its subclasses; nothing has been written then.
 
     """
-    plan, drafts = draft_conversion(source, target, type, revision=revision, pre=pre, lora=lora)
+    plan, drafts = draft_conversion(
+        source, target, type, projector=projector,
+        revision=revision, pre=pre, lora=lora, split_max_size=split_max_size,
+    )  # fmt: skip
     files = write(drafts, jobs=jobs, overwrite=overwrite, progress=progress)
     return Conversion(tuple(files), dict(plan.left_out), plan.notes)
 
@@ -75,24 +88,31 @@ def convert(
 def draft_conversion(
     source: str | Path,
     target: str | Path | None = None,
-    type: str | FileType | Sequence[str | FileType] = "Q4_K_M",
+    type: str | FileType | Sequence[str | FileType] | None = None,
     *,
+    projector: bool = False,
     revision: str | None = None,
     pre: str | None = None,
     lora: str | Path | None = None,
+    split_max_size: str | int | None = None,
 ) -> tuple[Plan, list[Draft]]:
     """What :func:`convert` would write; no weight is read."""
-    types = parse_types(type)
+    types = parse_types(DEFAULT_TYPE[projector] if type is None else type)
     found = locate(source, revision)
     checkpoint = Checkpoint.open(found.path, found.name)
     adapted = _adapted(checkpoint, lora) if lora else Adapted(checkpoint)
-    plan = make_plan(adapted.checkpoint, pre)
+    plan = make_plan(adapted.checkpoint, pre, projector=projector)
     check_deltas(adapted, plan.tensors)
     plan = replace(plan, notes=(*adapted.notes, *plan.notes))
     sources = [_source(plan.checkpoint, adapted, planned) for planned in plan.tensors]
     targets = target_paths(plan.metadata, types, target)
+    options = {
+        "n_layers": plan.n_layers,
+        "n_experts": plan.n_experts,
+        "max_bytes": parse_size(split_max_size),
+    }
     drafts = [
-        draft(plan.metadata, sources, path, type, n_layers=plan.n_layers, n_experts=plan.n_experts)
+        draft(plan.metadata, sources, path, type, **options)
         for path, type in zip(targets, types, strict=True)
     ]
     return plan, drafts
@@ -111,12 +131,21 @@ def _source(checkpoint: Checkpoint, adapted: Adapted, planned: PlannedTensor) ->
             if lengths := adapted.column_lengths.get(source.key):
                 delta = delta.with_column_lengths(lengths, _whole(parts[i]))
             parts[i] = replace(parts[i], delta=delta)
+    if planned.compute:
+        infos = [checkpoint.tensors[source.name] for source in planned.sources]
+        compute, n_rows = partial(_compute, planned.compute, infos), math.prod(planned.shape[:-1])
+        whole = replace(parts[0], type=GGMLType.F32, n_per_row=n_per_row, start=0, stop=n_rows)
+        parts = [replace(whole, compute=compute)]
     # What llama.cpp's converter keeps in F32: vectors, norms, gates, the convolution's kernel.
     return SourceTensor(planned.name, planned.shape, tuple(parts), GGMLType.F32)
 
 
 def _whole(part: Part) -> Iterator[NDArray[np.float32]]:
     return (part.weights(raw, row) for row, raw in part.tiles(part.start, part.stop))
+
+
+def _compute(function: Callable[..., Weights], infos: Sequence[TensorInfo]) -> Weights:
+    return function(*(info.read() for info in infos))
 
 
 def _part(checkpoint: Checkpoint, source: Source, n_per_row: int) -> Part:

@@ -104,7 +104,7 @@ def _gguf(path: Path, full: bool) -> Description:
     file = GGUFFile.open(path)
     metadata = {_text(key): _shown(value.value, full) for key, value in file.metadata.items()}
     tensors = [
-        DescribedTensor(_text(t.name), t.shape, t.type.name, t.nbytes, t.offset, path.name)
+        DescribedTensor(_text(t.name), t.shape, t.type.name, t.nbytes, t.offset, t.file.name)
         for t in file.tensors.values()
     ]
     return Description(path, "gguf", metadata, tuple(tensors))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lfm2gguf.errors import GGUFError, UnsupportedError
 from lfm2gguf.ggml import FileType
-from lfm2gguf.gguf_file import GGUFFile, TensorInfo
+from lfm2gguf.gguf_file import GGUFFile, TensorInfo, parse_size
 from lfm2gguf.pipeline import (
     Draft,
     Part,
@@ -33,24 +33,28 @@ def quantize(
     jobs: int | None = None,
     overwrite: bool = False,
     allow_requantize: bool = False,
+    split_max_size: str | int | None = None,
     progress: ProgressCallback | None = None,
 ) -> tuple[WrittenFile, ...]:
     """Quantize a GGUF file of F32, F16 or BF16 weights; metadata is copied as it stands.
 
     Args:
-        source: the GGUF file.
+        source: the GGUF file; of a model in several, the first.
         target: a file's name, or a folder for files of the default name (the default: here).
         type: a file type such as ``"Q4_K_M"``, or several.
         jobs: processes that work; by default as many as there are cores.
         overwrite: replace files that exist.
         allow_requantize: take a file that is quantized already; quality is lost twice.
+        split_max_size: bytes, or such as "4G": several files of about that size.
         progress: called with a :class:`~lfm2gguf.pipeline.Progress` after each part.
 
     Raises:
         Lfm2ggufError: one of its subclasses; nothing has been written then.
 
     """
-    drafts = draft_quantization(source, target, type, allow_requantize=allow_requantize)
+    drafts = draft_quantization(
+        source, target, type, allow_requantize=allow_requantize, split_max_size=split_max_size
+    )
     return tuple(write(drafts, jobs=jobs, overwrite=overwrite, progress=progress))
 
 
@@ -60,6 +64,7 @@ def draft_quantization(
     type: str | FileType | Sequence[str | FileType] = "Q4_K_M",
     *,
     allow_requantize: bool = False,
+    split_max_size: str | int | None = None,
 ) -> list[Draft]:
     """What :func:`quantize` would write; no weight is read."""
     types = parse_types(type)
@@ -67,15 +72,16 @@ def draft_quantization(
     _check(file, allow_requantize)
     metadata = {k: v for k, v in file.metadata.items() if not k.startswith("split.")}
     sources = [
-        SourceTensor(info.name, info.shape, (_part(file, info),), info.type)
+        SourceTensor(info.name, info.shape, (_part(info),), info.type)
         for info in file.tensors.values()
     ]
-    counts = {
+    options = {
         "n_layers": _count(file, "block_count"),
         "n_experts": _count(file, "expert_count"),
+        "max_bytes": parse_size(split_max_size),
     }
     return [
-        draft(metadata, sources, path, type, **counts)
+        draft(metadata, sources, path, type, **options)
         for path, type in zip(target_paths(metadata, types, target), types, strict=True)
     ]
 
@@ -88,11 +94,6 @@ def _check(file: GGUFFile, allow_requantize: bool) -> None:
         )
     if not file.tensors:
         raise GGUFError(f"{file.path}: holds no tensors (a vocabulary only?)")
-    if file.get("split.count", 1) not in (0, 1):
-        raise UnsupportedError(
-            f"{file.path}: is one part of a split file; join the parts first "
-            "(llama-gguf-split --merge)"
-        )
     for info in file.tensors.values():
         if info.type not in CODECS:
             raise UnsupportedError(
@@ -107,8 +108,8 @@ def _check(file: GGUFFile, allow_requantize: bool) -> None:
             )
 
 
-def _part(file: GGUFFile, info: TensorInfo) -> Part:
-    return Part(info.name, file.path, info.offset, info.type, info.shape[-1], 0, info.n_rows)
+def _part(info: TensorInfo) -> Part:
+    return Part(info.name, info.file, info.offset, info.type, info.shape[-1], 0, info.n_rows)
 
 
 def _count(file: GGUFFile, key: str) -> int:

@@ -144,6 +144,10 @@ MOE_CASES = {
     "LFM2-4-experts-rows-of-32-3-shards": Case(MOE | NARROW_EXPERTS, shards=3),
     "LFM2-8x1B-float16": Case(MOE | {"num_dense_layers": 0}, dtype="F16", shards=2),
 }
+# Large enough to be cut at millions of bytes.
+LARGE = Case(
+    config(**WIDE, vocab_size=1500, num_hidden_layers=4, layer_types=MANY_LAYERS[:4]),
+)
 REAL = ("LFM2-1.2B", "LFM2.5-1.2B-Base")
 
 

@@ -6,15 +6,34 @@ from typing import Annotated
 
 import typer
 
-from lfm2gguf_cli.options import DryRun, Force, Jobs, Json, Output, Quiet, Types
+from lfm2gguf.errors import OptionError
+from lfm2gguf_cli.options import (
+    ConvertTypes,
+    DryRun,
+    Force,
+    Jobs,
+    Json,
+    Output,
+    Quiet,
+    SplitMaxSize,
+)
+from lfm2gguf_cli.verify import judge_written
 
 
 def convert(
     source: Annotated[
         str, typer.Argument(help="A checkpoint's folder, or a Hub id such as LiquidAI/LFM2-1.2B.")
     ],
-    type: Types = ["Q4_K_M"],  # noqa: B006
+    type: ConvertTypes = None,
     output: Output = None,
+    mmproj: Annotated[
+        bool,
+        typer.Option(
+            "--mmproj",
+            help="Write the projector (mmproj-NAME-TYPE.gguf: F32, F16, BF16 or Q8_0) "
+            "of a vision or audio model instead of its text model; llama.cpp needs both files.",
+        ),
+    ] = False,
     jobs: Jobs = None,
     force: Force = False,
     dry_run: DryRun = False,
@@ -29,21 +48,37 @@ def convert(
         str | None,
         typer.Option(help="A LoRA adapter to merge: a PEFT folder, or its Hub id."),
     ] = None,
+    split_max_size: SplitMaxSize = None,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Then compare each file with the checkpoint: see verify."),
+    ] = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Convert an LFM2 checkpoint to GGUF, quantized, in one pass.
 
     Example: lfm2gguf convert LiquidAI/LFM2-1.2B -t Q4_K_M -t Q8_0
+
+    A vision or audio model becomes two files: once without and once with --mmproj.
     """
     from lfm2gguf.conversion import draft_conversion
     from lfm2gguf.pipeline import write
     from lfm2gguf_cli.display import Display
 
+    if verify and lora:
+        raise OptionError(
+            "--verify compares with the checkpoint itself, and --lora changes it: merge the "
+            "adapter into a checkpoint (peft: model.merge_and_unload()) and convert that"
+        )
+    if verify and mmproj:
+        raise OptionError("--verify compares what a text model predicts; a projector predicts none")
     display = Display(quiet=quiet, json=json)
-    plan, drafts = draft_conversion(source, output, type, revision=revision, pre=pre, lora=lora)
-    for name, reason in plan.left_out.items():
-        display.note(f"left out: {name} ({reason})")
+    plan, drafts = draft_conversion(
+        source, output, type, projector=mmproj,
+        revision=revision, pre=pre, lora=lora, split_max_size=split_max_size,
+    )  # fmt: skip
+    display.left_out(plan.left_out)
     for note in plan.notes:
         display.note(note)
     if dry_run:
@@ -52,3 +87,5 @@ def convert(
     with display.progress() as progress:
         files = write(drafts, jobs=jobs, overwrite=force, progress=progress)
     display.written(files, plan.left_out, plan.notes)
+    if verify:
+        judge_written(display, [file.path for file in files], source, revision)

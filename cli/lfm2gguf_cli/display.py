@@ -11,6 +11,7 @@ import json as json_module
 import os
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,15 @@ class Display:
         if not self.quiet:
             self.err.print(text, markup=False, soft_wrap=True)
 
+    def left_out(self, left_out: Mapping[str, str]) -> None:
+        """Say which tensors are not written, those left out for the same reason together."""
+        reasons: dict[str, list[str]] = defaultdict(list)
+        for name, reason in left_out.items():
+            reasons[reason].append(name)
+        for reason, names in reasons.items():
+            which = names[0] if len(names) == 1 else f"{len(names)} tensors"
+            self.note(f"left out: {which} ({reason})")
+
     @contextlib.contextmanager
     def progress(self) -> Iterator[ProgressCallback | None]:
         """A callback that shows how far the writing is, as a bar or as plain lines."""
@@ -77,7 +87,7 @@ class Display:
             self._result([file.to_json() for file in files], left_out, notes)
         elif not self.quiet:
             rows = [
-                (str(f.path), f.type, size(f.nbytes), f"{f.bits_per_weight:.2f} bits/weight",
+                (_name(f), f.type, size(f.nbytes), f"{f.bits_per_weight:.2f} bits/weight",
                  f"{f.seconds:.1f} s", speed(f.weights_per_second))
                 for f in files
             ]  # fmt: skip
@@ -94,16 +104,16 @@ class Display:
             self._result([_draft_json(draft) for draft in drafts], left_out, notes)
             return
         for draft in drafts:
-            layout = draft.layout
             rows = [
                 (t.name, " x ".join(map(str, t.shape)), t.type.name,
-                 f"{t.type.bits_per_weight:g}", str(t.nbytes), str(offset))
-                for t, offset in zip(draft.tensors, layout.offsets, strict=True)
+                 f"{t.type.bits_per_weight:g}", str(t.nbytes), str(offset), file.path.name)
+                for t, (file, offset) in zip(draft.tensors, draft.places, strict=True)
             ]  # fmt: skip
-            self._table(("tensor", "shape", "type", "bits/weight", "bytes", "offset"), rows)
+            heads = ("tensor", "shape", "type", "bits/weight", "bytes", "offset", "file")
+            self._table(heads, rows)
             types = ", ".join(f"{n} {name}" for name, n in draft.type_counts.items())
             self.out.print(
-                f"{draft.target}: {size(layout.size)}, {draft.bits_per_weight:.2f} bits/weight, "
+                f"{draft.target}: {size(draft.nbytes)}, {draft.bits_per_weight:.2f} bits/weight, "
                 f"{len(draft.tensors)} tensors ({types})",
                 markup=False,
             )
@@ -154,7 +164,7 @@ class Display:
             summary_cells,
         )
 
-        if self.quiet:
+        if self.quiet or self.json:  # then standard output is silent, or holds JSON alone
             return
         self.out.print(conditions(results[0]), markup=False, soft_wrap=True)
         if len(results) == 1:
@@ -279,18 +289,22 @@ def _short(value: Any) -> str:
     return text if len(text) <= 100 else f"{text[:97]}..."
 
 
+def _name(file: WrittenFile) -> str:
+    return f"{file.path} ({file.n_files} files)" if file.n_files > 1 else str(file.path)
+
+
 def _draft_json(draft: Draft) -> dict[str, Any]:
     return {
         "path": str(draft.target),
         "type": draft.type.name,
-        "bytes": draft.layout.size,
+        "bytes": draft.nbytes,
         "weights": draft.n_weights,
         "bits_per_weight": round(draft.bits_per_weight, 4),
         "tensor_types": draft.type_counts,
         "tensors": [
             {"name": t.name, "shape": list(t.shape), "type": t.type.name, "bytes": t.nbytes,
-             "offset": offset}
-            for t, offset in zip(draft.tensors, draft.layout.offsets, strict=True)
+             "offset": offset, "file": file.path.name}
+            for t, (file, offset) in zip(draft.tensors, draft.places, strict=True)
         ],
     }  # fmt: skip
 

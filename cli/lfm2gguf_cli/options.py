@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
-Types = Annotated[
-    list[str],
-    typer.Option(
-        "--type", "-t", help="F32, F16, BF16, Q8_0, Q6_K, Q5_K_M, Q5_K_S, Q4_K_M, Q4_K_S or Q4_0; "
-        "may be given several times: all files come out of one reading.",
-    ),
-]  # fmt: skip
+_TYPES = (
+    "F32, F16, BF16, Q8_0, Q6_K, Q5_K_M, Q5_K_S, Q4_K_M, Q4_K_S or Q4_0; "
+    "may be given several times: all files come out of one reading."
+)
+Types = Annotated[list[str], typer.Option("--type", "-t", help=_TYPES)]
+ConvertTypes = Annotated[
+    list[str] | None,
+    typer.Option("--type", "-t", help=_TYPES, show_default="Q4_K_M; F16 with --mmproj"),
+]
 Output = Annotated[
     Path | None,
     typer.Option(
@@ -21,6 +23,10 @@ Output = Annotated[
         show_default="NAME-TYPE.gguf here",
     ),
 ]  # fmt: skip
+SplitMaxSize = Annotated[
+    str | None,
+    typer.Option(metavar="SIZE", help="Write several files of at most this size (500M, 4G)."),
+]
 Jobs = Annotated[
     int | None,
     typer.Option("--jobs", "-j", min=1, help="Processes that work.", show_default="all cores"),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lfm2gguf_cli.options import DryRun, Force, Jobs, Json, Output, Quiet, Types
+from lfm2gguf_cli.options import DryRun, Force, Jobs, Json, Output, Quiet, SplitMaxSize, Types
 
 
 def quantize(
@@ -22,6 +22,7 @@ def quantize(
         bool, typer.Option(help="Take a quantized file too; quality is lost twice.")
     ] = False,
     dry_run: DryRun = False,
+    split_max_size: SplitMaxSize = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -34,7 +35,9 @@ def quantize(
     from lfm2gguf_cli.display import Display
 
     display = Display(quiet=quiet, json=json)
-    drafts = draft_quantization(source, output, type, allow_requantize=allow_requantize)
+    drafts = draft_quantization(
+        source, output, type, allow_requantize=allow_requantize, split_max_size=split_max_size
+    )
     if dry_run:
         display.drafts(drafts)
         return

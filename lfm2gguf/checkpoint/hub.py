@@ -20,6 +20,8 @@ NEEDED_FILES = [
     "chat_template.jinja",
     "chat_template.json",
     "additional_chat_templates/*.jinja",
+    "preprocessor_config.json",
+    "processor_config.json",
     "README.md",
     "modules.json",
     "config_sentence_transformers.json",

@@ -58,8 +58,6 @@ def norm_name(subject: Subject) -> Iterator[Finding]:
     """The final norm's name: old converters called it ``output_norm``."""
     if subject.architecture not in LFM2 or "token_embd_norm.weight" in subject.shapes:
         return
-    if subject.number("split.count") not in (None, 0, 1):
-        return
     if "output_norm.weight" in subject.shapes:
         yield Finding(
             "old-norm-name", Severity.ERROR, "output_norm.weight",

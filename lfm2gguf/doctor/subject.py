@@ -99,7 +99,8 @@ def from_gguf(path: Path) -> Subject:
     """Raises GGUFError for a file that cannot be read."""
     file = GGUFFile.open(path)
     weights = tuple(
-        Weights(t.name, t.shape, t.type, t.type.name, path, t.offset) for t in file.tensors.values()
+        Weights(t.name, t.shape, t.type, t.type.name, t.file, t.offset)
+        for t in file.tensors.values()
     )
     shapes = {name: tensor.shape for name, tensor in file.tensors.items()}
     return Subject(path, "gguf", file.metadata, shapes, weights)

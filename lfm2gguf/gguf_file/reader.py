@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from lfm2gguf.errors import GGUFError
 from lfm2gguf.ggml import TYPE_BY_ID, GGMLType
+from lfm2gguf.gguf_file.splits import COUNT, NO, TENSORS, siblings
 from lfm2gguf.gguf_file.values import (
     ALIGNMENT,
     DEFAULT_ALIGNMENT,
@@ -43,6 +44,7 @@ class TensorInfo:
     type: GGMLType
     shape: tuple[int, ...]
     offset: int  # bytes from the start of the file
+    file: Path  # of a model in several, the one that it is in
 
     @property
     def n_rows(self) -> int:
@@ -62,7 +64,10 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class GGUFFile:
-    """A GGUF file's metadata and tensors; the weights stay on disk until asked for."""
+    """A GGUF file's metadata and tensors; the weights stay on disk until asked for.
+
+    A model in several files is opened by its first one, and then has the tensors of all.
+    """
 
     path: Path
     version: int
@@ -77,14 +82,9 @@ class GGUFFile:
             GGUFError: the file is missing, not GGUF, truncated or inconsistent.
 
         """
-        path = Path(path)
-        if not path.is_file():
-            raise GGUFError(f"{path}: no such file")
-        try:
-            with path.open("rb") as file:
-                return _Parser(file, path).parse()
-        except OSError as error:
-            raise GGUFError(f"{path}: cannot be read ({error.strerror})") from error
+        first = _open(Path(path))
+        count = first.get(COUNT, 1)
+        return _joined(first, count) if isinstance(count, int) and count > 1 else first
 
     @property
     def architecture(self) -> str:
@@ -107,7 +107,47 @@ class GGUFFile:
         if 0 in shape:
             return np.zeros(shape, np.uint8)
         offset = info.offset + start * info.row_bytes
-        return np.memmap(self.path, np.uint8, "r", offset, shape)
+        return np.memmap(info.file, np.uint8, "r", offset, shape)
+
+
+def _open(path: Path) -> GGUFFile:
+    if not path.is_file():
+        raise GGUFError(f"{path}: no such file")
+    try:
+        with path.open("rb") as file:
+            return _Parser(file, path).parse()
+    except OSError as error:
+        raise GGUFError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _joined(first: GGUFFile, count: int) -> GGUFFile:
+    """A model of several files, given its first."""
+    paths = siblings(first.path, count)
+    if paths is None:
+        raise GGUFError(
+            f"{first.path}: is one of {count} files of a model, which must be called "
+            f"NAME-00001-of-{count:05d}.gguf and so on, as they were made"
+        )
+    if (number := first.get(NO, 0)) != 0:
+        raise GGUFError(
+            f"{first.path}: is file {number!r} (counted from 0) of a model's {count}; "
+            f"give the first, {paths[0].name}"
+        )
+    tensors = dict(first.tensors)
+    for i, path in enumerate(paths[1:], 1):
+        if not path.is_file():
+            raise GGUFError(f"{path}: missing; it is one of the {count} files of {first.path.name}")
+        file = _open(path)
+        if (file.get(NO), file.get(COUNT)) != (i, count):
+            raise GGUFError(f"{path}: is not file {i} of {count}, as its name says; copy it again")
+        if twice := file.tensors.keys() & tensors.keys():
+            raise GGUFError(
+                f"{path}: the tensor {min(twice)!r} is in another file of the model too"
+            )
+        tensors |= file.tensors
+    if (expected := first.get(TENSORS, len(tensors))) != len(tensors):
+        raise GGUFError(f"{first.path}: its files hold {len(tensors)} tensors, not {expected!r}")
+    return replace(first, tensors=tensors)
 
 
 class _Parser:
@@ -220,7 +260,7 @@ class _Parser:
             raise self.fail(
                 f"tensor {name!r}: rows of {shape[-1]} do not divide into {type.name} blocks"
             )
-        return TensorInfo(name, type, shape, self.number("Q"))
+        return TensorInfo(name, type, shape, self.number("Q"), self.path)
 
     def place(self, tensors: list[TensorInfo], data: int) -> dict[str, TensorInfo]:
         """Turn offsets into positions in the file, and check that each tensor is there."""
@@ -234,5 +274,5 @@ class _Parser:
                     f"{self.path}: truncated: tensor {info.name!r} ends at byte "
                     f"{start + info.nbytes}, the file at {self.size}. Copy or download it again"
                 )
-            placed[info.name] = TensorInfo(info.name, info.type, info.shape, start)
+            placed[info.name] = replace(info, offset=start)
         return placed

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import ModuleType
+
+import gguf
+
 from lfm2gguf.checkpoint import Checkpoint
-from lfm2gguf.errors import CheckpointError, UnsupportedError
-from lfm2gguf.lfm2 import dense, head, moe, retrieval
+from lfm2gguf.errors import CheckpointError, OptionError, UnsupportedError
+from lfm2gguf.lfm2 import audio, dense, detokenizer, head, moe, retrieval, vision
 from lfm2gguf.lfm2.config import Lfm2Config
 from lfm2gguf.lfm2.lora import Adapted, adapt, check_deltas, find_deltas, summary
 from lfm2gguf.lfm2.metadata import described, general, recorded, vocabulary
@@ -28,14 +33,26 @@ __all__ = [
 ]
 
 # config.json's architecture: the member's module.
-MEMBERS = {
+MEMBERS: dict[str, ModuleType] = {
     "Lfm2ForCausalLM": dense,
     "LFM2ForCausalLM": dense,
     "Lfm2MoeForCausalLM": moe,
     "Lfm2Model": retrieval,
     "Lfm2BidirectionalModel": retrieval,
+    "Lfm25AudioTokenizer": detokenizer,
 }
-ARCHITECTURES = tuple(MEMBERS)
+# Those of two files: the module of the projector.
+PROJECTORS: dict[str, ModuleType] = {
+    "Lfm2VlForConditionalGeneration": vision,
+    "Lfm2AudioForConditionalGeneration": audio,
+}
+PROJECTOR_ARCHITECTURE = "clip"  # what llama.cpp calls them all
+# How to see a checkpoint as that of a text model, where it is more than that or named otherwise.
+SEEN_AS_TEXT: dict[str, Callable[[Checkpoint], tuple[Checkpoint, dict[str, str]]]] = {
+    **{name: module.text for name, module in PROJECTORS.items()},
+    "Lfm25AudioTokenizer": detokenizer.renamed,
+}
+ARCHITECTURES = (*MEMBERS, *PROJECTORS)
 # The beginning of architectures that have no place in llama.cpp (src/llama-arch.cpp and
 # src/models/lfm2.cpp, commit 0c1e57098), and why.
 NOT_IN_LLAMA_CPP = {
@@ -45,28 +62,32 @@ NOT_IN_LLAMA_CPP = {
 }
 
 
-def make_plan(checkpoint: Checkpoint, pre: str | None = None) -> Plan:
+def make_plan(checkpoint: Checkpoint, pre: str | None = None, *, projector: bool = False) -> Plan:
     """Decide everything about a checkpoint's GGUF but the type, without reading a weight.
 
     (But for a tied head that is saved beside the embedding: they are compared.)
 
-    ``pre`` forces the pre-tokenizer's name instead of recognising it.
+    ``pre`` forces the pre-tokenizer's name instead of recognising it. With ``projector`` the plan
+    is that of the projector (mmproj) of a vision or audio model, not of its text model.
 
     Raises:
         CheckpointError: a file is missing or damaged, or its parts do not fit together.
+        OptionError: a projector is asked for, and the checkpoint has none.
         TensorError: a tensor is missing, left over, or of the wrong shape.
         UnsupportedError: not an LFM2 that can be converted; the message names what it is.
 
     """
-    member = MEMBERS[_class_name(checkpoint)]
+    if projector:
+        return _projector_plan(checkpoint)
+    checkpoint, others, member = _seen_as_text(checkpoint)
     config = Lfm2Config.read(checkpoint.config)
     checkpoint, config, notes = head.settle(checkpoint, config)
     tensors = tuple(member.tensors(config, checkpoint))
-    left_out = match(checkpoint, tensors, member.left_out(config, checkpoint))
+    left_out = match(checkpoint, tensors, others | member.left_out(config, checkpoint))
     keys = {
         **general(checkpoint, member.ARCHITECTURE, tensors),
         **member.metadata(config, checkpoint),
-        **vocabulary(checkpoint, config.vocab_size, pre),
+        **getattr(member, "vocabulary", vocabulary)(checkpoint, config.vocab_size, pre),
     }
     leading = ("general.architecture", *member.LEADING)
     metadata = dict(sorted(keys.items(), key=lambda item: item[0] not in leading))  # stable
@@ -84,9 +105,30 @@ def base_tensors(checkpoint: Checkpoint) -> tuple[str, tuple[PlannedTensor, ...]
         UnsupportedError: not an LFM2 that can be converted.
 
     """
-    member = MEMBERS[_class_name(checkpoint)]
+    checkpoint, _, member = _seen_as_text(checkpoint)
     config = Lfm2Config.read(checkpoint.config)
     return member.ARCHITECTURE, tuple(member.tensors(config, checkpoint))
+
+
+def _seen_as_text(checkpoint: Checkpoint) -> tuple[Checkpoint, dict[str, str], ModuleType]:
+    """The text model, why the rest of the checkpoint is not part of it, and its member."""
+    others: dict[str, str] = {}
+    if view := SEEN_AS_TEXT.get(_class_name(checkpoint)):
+        checkpoint, others = view(checkpoint)
+    return checkpoint, others, MEMBERS[_class_name(checkpoint)]
+
+
+def _projector_plan(checkpoint: Checkpoint) -> Plan:
+    if (architecture := _class_name(checkpoint)) not in PROJECTORS:
+        raise OptionError(
+            f"{checkpoint.path}: {architecture} is one file and has no projector; convert it "
+            "without --mmproj (projector=False)"
+        )
+    member = PROJECTORS[architecture]
+    tensors = tuple(member.projector_tensors(checkpoint))
+    left_out = match(checkpoint, tensors, member.projector_left_out(checkpoint))
+    about = general(checkpoint, PROJECTOR_ARCHITECTURE, tensors, kind=gguf.GGUFType.MMPROJ)
+    return Plan(checkpoint, about | member.projector_metadata(checkpoint), tensors, left_out, 0)
 
 
 def _class_name(checkpoint: Checkpoint) -> str:
@@ -95,11 +137,11 @@ def _class_name(checkpoint: Checkpoint) -> str:
         raise CheckpointError(f"{checkpoint.path / 'config.json'}: names no 'architectures'")
     name = str(names[0])
     reason = next((why for start, why in NOT_IN_LLAMA_CPP.items() if name.startswith(start)), "")
-    if reason and name not in MEMBERS:
+    if reason and name not in ARCHITECTURES:
         raise UnsupportedError(f"{checkpoint.path}: the architecture is {name}, {reason}")
-    if name not in MEMBERS:
+    if name not in ARCHITECTURES:
         raise UnsupportedError(
             f"{checkpoint.path}: the architecture is {name}, which lfm2gguf does not convert; "
-            f"it converts {', '.join(MEMBERS)}"
+            f"it converts {', '.join(ARCHITECTURES)}"
         )
     return name

@@ -40,7 +40,10 @@ SAMPLING = {
 
 
 def general(
-    checkpoint: Checkpoint, architecture: str, tensors: Sequence[PlannedTensor]
+    checkpoint: Checkpoint,
+    architecture: str,
+    tensors: Sequence[PlannedTensor],
+    kind: str = gguf.GGUFType.MODEL,
 ) -> Metadata:
     """The ``general.*`` keys: name, size, licence, languages, tags, sampling defaults.
 
@@ -53,7 +56,7 @@ def general(
     about.name = about.name or checkpoint.name
     about.size_label = about.size_label or gguf.size_label(*counts)
     writer = gguf.GGUFWriter(None, architecture)
-    writer.add_type(gguf.GGUFType.MODEL)
+    writer.add_type(kind)
     about.set_gguf_meta_model(writer)
     return recorded(writer)
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.errors import TensorError
@@ -54,12 +57,14 @@ class Source:
 class PlannedTensor:
     """A tensor of the GGUF, its shape in NumPy's order, and what it is made from.
 
-    Its rows are those of its sources, one after another.
+    Its rows are those of its sources, one after another. Where they are not, ``compute`` makes
+    the weights (float32, of ``shape``) from the whole sources: only small tensors have one.
     """
 
     name: str
     shape: tuple[int, ...]
     sources: tuple[Source, ...]
+    compute: Callable[..., NDArray[np.float32]] | None = None
 
 
 @dataclass(frozen=True)

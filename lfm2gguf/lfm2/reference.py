@@ -158,9 +158,37 @@ class Reference:
         """Add SwiGLU, ``w2(silu(w1 h) * w3 h)`` with ``h = norm(x)``, to ``x``."""
         name = layer + "feed_forward."
         h = self._norm(x, layer + "ffn_norm")
-        w1, w2, w3 = (self.weights.read(f"{name}w{i}.weight") for i in (1, 2, 3))
-        gate, up = np.empty((2, min(LINEAR_TOKENS, len(x)), len(w1)), np.float32)
-        for start in range(0, len(x), LINEAR_TOKENS):
+        if name + "gate.weight" in self.weights.shapes:
+            self._mixture(name, h, x)
+            return
+        matrices = tuple(self.weights.read(f"{name}w{i}.weight") for i in (1, 2, 3))
+        for rows, y in self._swiglu(name, matrices, h):
+            x[rows] += y
+
+    def _mixture(self, name: str, h: Array, x: Array) -> None:
+        """Add to ``x``, for each token, the weighted answers of the experts that it takes."""
+        assert self.config.routing is not None
+        bias = name + "expert_bias"
+        chosen, weights = self.config.routing.route(
+            self._linear(h, name + "gate"),
+            self.weights.read(bias) if bias in self.weights.shapes else None,
+        )
+        for i in np.unique(chosen):
+            tokens, place = np.nonzero(chosen == i)
+            matrices = tuple(
+                self.weights.read(f"{name}experts.w{m}.weight", int(i), int(i) + 1)[0]
+                for m in (1, 2, 3)
+            )
+            for rows, y in self._swiglu(f"{name}experts.{i}.", matrices, h[tokens]):
+                x[tokens[rows]] += y * weights[tokens[rows], place[rows], None]
+
+    def _swiglu(
+        self, name: str, matrices: tuple[Array, ...], h: Array
+    ) -> Iterator[tuple[slice, Array]]:
+        """``w2(silu(w1 h) * w3 h)``, some rows at a time."""
+        w1, w2, w3 = matrices
+        gate, up = np.empty((2, min(LINEAR_TOKENS, len(h)), len(w1)), np.float32)
+        for start in range(0, len(h), LINEAR_TOKENS):
             part = h[start : start + LINEAR_TOKENS]
             g, u = gate[: len(part)], up[: len(part)]
             np.matmul(part, w1.T, out=g)
@@ -170,7 +198,7 @@ class Reference:
                 self._observe(name + "w1.weight", part)
                 self._observe(name + "w3.weight", part)
                 self._observe(name + "w2.weight", g)
-            x[start : start + LINEAR_TOKENS] += g @ w2.T
+            yield slice(start, start + len(part)), g @ w2.T
 
 
 def rms_norm(x: Array, weight: Array, eps: float) -> Array:

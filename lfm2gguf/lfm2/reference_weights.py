@@ -19,6 +19,7 @@ import numpy.typing as npt
 from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.errors import GGUFError, TensorError, UnsupportedError
 from lfm2gguf.gguf_file import GGUFFile
+from lfm2gguf.lfm2.reference_moe import Routing, stacked
 from lfm2gguf.quants import dequantize
 
 Array: TypeAlias = npt.NDArray[np.float32]
@@ -39,16 +40,17 @@ class ReferenceConfig:
     norm_eps: float
     rope_theta: float
     tied: bool
+    routing: Routing | None = None
 
     @classmethod
     def from_huggingface(cls, config: Mapping[str, Any]) -> ReferenceConfig:
         """Read a ``config.json`` in any of its spellings.
 
-        Raises UnsupportedError for a mixture of experts and for scaled rotary positions.
+        Raises UnsupportedError for another model and for scaled rotary positions.
         """
-        if config.get("model_type", "lfm2") != "lfm2":
+        if config.get("model_type", "lfm2") not in ("lfm2", "lfm2_moe"):
             raise UnsupportedError(
-                f"the reference forward pass knows dense LFM2 only, not {config['model_type']!r}"
+                f"the reference forward pass knows LFM2's text models, not {config['model_type']!r}"
             )
         rope = config.get("rope_parameters") or {}
         if rope.get("rope_type", "default") != "default":
@@ -60,23 +62,25 @@ class ReferenceConfig:
             norm_eps=float(_first(config, ("norm_eps", "block_norm_eps"), 1e-5)),
             rope_theta=float(rope.get("rope_theta", config.get("rope_theta", 1e6))),
             tied=bool(_first(config, ("tie_embedding", "tie_word_embeddings"), True)),
+            routing=Routing.from_huggingface(config),
         )
 
     @classmethod
     def from_gguf(cls, file: GGUFFile) -> ReferenceConfig:
         """Read the metadata of a GGUF file; a layer without KV heads is a convolution.
 
-        Raises UnsupportedError if the file is not a dense LFM2, GGUFError for a missing key.
+        Raises UnsupportedError if the file is not an LFM2, GGUFError for a missing key.
         """
-        if file.architecture != "lfm2":
+        if file.architecture not in ("lfm2", "lfm2moe"):
             raise UnsupportedError(
-                f"{file.path}: its architecture is {file.architecture!r}, not dense LFM2"
+                f"{file.path}: its architecture is {file.architecture!r}, not LFM2"
             )
 
         def number(key: str) -> Any:
-            value = file.get(f"lfm2.{key}")
+            value = file.get(f"{file.architecture}.{key}")
             if value is None:
-                raise GGUFError(f"{file.path}: the metadata has no lfm2.{key}; convert it again")
+                key = f"{file.architecture}.{key}"
+                raise GGUFError(f"{file.path}: the metadata has no {key}; convert it again")
             return value
 
         kv_heads = [int(n) for n in number("attention.head_count_kv")]
@@ -87,6 +91,7 @@ class ReferenceConfig:
             norm_eps=float(number("attention.layer_norm_rms_epsilon")),
             rope_theta=float(number("rope.freq_base")),
             tied=True,
+            routing=Routing(number("expert_used_count")) if "moe" in file.architecture else None,
         )
 
 
@@ -118,8 +123,8 @@ class Weights:
     def from_checkpoint(cls, checkpoint: Checkpoint) -> Weights:
         """Read from a Hugging Face folder."""
         config = ReferenceConfig.from_huggingface(checkpoint.config)
-        shapes = {name: info.shape for name, info in checkpoint.tensors.items()}
-        return cls(config, shapes, checkpoint.read)
+        shapes, read = stacked(checkpoint)
+        return cls(config, shapes, read)
 
     @classmethod
     def from_gguf(cls, file: GGUFFile) -> Weights:
@@ -135,7 +140,8 @@ class Weights:
             if len(info.shape) == 1:
                 return dequantize(file.data(info.name), info.type, info.shape)[start:stop]
             shape = (stop - start, *info.shape[1:])
-            return dequantize(file.data(info.name, start, stop), info.type, shape)
+            rows = info.n_rows // info.shape[0]  # of an expert, where they are stacked
+            return dequantize(file.data(info.name, start * rows, stop * rows), info.type, shape)
 
         shapes = {ours: file.tensors[theirs].shape for ours, theirs in names.items()}
         return cls(config, shapes, read)
@@ -186,11 +192,19 @@ _GGUF_LAYER_NAMES = {
     "feed_forward.w1.weight": "ffn_gate.weight",
     "feed_forward.w2.weight": "ffn_down.weight",
     "feed_forward.w3.weight": "ffn_up.weight",
+    "feed_forward.gate.weight": "ffn_gate_inp.weight",
+    "feed_forward.expert_bias": "exp_probs_b.bias",
+    "feed_forward.experts.w1.weight": "ffn_gate_exps.weight",
+    "feed_forward.experts.w2.weight": "ffn_down_exps.weight",
+    "feed_forward.experts.w3.weight": "ffn_up_exps.weight",
 }
 
 
 def gguf_names(layers: int) -> dict[str, str]:
-    """Pair every Hugging Face name of a dense LFM2 with its name in a GGUF file."""
+    """Pair every Hugging Face name of an LFM2 with its name in a GGUF file.
+
+    Experts are stacked, under names that no checkpoint has (see ``reference_moe``).
+    """
     names = dict(_GGUF_NAMES)
     for i in range(layers):
         for theirs, ours in _GGUF_LAYER_NAMES.items():

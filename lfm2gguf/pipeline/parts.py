@@ -6,7 +6,7 @@ A tensor that is stored as it is wanted has one part; experts that are stacked h
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,11 @@ TILE_WEIGHTS = 1 << 18  # what is widened at a time: a megabyte of float32
 
 @dataclass(frozen=True)
 class Part:
-    """Rows ``start:stop`` of the tensor ``origin``, whose rows begin at ``offset`` of ``path``."""
+    """Rows ``start:stop`` of the tensor ``origin``, whose rows begin at ``offset`` of ``path``.
+
+    With ``compute`` they are of what it makes of ``origin`` and others, float32. A worker calls
+    it, and for each tile again: it must be picklable, and the tensor small.
+    """
 
     origin: str
     path: Path
@@ -32,6 +36,7 @@ class Part:
     start: int
     stop: int
     delta: LowRank | None = None  # added to them
+    compute: Callable[[], NDArray[np.float32]] | None = None
 
     @property
     def n_rows(self) -> int:
@@ -45,6 +50,9 @@ class Part:
 
     def stored(self, start: int, stop: int) -> NDArray[np.uint8]:
         """Rows of the tensor as stored, uint8 (rows, row bytes); they are mapped, not read."""
+        if self.compute is not None:
+            rows = self.compute().reshape(-1, self.n_per_row)[start:stop]
+            return np.ascontiguousarray(rows, np.float32).view(np.uint8)
         row_bytes = self.type.row_bytes(self.n_per_row)
         shape = (stop - start, row_bytes)
         return np.memmap(self.path, np.uint8, "r", self.offset + start * row_bytes, shape)

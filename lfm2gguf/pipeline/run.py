@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ class WrittenFile:
     bits_per_weight: float
     seconds: float
     tensor_types: dict[str, int]
+    n_files: int = 1  # ``path`` is the first
 
     @property
     def weights_per_second(self) -> float:
@@ -61,6 +62,7 @@ class WrittenFile:
             "seconds": round(self.seconds, 3),
             "weights_per_second": round(self.weights_per_second),
             "tensor_types": self.tensor_types,
+            "files": self.n_files,
         }
 
 
@@ -83,7 +85,7 @@ def write(
     began = time.perf_counter()
     n_weights = drafts[0].n_weights
     jobs = _jobs(jobs, n_weights)
-    targets = [draft.target.resolve() for draft in drafts]
+    targets = [file.path.resolve() for draft in drafts for file in draft.files]
     if len(set(targets)) < len(targets):
         raise OptionError(f"{drafts[0].target}: several types cannot share one file; give a folder")
     read = {part.path.resolve() for source in drafts[0].sources for part in source.parts}
@@ -91,10 +93,11 @@ def write(
         raise OptionError(f"{clash.pop()}: is what is being read; give another name to write to")
     seconds = [0.0] * len(drafts)
     with contextlib.ExitStack() as stack:
-        paths = [
-            stack.enter_context(draft.layout.create(draft.target, overwrite=overwrite))
+        paths = {
+            file.path: stack.enter_context(file.layout.create(file.path, overwrite=overwrite))
             for draft in drafts
-        ]
+            for file in draft.files
+        }
         report = _Reporter(progress, drafts[0])
         for task, spent in run_all(_tasks(drafts, paths), jobs):
             seconds = [a + b for a, b in zip(seconds, spent, strict=True)]
@@ -102,23 +105,26 @@ def write(
     share = (time.perf_counter() - began) / (sum(seconds) or 1)
     return [
         WrittenFile(
-            draft.target,
+            draft.files[0].path,
             draft.type.name,
-            draft.layout.size,
+            draft.nbytes,
             n_weights,
             draft.bits_per_weight,
             spent * share,
             draft.type_counts,
+            len(draft.files),
         )
         for draft, spent in zip(drafts, seconds, strict=True)
     ]
 
 
-def _tasks(drafts: Sequence[Draft], paths: Sequence[Path]) -> Iterator[Task]:
+def _tasks(drafts: Sequence[Draft], paths: Mapping[Path, Path]) -> Iterator[Task]:
+    """Every task; ``paths`` has the name of each file while it is being written."""
+    places = [draft.places for draft in drafts]
     for i, source in enumerate(drafts[0].sources):
         outputs = [
-            Output(path, draft.layout.offsets[i], draft.tensors[i].type)
-            for draft, path in zip(drafts, paths, strict=True)
+            Output(paths[place[i][0].path], place[i][1], draft.tensors[i].type)
+            for draft, place in zip(drafts, places, strict=True)
         ]
         yield from split(source, outputs)
 

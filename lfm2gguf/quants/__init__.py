@@ -1,9 +1,12 @@
 """Rows of weights to ggml's bytes and back: NumPy only, bit for bit what ggml's C makes.
 
 The kernels follow ``ggml_quantize_chunk`` without importance matrix and ``to_float`` of
-llama.cpp commit 0c1e57098, compiled for x86-64 without fused multiply-add (as ggml-base is
-by default). Every operation is an elementwise IEEE float32 one or a sum of fixed order, so
-the bytes depend on the weights alone: not on chunks, jobs, NumPy's version or the machine.
+llama.cpp commit 0c1e57098, as its default build for x86-64 computes them: ggml-base, which
+holds the quantizers, is compiled there without fused multiply-add, whatever the processor.
+(Compiled with it, as gcc does by default for AArch64, the same C makes other bytes of one
+super-block of Q4_K in fifteen.) Here every operation is elementwise IEEE float32 or a sum of
+fixed order, so the bytes depend on the weights alone: not on chunks, jobs, NumPy's version,
+or the machine.
 """
 
 from __future__ import annotations

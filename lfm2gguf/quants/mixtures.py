@@ -28,6 +28,11 @@ FALLBACK = {
     GGMLType.Q6_K: GGMLType.Q8_0,
 }
 
+# A projector (mmproj) is small, and stored in a type that needs no mixture: conversion/base.py and
+# conversion/gemma.py (``tensor_force_quant``). These parts of names stay float32.
+PROJECTOR_TYPES = (FileType.F32, FileType.F16, FileType.BF16, FileType.Q8_0)
+PROJECTOR_FLOATS = ("_norm.weight", ".position_embd", ".conv1d.", ".conv_")
+
 BLOCK = re.compile(r"blk\.(\d+)\.")
 
 
@@ -104,6 +109,22 @@ def assign(
             type = _with_eight_experts(file_type, name, type)
         types.append(_fitting(type, row))
     return types
+
+
+def assign_projector(
+    file_type: FileType, tensors: Sequence[tuple[str, Sequence[int]]]
+) -> list[GGMLType]:
+    """The type of each tensor of a projector, given as (name, shape in NumPy's order)."""
+    return [_projector_type(file_type, name, shape) for name, shape in tensors]
+
+
+def _projector_type(file_type: FileType, name: str, shape: Sequence[int]) -> GGMLType:
+    floats = any(part in name for part in PROJECTOR_FLOATS)
+    if floats or len(shape) < 2 or not name.endswith(".weight"):
+        return GGMLType.F32
+    if ".patch_embd" in name:  # a convolution's kernel, for which ggml has float16 and float32
+        return GGMLType.F16 if file_type is FileType.F16 else GGMLType.F32
+    return _fitting(file_type.default, shape[-1])
 
 
 def _by_rule(file_type: FileType, kind: str, i: int, n: int) -> GGMLType:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from lfm2gguf.verification.report import dumps, write_report
 from lfm2gguf.verification.verdict import Verification
 
 STANDARD_OUTPUT = Path("-")
+LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$")
 WRITERS: dict[str, Callable[[Sequence[Verification]], str | bytes]] = {
     "json": dumps,
     "baseline": dumps,
@@ -25,11 +27,14 @@ WRITERS: dict[str, Callable[[Sequence[Verification]], str | bytes]] = {
 def candidates(path: Path) -> list[Path]:
     """A file, or all GGUF files of a folder, largest first: the quantization ladder.
 
+    Of a model that is split over several files the first stands for all.
+
     Raises GGUFError for a folder without any.
     """
     if not path.is_dir():
         return [path]
-    found = sorted(path.glob("*.gguf"), key=lambda file: (-file.stat().st_size, file.name))
+    whole = [file for file in path.glob("*.gguf") if not LATER_PART.search(file.name)]
+    found = sorted(whole, key=lambda file: (-file.stat().st_size, file.name))
     if not found:
         raise GGUFError(f"{path}: no .gguf file in this folder")
     return found

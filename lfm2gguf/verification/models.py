@@ -77,7 +77,7 @@ def _open_gguf(path: Path) -> ReferenceModel:
     return ReferenceModel(
         path.stem,
         path,
-        (path,),
+        tuple(sorted({path, *(info.file for info in file.tensors.values())})),
         Weights.from_gguf(file),
         lambda text: llamacpp_ids(vocabulary, text),
         vocabulary.bos if vocabulary.adds_bos else None,
@@ -121,16 +121,18 @@ class Candidate:
 
     file: GGUFFile
     type: str  # Q4_K_M, ...; from general.file_type
-    size: int  # bytes
+    size: int  # bytes of all its files
 
     @classmethod
     def open(cls, path: str | Path) -> Candidate:
         """Read the header. Raises GGUFError for a damaged file."""
         file = GGUFFile.open(path)
+        path = file.path
         names = {type.id: type.name for type in FileType}
         number = file.get("general.file_type")
         name = names.get(number, f"type {number}") if isinstance(number, int) else "unknown"
-        return cls(file, name, file.path.stat().st_size)
+        parts = {path, *(info.file for info in file.tensors.values())}  # a split model has several
+        return cls(file, name, sum(part.stat().st_size for part in parts))
 
     @property
     def name(self) -> str:

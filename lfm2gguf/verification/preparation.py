@@ -74,6 +74,7 @@ def prepare(
     reference: str | Path,
     texts: Sequence[str | Path] = (),
     *,
+    revision: str | None = None,
     chat: str | Path | None = None,
     chunks: int | None = DEFAULT_CHUNKS,
     ctx: int = DEFAULT_CTX,
@@ -84,7 +85,7 @@ def prepare(
     if ctx < 16 or (chunks is not None and chunks < 1):
         raise OptionError("a chunk must have 16 tokens or more, and there must be one or more")
     started = time.perf_counter()
-    model = open_reference(reference)
+    model = open_reference(reference, revision)
     names = texts or ([] if chat else [PYTHON])
     materials = [*_read_texts(model, names, chunks, ctx), *_read_chat(model, chat)]
     samples = [sample for material in materials for sample in material.samples]

@@ -100,6 +100,7 @@ def verify(
     candidate: str | Path,
     reference: str | Path,
     *,
+    revision: str | None = None,
     texts: Sequence[str | Path] = (),
     chat: str | Path | None = None,
     chunks: int | None = DEFAULT_CHUNKS,
@@ -120,6 +121,7 @@ def verify(
     Args:
         candidate: the GGUF file.
         reference: checkpoint folder, Hub id, or an F32, F16 or BF16 GGUF file.
+        revision: branch, tag or commit of the Hub repository.
         texts: UTF-8 files, or ``wikitext-2``; by default a text from Python's own
             documentation, which is a smoke test.
         chat: a file of conversations as JSON lines, scored on the assistant's tokens.
@@ -141,7 +143,7 @@ def verify(
 
     """
     found = verify_all(
-        [candidate], reference, texts=texts, chat=chat, chunks=chunks, ctx=ctx,
+        [candidate], reference, revision=revision, texts=texts, chat=chat, chunks=chunks, ctx=ctx,
         max_ppl_increase=max_ppl_increase, max_kld=max_kld, min_top1=min_top1, baseline=baseline,
         engine=engine, device=device, threads=threads, three_way=three_way, use_cache=use_cache,
         progress=progress,
@@ -153,6 +155,7 @@ def verify_all(
     candidates: Sequence[str | Path],
     reference: str | Path,
     *,
+    revision: str | None = None,
     texts: Sequence[str | Path] = (),
     chat: str | Path | None = None,
     chunks: int | None = DEFAULT_CHUNKS,
@@ -174,8 +177,9 @@ def verify_all(
     asked = (max_ppl_increase, max_kld, min_top1)
     limits = [Limits.choose(file.type, *asked) for file in opened]
     prepared = prepare(
-        reference, texts, chat=chat, chunks=chunks, ctx=ctx, use_cache=use_cache, progress=progress
-    )
+        reference, texts, revision=revision, chat=chat, chunks=chunks, ctx=ctx,
+        use_cache=use_cache, progress=progress,
+    )  # fmt: skip
     return [
         judge(
             prepared, file, limit, baseline=baseline, engine=chosen, device=device,

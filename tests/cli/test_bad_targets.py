@@ -136,7 +136,7 @@ def test_unsuitable_ggufs(tmp_path: Path) -> None:
     parts = ARCHITECTURE | {"split.count": Value(ValueType.UINT16, 3)}
     other = {"general.architecture": Value(ValueType.STRING, "llama")}
     cases = {
-        "is one part of a split file": gguf(tmp_path / "split.gguf", parts),
+        "is one of 3 files of a model": gguf(tmp_path / "split.gguf", parts),
         "the architecture is 'llama'": gguf(tmp_path / "llama.gguf", other),
         "the architecture is ''": gguf(tmp_path / "none.gguf", {}),
         "is IQ2_XS, which": gguf(tmp_path / "iq.gguf", ARCHITECTURE, GGMLType.IQ2_XS),

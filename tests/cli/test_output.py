@@ -8,10 +8,12 @@ import os
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lfm2gguf import convert
+from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.gguf_file import GGUFFile, TensorSpec, Value, ValueType, lay_out
 from tests.checkpoints import CASES, config, save, weights
@@ -41,15 +43,20 @@ def test_several_types_come_out_of_one_reading(
     wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each tile of the checkpoint is mapped once, however many types are asked for."""
-    from lfm2gguf.pipeline import tasks
+    from lfm2gguf.pipeline import Part
 
     read: list[str] = []
-    tiles = tasks._tiles
-    monkeypatch.setattr(tasks, "_tiles", lambda task: read.append(task.name) or tiles(task))
+    stored = Part.stored
+
+    def counted(part: Part, start: int, stop: int) -> Any:
+        read.append(part.origin)
+        return stored(part, start, stop)
+
+    monkeypatch.setattr(Part, "stored", counted)
     types = ["F32", "Q8_0", "Q5_K_M", "Q4_0"]
     files = convert(wide, tmp_path, types, jobs=1).files
     assert [file.type for file in files] == types
-    assert sorted(read) == sorted(GGUFFile.open(files[0].path).tensors)
+    assert sorted(read) == sorted(Checkpoint.open(wide).tensors)
 
 
 def test_quiet(small: Path, tmp_path: Path) -> None:

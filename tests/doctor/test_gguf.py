@@ -14,7 +14,7 @@ from lfm2gguf import convert, diagnose
 from lfm2gguf.doctor import BACKENDS, Finding, Severity
 from lfm2gguf.errors import GGUFError, OptionError
 from lfm2gguf.ggml import GGMLType
-from lfm2gguf.gguf_file import GGUFFile, Value, ValueType
+from lfm2gguf.gguf_file import Value, ValueType
 from lfm2gguf.quants import quantize
 from tests.checkpoints import MOE_CASES, make
 from tests.doctor.operations import Change, f32, rewrite
@@ -313,8 +313,9 @@ def test_what_cannot_be_examined_is_refused(q4: Path, tmp_path: Path) -> None:
         diagnose(q4, backend="cudart")
 
 
-def test_a_part_of_a_split_file_lacks_nothing(q4: Path, tmp_path: Path) -> None:
-    change = Change({"split.count": Value(T.UINT16, 2)}, {"token_embd_norm.weight": "x.weight"})
-    path = rewrite(q4, tmp_path / "part.gguf", change)
-    assert "norm-missing" not in {f.id for f in diagnose(path).findings}
-    assert GGUFFile.open(path).get("split.count") == 2
+def test_a_model_in_several_files_lacks_nothing(wide: Path, tmp_path: Path) -> None:
+    path = convert(wide, tmp_path / "split.gguf", "Q4_K_M", split_max_size=300_000).files[0].path
+    assert path.name.startswith("split-00001-of-")
+    whole = convert(wide, tmp_path / "whole.gguf", "Q4_K_M").files[0].path
+    found = [finding.id for finding in diagnose(path).findings]
+    assert found == [finding.id for finding in diagnose(whole).findings]

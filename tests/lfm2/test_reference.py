@@ -14,8 +14,9 @@ from lfm2gguf.errors import TensorError, UnsupportedError
 from lfm2gguf.lfm2 import reference
 from lfm2gguf.lfm2.reference import Reference
 from lfm2gguf.lfm2.reference_weights import Array, ReferenceConfig, Weights, gguf_names
+from tests.realdata import needs, path_of
 
-CONFIGS = Path(__file__).parents[3] / "shared" / "data" / "configs"
+CONFIGS = path_of("configs")
 
 
 def random_weights(seed: int = 0, *, tied: bool = True) -> Weights:
@@ -223,14 +224,14 @@ def test_every_spelling_of_the_config(extra: dict[str, Any], field: str, expecte
 
 
 @pytest.mark.parametrize(
-    "extra", [{"model_type": "lfm2_moe"}, {"rope_parameters": {"rope_type": "yarn"}}]
+    "extra", [{"model_type": "lfm2_vl"}, {"rope_parameters": {"rope_type": "yarn"}}]
 )
 def test_what_it_does_not_know_is_refused(extra: dict[str, Any]) -> None:
     with pytest.raises(UnsupportedError):
         ReferenceConfig.from_huggingface(BASE | extra)
 
 
-@pytest.mark.skipif(not CONFIGS.is_dir(), reason="the real configs are not beside the repository")
+@needs("configs")
 @pytest.mark.parametrize("name", ["LFM2-1.2B", "LFM2-350M", "LFM2.5-1.2B-JP"])
 def test_real_configs(name: str) -> None:
     config = ReferenceConfig.from_huggingface(json.loads((CONFIGS / f"{name}.json").read_text()))

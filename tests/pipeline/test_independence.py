@@ -10,7 +10,7 @@ import pytest
 from lfm2gguf import Progress, convert
 from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.errors import OptionError, TensorError
-from lfm2gguf.pipeline import run, tasks
+from lfm2gguf.pipeline import parts, run, tasks
 from tests.checkpoints import config, save, weights
 from tests.golden.summary import digest
 
@@ -35,7 +35,7 @@ def test_the_cut(
 ) -> None:  # fmt: skip
     types = ["Q4_K_M"] if task < 50_000 else TYPES  # a few rows at a time are slow
     monkeypatch.setattr(tasks, "TASK_WEIGHTS", task)
-    monkeypatch.setattr(tasks, "TILE_WEIGHTS", tile)
+    monkeypatch.setattr(parts, "TILE_WEIGHTS", tile)
     found = digests(wide, tmp_path / "out", 1, types)
     assert found == {type: expected[type] for type in found}
 

@@ -11,14 +11,20 @@ from pathlib import Path
 
 import pytest
 
+import lfm2gguf
+
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 
 REPOSITORY = Path(__file__).parents[2]
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """One process, as the shell starts it, from the source tree or the installation."""
-    command = [sys.executable, "-m", "lfm2gguf_cli.main", "verify", "--chunks", "1"]
+    return start("verify", "--chunks", 1, *arguments)
+
+
+def start(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """One process, as the shell starts it, from the source tree."""
+    command = [sys.executable, "-m", "lfm2gguf_cli.main"]
     path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "cli")])
     return subprocess.run(
         [*command, *(str(argument) for argument in arguments)],
@@ -104,3 +110,48 @@ def test_what_cannot_be_judged_exits_with_2_in_one_line(
     assert done.returncode == 2
     assert message in " ".join(done.stderr.replace("│", "").split())
     assert "Traceback" not in done.stderr
+
+
+def test_convert_can_verify_what_it_wrote(example: Path, tmp_path: Path) -> None:
+    target = tmp_path / "a.gguf"
+    done = start("convert", example, "-t", "Q8_0", "-o", target, "--verify")
+    assert done.returncode == 0, done.stderr
+    assert "mean KL divergence" in done.stdout
+    assert target.is_file()
+
+
+def test_a_converted_file_that_fails_is_kept(
+    example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Limits that nothing can meet stand for a fault: the converter itself makes none."""
+    from typer.testing import CliRunner
+
+    from lfm2gguf.verification import limits
+    from lfm2gguf_cli.main import app
+
+    monkeypatch.setitem(limits.LIMITS, "Q8_0", limits.Limits(-1.0, 0.0, 1.0))
+    target = tmp_path / "a.gguf"
+    done = CliRunner().invoke(
+        app, ["convert", str(example), "-t", "Q8_0", "-o", str(target), "--verify"]
+    )
+    assert done.exit_code == 1
+    assert "kept, but it did not pass: a.gguf" in done.output
+    assert target.is_file()
+
+
+def test_an_adapter_cannot_be_verified_against_its_base(example: Path) -> None:
+    done = start("convert", example, "--lora", "adapter", "--verify", "--dry-run")
+    assert done.returncode == 2
+    assert "merge the adapter" in done.stderr
+
+
+def test_a_split_model_is_one_file_of_the_ladder(example: Path, tmp_path: Path) -> None:
+    target = tmp_path / "a.gguf"
+    lfm2gguf.convert(example, target, "Q8_0", jobs=1, split_max_size=2_000_000)
+    parts = list(tmp_path.iterdir())
+    assert len(parts) > 1
+    report = tmp_path / "report.json"
+    done = run(tmp_path, "-r", example, "--threads", 1, "--json", report)
+    assert done.returncode == 0, done.stderr
+    [file] = json.loads(report.read_text())["files"]
+    assert file["bytes"] == sum(part.stat().st_size for part in parts)

@@ -81,7 +81,7 @@ def test_a_flipped_byte_of_a_scale_is_caught(
 def test_the_smallest_scale_fault_that_is_still_caught(
     prepared: Prepared, files: dict[str, Path], tmp_path: Path
 ) -> None:
-    """One scale of 32 weights of Q4_K that is wrong by one part in four is; the last bit is not."""
+    """One scale of 32 Q4_K weights, 48 of 63: 32 is caught, 49 is not."""
     path = tmp_path / files["Q4_K_M"].name
     caught = {}
     for bits in (0x10, 0x01):

@@ -17,8 +17,9 @@ from lfm2gguf.verification.chat import ChatTemplate, chat_samples, read_conversa
 from lfm2gguf.verification.models import ReferenceModel, open_reference
 from lfm2gguf.verification.preparation import _encode_enough
 from lfm2gguf.verification.texts import cut, load_texts, python_docs
+from tests.realdata import needs, path_of
 
-TEMPLATES = Path(__file__).parents[3] / "shared" / "data" / "chat_templates"
+TEMPLATES = path_of("chat_templates")
 
 
 def test_a_text_is_cut_as_llama_perplexity_cuts_it() -> None:
@@ -158,7 +159,7 @@ def test_a_template_that_rewrites_history_gives_one_text_for_each_answer(
     assert "[assistant] function.[user]" in found[1][0]
 
 
-@pytest.mark.skipif(not TEMPLATES.is_dir(), reason="the real templates are not beside the project")
+@needs("chat_templates")
 @pytest.mark.parametrize("name", ["LFM2-8B-A1B", "LFM2.5-8B-A1B", "LFM2.5-Instruct"])
 def test_real_templates_render(name: str, tmp_path: Path) -> None:
     (tmp_path / "chat_template.jinja").write_text((TEMPLATES / f"{name}.jinja").read_text())
@@ -202,7 +203,11 @@ def test_conversations_are_verified_like_texts(
     import lfm2gguf
 
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
-    long = [{"role": "user", "content": "x " * 700}, {"role": "assistant", "content": "yes " * 90}]
+    words = python_docs()
+    long = [
+        {"role": "user", "content": words[:2000]},
+        {"role": "assistant", "content": words[2000:4000]},
+    ]
     path = write_lines(tmp_path / "chat.jsonl", {"messages": TURNS}, TURNS[1:3], long)
     result = lfm2gguf.verify(files["Q8_0"], example, chat=path, threads=1)
     assert result.passed, result.failures

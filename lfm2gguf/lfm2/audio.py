@@ -1,0 +1,280 @@
+"""Audio: LFM2-Audio and LFM2.5-Audio. One file is the text model, another the projector (mmproj).
+
+The projector holds the FastConformer encoder, the two layers that bring its frames into the text
+model's space, and the embedding of audio codes. The depthformer, which makes speech, has no place
+in llama.cpp. What llama.cpp needs is said in conversion/lfm2.py (``LFM2AudioModel``),
+conversion/gemma.py (``ConformerAudioModel``) and tools/mtmd/clip.cpp, commit 0c1e57098; the names
+of the checkpoint are those of the modules of liquid-audio 1.3.0 (model/lfm2_audio.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lfm2gguf.checkpoint import Checkpoint
+from lfm2gguf.errors import UnsupportedError
+from lfm2gguf.gguf_file import Metadata, Value, ValueType
+from lfm2gguf.lfm2.config import get
+from lfm2gguf.lfm2.inner import TEXT_REASON, section, starting, text_checkpoint, text_config
+from lfm2gguf.lfm2.plan import PlannedTensor, Source
+
+LAYER_NORM_EPS = 1e-5  # PyTorch's default, which no config states
+BATCH_NORM_EPS = 1e-5  # too
+CODE_VOCABULARY = 2049  # codes of one codebook, and the end of audio
+
+ENCODER_REASON = (
+    "of the audio encoder and its projector, a file of their own: convert with --mmproj"
+)
+SPEECH_REASON = "of speech output, which llama.cpp does not have"
+TRAINING_REASON = "of training only"
+ENCODER_PARTS = ("conformer.", "audio_adapter.", "audio_embedding.")
+SPEECH_PARTS = ("depthformer.", "depth_linear.", "depth_embeddings.", "codebook_offsets")
+TRAINING_PARTS = ("audio_loss_weights",)
+BATCHES_SEEN = ".num_batches_tracked"
+
+# GGUF name: (name in the checkpoint, shape of the weight there); each has a bias too.
+Table = dict[str, tuple[str, tuple[str, ...]]]
+SUBSAMPLING: Table = {
+    "a.conv1d.0": ("conformer.pre_encode.conv.0", ("channels", "1", "3", "3")),
+    "a.conv1d.2": ("conformer.pre_encode.conv.2", ("channels", "1", "3", "3")),
+    "a.conv1d.3": ("conformer.pre_encode.conv.3", ("channels", "channels", "1", "1")),
+    "a.conv1d.5": ("conformer.pre_encode.conv.5", ("channels", "1", "3", "3")),
+    "a.conv1d.6": ("conformer.pre_encode.conv.6", ("channels", "channels", "1", "1")),
+}
+OUTER: Table = {
+    "a.pre_encode.out": ("conformer.pre_encode.out", ("model", "subsampled")),
+    "mm.a.mlp.0": ("audio_adapter.model.0", ("model",)),
+    "mm.a.mlp.1": ("audio_adapter.model.1", ("adapter", "model")),
+    "mm.a.mlp.3": ("audio_adapter.model.3", ("text", "adapter")),
+}
+BLOCK: Table = {
+    "ffn_norm": ("norm_feed_forward1", ("model",)),
+    "ffn_up": ("feed_forward1.linear1", ("ffn", "model")),
+    "ffn_down": ("feed_forward1.linear2", ("model", "ffn")),
+    "ln1": ("norm_self_att", ("model",)),
+    "attn_q": ("self_attn.linear_q", ("model", "model")),
+    "attn_k": ("self_attn.linear_k", ("model", "model")),
+    "attn_v": ("self_attn.linear_v", ("model", "model")),
+    "attn_out": ("self_attn.linear_out", ("model", "model")),
+    "norm_conv": ("norm_conv", ("model",)),
+    "conv_pw1": ("conv.pointwise_conv1", ("2 model", "model", "1")),
+    "conv_dw": ("conv.depthwise_conv", ("model", "1", "kernel")),
+    "conv_pw2": ("conv.pointwise_conv2", ("model", "model", "1")),
+    "ffn_norm_1": ("norm_feed_forward2", ("model",)),
+    "ffn_up_1": ("feed_forward2.linear1", ("ffn", "model")),
+    "ffn_down_1": ("feed_forward2.linear2", ("model", "ffn")),
+    "ln2": ("norm_out", ("model",)),
+}
+# The same, without biases, with their full names.
+BLOCK_ALONE: Table = {
+    "linear_pos.weight": ("self_attn.linear_pos.weight", ("model", "model")),
+    "pos_bias_u": ("self_attn.pos_bias_u", ("heads", "head")),
+    "pos_bias_v": ("self_attn.pos_bias_v", ("heads", "head")),
+}
+CODES: Table = {
+    "a.position_embd.weight": ("audio_embedding.embedding.weight", ("codes", "text")),
+    "a.position_embd_norm.weight": ("audio_embedding.embedding_norm.weight", ("text",)),
+}
+CODES_HEAD: Table = {
+    "a.embd_to_logits.weight": ("audio_embedding.to_logits.weight", ("codes", "text"))
+}
+
+
+@dataclass(frozen=True)
+class AudioConfig:
+    """The shape of a FastConformer encoder, its adapter and the codes' embedding."""
+
+    n_mel_bins: int
+    n_layers: int
+    n_heads: int
+    model_size: int
+    expansion: int
+    channels: int
+    kernel: int
+    adapter_size: int
+    text_size: int
+    n_codes: int
+    tied: bool
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any]) -> AudioConfig:
+        """Read and check a config.
+
+        Raises:
+            CheckpointError: a key is missing or no valid number.
+            UnsupportedError: a key asks for arithmetic that llama.cpp's encoder does not have.
+
+        """
+        encoder = section(config, "encoder")
+        _check_assumptions(config, encoder)
+        text = get(text_config(config, "lfm"), int, "hidden_size")
+        adapter = get(config, list, "adapter_hidden_dims", default=[text])
+        return cls(
+            n_mel_bins=get(encoder, int, "feat_in"),
+            n_layers=get(encoder, int, "n_layers"),
+            n_heads=get(encoder, int, "n_heads"),
+            model_size=get(encoder, int, "d_model"),
+            expansion=get(encoder, int, "ff_expansion_factor", default=4),
+            channels=get(encoder, int, "subsampling_conv_channels"),
+            kernel=get(encoder, int, "conv_kernel_size"),
+            adapter_size=adapter[0],
+            text_size=text,
+            n_codes=get(config, int, "codebooks")
+            * get(config, int, "audio_vocab_size", default=CODE_VOCABULARY),
+            tied=get(config, bool, "tie_audio_embeddings", default=False),
+        )
+
+
+def text(checkpoint: Checkpoint) -> tuple[Checkpoint, dict[str, str]]:
+    """The text model as a checkpoint of its own, and what of the whole is not part of it."""
+    encoder = dict.fromkeys(starting(checkpoint, *ENCODER_PARTS), ENCODER_REASON)
+    return text_checkpoint(checkpoint, "lfm", {"lfm.": "model."}), encoder | _reasons(checkpoint)
+
+
+def projector_left_out(checkpoint: Checkpoint) -> dict[str, str]:
+    """What the projector's file does not hold."""
+    counters = (name for name in checkpoint.tensors if name.endswith(BATCHES_SEEN))
+    return (
+        _reasons(checkpoint)
+        | dict.fromkeys(starting(checkpoint, "lfm."), TEXT_REASON)
+        | dict.fromkeys(counters, TRAINING_REASON)
+        | {"audio_embedding.to_logits.weight": "the config ties it to the embedding"}
+    )
+
+
+def projector_tensors(checkpoint: Checkpoint) -> Iterator[PlannedTensor]:
+    """The projector's tensors: the encoder's, the adapter's, and the codes' embedding."""
+    config = AudioConfig.read(checkpoint.config)
+    head = not config.tied or CODES_HEAD["a.embd_to_logits.weight"][0] in checkpoint.tensors
+    sizes = _sizes(config)
+
+    def expand(table: Table, to: str = "", source: str = "") -> Iterator[PlannedTensor]:
+        for name, (hf, dims) in table.items():
+            stored, shape = _shapes(sizes, dims)
+            yield PlannedTensor(f"{to}{name}", shape, (Source(f"{source}{hf}", stored),))
+
+    def with_bias(table: Table, to: str = "", source: str = "") -> Iterator[PlannedTensor]:
+        for name, (hf, dims) in table.items():
+            stored, shape = _shapes(sizes, dims)
+            size = stored[:1]
+            flat = (*size, 1, 1) if len(shape) == 4 else size  # added to an image's channels
+            weight, bias = (
+                Source(f"{source}{hf}.weight", stored),
+                Source(f"{source}{hf}.bias", size),
+            )
+            yield PlannedTensor(f"{to}{name}.weight", shape, (weight,))
+            yield PlannedTensor(f"{to}{name}.bias", flat, (bias,))
+
+    yield from with_bias(SUBSAMPLING | OUTER)
+    for i in range(config.n_layers):
+        to, source = f"a.blk.{i}.", f"conformer.layers.{i}."
+        yield from with_bias(BLOCK, to, source)
+        yield from expand(BLOCK_ALONE, to, source)
+        yield from _batch_norm(f"{to}conv_norm", f"{source}conv.batch_norm", sizes["model"])
+    yield from expand(CODES | CODES_HEAD if head else CODES)
+
+
+def _sizes(config: AudioConfig) -> dict[str, int]:
+    bins = config.n_mel_bins
+    for _ in range(3):  # strides of 2, kernels of 3, padding of 1
+        bins = (bins - 1) // 2 + 1
+    return {
+        "1": 1,
+        "3": 3,
+        "channels": config.channels,
+        "subsampled": config.channels * bins,
+        "model": config.model_size,
+        "2 model": 2 * config.model_size,
+        "ffn": config.expansion * config.model_size,
+        "kernel": config.kernel,
+        "heads": config.n_heads,
+        "head": config.model_size // config.n_heads,
+        "adapter": config.adapter_size,
+        "text": config.text_size,
+        "codes": config.n_codes,
+    }
+
+
+def _shapes(
+    sizes: Mapping[str, int], dims: tuple[str, ...]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """A weight's shape in the checkpoint, and in the file: convolutions over time as matrices."""
+    stored = tuple(sizes[dim] for dim in dims)
+    return stored, tuple(
+        n for n, dim in zip(stored, dims, strict=True) if dim != "1" or len(dims) > 3
+    )
+
+
+def _batch_norm(to: str, source: str, size: int) -> Iterator[PlannedTensor]:
+    """A batch norm's four vectors, folded into a weight and a bias.
+
+    The square root is correctly rounded. PyTorch's, which llama.cpp's converter takes, need not
+    be (it is MKL's): a file of its may differ here by two units in the last place.
+    """
+    weight, bias, mean, variance = (
+        Source(f"{source}.{part}", (size,))
+        for part in ("weight", "bias", "running_mean", "running_var")
+    )
+    yield PlannedTensor(f"{to}.weight", (size,), (weight, variance), _folded_weight)
+    yield PlannedTensor(f"{to}.bias", (size,), (bias, mean, weight, variance), _folded_bias)
+
+
+Vector = NDArray[np.float32]
+
+
+def _folded_weight(weight: Vector, variance: Vector) -> Vector:
+    folded: Vector = weight / np.sqrt(variance + np.float32(BATCH_NORM_EPS))
+    return folded
+
+
+def _folded_bias(bias: Vector, mean: Vector, weight: Vector, variance: Vector) -> Vector:
+    return bias - mean * _folded_weight(weight, variance)
+
+
+def projector_metadata(checkpoint: Checkpoint) -> Metadata:
+    """The keys of the projector, in the order in which llama.cpp's converter writes them."""
+    config = AudioConfig.read(checkpoint.config)
+    u32 = ValueType.UINT32
+    keys = {
+        "has_audio_encoder": Value(ValueType.BOOL, True),
+        "audio.projection_dim": Value(u32, config.text_size),
+        "audio.embedding_length": Value(u32, config.model_size),
+        "audio.feed_forward_length": Value(u32, config.model_size),  # not used by the loader
+        "audio.block_count": Value(u32, config.n_layers),
+        "audio.attention.head_count": Value(u32, config.n_heads),
+        "projector_type": Value(ValueType.STRING, "lfm2a"),
+        "audio.num_mel_bins": Value(u32, config.n_mel_bins),
+        "audio.attention.layer_norm_epsilon": Value(ValueType.FLOAT32, LAYER_NORM_EPS),
+    }
+    return {f"clip.{key}": value for key, value in keys.items()}
+
+
+def _reasons(checkpoint: Checkpoint) -> dict[str, str]:
+    """What neither file holds."""
+    return dict.fromkeys(starting(checkpoint, *SPEECH_PARTS), SPEECH_REASON) | dict.fromkeys(
+        starting(checkpoint, *TRAINING_PARTS), TRAINING_REASON
+    )
+
+
+def _check_assumptions(config: Mapping[str, Any], encoder: Mapping[str, Any]) -> None:
+    """What llama.cpp's graph (tools/mtmd/models/conformer.cpp) takes for granted."""
+    assumed = {
+        "encoder.subsampling": (encoder.get("subsampling"), "dw_striding"),
+        "encoder.subsampling_factor": (encoder.get("subsampling_factor"), 8),
+        "encoder.self_attention_model": (encoder.get("self_attention_model"), "rel_pos"),
+        "encoder.conv_norm_type": (encoder.get("conv_norm_type"), "batch_norm"),
+        "encoder.xscaling": (encoder.get("xscaling"), False),
+        "encoder.untie_biases": (encoder.get("untie_biases"), True),
+        "encoder.causal_downsampling": (encoder.get("causal_downsampling"), False),
+        "adapter_use_layer_norm": (config.get("adapter_use_layer_norm"), True),
+    }
+    for key, (value, known) in assumed.items():
+        if value not in (None, known):
+            raise UnsupportedError(
+                f"config.json: {key} is {value!r}; llama.cpp's LFM2-Audio knows only {known!r}"
+            )

@@ -1,0 +1,242 @@
+"""Vision: LFM2-VL and LFM2.5-VL. One file is the text model, another the projector (mmproj).
+
+llama.cpp runs the two together: the text model is an ordinary LFM2, the projector holds the
+SigLIP 2 tower and the two layers that bring its patches into the text model's space. What it
+needs is said in conversion/lfm2.py (``LFM2VLModel``), conversion/base.py (``MmprojModel``) and
+tools/mtmd/clip.cpp of llama.cpp, commit 0c1e57098; the names of the checkpoint are those of
+models/siglip2 and models/lfm2_vl of transformers 4.55 to 5.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lfm2gguf.checkpoint import Checkpoint
+from lfm2gguf.checkpoint.folder import read_json
+from lfm2gguf.errors import CheckpointError, UnsupportedError
+from lfm2gguf.gguf_file import Metadata, Value, ValueType
+from lfm2gguf.lfm2.config import get
+from lfm2gguf.lfm2.inner import (
+    TEXT_REASON,
+    root,
+    section,
+    starting,
+    text_checkpoint,
+    text_config,
+)
+from lfm2gguf.lfm2.plan import PlannedTensor, Source
+
+IMAGE_SIZE = 256  # llama.cpp's converter sets it for every NaFlex tower: any size is taken
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")  # the later wins
+
+TEXT_ROOTS = {
+    "model.language_model.": "model.",
+    "language_model.model.": "model.",
+    "language_model.lm_head.": "lm_head.",
+}
+TOWER_ROOTS = (
+    "model.vision_tower.vision_model.",
+    "vision_tower.vision_model.",
+    "model.vision_tower.",  # transformers 5; llama.cpp's converter knows no such name
+    "vision_tower.",
+)
+CONNECTOR_ROOTS = ("model.multi_modal_projector.", "multi_modal_projector.")
+# Of the tower as it was published, and not part of what llama.cpp runs.
+HEAD_REASON = "the tower's pooling head, which LFM2-VL does not use"
+TOWER_REASON = "of the vision tower and its projector, a file of their own: convert with --mmproj"
+
+# GGUF name: (name in the checkpoint, shape of the weight there); each has a bias too.
+Table = dict[str, tuple[str, tuple[str, ...]]]
+BLOCK: Table = {
+    "ln1": ("layer_norm1", ("hidden",)),
+    "ln2": ("layer_norm2", ("hidden",)),
+    "attn_q": ("self_attn.q_proj", ("hidden", "hidden")),
+    "attn_k": ("self_attn.k_proj", ("hidden", "hidden")),
+    "attn_v": ("self_attn.v_proj", ("hidden", "hidden")),
+    "attn_out": ("self_attn.out_proj", ("hidden", "hidden")),
+    "ffn_up": ("mlp.fc1", ("ffn", "hidden")),
+    "ffn_down": ("mlp.fc2", ("hidden", "ffn")),
+}
+OUTER: Table = {"post_ln": ("post_layernorm", ("hidden",))}
+CONNECTOR: Table = {
+    "mm.1": ("linear_1", ("projector", "unshuffled")),
+    "mm.2": ("linear_2", ("text", "projector")),
+}
+CONNECTOR_NORM: Table = {"mm.input_norm": ("layer_norm", ("unshuffled",))}
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """The shape of a SigLIP 2 tower and its projector."""
+
+    hidden_size: int
+    feed_forward: int
+    n_layers: int
+    n_heads: int
+    patch_size: int
+    n_channels: int
+    n_patches: int
+    norm_eps: float
+    downsample: int
+    projector_size: int
+    projector_norm: bool
+    text_size: int
+    feature_layer: int
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any]) -> VisionConfig:
+        """Read and check a config; defaults are those of transformers 5.
+
+        Raises:
+            CheckpointError: a key is missing or no valid number.
+            UnsupportedError: a key asks for arithmetic that llama.cpp's projector does not have.
+
+        """
+        vision = section(config, "vision_config")
+        _check_assumptions(config, vision)
+        layer = config.get("vision_feature_layer")
+        return cls(
+            hidden_size=get(vision, int, "hidden_size", default=768),
+            feed_forward=get(vision, int, "intermediate_size", default=3072),
+            n_layers=get(vision, int, "num_hidden_layers", default=12),
+            n_heads=get(vision, int, "num_attention_heads", default=12),
+            patch_size=get(vision, int, "patch_size", default=16),
+            n_channels=get(vision, int, "num_channels", default=3),
+            n_patches=get(vision, int, "num_patches", default=256),
+            norm_eps=get(vision, float, "layer_norm_eps", default=1e-6),
+            downsample=get(config, int, "downsample_factor", default=2),
+            projector_size=get(config, int, "projector_hidden_size", default=2560),
+            projector_norm=get(config, bool, "projector_use_layernorm", default=True),
+            text_size=get(text_config(config, "text_config"), int, "hidden_size"),
+            feature_layer=-1 if layer is None else layer,
+        )
+
+
+def text(checkpoint: Checkpoint) -> tuple[Checkpoint, dict[str, str]]:
+    """The text model as a checkpoint of its own, and what of the whole is not part of it."""
+    tower = dict.fromkeys(starting(checkpoint, *TOWER_ROOTS, *CONNECTOR_ROOTS), TOWER_REASON)
+    return text_checkpoint(checkpoint, "text_config", TEXT_ROOTS), tower
+
+
+def projector_tensors(checkpoint: Checkpoint) -> Iterator[PlannedTensor]:
+    """The projector's tensors: the tower's, then those of the two layers behind it."""
+    config = VisionConfig.read(checkpoint.config)
+    tower, connector = root(checkpoint, *TOWER_ROOTS), root(checkpoint, *CONNECTOR_ROOTS)
+    patch = (config.n_channels, config.patch_size, config.patch_size)
+    sizes = {
+        "hidden": config.hidden_size,
+        "ffn": config.feed_forward,
+        "unshuffled": config.hidden_size * config.downsample**2,
+        "projector": config.projector_size,
+        "text": config.text_size,
+    }
+
+    def expand(table: Table, to: str, source: str) -> Iterator[PlannedTensor]:
+        for name, (hf, dims) in table.items():
+            shape = tuple(sizes[dim] for dim in dims)
+            yield _copied(f"{to}{name}.weight", f"{source}{hf}.weight", shape)
+            yield _copied(f"{to}{name}.bias", f"{source}{hf}.bias", shape[:1])
+
+    hidden, embeddings = config.hidden_size, f"{tower}embeddings."
+    flat = Source(f"{embeddings}patch_embedding.weight", (hidden, math.prod(patch)))
+    kernel = partial(patch_kernel, patch=patch)
+    positions = (config.n_patches, hidden)
+    yield PlannedTensor("v.patch_embd.weight", (hidden, *patch), (flat,), kernel)
+    yield _copied("v.patch_embd.bias", f"{embeddings}patch_embedding.bias", (hidden,))
+    yield _copied("v.position_embd.weight", f"{embeddings}position_embedding.weight", positions)
+    yield from expand(OUTER, "v.", tower)
+    for i in range(config.n_layers):
+        yield from expand(BLOCK, f"v.blk.{i}.", f"{tower}encoder.layers.{i}.")
+    yield from expand(CONNECTOR, "", connector)
+    if config.projector_norm:
+        yield from expand(CONNECTOR_NORM, "", connector)
+
+
+def _copied(name: str, source: str, shape: tuple[int, ...]) -> PlannedTensor:
+    return PlannedTensor(name, shape, (Source(source, shape),))
+
+
+def patch_kernel(rows: NDArray[np.float32], patch: tuple[int, int, int]) -> NDArray[np.float32]:
+    """A linear layer over patches (row, column, channel) as the kernel of a convolution.
+
+    (hidden, height * width * channels) becomes (hidden, channels, height, width); ``patch`` is
+    (channels, height, width).
+    """
+    channels, height, width = patch
+    return rows.reshape(-1, height, width, channels).transpose(0, 3, 1, 2)
+
+
+def projector_left_out(checkpoint: Checkpoint) -> dict[str, str]:
+    """What the projector's file does not hold."""
+    roots = (*TEXT_ROOTS, "lm_head.")
+    text = dict.fromkeys(starting(checkpoint, *roots), TEXT_REASON)
+    head = f"{root(checkpoint, *TOWER_ROOTS)}head."
+    return text | dict.fromkeys(starting(checkpoint, head), HEAD_REASON)
+
+
+def projector_metadata(checkpoint: Checkpoint) -> Metadata:
+    """The keys of the projector, in the order in which llama.cpp's converter writes them.
+
+    Raises:
+        CheckpointError: the image processor's settings are missing.
+
+    """
+    config = VisionConfig.read(checkpoint.config)
+    u32, f32, bool_ = ValueType.UINT32, ValueType.FLOAT32, ValueType.BOOL
+    mean, std = (_pixel_statistic(checkpoint, key) for key in ("image_mean", "image_std"))
+    keys = {
+        "has_vision_encoder": Value(bool_, True),
+        "vision.projection_dim": Value(u32, config.text_size),
+        "vision.image_size": Value(u32, IMAGE_SIZE),
+        "vision.patch_size": Value(u32, config.patch_size),
+        "vision.embedding_length": Value(u32, config.hidden_size),
+        "vision.feed_forward_length": Value(u32, config.feed_forward),
+        # -1 is the last layer, whose output all layers are needed for
+        "vision.block_count": Value(u32, config.n_layers + config.feature_layer + 1),
+        "vision.attention.head_count": Value(u32, config.n_heads),
+        "vision.image_mean": Value(ValueType.ARRAY, mean, f32),
+        "vision.image_std": Value(ValueType.ARRAY, std, f32),
+        "projector_type": Value(ValueType.STRING, "lfm2"),
+        "vision.attention.layer_norm_epsilon": Value(f32, config.norm_eps),
+        "vision.projector.scale_factor": Value(u32, config.downsample),
+        "use_gelu": Value(bool_, True),
+    }
+    return {f"clip.{key}": value for key, value in keys.items()}
+
+
+def _pixel_statistic(checkpoint: Checkpoint, key: str) -> list[float]:
+    """``image_mean`` or ``image_std``, one number for each channel."""
+    settings: dict[str, Any] = {}
+    for file in PROCESSORS:
+        content = read_json(checkpoint.path / file)
+        for inner in ("media_proc_cfg", "image_processor"):
+            content |= content.get(inner) or {}
+        settings |= content
+    values = settings.get(key)
+    if not isinstance(values, list) or not all(isinstance(v, int | float) for v in values):
+        raise CheckpointError(
+            f"{checkpoint.path}: {' or '.join(PROCESSORS)} should give {key!r}, as numbers; copy "
+            "the file from the model that this one was made from"
+        )
+    return [float(value) for value in values]
+
+
+def _check_assumptions(config: Mapping[str, Any], vision: Mapping[str, Any]) -> None:
+    """What llama.cpp's loader and graph (tools/mtmd/models/siglip.cpp) take for granted."""
+    assumed = {
+        "vision_config.hidden_act": (vision.get("hidden_act"), "gelu_pytorch_tanh"),
+        "projector_hidden_act": (config.get("projector_hidden_act"), "gelu"),
+        "projector_bias": (config.get("projector_bias"), True),
+    }
+    for key, (value, known) in assumed.items():
+        if value not in (None, known):
+            raise UnsupportedError(
+                f"config.json: {key} is {value!r}; llama.cpp's LFM2-VL knows only {known!r}"
+            )
