@@ -160,8 +160,9 @@ class _Conversation:
     def _reply(self, end: Finished) -> Reply:
         answer, request = self._answer, self._request
         calls, bad = self._checked()
-        if end.reason == "stop" and request.text.stopped is None:
-            self._runner._prompts.remember(self._prompt, "".join(self._raw), request.generated[:-1])
+        if end.reason != "cancelled" and request.text.stopped is None:  # text and tokens agree
+            written = request.generated[: -1 if end.reason == "stop" else None]
+            self._runner._prompts.remember(self._prompt, "".join(self._raw), written)
         message: dict[str, Any] = {"role": "assistant", "content": answer.text}
         if answer.thinking:
             message["thinking"] = answer.thinking
