@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 from pathlib import Path
-
-# The models of the tests are too small for BLAS threads, which spin where cores are busy.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-# A shell's background jobs ignore Ctrl-C, and so would the programs that the tests interrupt.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 
