@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 LAYERS = [
     ["errors", "ggml", "version"],
-    ["checkpoint", "quants", "gguf_file", "llamacpp"],
+    ["checkpoint", "quants", "gguf_file", "llamacpp", "jinja"],
     ["lfm2", "pipeline"],
     [
         "conversion",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator
-from datetime import datetime
 from typing import Any
 
+from lfm2gguf import jinja
 from lfm2gguf.doctor.finding import Finding, Severity
 from lfm2gguf.doctor.subject import LFM2, Subject
+from lfm2gguf.errors import MissingDependencyError
 
 KEY = "tokenizer.chat_template"
 PROBE = "probe_4711"
@@ -44,8 +44,8 @@ def templates(subject: Subject) -> Iterator[Finding]:
             "not meant to chat needs none)",
         )  # fmt: skip
     try:
-        environment = _environment()
-    except ImportError:
+        environment = jinja.environment()
+    except MissingDependencyError:
         if sources:
             yield Finding(
                 "template-not-examined", Severity.NOTE, KEY,
@@ -136,36 +136,6 @@ def _renderer(subject: Subject, environment: Any, source: str) -> Render:
         return str(environment.from_string(source).render({**always, **variables}))
 
     return render
-
-
-def _environment() -> Any:
-    """Jinja as transformers sets it up (``utils/chat_template_utils.py``), in its sandbox."""
-    import jinja2
-    from jinja2.ext import Extension, loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    class Generation(Extension):
-        """``{% generation %}`` marks what is trained on, and prints what is in it."""
-
-        tags = {"generation"}  # noqa: RUF012 - Jinja's interface
-
-        def parse(self, parser: Any) -> Any:
-            next(parser.stream)
-            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-    def refuse(message: str) -> None:
-        raise jinja2.TemplateError(message)
-
-    def tojson(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
-        return json.dumps(value, ensure_ascii=ensure_ascii, **options)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
-    )
-    environment.filters["tojson"] = tojson
-    environment.globals["raise_exception"] = refuse
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    return environment
 
 
 def _line(error: Exception) -> str:

@@ -6,13 +6,12 @@ and sees plain data only. Source: transformers 5.23, ``utils/chat_template_utils
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 from lfm2gguf.errors import GGUFError, MissingDependencyError, OptionError
+from lfm2gguf.jinja import environment
 from lfm2gguf.runner.answer import THINK, THINK_END
 from lfm2gguf.runner.calls import ToolCall, write_calls
 
@@ -23,42 +22,6 @@ _REASONING = ("reasoning_content", "thinking", "reasoning")  # names for one thi
 _PROBE = "lfm2gguf_probe"
 
 
-@functools.cache
-def _environment() -> Any:
-    try:
-        import jinja2
-        from jinja2.ext import Extension, loopcontrols
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-    except ImportError as error:
-        raise MissingDependencyError(
-            'Jinja2 is needed for chat templates: pip install "lfm2gguf[run]"'
-        ) from error
-
-    class Generation(Extension):
-        """``{% generation %}`` marks the assistant's tokens for training; here it is no more."""
-
-        tags = {"generation"}  # noqa: RUF012 - jinja2's interface
-
-        def parse(self, parser: Any) -> Any:
-            next(parser.stream)
-            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-    def fail(message: str) -> None:
-        raise jinja2.TemplateError(message)
-
-    def tojson(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
-        """Jinja's own filter escapes HTML; chat templates want plain JSON."""
-        return json.dumps(value, ensure_ascii=ensure_ascii, **options)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
-    )
-    environment.filters["tojson"] = tojson
-    environment.globals["raise_exception"] = fail
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    return environment
-
-
 class Template:
     """A chat template, and what it makes of thinking and of earlier tool calls."""
 
@@ -66,7 +29,7 @@ class Template:
         self.source = source
         self._tokens = {"bos_token": bos, "eos_token": eos, "pad_token": pad}
         try:
-            self._compiled = _environment().from_string(source)
+            self._compiled = environment().from_string(source)
         except MissingDependencyError:
             raise
         except Exception as error:

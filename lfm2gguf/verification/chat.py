@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from lfm2gguf.checkpoint.folder import read_json
 from lfm2gguf.errors import CheckpointError, MissingDependencyError, OptionError
+from lfm2gguf.jinja import environment
 from lfm2gguf.verification.models import Ids, load_tokenizer
 from lfm2gguf.verification.texts import Sample
 
@@ -135,38 +135,9 @@ def _template_source(folder: Path, config: Mapping[str, Any]) -> str:
 
 
 def _compile(source: str, folder: Path) -> Any:
-    """Compile with transformers' settings (``utils/chat_template_utils.py``, version 5)."""
     try:
-        from jinja2 import TemplateError, nodes
-        from jinja2.ext import Extension, loopcontrols
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-    except ImportError as error:
-        raise MissingDependencyError(
-            '--chat needs Jinja: pip install "lfm2gguf[verify]"'
-        ) from error
-
-    class Generation(Extension):
-        """``{% generation %}`` marks the assistant's tokens for training: here, just its body."""
-
-        tags = {"generation"}  # noqa: RUF012
-
-        def parse(self, parser: Any) -> Any:
-            line = next(parser.stream).lineno
-            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            return nodes.Scope(body).set_lineno(line)
-
-    def fail(message: str) -> None:
-        raise TemplateError(message)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
-    )
-    environment.filters["tojson"] = lambda value, **options: json.dumps(
-        value, ensure_ascii=False, **options
-    )
-    environment.globals["raise_exception"] = fail
-    environment.globals["strftime_now"] = lambda form: datetime.now().astimezone().strftime(form)
-    try:
-        return environment.from_string(source)
-    except TemplateError as error:
+        return environment().from_string(source)
+    except MissingDependencyError:
+        raise
+    except Exception as error:  # Jinja's, of several kinds
         raise CheckpointError(f"{folder}: the chat template does not parse: {error}") from error

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from lfm2gguf import jinja
 from lfm2gguf.errors import GGUFError, OptionError
-from lfm2gguf.runner import templates
 from lfm2gguf.runner.calls import ToolCall, parse_calls
 from lfm2gguf.runner.templates import Template
 from tests.golden.template_cases import CASES, DAY, TOKENS
@@ -43,7 +43,7 @@ class FixedDay(datetime):
 def test_rendered_as_transformers_does(
     name: str, case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(templates, "datetime", FixedDay)
+    monkeypatch.setattr(jinja, "datetime", FixedDay)
     arguments = {"add_generation_prompt": True, **CASES[case]}
     expected = GOLDEN["templates"][name][case]
     if expected is None:
