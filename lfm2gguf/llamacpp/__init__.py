@@ -1,0 +1,29 @@
+"""llama.cpp behind a small, typed surface: the only package that imports llama_cpp.
+
+Everything above speaks of models, contexts, chunks of tokens and NumPy arrays; the C
+structures, pointers and log lines stay here. Facts are from llama.cpp commit 0c1e57098
+(``include/llama.h``, ``ggml/include/ggml-backend.h``), which llama-cpp-python 0.3.36 vendors.
+
+Objects are not thread-safe: one thread drives a :class:`Context`.
+"""
+
+from lfm2gguf.llamacpp.context import Chunk, Context, Floats
+from lfm2gguf.llamacpp.device import Device, backends, default_threads, devices
+from lfm2gguf.llamacpp.library import build_info
+from lfm2gguf.llamacpp.model import Model, Tokens
+from lfm2gguf.llamacpp.sampling import Sampler, json_schema_grammar
+
+__all__ = [
+    "Chunk",
+    "Context",
+    "Device",
+    "Floats",
+    "Model",
+    "Sampler",
+    "Tokens",
+    "backends",
+    "build_info",
+    "default_threads",
+    "devices",
+    "json_schema_grammar",
+]

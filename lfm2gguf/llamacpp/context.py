@@ -1,0 +1,248 @@
+"""The memory of sequences, and the decoding of tokens into it."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lfm2gguf.errors import ContextError, OptionError, RuntimeFailureError
+from lfm2gguf.llamacpp.device import default_threads
+from lfm2gguf.llamacpp.library import Closed, captured_log, last_words, library
+from lfm2gguf.llamacpp.model import Model, Tokens
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Tokens to decode for one sequence, the first at position ``start``.
+
+    ``outputs`` counts the trailing tokens whose logits (or embeddings) are wanted.
+    """
+
+    seq: int
+    start: int
+    tokens: Tokens
+    outputs: int = 0
+
+
+class Context:
+    """The memory of one or more sequences, and the decoding of tokens into it.
+
+    ``n_ctx`` counts the cells of the KV cache, which all sequences share when ``unified``;
+    otherwise each sequence has its own ``n_ctx / n_seq_max``. One :meth:`decode` takes at
+    most ``n_batch`` tokens; the graph runs over ``n_ubatch`` at a time. ``n_outputs`` bounds the
+    logits of one decode and so the memory reserved for them (0: ``n_batch``).
+    ``flash_attention`` None leaves the choice to llama.cpp; the attribute says what it chose.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        n_ctx: int,
+        n_batch: int = 2048,
+        n_ubatch: int = 512,
+        n_seq_max: int = 1,
+        n_outputs: int = 0,
+        threads: int | None = None,
+        threads_batch: int | None = None,
+        flash_attention: bool | None = None,
+        unified: bool = False,
+        embeddings: bool = False,
+    ) -> None:
+        self._llama = llama = library()
+        self._pointer: Any = None
+        self.model = model
+        self.threads = threads or default_threads()
+        params = llama.llama_context_default_params()
+        params.n_ctx, params.n_batch = n_ctx, n_batch
+        params.n_ubatch = min(n_ubatch, n_batch)
+        params.n_seq_max, params.n_outputs_max = n_seq_max, n_outputs
+        params.n_threads = self.threads
+        params.n_threads_batch = threads_batch or self.threads
+        params.flash_attn_type = -1 if flash_attention is None else int(flash_attention)
+        params.kv_unified = unified
+        params.embeddings = embeddings
+        params.offload_kqv = params.op_offload = model.offloaded > 0
+        params.no_perf = True
+        with captured_log() as log:
+            self._pointer = llama.llama_init_from_model(model._pointer, params)
+        if not self._pointer:
+            raise RuntimeFailureError(
+                f"llama.cpp cannot make a context of {n_ctx} tokens for {model.path}: "
+                f"{last_words(log)}; a smaller context needs less memory"
+            )
+        self._memory = llama.llama_get_memory(self._pointer)
+        self.n_ctx = int(llama.llama_n_ctx(self._pointer))
+        self.n_batch = int(llama.llama_n_batch(self._pointer))  # never more than n_ctx
+        self.n_ubatch = int(llama.llama_n_ubatch(self._pointer))
+        self.n_seq_max = n_seq_max
+        self.flash_attention = (
+            any("Flash Attention enabled" in line for line in log)
+            if flash_attention is None
+            else flash_attention
+        )
+        self._batch = _Batch(llama, self.n_batch)
+        self._n_outputs = n_outputs or self.n_batch
+        self._rows = 0
+
+    def close(self) -> None:
+        """Free the context. Arrays returned as views are invalid afterwards."""
+        if self._pointer:
+            self._llama.llama_free(self._pointer)
+            self._pointer, self._llama = None, Closed()
+
+    def __enter__(self) -> Context:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # decoding
+
+    def decode(self, chunks: Sequence[Chunk]) -> None:
+        """Run the model over the chunks, all sequences together.
+
+        Raises :class:`ContextError` when the memory has no room, and leaves it as it was;
+        :class:`RuntimeFailureError` when the computation fails.
+        """
+        rows = self._batch.fill(chunks)
+        if rows > self._n_outputs:  # llama.cpp asserts, and would take the process down
+            raise OptionError(
+                f"{rows} outputs asked for in one decode of at most {self._n_outputs}"
+            )
+        status = self._llama.llama_decode(self._pointer, self._batch.struct)
+        if status == 1:
+            raise ContextError(f"the context of {self.n_ctx} tokens is full")
+        if status:
+            raise RuntimeFailureError(_DECODE_STATUS.get(status, f"llama_decode failed: {status}"))
+        self._rows = rows
+
+    def logits(self) -> Floats:
+        """Return the logits of the last decode, ``(outputs, n_vocab)`` float32, in chunk order.
+
+        A view of C memory, valid until the next decode: copy what must last.
+        """
+        return self._view(self._llama.llama_get_logits(self._pointer), self.model.n_vocab)
+
+    def embeddings(self) -> Floats:
+        """Return the embeddings of the last decode, ``(outputs, n_embd_out)`` float32; a view.
+
+        Only in a context made with ``embeddings=True`` and a model without pooling.
+        """
+        return self._view(self._llama.llama_get_embeddings(self._pointer), self.model.n_embd_out)
+
+    def pooled_embedding(self, seq: int) -> Floats:
+        """Return the pooled embedding of one sequence, ``(n_embd_out,)`` float32; a copy."""
+        pointer = self._llama.llama_get_embeddings_seq(self._pointer, seq)
+        if not pointer:
+            raise RuntimeFailureError("the model has no pooled embedding")
+        return np.array(np.ctypeslib.as_array(pointer, (self.model.n_embd_out,)), np.float32)
+
+    @property
+    def pools(self) -> bool:
+        """Whether the model pools embeddings into one vector a sequence."""
+        return int(self._llama.llama_pooling_type(self._pointer)) > 0
+
+    def _view(self, pointer: Any, width: int) -> Floats:
+        if not pointer or not self._rows:
+            raise RuntimeFailureError("the last decode asked for no outputs")
+        view: Floats = np.ctypeslib.as_array(pointer, (self._rows, width))
+        return view
+
+    # memory of sequences
+
+    def clear(self) -> None:
+        """Forget every sequence."""
+        self._llama.llama_memory_clear(self._memory, False)
+
+    def remove(self, seq: int, start: int = 0) -> bool:
+        """Forget a sequence from a position on; False where the memory cannot (hybrid models).
+
+        A hybrid model forgets a whole sequence, or what lies behind a restored state.
+        """
+        return bool(self._llama.llama_memory_seq_rm(self._memory, seq, start, -1))
+
+    def copy(self, source: int, target: int, stop: int = -1) -> None:
+        """Let ``target`` share the first ``stop`` positions of ``source`` (-1: all).
+
+        In a unified context no cell is copied. The convolution state that comes along is the
+        source's latest: restore a saved one if ``stop`` lies before it.
+        """
+        self._llama.llama_memory_seq_cp(self._memory, source, target, 0, stop)
+
+    def length(self, seq: int) -> int:
+        """Return how many positions the memory holds for a sequence."""
+        return int(self._llama.llama_memory_seq_pos_max(self._memory, seq)) + 1
+
+    def save_state(self, seq: int, *, partial: bool = False) -> bytes:
+        """Return a sequence's state; ``partial`` leaves out the KV cache.
+
+        For LFM2 the partial state is the convolutions': 4 bytes x 2 x hidden x layers.
+        """
+        size = self._llama.llama_state_seq_get_size_ext(self._pointer, seq, int(partial))
+        data = (ctypes.c_uint8 * size)()
+        got = self._llama.llama_state_seq_get_data_ext(self._pointer, data, size, seq, int(partial))
+        if got != size:
+            raise RuntimeFailureError(f"saving the state of a sequence gave {got} of {size} bytes")
+        return bytes(data)
+
+    def load_state(self, seq: int, state: bytes, *, partial: bool = False) -> None:
+        """Put a saved state back, as it was saved. Raises :class:`RuntimeFailureError`."""
+        data = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
+        load = self._llama.llama_state_seq_set_data_ext
+        if not load(self._pointer, data, len(state), seq, int(partial)):
+            raise RuntimeFailureError("a saved state does not fit into this context")
+
+
+_DECODE_STATUS = {  # llama.h, llama_decode
+    2: "decoding was aborted",
+    -1: "llama.cpp refused the batch: a token, position or sequence is out of range",
+}
+
+
+class _Batch:
+    """A ``llama_batch`` over NumPy arrays, so that filling it is a few slice assignments."""
+
+    def __init__(self, llama: Any, capacity: int) -> None:
+        self.capacity = capacity
+        self._token = np.zeros(capacity, np.int32)
+        self._pos = np.zeros(capacity, np.int32)
+        self._seq = np.zeros(capacity, np.int32)
+        self._output = np.zeros(capacity, np.int8)
+        self._ones = np.ones(capacity, np.int32)
+        # seq_id is a table of pointers: entry i points at element i of _seq
+        self._seq_at = (self._seq.ctypes.data + 4 * np.arange(capacity)).astype(np.uintp)
+        self.struct = llama.llama_batch()
+        for name, array in (
+            ("token", self._token),
+            ("pos", self._pos),
+            ("n_seq_id", self._ones),
+            ("seq_id", self._seq_at),
+            ("logits", self._output),
+        ):
+            kind = dict(llama.llama_batch._fields_)[name]
+            setattr(self.struct, name, ctypes.cast(array.ctypes.data, kind))
+
+    def fill(self, chunks: Sequence[Chunk]) -> int:
+        """Write the chunks into the arrays and return the number of outputs."""
+        total = sum(len(chunk.tokens) for chunk in chunks)
+        if not 0 < total <= self.capacity:
+            raise OptionError(f"a batch takes 1 to {self.capacity} tokens, not {total}")
+        at = 0
+        for chunk in chunks:
+            stop = at + len(chunk.tokens)
+            self._token[at:stop] = chunk.tokens
+            self._pos[at:stop] = range(chunk.start, chunk.start + stop - at)
+            self._seq[at:stop] = chunk.seq
+            self._output[at:stop] = 0
+            self._output[stop - chunk.outputs : stop] = 1
+            at = stop
+        self.struct.n_tokens = total
+        return int(self._output[:total].sum())

@@ -1,0 +1,98 @@
+"""The C library: loaded at the first use, never at import, and its log kept quiet."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from lfm2gguf.errors import MissingDependencyError, RuntimeFailureError
+
+logger = logging.getLogger("lfm2gguf.llamacpp")
+
+_load_lock = threading.RLock()
+_captures: list[list[str]] = []
+
+
+@functools.cache
+def library() -> Any:
+    """Return the module of C functions, loaded once, its log routed to :data:`logger`.
+
+    Raises :class:`MissingDependencyError` when llama-cpp-python is absent or cannot load.
+    """
+    try:
+        from llama_cpp import llama_cpp
+    except ImportError as error:
+        raise MissingDependencyError(
+            f'llama-cpp-python is needed to run a model: pip install "lfm2gguf[run]" ({error})'
+        ) from error
+    except (OSError, RuntimeError) as error:  # the package is there, its shared library is not
+        raise MissingDependencyError(
+            f"llama-cpp-python is installed but its library does not load ({error}); "
+            "reinstall it for this machine: "
+            "pip install --force-reinstall --no-cache-dir llama-cpp-python"
+        ) from error
+    llama_cpp.llama_log_set(_log_callback(), None)
+    llama_cpp.llama_backend_init()
+    return llama_cpp
+
+
+@functools.cache
+def _log_callback() -> Any:
+    from llama_cpp import llama_cpp
+
+    unfinished: list[str] = []  # a line may arrive in pieces
+
+    @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator,unused-ignore]
+    def on_log(_level: int, text: bytes | None, _user: object) -> None:
+        unfinished.append((text or b"").decode("utf-8", "replace"))
+        if not unfinished[-1].endswith("\n"):
+            return
+        line = "".join(unfinished).rstrip()
+        unfinished.clear()
+        for capture in _captures:
+            capture.append(line)
+        logger.debug("%s", line)
+
+    return on_log
+
+
+@contextlib.contextmanager
+def captured_log() -> Iterator[list[str]]:
+    """Collect what the C code says, so that an error can quote it. Loads run one at a time."""
+    with _load_lock:
+        library().llama_log_set(_log_callback(), None)  # others in this process set theirs
+        lines: list[str] = []
+        _captures.append(lines)
+        try:
+            yield lines
+        finally:
+            _captures.remove(lines)
+
+
+def last_words(lines: Sequence[str], count: int = 3) -> str:
+    """Return what the library said last, for an error to quote."""
+    said = [line for line in lines if line.strip(" .")]
+    return " / ".join(said[-count:]) or "no reason was given"
+
+
+def build_info() -> dict[str, str]:
+    """Return the versions of llama-cpp-python and llama.cpp, and the CPU features compiled in."""
+    llama = library()
+    import llama_cpp
+
+    return {
+        "llama_cpp_python": str(llama_cpp.__version__),
+        "llama.cpp": llama.llama_version().decode(),
+        "system": llama.llama_print_system_info().decode().strip(),
+    }
+
+
+class Closed:
+    """Stands in for the library in a closed object: C code must not see freed pointers."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeFailureError("the model or context is closed")
