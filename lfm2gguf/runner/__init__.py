@@ -6,8 +6,9 @@ from lfm2gguf.runner.devices import DeviceReport
 from lfm2gguf.runner.embeddings import maxsim
 from lfm2gguf.runner.memory import MemoryUse
 from lfm2gguf.runner.options import Options
-from lfm2gguf.runner.runner import Reply, Runner, Stream
-from lfm2gguf.runner.scheduler import TokenLogprob, Usage
+from lfm2gguf.runner.request import TokenLogprob, Usage
+from lfm2gguf.runner.runner import Runner
+from lfm2gguf.runner.stream import Reply, Stream
 
 __all__ = [
     "BadCall",

@@ -6,8 +6,6 @@ says what is missing (the build, the driver or the hardware) and how to get it.
 
 from __future__ import annotations
 
-import itertools
-import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -15,8 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lfm2gguf.errors import DeviceError, GGUFError, OptionError, UnsupportedError
-from lfm2gguf.gguf_file import GGUFFile
+from lfm2gguf.errors import DeviceError, OptionError
 from lfm2gguf.llamacpp import (
     Context,
     Device,
@@ -28,7 +25,6 @@ from lfm2gguf.llamacpp import (
 )
 
 WHEELS = "https://abetlen.github.io/llama-cpp-python/whl"
-MARGIN = 512 << 20  # bytes of device memory left alone: compute buffers, and the desktop
 
 
 @dataclass(frozen=True)
@@ -156,86 +152,6 @@ def report(model: Model, context: Context, on: Sequence[Device]) -> DeviceReport
 
 
 # --- what a file needs ----------------------------------------------------------------------
-
-ARCHITECTURES = ("lfm2", "lfm2moe")
-
-
-def check_file(path: Path) -> GGUFFile:
-    """Read a file's header before C code sees it.
-
-    Raises :class:`GGUFError` for what is missing, no GGUF, or truncated, and
-    :class:`UnsupportedError` for projectors and other architectures.
-    """
-    if path.is_dir():
-        files = sorted(path.glob("*.gguf"))
-        hint = f"; did you mean {files[0]}?" if files else "; convert it first: lfm2gguf convert"
-        raise GGUFError(f"{path} is a folder, not a GGUF file{hint}")
-    file = GGUFFile.open(path)
-    if file.architecture == "clip":
-        raise UnsupportedError(
-            f"{path}: this is a projector (mmproj) for images or sound, not a language model"
-        )
-    if file.architecture not in ARCHITECTURES:
-        raise UnsupportedError(
-            f"{path}: the architecture is {file.architecture!r}; lfm2gguf runs "
-            f"{' and '.join(ARCHITECTURES)}. llama-cpp-python itself may run it"
-        )
-    return file
-
-
-def layers_that_fit(file: GGUFFile, device: Device, cache_bytes: int) -> int:
-    """Return how many layers, the output counting as one, fit into a device's free memory.
-
-    ``cache_bytes`` is what the context needs if everything is offloaded.
-    """
-    blocks = int(str(file.get(f"{file.architecture}.block_count", 0)))
-    sizes = dict.fromkeys(range(blocks), cache_bytes // max(1, blocks))
-    rest = 0
-    for name, info in file.tensors.items():
-        parts = name.split(".")
-        if parts[0] == "blk":
-            sizes[int(parts[1])] += info.nbytes
-        else:
-            rest += info.nbytes
-    free = device.memory_free - MARGIN - rest
-    # llama.cpp offloads the last layers first, and the output when all blocks are there
-    needed = itertools.accumulate(sizes[block] for block in sorted(sizes, reverse=True))
-    fitting = sum(total <= free for total in needed)
-    return blocks + 1 if fitting == blocks else fitting
-
-
-def check_memory(path: Path, needed: int, available: int | None) -> None:
-    """Raise :class:`GGUFError` where a model cannot fit into main memory."""
-    if available is not None and needed > available:
-        raise GGUFError(
-            f"{path}: the model needs {needed / 1e9:.1f} GB of memory, and "
-            f"{available / 1e9:.1f} GB are available: close other programs, or quantize it to "
-            "a smaller type"
-        )
-
-
-def available_memory() -> int | None:
-    """Return the bytes of main memory that can be had, None where the system does not say."""
-    limits = [_meminfo(), _number("/sys/fs/cgroup/memory.max")]
-    if sys.platform == "darwin":
-        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    return min((limit for limit in limits if limit is not None), default=None)
-
-
-def _meminfo() -> int | None:
-    path = Path("/proc/meminfo")
-    if not path.exists():
-        return None
-    fields = dict(line.split(":") for line in path.read_text(encoding="ascii").splitlines())
-    return int(fields["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in fields else None
-
-
-def _number(path: str) -> int | None:
-    try:
-        text = Path(path).read_text(encoding="ascii").strip()
-    except OSError:
-        return None
-    return int(text) if text.isdecimal() else None
 
 
 def overview() -> dict[str, Any]:

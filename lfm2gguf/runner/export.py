@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lfm2gguf.runner.devices import check_file
 from lfm2gguf.runner.options import Options, default_options
+from lfm2gguf.runner.placement import check_file, trained_context
 
 # Ollama renders Go templates and does not read the file's Jinja. This one says what every LFM2
 # template says for a conversation without tools; messages of role tool are wrapped as LFM2 does.
@@ -21,7 +21,6 @@ STOPS = ("<|im_end|>", "<|endoftext|>")
 
 
 def _sampling(path: Path) -> tuple[Options, int]:
-    from lfm2gguf.runner.runner import trained_context
 
     file = check_file(path)
     keys = (key for key in file.metadata if key.startswith("general."))

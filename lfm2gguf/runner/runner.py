@@ -2,200 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import queue
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lfm2gguf.errors import ContextError, DeviceError, Lfm2ggufError, OptionError, UnsupportedError
-from lfm2gguf.gguf_file import GGUFFile
-from lfm2gguf.llamacpp import Context, Device, Floats, Model
+from lfm2gguf.errors import ContextError, Lfm2ggufError, OptionError, UnsupportedError
+from lfm2gguf.llamacpp import Context, Floats, Model
 from lfm2gguf.runner import devices as device_choice
-from lfm2gguf.runner.answer import THINK, THINK_END, Answer, Piece
-from lfm2gguf.runner.calls import END, START, BadCall, ToolCall
+from lfm2gguf.runner import placement, rounds
+from lfm2gguf.runner.answer import THINK, THINK_END
+from lfm2gguf.runner.calls import END, START
 from lfm2gguf.runner.embeddings import Embedder
 from lfm2gguf.runner.memory import MemoryUse
 from lfm2gguf.runner.options import OptionChanges, default_options
 from lfm2gguf.runner.prompts import PromptTokens
-from lfm2gguf.runner.scheduler import (
-    Delta,
-    Event,
-    Finished,
-    Request,
-    Scheduler,
-    TokenLogprob,
-    Usage,
-)
-from lfm2gguf.runner.templates import Message, Messages, Template, as_messages
+from lfm2gguf.runner.request import Event, Request
+from lfm2gguf.runner.scheduler import Scheduler
+from lfm2gguf.runner.stream import Conversation, Reply, Stream
+from lfm2gguf.runner.templates import Message, Messages, Template, as_messages, drop_oldest_turn
 from lfm2gguf.runner.tools import Tool, ToolLike, as_tools
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-TRAINED_CONTEXT = 32_768  # LFM2 and LFM2.5, model cards; the files say 128,000
-LONGER_TRAINED = {("lfm2.5", "8b-a1b"): 131_072}
 DEFAULT_CONTEXT = 8_192
 ANSWER_ROOM = 512  # tokens kept free for an answer when old turns are dropped
-
-
-@dataclass(frozen=True)
-class Reply:
-    """An answer.
-
-    ``finish_reason`` is ``stop``, ``length`` (max_tokens), ``context`` (the context is full)
-    or ``cancelled``. ``tool_calls`` are parsed and fit their schemas; what is not is in
-    ``bad_calls``. ``message`` is the answer as the next request's history wants it.
-    """
-
-    text: str
-    thinking: str
-    tool_calls: tuple[ToolCall, ...]
-    bad_calls: tuple[BadCall, ...]
-    finish_reason: str
-    usage: Usage
-    seed: int
-    message: dict[str, Any]
-    logprobs: tuple[TokenLogprob, ...] | None = None
-
-
-class Stream:
-    """An answer on its way: iterate over its pieces, then read :attr:`reply`.
-
-    Iterate with ``for``, or ``async for`` where it came from :meth:`Runner.astream`. Leaving the
-    loop early, an interrupt, or leaving the ``with`` block cancels the request.
-    """
-
-    def __init__(self, start: Callable[[Callable[[Event], None]], _Conversation]) -> None:
-        self._start = start
-        self._conversation: _Conversation | None = None
-        self._reply: Reply | None = None
-
-    @property
-    def reply(self) -> Reply:
-        """The whole answer; there once the iteration has ended."""
-        if self._reply is None:
-            raise OptionError("the reply is there once the stream has been read to its end")
-        return self._reply
-
-    def cancel(self) -> None:
-        """End the answer at the next token, from any thread; its reason is ``cancelled``."""
-        if self._conversation:
-            self._conversation.cancel()
-
-    def __iter__(self) -> Iterator[Piece]:
-        events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        conversation = self._begin(events.put)
-        try:
-            while self._reply is None:
-                yield from self._take(conversation, events.get())
-        finally:
-            self._stop()
-
-    async def __aiter__(self) -> AsyncIterator[Piece]:
-        loop = asyncio.get_running_loop()
-        events: asyncio.Queue[Event] = asyncio.Queue()
-        conversation = self._begin(lambda e: _void(loop.call_soon_threadsafe(events.put_nowait, e)))
-        try:
-            while self._reply is None:
-                for piece in self._take(conversation, await events.get()):
-                    yield piece
-        finally:
-            self._stop()
-
-    def __enter__(self) -> Stream:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop()
-
-    def _begin(self, emit: Callable[[Event], None]) -> _Conversation:
-        if self._conversation is not None:
-            raise OptionError("a stream can be read once")
-        self._conversation = self._start(emit)
-        return self._conversation
-
-    def _take(self, conversation: _Conversation, event: Event) -> list[Piece]:
-        pieces, self._reply = conversation.take(event)
-        return pieces
-
-    def _stop(self) -> None:
-        if self._reply is None:
-            self.cancel()
-
-
-def _void(_: object) -> None:
-    return None
-
-
-class _Conversation:
-    """One request and the answer that comes of it."""
-
-    def __init__(
-        self, runner: Runner, request: Request, prompt: str, tools: dict[str, Tool]
-    ) -> None:
-        self._runner, self._request, self._prompt, self._tools = runner, request, prompt, tools
-        opened = prompt.rstrip().endswith(THINK)
-        self._answer = Answer(thinks=True if opened else None)
-        self._raw: list[str] = []
-        self._logprobs: list[TokenLogprob] = []
-
-    def cancel(self) -> None:
-        self._runner._scheduler.cancel(self._request)
-
-    def take(self, event: Event) -> tuple[list[Piece], Reply | None]:
-        """Return what an event adds to the stream, and the reply if it is the last."""
-        if isinstance(event, Delta):
-            self._raw.append(event.text)
-            self._logprobs += event.logprobs
-            return self._answer.feed(event.text), None
-        if isinstance(event, Finished):
-            pieces = self._answer.finish()
-            return pieces, self._reply(event)
-        raise event
-
-    def _reply(self, end: Finished) -> Reply:
-        answer, request = self._answer, self._request
-        calls, bad = self._checked()
-        if end.reason != "cancelled" and request.text.stopped is None:  # text and tokens agree
-            written = request.generated[: -1 if end.reason == "stop" else None]
-            self._runner._prompts.remember(self._prompt, "".join(self._raw), written)
-        message: dict[str, Any] = {"role": "assistant", "content": answer.text}
-        if answer.thinking:
-            message["thinking"] = answer.thinking
-        if answer.calls:
-            message["tool_calls"] = [
-                {"type": "function", "function": {"name": c.name, "arguments": c.arguments}}
-                for c in answer.calls
-            ]
-        return Reply(
-            text=answer.text.lstrip() if answer.thinking else answer.text,
-            thinking=answer.thinking,
-            tool_calls=tuple(calls),
-            bad_calls=(*answer.bad_calls, *bad),
-            finish_reason=end.reason,
-            usage=end.usage,
-            seed=request.options.seed or 0,
-            message=message,
-            logprobs=tuple(self._logprobs) if request.options.logprobs is not None else None,
-        )
-
-    def _checked(self) -> tuple[list[ToolCall], list[BadCall]]:
-        """Tell calls that fit their tools from those that do not; without tools, all pass."""
-        good: list[ToolCall] = []
-        bad: list[BadCall] = []
-        for call in self._answer.calls:
-            tool = self._tools.get(call.name)
-            unknown = f"there is no tool {call.name!r}" if self._tools and not tool else None
-            problem = tool.problem(call) if tool else unknown
-            if problem:
-                bad.append(BadCall(f"{call.name}({call.arguments})", problem))
-            else:
-                good.append(call)
-        return good, bad
 
 
 class Runner:
@@ -231,14 +64,14 @@ class Runner:
             if value is not None and value < 1:
                 raise OptionError(f"{name} is {value}: it must be at least 1")
         self.path = Path(path)
-        file = device_choice.check_file(self.path)
+        file = placement.check_file(self.path)
         on = device_choice.choose(device)
         size = sum(info.nbytes for info in file.tensors.values())
-        trained = trained_context(file)
+        trained = placement.trained_context(file)
         n_ctx = context or min(trained, DEFAULT_CONTEXT)
-        on, layers = _placement(file, on, gpu_layers, device, n_ctx)
+        on, layers = placement.place(file, on, gpu_layers, device, n_ctx)
         if not on:
-            device_choice.check_memory(self.path, size, device_choice.available_memory())
+            placement.check_memory(self.path, size, placement.available_memory())
         self._model = Model(self.path, on, layers)
         try:
             self._context = Context(
@@ -297,9 +130,7 @@ class Runner:
         Raises :class:`ContextError`, :class:`OptionError`, :class:`RuntimeFailureError`.
         """
         stream = self.stream(messages, tools=tools, overflow=overflow, template=template, **options)
-        for _ in stream:
-            pass
-        return stream.reply
+        return stream.wait()
 
     def stream(
         self,
@@ -320,31 +151,23 @@ class Runner:
         """Continue a plain text, without a chat template; BOS is put in front where it belongs."""
         bos = self._model.token_text(self._model.bos) if self._model.adds_bos else ""
         stream = self._stream(prompt if prompt.startswith(bos) else bos + prompt, {}, options)
-        for _ in stream:
-            pass
-        return stream.reply
+        return stream.wait()
 
     def batch(self, conversations: Sequence[Messages], **arguments: Any) -> list[Reply]:
         """Answer several conversations together; the arguments are :meth:`chat`'s."""
         streams = [self.stream(messages, **arguments) for messages in conversations]
-        queues: list[queue.SimpleQueue[Event]] = [queue.SimpleQueue() for _ in streams]
-        with self._scheduler.together():
-            started = [s._begin(q.put) for s, q in zip(streams, queues, strict=True)]
         try:
-            for stream, conversation, events in zip(streams, started, queues, strict=True):
-                while stream._reply is None:
-                    stream._take(conversation, events.get())
+            with self._scheduler.together():
+                for stream in streams:
+                    stream.start()
+            return [stream.wait() for stream in streams]
         finally:
             for stream in streams:
-                stream._stop()
-        return [stream.reply for stream in streams]
+                stream.close()
 
     async def achat(self, messages: Messages, **arguments: Any) -> Reply:
         """Answer as :meth:`chat` does, for ``await``. Cancelling the task cancels the request."""
-        stream = self.stream(messages, **arguments)
-        async for _ in stream:
-            pass
-        return stream.reply
+        return await self.stream(messages, **arguments).wait_async()
 
     def astream(self, messages: Messages, **arguments: Any) -> Stream:
         """Answer as :meth:`stream` does, for ``async for``."""
@@ -364,19 +187,14 @@ class Runner:
         its schema or raises is told to the model as its result, never executed. After
         ``max_rounds`` the last reply may still hold calls.
         """
-        known = as_tools(tools)
-        if any(tool.function is None for tool in known.values()):
-            raise OptionError(
-                "run_tools needs functions; for schemas, use chat and execute yourself"
-            )
+        known = rounds.functions(tools)
         history = list(as_messages(messages))
         for _ in range(max_rounds):
             reply = self.chat(history, tools=tools, **arguments)
-            history.append(reply.message)
-            if not reply.tool_calls and not reply.bad_calls:
+            told = rounds.results(known, reply)
+            history += [reply.message, *told]
+            if not told:
                 break
-            history += [_result(call.name, _execute(known, call)) for call in reply.tool_calls]
-            history += [_result("", {"error": bad.reason}) for bad in reply.bad_calls]
         return reply, history
 
     def embed(
@@ -480,63 +298,9 @@ class Runner:
         self._scheduler.check_usable()
         tokens = self._prompts.encode(prompt)
 
-        def start(emit: Callable[[Event], None]) -> _Conversation:
+        def start(emit: Callable[[Event], None]) -> Conversation:
             request = Request(tokens, chosen, emit, self._prompts.marks(tokens))
-            conversation = _Conversation(self, request, prompt, tools)
             self._scheduler.submit(request)
-            return conversation
+            return Conversation(request, prompt, tools, self._scheduler, self._prompts)
 
         return Stream(start)
-
-
-def trained_context(file: GGUFFile) -> int:
-    """Return the tokens a member was trained for: less than most files claim."""
-    claimed = file.get(f"{file.architecture}.context_length")
-    names = ("general.name", "general.basename", "general.size_label")
-    name = "-".join(str(file.get(key, "")) for key in names).lower().replace(" ", "-")
-    longer = (n for words, n in LONGER_TRAINED.items() if all(word in name for word in words))
-    trained = next(longer, TRAINED_CONTEXT)
-    return min(claimed, trained) if isinstance(claimed, int) else trained
-
-
-def drop_oldest_turn(messages: list[Message]) -> list[Message]:
-    """Leave out the oldest question and all that belongs to it; system and last turn stay."""
-    first = 1 if messages[0]["role"] == "system" else 0
-    questions = [i for i, m in enumerate(messages) if m["role"] == "user" and i > first]
-    return messages[:first] + messages[questions[0] :] if questions else messages
-
-
-def _placement(
-    file: GGUFFile, on: list[Device], layers: int | None, asked: str, n_ctx: int
-) -> tuple[list[Device], int]:
-    """Decide how many layers go to the device; none that fit is an error if it was asked for."""
-    if not on or layers == 0:
-        return [], 0
-    if layers is not None:
-        return on, layers
-    cache = 4 * n_ctx * int(str(file.get(f"{file.architecture}.embedding_length", 0)))  # generous
-    fit = device_choice.layers_that_fit(file, on[0], cache)
-    if fit:
-        return on, fit
-    if asked == "auto":
-        return [], 0
-    free = on[0].memory_free / 1e9
-    raise DeviceError(f"{asked}: no layer fits into its {free:.1f} GB of free memory")
-
-
-def _execute(tools: dict[str, Tool], call: ToolCall) -> Any:
-    function = tools[call.name].function
-    assert function is not None
-    try:
-        return function(**call.arguments)
-    except Exception as error:  # the model shall know, and may try again
-        return {"error": f"{type(error).__name__}: {error}"}
-
-
-def _result(name: str, value: Any) -> Message:
-    import json
-
-    content = (
-        value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    )
-    return {"role": "tool", "name": name, "content": content}

@@ -14,119 +14,20 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from lfm2gguf.errors import ContextError, Lfm2ggufError, OptionError, RuntimeFailureError
 from lfm2gguf.llamacpp import Chunk, Context, Floats, Model, Sampler
-from lfm2gguf.runner.memory import Memory, MemoryUse, Slot
-from lfm2gguf.runner.options import Options
-from lfm2gguf.runner.text import TextStream
+from lfm2gguf.runner.memory import Memory, MemoryUse
+from lfm2gguf.runner.request import Delta, Event, Finished, Request, TokenLogprob
 
 logger = logging.getLogger(__name__)
 
 STALL = 0.4  # seconds that a piece of a prompt may hold up requests that are decoding
 SMALLEST_PIECE = 64  # tokens; below this the matrix products lose their efficiency
 MAX_WAITING = 10_000
-
-
-@dataclass(frozen=True)
-class TokenLogprob:
-    """A token that was drawn, its natural log-probability, and the likeliest alternatives."""
-
-    token: int
-    text: bytes
-    logprob: float
-    top: tuple[tuple[int, float], ...] = ()
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What a request cost. Times are in seconds, speeds in tokens per second.
-
-    ``prefilled_tokens`` were computed, ``cached_tokens`` were held already; ``waited`` is the
-    time before a sequence was free.
-    """
-
-    prompt_tokens: int
-    cached_tokens: int
-    prefilled_tokens: int
-    completion_tokens: int
-    waited: float
-    time_to_first_token: float
-    seconds: float
-    prefill_speed: float
-    decode_speed: float
-
-
-@dataclass(frozen=True)
-class Delta:
-    """New text of an answer; with ``logprobs`` asked for, one for each token."""
-
-    text: str
-    logprobs: tuple[TokenLogprob, ...] = ()
-
-
-@dataclass(frozen=True)
-class Finished:
-    """The end of an answer: ``stop``, ``length``, ``context`` or ``cancelled``."""
-
-    reason: str
-    usage: Usage
-
-
-Event = Delta | Finished | Lfm2ggufError
-
-
-@dataclass(eq=False)
-class Request:
-    """One prompt on its way to an answer. ``emit`` is called by the scheduler's thread."""
-
-    prompt: list[int]
-    options: Options
-    emit: Callable[[Event], None]
-    marks: Sequence[int] = ()  # lengths at which the prompt's state is worth saving
-    generated: list[int] = field(default_factory=list)
-    cancelled: bool = False
-    slot: Slot | None = None
-    cached: int = 0
-    prefilled: int = 0
-    submitted: float = field(default_factory=time.perf_counter)
-    started: float = 0.0
-    first_token: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.tokens = list(self.prompt)  # what the memory shall hold: prompt and answer
-        self.text = TextStream(self.options.stops)
-
-    @property
-    def missing(self) -> int:
-        """Tokens not yet in memory; the answer goes on when it is none."""
-        return len(self.tokens) - len(self.slot.tokens if self.slot else ())
-
-    @property
-    def decoding(self) -> bool:
-        """Whether the next step is a single token of the answer."""
-        return bool(self.generated) and self.missing == 1
-
-    def usage(self) -> Usage:
-        """What the request has cost until now."""
-        now = time.perf_counter()
-        first, count = self.first_token or now, len(self.generated)
-        started = self.started or now
-        return Usage(
-            prompt_tokens=len(self.prompt),
-            cached_tokens=self.cached,
-            prefilled_tokens=self.prefilled,
-            completion_tokens=count,
-            waited=started - self.submitted,
-            time_to_first_token=first - self.submitted,
-            seconds=now - self.submitted,
-            prefill_speed=self.prefilled / max(first - started, 1e-9),
-            decode_speed=(count - 1) / max(now - first, 1e-9) if count > 1 else 0.0,
-        )
 
 
 class Scheduler:
@@ -289,7 +190,7 @@ class Scheduler:
             if not request.started:
                 request.started = time.perf_counter()
                 request.cached = len(request.slot.tokens)
-                self._samplers[request].see(_window(request))
+                self._samplers[request].see(request.penalty_window)
 
     def _has_room(self, request: Request) -> bool:
         """Judge by what runs; sequences that only remember give way when it is needed."""
@@ -437,11 +338,3 @@ class Scheduler:
         except Exception:  # such as an event loop that is closed: nobody listens any more
             logger.debug("a request lost its listener", exc_info=True)
             request.cancelled = True
-
-
-def _window(request: Request) -> list[int]:
-    """Return the part of a prompt that the repetition penalty looks at."""
-    size = request.options.repeat_window
-    if request.options.repeat_penalty == 1 or size == 0:
-        return []
-    return request.prompt[-size:] if size > 0 else request.prompt

@@ -124,6 +124,13 @@ def as_messages(messages: Messages) -> list[Message]:
     return listed
 
 
+def drop_oldest_turn(messages: list[Message]) -> list[Message]:
+    """Leave out the oldest question and all that belongs to it; system and last turn stay."""
+    first = 1 if messages[0]["role"] == "system" else 0
+    questions = [i for i, m in enumerate(messages) if m["role"] == "user" and i > first]
+    return messages[:first] + messages[questions[0] :] if questions else messages
+
+
 def _as_call(call: Any) -> ToolCall:
     """Read a call of an earlier answer: our own, or OpenAI's form."""
     if isinstance(call, ToolCall):

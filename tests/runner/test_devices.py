@@ -14,13 +14,10 @@ from lfm2gguf.llamacpp import Device
 from lfm2gguf.runner import Runner
 from lfm2gguf.runner.devices import (
     BACKENDS,
-    MARGIN,
-    check_file,
-    check_memory,
     choose,
-    layers_that_fit,
     missing,
 )
+from lfm2gguf.runner.placement import MARGIN, check_file, check_memory, layers_that_fit
 from tests.models import tiny_gguf
 
 

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -224,45 +225,44 @@ def test_thinking_is_apart_and_kept_for_the_next_turn(lfm: Runner) -> None:
 # --- many at once --------------------------------------------------------------------------
 
 
-def test_together_each_gets_what_it_gets_alone() -> None:
-    """Greedy; a difference is allowed only where the two best logits are nearly equal.
+def assert_as_alone(alone: Reply, other: Reply) -> None:
+    """A request follows its lone answer, or leaves it where the two best logits nearly equal.
 
-    Batched matrix products sum in another order, so equal logits may swap. Each request must
-    follow its lone answer, or leave it at a step where the lone run's two best are within 0.05.
+    Greedy, with ``logprobs=2``. Batched matrix products sum in another order, so equal logits
+    may swap: allowed is a step where the lone run's two best are within 0.05.
     """
+    assert alone.logprobs is not None
+    assert other.logprobs is not None
+    for one, two in zip(alone.logprobs, other.logprobs, strict=False):
+        if one.token != two.token:
+            assert one.top[0][1] - one.top[1][1] < 0.05
+            return
+        assert abs(one.logprob - two.logprob) < 0.05
+    assert len(alone.logprobs) == len(other.logprobs)
+
+
+def test_together_each_gets_what_it_gets_alone() -> None:
     options = {**GREEDY, "max_tokens": 24, "logprobs": 2}
     with fresh(parallel=4, state_bytes=0) as lfm:
         alone = [lfm.chat(question, **options) for question in QUESTIONS]
-        together = lfm.batch(QUESTIONS, **options)
-    for a, b in zip(alone, together, strict=True):
-        assert a.logprobs is not None
-        assert b.logprobs is not None
-        for one, other in zip(a.logprobs, b.logprobs, strict=False):
-            if one.token != other.token:
-                assert one.top[0][1] - one.top[1][1] < 0.05
-                break
-            assert abs(one.logprob - other.logprob) < 0.05
+        for one, other in zip(alone, lfm.batch(QUESTIONS, **options), strict=True):
+            assert_as_alone(one, other)
 
 
 def test_threads_and_tasks_share_the_runner(lfm: Runner) -> None:
-    options = {**GREEDY, "max_tokens": 12}
-    expected = [lfm.chat(question, **options).message for question in QUESTIONS]
-    results: dict[int, Any] = {}
-
-    def ask(i: int) -> None:
-        results[i] = lfm.chat(QUESTIONS[i], **options).message
-
-    workers = [threading.Thread(target=ask, args=(i,)) for i in range(len(QUESTIONS))]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert [results[i] for i in range(len(QUESTIONS))] == expected
+    options = {**GREEDY, "max_tokens": 12, "logprobs": 2}
+    alone = [lfm.chat(question, **options) for question in QUESTIONS]
+    with ThreadPoolExecutor(len(QUESTIONS)) as pool:
+        for one, other in zip(
+            alone, pool.map(lambda q: lfm.chat(q, **options), QUESTIONS), strict=True
+        ):
+            assert_as_alone(one, other)
 
     async def main() -> list[Reply]:
         return await asyncio.gather(*(lfm.achat(q, **options) for q in QUESTIONS))
 
-    assert [reply.message for reply in asyncio.run(main())] == expected
+    for one, other in zip(alone, asyncio.run(main()), strict=True):
+        assert_as_alone(one, other)
 
 
 def test_async_streams_and_cancelled_tasks(lfm: Runner) -> None:

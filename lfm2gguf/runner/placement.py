@@ -1,0 +1,123 @@
+"""Whether a file can be run here, with how much context, and which layers go to a device."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from pathlib import Path
+
+from lfm2gguf.errors import DeviceError, GGUFError, UnsupportedError
+from lfm2gguf.gguf_file import GGUFFile
+from lfm2gguf.llamacpp import Device
+
+ARCHITECTURES = ("lfm2", "lfm2moe")
+MARGIN = 512 << 20  # bytes of device memory left alone: compute buffers, and the desktop
+TRAINED_CONTEXT = 32_768  # LFM2 and LFM2.5, model cards; the files say 128,000
+LONGER_TRAINED = {("lfm2.5", "8b-a1b"): 131_072}
+
+
+def check_file(path: Path) -> GGUFFile:
+    """Read a file's header before C code sees it.
+
+    Raises :class:`GGUFError` for what is missing, no GGUF, or truncated, and
+    :class:`UnsupportedError` for projectors and other architectures.
+    """
+    if path.is_dir():
+        files = sorted(path.glob("*.gguf"))
+        hint = f"; did you mean {files[0]}?" if files else "; convert it first: lfm2gguf convert"
+        raise GGUFError(f"{path} is a folder, not a GGUF file{hint}")
+    file = GGUFFile.open(path)
+    if file.architecture == "clip":
+        raise UnsupportedError(
+            f"{path}: this is a projector (mmproj) for images or sound, not a language model"
+        )
+    if file.architecture not in ARCHITECTURES:
+        raise UnsupportedError(
+            f"{path}: the architecture is {file.architecture!r}; lfm2gguf runs "
+            f"{' and '.join(ARCHITECTURES)}. llama-cpp-python itself may run it"
+        )
+    return file
+
+
+def layers_that_fit(file: GGUFFile, device: Device, cache_bytes: int) -> int:
+    """Return how many layers, the output counting as one, fit into a device's free memory.
+
+    ``cache_bytes`` is what the context needs if everything is offloaded.
+    """
+    blocks = int(str(file.get(f"{file.architecture}.block_count", 0)))
+    sizes = dict.fromkeys(range(blocks), cache_bytes // max(1, blocks))
+    rest = 0
+    for name, info in file.tensors.items():
+        parts = name.split(".")
+        if parts[0] == "blk":
+            sizes[int(parts[1])] += info.nbytes
+        else:
+            rest += info.nbytes
+    free = device.memory_free - MARGIN - rest
+    # llama.cpp offloads the last layers first, and the output when all blocks are there
+    needed = itertools.accumulate(sizes[block] for block in sorted(sizes, reverse=True))
+    fitting = sum(total <= free for total in needed)
+    return blocks + 1 if fitting == blocks else fitting
+
+
+def check_memory(path: Path, needed: int, available: int | None) -> None:
+    """Raise :class:`GGUFError` where a model cannot fit into main memory."""
+    if available is not None and needed > available:
+        raise GGUFError(
+            f"{path}: the model needs {needed / 1e9:.1f} GB of memory, and "
+            f"{available / 1e9:.1f} GB are available: close other programs, or quantize it to "
+            "a smaller type"
+        )
+
+
+def available_memory() -> int | None:
+    """Return the bytes of main memory that can be had, None where the system does not say."""
+    limits = [_meminfo(), _number("/sys/fs/cgroup/memory.max")]
+    if sys.platform == "darwin":
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _meminfo() -> int | None:
+    path = Path("/proc/meminfo")
+    if not path.exists():
+        return None
+    fields = dict(line.split(":") for line in path.read_text(encoding="ascii").splitlines())
+    return int(fields["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in fields else None
+
+
+def _number(path: str) -> int | None:
+    try:
+        text = Path(path).read_text(encoding="ascii").strip()
+    except OSError:
+        return None
+    return int(text) if text.isdecimal() else None
+
+
+def trained_context(file: GGUFFile) -> int:
+    """Return the tokens a member was trained for: less than most files claim."""
+    claimed = file.get(f"{file.architecture}.context_length")
+    names = ("general.name", "general.basename", "general.size_label")
+    name = "-".join(str(file.get(key, "")) for key in names).lower().replace(" ", "-")
+    longer = (n for words, n in LONGER_TRAINED.items() if all(word in name for word in words))
+    trained = next(longer, TRAINED_CONTEXT)
+    return min(claimed, trained) if isinstance(claimed, int) else trained
+
+
+def place(
+    file: GGUFFile, on: list[Device], layers: int | None, asked: str, n_ctx: int
+) -> tuple[list[Device], int]:
+    """Decide how many layers go to the device; none that fit is an error if it was asked for."""
+    if not on or layers == 0:
+        return [], 0
+    if layers is not None:
+        return on, layers
+    cache = 4 * n_ctx * int(str(file.get(f"{file.architecture}.embedding_length", 0)))  # generous
+    fit = layers_that_fit(file, on[0], cache)
+    if fit:
+        return on, fit
+    if asked == "auto":
+        return [], 0
+    free = on[0].memory_free / 1e9
+    raise DeviceError(f"{asked}: no layer fits into its {free:.1f} GB of free memory")
