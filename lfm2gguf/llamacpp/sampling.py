@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,16 @@ import numpy.typing as npt
 from lfm2gguf.errors import OptionError, RuntimeFailureError
 from lfm2gguf.llamacpp.context import Floats
 from lfm2gguf.llamacpp.library import captured_log, last_words, library
-from lfm2gguf.llamacpp.model import CANDIDATE, Model, Tokens
+from lfm2gguf.llamacpp.model import Model, Tokens
 
 
 class Sampler:
     """One request's sampler chain: what it has seen, and how it picks the next token.
 
     In llama.cpp's own order: logit bias, repetition penalty, top_k, top_p, min_p, temperature,
-    seeded draw; at temperature 0 the largest logit. The penalty looks at the last
-    ``repeat_window`` accepted tokens. A grammar (GBNF, start symbol ``root``) is asked about
+    seeded draw; at temperature 0 the largest logit. The first two touch a few tokens only and
+    are done here; the others are llama.cpp's. The penalty looks at the last ``repeat_window``
+    accepted tokens. A grammar (GBNF, start symbol ``root``) is asked about
     the token drawn, and filters the whole vocabulary only if it refuses that one.
     """
 
@@ -44,28 +46,23 @@ class Sampler:
         if grammar is not None:
             self._grammar = self._compile(model, grammar)
         self._chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
-        bias = logit_bias or {}
-        biases = (llama.llama_logit_bias * len(bias))(*bias.items())
-        n_vocab = model.n_vocab
-        greedy = temperature <= 0
         for wanted, make, arguments in (
-            (bias, llama.llama_sampler_init_logit_bias, (n_vocab, len(bias), biases)),
-            (
-                repeat_penalty != 1 and repeat_window,
-                llama.llama_sampler_init_penalties,
-                (n_vocab, repeat_window, repeat_penalty, 0.0, 0.0),
-            ),
-            (greedy, llama.llama_sampler_init_greedy, ()),
-            (not greedy and top_k > 0, llama.llama_sampler_init_top_k, (top_k,)),
-            (not greedy and top_p < 1, llama.llama_sampler_init_top_p, (top_p, 1)),
-            (not greedy and min_p > 0, llama.llama_sampler_init_min_p, (min_p, 1)),
-            (not greedy, llama.llama_sampler_init_temp, (temperature,)),
-            (not greedy, llama.llama_sampler_init_dist, (seed & 0xFFFFFFFF,)),
+            (top_k > 0, llama.llama_sampler_init_top_k, (top_k,)),
+            (top_p < 1, llama.llama_sampler_init_top_p, (top_p, 1)),
+            (min_p > 0, llama.llama_sampler_init_min_p, (min_p, 1)),
+            (True, llama.llama_sampler_init_temp, (temperature,)),
+            (True, llama.llama_sampler_init_dist, (seed & 0xFFFFFFFF,)),
         ):
-            if wanted:
+            if wanted and temperature > 0:
                 llama.llama_sampler_chain_add(self._chain, make(*arguments))
-        self._data, self._ids = model._candidates
-        self._array = llama.llama_token_data_array()
+        self._greedy = temperature <= 0
+        self._top_k, self._min_p = top_k, min_p if top_p >= 1 else 0.0
+        bias = logit_bias or {}
+        self._biased = np.array(list(bias), np.int64)
+        self._bias = np.array(list(bias.values()), np.float32)
+        self._penalty = np.float32(repeat_penalty)
+        self._window: deque[int] = deque(maxlen=repeat_window if repeat_penalty != 1 else 0)
+        self._array = _CandidateArray(llama, *model._candidates)
 
     def _compile(self, model: Model, grammar: str) -> Any:
         with captured_log() as log:
@@ -82,44 +79,88 @@ class Sampler:
 
     def see(self, tokens: Tokens) -> None:
         """Take prompt tokens into the penalty window."""
-        for token in tokens:
-            self._llama.llama_sampler_accept(self._chain, token)
+        self._window.extend(tokens)
 
     def sample(self, logits: Floats) -> int:
         """Pick, accept and return the next token; ``logits`` is ``(n_vocab,)`` float32.
 
         Raises :class:`RuntimeFailureError` when bias and grammar leave nothing to pick.
         """
-        token, logit = self._draw(logits, None)
-        if self._grammar and not self._allows(token):
-            token, logit = self._draw(logits, self._grammar)
-        if logit == -np.inf:  # accepting it would throw in C++ and end the process
+        logits = self._adjusted(logits)
+        token = self._pick(logits)
+        if self._grammar and not self._allows(logits, token):
+            logits = self._filtered(logits)
+            token = self._pick(logits)
+        if logits[token] == -np.inf:  # accepting it would throw in C++ and end the process
             raise RuntimeFailureError("grammar and logit bias leave no token to continue with")
-        self._llama.llama_sampler_accept(self._chain, token)
+        self._window.append(token)
         if self._grammar:
             self._llama.llama_sampler_accept(self._grammar, token)
         return token
 
-    def _draw(self, logits: Floats, first: Any) -> tuple[int, float]:
-        self._data["id"], self._data["logit"] = self._ids, logits
-        array = self._candidates(self._data)
-        if first:
-            self._llama.llama_sampler_apply(first, ctypes.byref(array))
-        self._llama.llama_sampler_apply(self._chain, ctypes.byref(array))
-        picked = array.data[array.selected]
-        return int(picked.id), float(picked.logit)
+    def _adjusted(self, logits: Floats) -> Floats:
+        """Apply bias and repetition penalty, as ``llama_sampler_penalties_apply`` does."""
+        if not len(self._biased) and not self._window:
+            return logits
+        logits = logits.copy()
+        logits[self._biased] += self._bias
+        if self._window:
+            seen = np.array(list(set(self._window)))
+            old = logits[seen]
+            logits[seen] = np.where(old <= 0, old * self._penalty, old / self._penalty)
+        return logits
 
-    def _allows(self, token: int) -> bool:
-        one = np.array([(token, 1.0, 0.0)], CANDIDATE)
-        array = self._candidates(one)
+    def _pick(self, logits: Floats) -> int:
+        if self._greedy:
+            return int(logits.argmax())
+        array = self._array.fill(logits, self._promising(logits))
+        self._llama.llama_sampler_apply(self._chain, ctypes.byref(array))
+        return int(array.data[array.selected].id)
+
+    def _promising(self, logits: Floats) -> npt.NDArray[np.int64] | None:
+        """Return the ids that top_k or min_p can leave, and perhaps a few more; None: all.
+
+        The chain is linear in its candidates, and would spend a millisecond on 65,536.
+        """
+        if self._top_k:
+            groups = logits[: len(logits) // 64 * 64].reshape(64, -1).max(axis=0)
+            if len(groups) <= self._top_k:
+                return None
+            floor = np.partition(groups, -self._top_k)[-self._top_k]  # k tokens reach it
+        elif self._min_p:
+            floor = logits.max() + np.log(self._min_p) - 0.001
+        else:
+            return None
+        return np.flatnonzero(logits >= floor)
+
+    def _filtered(self, logits: Floats) -> Floats:
+        """Return the logits with -inf for all tokens that the grammar refuses."""
+        array = self._array.fill(logits)
+        self._llama.llama_sampler_apply(self._grammar, ctypes.byref(array))
+        return self._array.data["logit"].copy()
+
+    def _allows(self, logits: Floats, token: int) -> bool:
+        array = self._array.fill(logits, np.array([token]))
         self._llama.llama_sampler_apply(self._grammar, ctypes.byref(array))
         return bool(array.data[0].logit != -np.inf)
 
-    def _candidates(self, data: npt.NDArray[Any]) -> Any:
-        array = self._array
-        kind = dict(self._llama.llama_token_data_array._fields_)["data"]
-        array.data = ctypes.cast(data.ctypes.data, kind)
-        array.size, array.selected, array.sorted = len(data), -1, False
+
+class _CandidateArray:
+    """A ``llama_token_data_array`` over a NumPy array."""
+
+    def __init__(self, llama: Any, data: npt.NDArray[Any], ids: npt.NDArray[np.int32]) -> None:
+        self.data, self._ids = data, ids
+        self._struct = llama.llama_token_data_array()
+        kind = dict(llama.llama_token_data_array._fields_)["data"]
+        self._pointer = ctypes.cast(data.ctypes.data, kind)
+
+    def fill(self, logits: Floats, ids: npt.NDArray[np.int64] | None = None) -> Any:
+        """Write the candidates, all or those of ``ids``, and return the C structure."""
+        size = len(self.data) if ids is None else len(ids)
+        self.data["id"][:size] = self._ids if ids is None else ids
+        self.data["logit"][:size] = logits if ids is None else logits[ids]
+        array = self._struct
+        array.data, array.size, array.selected, array.sorted = self._pointer, size, -1, False
         return array
 
 
