@@ -153,8 +153,10 @@ class Context:
     def _view(self, pointer: Any, width: int) -> Floats:
         if not pointer or not self._rows:
             raise RuntimeFailureError("the last decode asked for no outputs")
-        view: Floats = np.ctypeslib.as_array(pointer, (self._rows, width))
-        return view
+        room = (ctypes.c_float * (self._rows * width)).from_address(
+            ctypes.addressof(pointer.contents)
+        )
+        return np.frombuffer(room, np.float32).reshape(self._rows, width)
 
     # memory of sequences
 
