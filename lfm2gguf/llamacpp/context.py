@@ -156,7 +156,7 @@ class Context:
         room = (ctypes.c_float * (self._rows * width)).from_address(
             ctypes.addressof(pointer.contents)
         )
-        return np.frombuffer(room, np.float32).reshape(self._rows, width)
+        return np.frombuffer(memoryview(room), np.float32).reshape(self._rows, width)
 
     # memory of sequences
 
