@@ -57,3 +57,7 @@ class DeviceError(Lfm2ggufError):
 
 class ContextError(Lfm2ggufError):
     """A prompt does not fit into the context."""
+
+
+class EndpointError(Lfm2ggufError):
+    """A server cannot be reached, refuses a request, or does not speak OpenAI's protocol."""

@@ -26,6 +26,8 @@ from lfm2gguf.inspect import Description
 from lfm2gguf.pipeline import Draft, Progress, ProgressCallback, WrittenFile
 
 if TYPE_CHECKING:
+    from lfm2gguf.bench import Progress as BenchProgress
+    from lfm2gguf.bench import Report
     from lfm2gguf.doctor import Diagnosis
     from lfm2gguf.verification import Verification
 
@@ -178,6 +180,49 @@ class Display:
                 text = f"{result.candidate} FAILED: {explanation(result)}"
                 self.out.print(text, markup=False, soft_wrap=True)
 
+    @contextlib.contextmanager
+    def bench_progress(self) -> Iterator[Callable[[BenchProgress], None] | None]:
+        """A callback that shows which row is being measured, and how long the rest takes."""
+        if self.quiet:
+            yield None
+        elif not self.err.is_terminal:
+            yield _PlainBench(self)
+        else:
+            columns = (
+                TextColumn("{task.description}", table_column=_column(24)),
+                BarColumn(),
+                TextColumn("{task.completed}/{task.total} runs, {task.fields[left]}"),
+            )
+            with Bars(*columns, console=self.err, transient=True) as bars:
+                yield _BarBench(bars)
+
+    def benchmarks(self, reports: Sequence[Report]) -> None:
+        """Show a report's tables, or several reports side by side."""
+        from lfm2gguf.bench.comparison import LEGEND, comparison_tables
+        from lfm2gguf.bench.tables import legend, remarks, tables
+
+        if self.quiet:
+            return
+        for report in reports:
+            for subject in report.subjects if report.created else ():
+                self.out.print(f"{subject.label}, {subject.via}", markup=False, soft_wrap=True)
+                for table in tables(subject):
+                    self._titled(table.title, table.heads, table.rows)
+                for remark in remarks(subject):
+                    self.note(remark)
+            if report.created:
+                self.note(legend(report))
+            if report.cut:
+                self.note(report.cut)
+        if sum(len(report.subjects) for report in reports) > 1:
+            for table in comparison_tables(reports):
+                self._titled(table.title, table.heads, table.rows)
+            self.note(LEGEND)
+
+    def _titled(self, title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        self.out.print(f"\n{title}", markup=False)
+        self._table(heads, rows if self.out.is_terminal else [heads, *rows])
+
     def _result(
         self,
         files: list[dict[str, Any]],
@@ -258,6 +303,34 @@ class _PlainStages:
     def __call__(self, stage: str, done: int, total: int) -> None:
         if done == total:
             self.display.note(f"{stage}: {total} of {total}")
+
+
+class _BarBench:
+    def __init__(self, bars: Bars) -> None:
+        self.bars, self.task = bars, bars.add_task("", left="")
+
+    def __call__(self, progress: BenchProgress) -> None:
+        self.bars.update(
+            self.task, description=progress.what, completed=progress.done, total=progress.total,
+            left=_left(progress.left),
+        )  # fmt: skip
+
+
+class _PlainBench:
+    def __init__(self, display: Display) -> None:
+        self.display, self.what = display, ""
+
+    def __call__(self, progress: BenchProgress) -> None:
+        if progress.what != self.what:
+            self.what = progress.what
+            done = f"{progress.done} of {progress.total} runs"
+            self.display.note(f"{done}, now {progress.what}, {_left(progress.left)}")
+
+
+def _left(seconds: float | None) -> str:
+    if seconds is None:
+        return "time left not yet known"
+    return f"about {seconds / 60:.0f} min left" if seconds > 90 else f"about {seconds:.0f} s left"
 
 
 class _PlainProgress:

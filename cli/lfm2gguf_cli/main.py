@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from lfm2gguf.errors import Lfm2ggufError
+from lfm2gguf_cli.bench import bench
 from lfm2gguf_cli.convert import convert
 from lfm2gguf_cli.convert_lora import convert_lora
 from lfm2gguf_cli.devices import devices
@@ -28,7 +29,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (convert, convert_lora, quantize, verify, inspect, doctor, run, devices, export):
+COMMANDS = (
+    convert, convert_lora, quantize, verify, inspect, doctor, run, bench, devices, export,
+)  # fmt: skip
+for command in COMMANDS:
     app.command()(command)
 
 

@@ -122,6 +122,11 @@ class Model:
         """Whether the token ends an answer (EOS, EOT and the like)."""
         return bool(self._llama.llama_vocab_is_eog(self._vocab, token))
 
+    @functools.cached_property
+    def end_tokens(self) -> tuple[int, ...]:
+        """The tokens that end an answer."""
+        return tuple(filter(self.ends_generation, range(self.n_vocab)))
+
     def token_text(self, token: int) -> str:
         """Return the vocabulary's entry for a token, as the file spells it."""
         return str(self._llama.llama_vocab_get_text(self._vocab, token).decode("utf-8", "replace"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ class Options:
     the answer before the string. ``logprobs`` N reports the N likeliest tokens at each step (0:
     the chosen alone), from the model's own distribution, before any sampler.
     ``grammar`` is GBNF, its start symbol ``root``; ``json_schema`` is turned into one.
+    ``ignore_eos`` goes on to ``max_tokens`` whatever the model wants: for measuring.
     """
 
     max_tokens: int | None = None
@@ -40,6 +42,7 @@ class Options:
     logprobs: int | None = None
     grammar: str | None = None
     json_schema: Mapping[str, Any] | None = None
+    ignore_eos: bool = False
 
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():
@@ -76,6 +79,8 @@ class Options:
         wrong = [token for token in bias if not 0 <= token < model.n_vocab]
         if wrong:
             raise OptionError(f"logit_bias: {wrong[0]} is no token id below {model.n_vocab}")
+        if self.ignore_eos:
+            bias |= dict.fromkeys(model.end_tokens, -math.inf)
         grammar = self.grammar
         if self.json_schema is not None:
             grammar = json_schema_grammar(dict(self.json_schema))
@@ -122,6 +127,7 @@ class OptionChanges(TypedDict, total=False):
     logprobs: int | None
     grammar: str | None
     json_schema: Mapping[str, Any] | None
+    ignore_eos: bool
 
 
 _OFF = {"top_k": 0, "top_p": 1.0, "min_p": 0.0}

@@ -1,0 +1,147 @@
+"""``lfm2gguf bench``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lfm2gguf_cli.options import Quiet
+
+INTERRUPTED = 130
+
+
+def bench(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MODEL.gguf ...]",
+            help="Files to measure in this process; with --endpoint, the one that runs there; "
+            "with --compare, reports too.",
+            show_default=False,
+        ),
+    ] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Measure a server that speaks OpenAI's protocol."),
+    ] = None,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare",
+            help="Compare reports (A.json B.json) or what is measured now; the word published "
+            "stands for the published tables.",
+        ),
+    ] = False,
+    suite: Annotated[str, typer.Option(help="depth, workloads or all.")] = "all",
+    contexts: Annotated[
+        str, typer.Option(metavar="N,N", help="Context lengths of the depth suite.")
+    ] = "1k,2k,4k,8k,16k,32k",
+    workloads: Annotated[
+        str, typer.Option(metavar="NAME,NAME", help="Which workloads.")
+    ] = "chat,codegen,rag,agent",
+    concurrency: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N",
+            help="Requests at once, for every workload.",
+            show_default="1; agent also 4",
+        ),
+    ] = None,
+    warmups: Annotated[
+        int, typer.Option(min=0, help="Runs before those that count, for each row.")
+    ] = 2,
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each row.")] = 5,
+    prompt_cache: Annotated[
+        bool, typer.Option("--prompt-cache", help="Let prompt caches work; else they are defeated.")
+    ] = False,
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda, vulkan, rocm or metal; cuda:1 for the second.")
+    ] = "auto",
+    gpu_layers: Annotated[
+        int | None, typer.Option(help="Layers to offload.", show_default="as many as fit")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads.", show_default="physical cores")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="The endpoint's name for it.", show_default="its first"),
+    ] = None,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="OPENAI_API_KEY", help="For the endpoint.")
+    ] = None,
+    pid: Annotated[
+        int | None,
+        typer.Option(help="The server's process.", show_default="found by its port if local"),
+    ] = None,
+    probes: Annotated[
+        bool, typer.Option(help="Measure memory bandwidth and matrix rate beforehand.")
+    ] = True,
+    json: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a JSON report; - prints it.")
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write one line for each figure.")
+    ] = None,
+    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Write Markdown.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a page with tables and plots.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Measure speed over depth and workloads, as LFM2's published tables have them.
+
+    Ctrl-C ends it, and keeps what was measured; the exit code is then 130.
+
+    Example: lfm2gguf bench LFM2-1.2B-Q4_K_M.gguf --html speed.html
+    """
+    from lfm2gguf.bench import benchmark
+    from lfm2gguf.bench.cells import tokens
+    from lfm2gguf.bench.comparison import subjects
+    from lfm2gguf.bench.files import check_targets, write
+    from lfm2gguf.bench.report import read_reports
+    from lfm2gguf_cli.display import Display
+
+    targets = {"json": json, "csv": csv, "markdown": markdown, "html": html}
+    check_targets(targets)
+    given = models or []
+    measured = [name for name in given if not (compare and _is_report(name))]
+    reports = read_reports([name for name in given if name not in measured])
+    display = Display(quiet=quiet or Path("-") in targets.values())
+    cut = None
+    if measured or endpoint or not reports:
+        with display.bench_progress() as progress:
+            new = benchmark(
+                measured, endpoint=endpoint, model=model, api_key=api_key, pid=pid,
+                progress=progress, suite=suite, contexts=_numbers(contexts, tokens),
+                workloads=workloads.split(","), runs=runs, warm_ups=warmups,
+                concurrency=_numbers(concurrency, _count) if concurrency else None,
+                prompt_cache=prompt_cache, device=device, gpu_layers=gpu_layers,
+                threads=threads, probes=probes,
+            )  # fmt: skip
+        reports, cut = [new, *reports], new.cut
+    if compare:
+        subjects(reports)
+    write(reports, targets)
+    display.benchmarks(reports)
+    if cut:
+        raise typer.Exit(INTERRUPTED)
+
+
+def _is_report(name: str) -> bool:
+    return name == "published" or name.endswith(".json")
+
+
+def _numbers(text: str, read: Callable[[str], int]) -> Sequence[int]:
+    return [read(part) for part in text.split(",")]
+
+
+def _count(text: str) -> int:
+    from lfm2gguf.errors import OptionError
+
+    if not text.strip().isdecimal():
+        raise OptionError(f"{text!r} is not a number of requests")
+    return int(text)
