@@ -16,15 +16,14 @@ from lfm2gguf.bench.workloads import workload
 from lfm2gguf.errors import ContextError, RuntimeFailureError
 from lfm2gguf.llamacpp import Chunk, Context, Model
 from lfm2gguf.runner import DeviceReport, Runner, Usage
-from lfm2gguf.runner.devices import (
+from lfm2gguf.runner.devices import choose, report
+from lfm2gguf.runner.placement import (
     available_memory,
     check_file,
     check_memory,
-    choose,
-    layers_that_fit,
-    report,
+    place,
+    trained_context,
 )
-from lfm2gguf.runner.runner import trained_context
 
 GREEDY = {"temperature": 0.0, "repeat_penalty": 1.0, "ignore_eos": True}
 ROOM = 128  # cells of context for each request beyond its tokens
@@ -49,7 +48,8 @@ class InProcess:
         prompt_cache: bool = False,
     ) -> None:
         self.path, self.file = path, check_file(path)
-        self.on, self._layers = choose(device), gpu_layers
+        deepest = max((c.prompt + c.output for c in cells if c.is_depth), default=0)
+        self.on, self._layers = place(self.file, choose(device), gpu_layers, device, deepest)
         self._settings = {"device": device, "gpu_layers": gpu_layers, "threads": threads}
         self._cells, self._threads, self._prompt_cache = cells, threads, prompt_cache
         self.device: DeviceReport | None = None  # what it really ran on, once it has
@@ -108,19 +108,13 @@ class InProcess:
             size = sum(tensor.nbytes for tensor in self.file.tensors.values())
             if not self.on:
                 check_memory(self.path, size, available_memory())
-            self._model = Model(self.path, self.on, self._offloaded(cell))
+            self._model = Model(self.path, self.on, self._layers)
         if self._context:
             self._context.close()
             self._context = None
         n_ctx = cell.prompt + cell.output
         self._context = Context(self._model, n_ctx=n_ctx, n_outputs=1, threads=self._threads)
         self.device = report(self._model, self._context, self.on)
-
-    def _offloaded(self, cell: Cell) -> int:
-        if not self.on or self._layers is not None:
-            return self._layers or 0
-        deepest = max(c.prompt + c.output for c in self._cells if c.is_depth)
-        return layers_that_fit(self.file, self.on[0], cache_bytes(self.file, deepest))
 
     def _measure_depth(self, cell: Cell, number: int) -> Measurement:
         context = self._context

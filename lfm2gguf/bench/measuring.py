@@ -16,11 +16,14 @@ from lfm2gguf.bench.inprocess import InProcess
 from lfm2gguf.bench.report import Report, Row, Subject
 from lfm2gguf.bench.roofline import roofline, weight_bytes
 from lfm2gguf.bench.suite import Outcome, ProgressCallback, Source, Suite
+from lfm2gguf.bench.worker import Worker
 from lfm2gguf.bench.workloads import NAMES
 from lfm2gguf.errors import Lfm2ggufError, OptionError
 from lfm2gguf.gguf_file import GGUFFile
 from lfm2gguf.llamacpp import Device, default_threads, devices
-from lfm2gguf.runner.devices import check_file, choose
+from lfm2gguf.llamacpp.probes import probe
+from lfm2gguf.runner.devices import choose
+from lfm2gguf.runner.placement import check_file
 
 CACHES = {
     False: "defeated: every prompt begins with a number that no earlier one had",
@@ -227,14 +230,14 @@ def _processor() -> Device:
 
 def _probe(device: Device | None, settings: Settings) -> tuple[dict[str, Any] | None, list[str]]:
     """Probe a device (None: the one that would be chosen); the figures, or why there are none."""
-    from lfm2gguf.bench.probes import probe
-
     if not settings.probes:
         return None, []
     try:
         if device is None:
             device = next(iter(choose(settings.device)), None) or _processor()
-        return probe(device, settings.threads or default_threads()).to_json(), []
+        with Worker() as worker:
+            chosen, threads = device, settings.threads or default_threads()
+            return worker.call(lambda: probe(chosen, threads)).to_json(), []
     except Lfm2ggufError as error:
         return None, [f"not probed: {error}"]
 

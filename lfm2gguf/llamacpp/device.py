@@ -34,10 +34,10 @@ _KINDS = ("cpu", "gpu", "igpu", "accel", "meta")  # enum ggml_backend_dev_type
 
 
 @functools.cache
-def _ggml() -> Any:
+def libggml() -> Any:
     """Return libggml with the signatures that llama_cpp does not declare."""
     library()
-    from llama_cpp._ggml import libggml
+    from llama_cpp._ggml import libggml as found
 
     pointer, text, size = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t
     memory = [pointer, ctypes.POINTER(size), ctypes.POINTER(size)]
@@ -53,21 +53,21 @@ def _ggml() -> Any:
         ("ggml_backend_reg_count", [], size),
         ("ggml_backend_reg_get", [size], pointer),
     ):
-        function = getattr(libggml, name)
+        function = getattr(found, name)
         function.argtypes, function.restype = arguments, result
-    return libggml
+    return found
 
 
 def backends() -> list[str]:
     """Return the names of the backends compiled into the installed llama.cpp."""
-    ggml = _ggml()
+    ggml = libggml()
     registries = (ggml.ggml_backend_reg_get(i) for i in range(ggml.ggml_backend_reg_count()))
     return [ggml.ggml_backend_reg_name(registry).decode() for registry in registries]
 
 
 def devices() -> list[Device]:
     """Return the devices that the installed build finds on this machine."""
-    ggml = _ggml()
+    ggml = libggml()
     return [
         _device(ggml, ggml.ggml_backend_dev_get(i)) for i in range(ggml.ggml_backend_dev_count())
     ]

@@ -9,16 +9,16 @@ import subprocess
 import sys
 import time
 import urllib.request
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lfm2gguf.bench import benchmark
-from lfm2gguf.bench.cells import Cell, plan
+from lfm2gguf.bench.cells import Cell
 from lfm2gguf.bench.counter import Counter
 from lfm2gguf.bench.endpoint import Endpoint
 from lfm2gguf.bench.measurement import CHUNKS, TOKENIZER, USAGE
+from lfm2gguf.bench.processes import listener
 from lfm2gguf.bench.suite import Suite
 from lfm2gguf.bench.workloads import workload
 from lfm2gguf.errors import EndpointError, OptionError
@@ -187,7 +187,7 @@ def test_depths_come_out_at_their_length_and_deeper_ones_are_left_out() -> None:
 
 
 def test_depths_need_a_count() -> None:
-    with serving(Behaviour(usage=False)) as url, pytest.raises(EndpointError, match="MODEL.gguf"):
+    with serving(Behaviour(usage=False)) as url, pytest.raises(EndpointError, match=r"MODEL\.gguf"):
         benchmark(endpoint=url, suite="depth", contexts=[128], probes=False)
 
 
@@ -230,14 +230,17 @@ def healthy(port: int) -> bool:
         return False
 
 
-def test_llama_server(llama_server: tuple[str, int], tmp_path: Path) -> None:
+def test_llama_server(llama_server: tuple[str, int]) -> None:
     url, pid = llama_server
-    cells = dict(contexts=[128, 256], workloads=["chat"], concurrency=[1, 2], runs=2, warm_ups=1)
-    report = benchmark(endpoint=url, **cells, threads=1)
+    report = benchmark(
+        endpoint=url, contexts=[128, 256], workloads=["chat"], concurrency=[1, 2], runs=2,
+        warm_ups=1, threads=1,
+    )  # fmt: skip
     (subject,) = report.subjects
+    assert listener(int(url.split(":")[2].split("/")[0])) == pid
     depth, deeper, one, two = subject.rows
     assert [row.label for row in subject.rows] == ["128", "256", "chat", "chat x2"]
-    assert abs(depth.metrics["prompt_tokens"].median - 128) <= 8
+    assert abs(depth.metrics["prompt_tokens"].median - 128) <= 16
     assert abs(deeper.metrics["prompt_tokens"].median - 256) <= 16
     assert one.metrics["output_tokens"].values == (100, 100)
     assert two.metrics["output_tokens"].values == (100,) * 4
@@ -245,7 +248,3 @@ def test_llama_server(llama_server: tuple[str, int], tmp_path: Path) -> None:
     assert all(row.counted == USAGE and row.memory_growth is not None for row in subject.rows)
     assert subject.file is not None  # told by the server
     assert subject.file["name"] == tiny_gguf().name
-    assert [cell.label for cell in plan(**{k: cells[k] for k in list(cells)[:3]})] == [
-        "depth 128", "depth 256", "chat", "chat x2",
-    ]  # fmt: skip
-    assert pid > 0

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from lfm2gguf.bench import Progress, Report, benchmark
 from lfm2gguf.bench.cells import Cell, plan
 from lfm2gguf.bench.inprocess import InProcess
-from lfm2gguf.errors import DeviceError, Lfm2ggufError, OptionError
+from lfm2gguf.errors import DeviceError, Lfm2ggufError
 from tests.models import tiny_gguf
 
 QUICK = {"device": "cpu", "threads": 1, "runs": 2, "warm_ups": 1}
@@ -51,7 +49,12 @@ def test_depths_count_what_was_asked_for(report: Report) -> None:
 
 def test_answers_have_the_wanted_length_and_nothing_comes_from_a_cache(report: Report) -> None:
     rows = report.subjects[0].rows[2:]
-    assert [set(row.metrics["output_tokens"].values) for row in rows] == [{100}, {100}, {110}, {110}]
+    assert [set(row.metrics["output_tokens"].values) for row in rows] == [
+        {100},
+        {100},
+        {110},
+        {110},
+    ]
     assert [len(row.metrics["latency"].values) for row in rows] == [2, 4, 2, 4]
     assert all(row.cached_tokens == 0 and row.runs == 2 for row in rows)
     assert rows[2].metrics["prompt_tokens"].median > 752  # another tokenizer: the real length
@@ -92,7 +95,7 @@ def test_a_prompt_cache_works_where_it_is_wanted() -> None:
     )  # fmt: skip
     (row,) = report.subjects[0].rows
     assert row.cached_tokens is not None
-    assert row.cached_tokens > 0.9 * row.metrics["prompt_tokens"].median
+    assert row.cached_tokens > 0.5 * row.metrics["prompt_tokens"].median
     assert str(report.settings["prompt_caches"]).startswith("used")
     assert report.subjects[0].probes is None
 
@@ -156,8 +159,8 @@ def test_refusals(models: list[str], settings: dict[str, int], message: str) -> 
 
 
 def test_a_missing_device_is_said_before_anything_is_measured() -> None:
-    with pytest.raises(DeviceError if Path("/nowhere") else OptionError, match="rocm"):
-        benchmark([tiny_gguf()], device="rocm")
+    with pytest.raises(DeviceError, match="rocm"):
+        benchmark([tiny_gguf()], device="rocm:9")
 
 
 def test_a_context_that_does_not_fit_into_memory_is_left_out(

@@ -85,9 +85,9 @@ def test_plots_stay_within_their_frame() -> None:
         xs = [float(x) for x in re.findall(r' (?:c?x|x1|x2)="([\d.-]+)"', svg)]
         ys = [float(y) for y in re.findall(r' (?:c?y|y1|y2)="([\d.-]+)"', svg)]
         assert xs
-        assert 0 <= min(xs)
+        assert min(xs) >= 0
         assert max(xs) <= width
-        assert 0 <= min(ys)
+        assert min(ys) >= 0
         assert max(ys) <= height
 
 

@@ -34,7 +34,9 @@ def test_prompts_have_the_published_lengths(name: str, number: int) -> None:
 def test_a_word_of_a_deep_prompt_is_a_token() -> None:
     tokenizers = pytest.importorskip("tokenizers", reason="tokenizers is not installed")
     tokenizer = tokenizers.Tokenizer.from_file(str(path_of("LFM2-1.2B") / "tokenizer.json"))
-    assert all(len(tokenizer.encode(f" {word}", add_special_tokens=False).ids) == 1 for word in WORDS)
+    assert all(
+        len(tokenizer.encode(f" {word}", add_special_tokens=False).ids) == 1 for word in WORDS
+    )
 
 
 def test_the_texts_say_their_lengths() -> None:

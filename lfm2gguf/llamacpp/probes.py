@@ -18,10 +18,8 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
-from lfm2gguf.bench.worker import Worker
 from lfm2gguf.errors import RuntimeFailureError
-from lfm2gguf.llamacpp import Device
-from lfm2gguf.llamacpp import _ggml as ggml
+from lfm2gguf.llamacpp.device import Device, libggml
 
 F32, F16 = 0, 1  # enum ggml_type
 COPIED = 64 << 20  # numbers: 256 MiB, far more than any cache
@@ -62,7 +60,7 @@ class _InitParams(ctypes.Structure):
 @cache
 def _library() -> Any:
     """Return libggml with the signatures that are needed here."""
-    library = ggml()
+    library = libggml()
     pointer, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64
     for name, result, arguments in (
         ("ggml_init", pointer, [_InitParams]),
@@ -91,11 +89,6 @@ def probe(device: Device, threads: int) -> Probes:
 
     Raises :class:`RuntimeFailureError` where it has no room or cannot compute.
     """
-    with Worker() as worker:
-        return worker.call(lambda: _probe(device, threads))
-
-
-def _probe(device: Device, threads: int) -> Probes:
     library = _library()
     backend = library.ggml_backend_dev_init(device.handle, None)
     if not backend:
