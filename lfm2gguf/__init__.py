@@ -15,6 +15,7 @@ from lfm2gguf.version import __version__
 if TYPE_CHECKING:
     from lfm2gguf import quants
     from lfm2gguf.adaptation import ConvertedAdapter, convert_lora
+    from lfm2gguf.bench import benchmark
     from lfm2gguf.conversion import Conversion, convert
     from lfm2gguf.doctor import Diagnosis, Finding, Severity, diagnose
     from lfm2gguf.ggml import FileType, GGMLType
@@ -41,6 +42,7 @@ __all__ = [
     "Verification",
     "WrittenFile",
     "__version__",
+    "benchmark",
     "convert",
     "convert_lora",
     "diagnose",
@@ -64,6 +66,7 @@ _HOME = {
     "ToolCall": "lfm2gguf.runner",
     "Verification": "lfm2gguf.verification",
     "WrittenFile": "lfm2gguf.pipeline",
+    "benchmark": "lfm2gguf.bench",
     "convert": "lfm2gguf.conversion",
     "convert_lora": "lfm2gguf.adaptation",
     "diagnose": "lfm2gguf.doctor",

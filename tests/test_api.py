@@ -39,6 +39,7 @@ def test_the_names_are_these() -> None:
         "Verification",
         "WrittenFile",
         "__version__",
+        "benchmark",
         "convert",
         "convert_lora",
         "diagnose",

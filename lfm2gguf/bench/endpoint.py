@@ -8,9 +8,10 @@ says so.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,6 +25,8 @@ from lfm2gguf.bench.workloads import filler, workload
 from lfm2gguf.errors import EndpointError, MissingDependencyError, OptionError
 
 if TYPE_CHECKING:
+    import httpx
+
     from lfm2gguf.bench.counter import Counter
 
 CONNECT, READ = 10.0, 1800.0  # seconds; a long prefill on a processor is silent for minutes
@@ -168,8 +171,9 @@ class Endpoint:
             "temperature": 0, "stream": True, **self._forms[0],
         }  # fmt: skip
         stream = _Stream()
+        request = self._client.build_request("POST", f"{self.url}/v1/chat/completions", json=body)
         began = time.perf_counter()
-        for event in self._events(body):
+        for event in self._events(request):
             stream.take(event, time.perf_counter() - began)
         total = time.perf_counter() - began
         if not stream.chunks:
@@ -192,33 +196,32 @@ class Endpoint:
             prompt, output, stream.first, stream.last, total, steps, stream.cached, counted
         )
 
-    def _events(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def _events(self, request: httpx.Request) -> Iterator[dict[str, Any]]:
         """Yield the events of one answer (server-sent events, ``data: {json}``)."""
         httpx = _httpx()
-        url = f"{self.url}/v1/chat/completions"
         try:
-            with self._client.stream("POST", url, json=body) as answer:
+            with contextlib.closing(self._client.send(request, stream=True)) as answer:
                 if answer.status_code != 200:
                     answer.read()
                     raise _refusal(self.url, answer.status_code, answer.text)
-                for line in answer.iter_lines():
-                    data = line.removeprefix("data:").strip()
-                    if data == "[DONE]":
+                for line in _lines(answer.iter_bytes()):
+                    data = line.removeprefix(b"data:").strip()
+                    if data == b"[DONE]":
                         return
-                    if line.startswith("data:") and data:
+                    if line.startswith(b"data:") and data:
                         yield self._event(data)
         except (httpx.HTTPError, httpx.StreamError) as error:
             raise EndpointError(_unreachable(self.url, error)) from error
         except RuntimeError as error:  # httpx: the client was closed by an interrupt
             raise EndpointError(f"{self.url}: {error}") from error
 
-    def _event(self, data: str) -> dict[str, Any]:
+    def _event(self, data: bytes) -> dict[str, Any]:
         try:
             event = json.loads(data)
         except ValueError as error:
-            raise EndpointError(f"{self.url}: the stream is not JSON: {data[:80]!r}") from error
+            raise EndpointError(f"{self.url}: the stream is not JSON: {_shown(data)}") from error
         if not isinstance(event, dict):
-            raise EndpointError(f"{self.url}: the stream holds {data[:80]!r}")
+            raise EndpointError(f"{self.url}: the stream holds {_shown(data)}")
         if event.get("error"):
             raise EndpointError(f"{self.url}: {_message(event)}")
         return event
@@ -299,6 +302,19 @@ def _refusal(url: str, status: int, text: str) -> EndpointError:
         said = " ".join(text.split())[:200] or "no reason given"
     kind = _RefusedError if status in REFUSED else EndpointError
     return kind(f"{url} answers with status {status}: {said}")
+
+
+def _lines(data: Iterable[bytes]) -> Iterator[bytes]:
+    """Split a stream at its newlines: httpx's own iter_lines takes three times as long."""
+    rest = b""
+    for part in data:
+        *whole, rest = (rest + part).split(b"\n")
+        yield from whole
+    yield rest
+
+
+def _shown(data: bytes) -> str:
+    return repr(data[:80].decode("utf-8", "replace"))
 
 
 def _message(data: Any) -> str:

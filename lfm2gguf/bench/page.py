@@ -37,30 +37,32 @@ def _page(reports: Sequence[Report]) -> Iterator[str]:
             yield f'<p class="cut">Incomplete: {escape(report.cut)}.</p>'
         yield f'<p class="legend">{escape(legend(report))} {escape(report.created)}</p>'
     yield from _plots(subjects)
+    for subject in (subject for report in measured for subject in report.subjects):
+        yield from _subject(subject)
     if len(subjects) > 1:
         yield from _comparison(reports)
-    for report in measured or reports:
-        for subject in report.subjects:
-            yield from _subject(subject)
+    for report in measured:
         yield from _folded("Environment and settings", facts(report))
     yield "</main></body></html>"
 
 
 def _plots(subjects: Sequence[Subject]) -> Iterator[str]:
     drawn = [subject for subject in subjects if any(r.suite == DEPTH for r in subject.rows)]
-    figures = [_curve_figure(id, drawn) for id in CURVES]
     runs = [subject for subject in subjects if not subject.source]
-    figures += [_dot_figure(id, runs) for id in DISTRIBUTIONS]
-    if not any(figures):
-        return
-    yield '<section class="plots">'
-    yield from filter(None, figures)
-    yield "</section>"
+    yield from _figures([_curve_figure(id, drawn) for id in CURVES])
     if len(drawn) > 1:
         items = (
             f'<li><i class="c{i % COLORS}"></i>{escape(s.label)}</li>' for i, s in enumerate(drawn)
         )
         yield f'<ul class="keys">{"".join(items)}</ul>'
+    yield from _figures([_dot_figure(id, runs) for id in DISTRIBUTIONS])
+
+
+def _figures(drawn: Sequence[str]) -> Iterator[str]:
+    if any(drawn):
+        yield '<section class="plots">'
+        yield from filter(None, drawn)
+        yield "</section>"
 
 
 def _curve_figure(id: str, subjects: Sequence[Subject]) -> str:

@@ -56,8 +56,7 @@ def _curves(title: str, unit: str, data: Sequence[Curve]) -> Iterator[str]:
     for i in range(5):
         y = down(top * i / 4)
         yield f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        label = f"{top * i / 4:,.4g}" if top < 10_000 else f"{top * i / 4:,.0f}"
-        yield f'<text class="tick end" x="{LEFT - 7}" y="{y + 4:.1f}">{label}</text>'
+        yield f'<text class="tick end" x="{LEFT - 7}" y="{y + 4:.1f}">{_tick(top * i / 4)}</text>'
     for x in xs:
         text = f"{x / 1024:g}k" if x >= 1024 else f"{x:g}"
         yield f'<text class="tick mid" x="{across(x):.1f}" y="{HEIGHT - 24}">{text}</text>'
@@ -86,7 +85,7 @@ def dots(title: str, unit: str, data: Sequence[Dots]) -> str:
 def _dots(title: str, unit: str, data: Sequence[Dots]) -> Iterator[str]:
     top = _round_up(max(value for row in data for value in row.values))
     height = 30 + LINE * len(data) + 36
-    width = WIDTH - LABEL - 20
+    width = WIDTH - LABEL - 30
 
     def across(value: float) -> float:
         return LABEL + width * value / top
@@ -96,7 +95,7 @@ def _dots(title: str, unit: str, data: Sequence[Dots]) -> Iterator[str]:
     for i in range(5):
         x = across(top * i / 4)
         yield f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="16" y2="{bottom}"/>'
-        yield f'<text class="tick mid" x="{x:.1f}" y="{bottom + 16}">{top * i / 4:,.4g}</text>'
+        yield f'<text class="tick mid" x="{x:.1f}" y="{bottom + 16}">{_tick(top * i / 4)}</text>'
     yield f'<text class="unit mid" x="{LABEL + width / 2}" y="{bottom + 34}">{escape(unit)}</text>'
     for i, row in enumerate(data):
         y = 16 + LINE * (i + 0.5)
@@ -118,6 +117,10 @@ def _opened(title: str, height: float) -> str:
 def _cut(label: str) -> str:
     room = int((LABEL - 10) / CHARACTER)
     return escape(label if len(label) <= room else label[: room - 1] + "…")
+
+
+def _tick(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def _round_up(value: float) -> float:
