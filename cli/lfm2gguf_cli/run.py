@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -57,6 +58,8 @@ def run(
     if prompt is None and not sys.stdin.isatty():
         prompt = sys.stdin.read().strip()
     remote = not Path(model).exists() and model.count("/") == 1 and not model.endswith(".gguf")
+    if not sys.stderr.isatty():  # progress bars are for people
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     opened = Runner.from_hub(model, type, **settings) if remote else Runner(model, **settings)  # type: ignore[arg-type]
     with opened as lfm:
         if prompt is not None:

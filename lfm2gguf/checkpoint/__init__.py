@@ -2,7 +2,7 @@
 
 from lfm2gguf.checkpoint.adapter import Adapter
 from lfm2gguf.checkpoint.folder import Checkpoint
-from lfm2gguf.checkpoint.hub import Source, locate
+from lfm2gguf.checkpoint.hub import Source, fetch, locate, repository_files
 from lfm2gguf.checkpoint.lowrank import Factor, LowRank
 from lfm2gguf.checkpoint.safetensors import TensorInfo
 from lfm2gguf.checkpoint.tokenizer import Tokenizer, TokenType
@@ -16,5 +16,7 @@ __all__ = [
     "TensorInfo",
     "TokenType",
     "Tokenizer",
+    "fetch",
     "locate",
+    "repository_files",
 ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def locate(
         raise CheckpointError(
             f"{source}: no such folder, and not a Hub repository's id such as LiquidAI/LFM2-1.2B"
         )
-    return Source(_fetch(repository, revision, files), repository.split("/")[1])
+    return Source(fetch(repository, revision, files), repository.split("/")[1])
 
 
 def _folder_name(path: Path) -> str:
@@ -76,8 +77,44 @@ def _folder_name(path: Path) -> str:
     return cached["name"] if cached and path.parent.name == "snapshots" else path.name
 
 
-def _fetch(repository: str, revision: str | None, files: Sequence[str]) -> Path:
+def repository_files(repository: str, revision: str | None = None) -> list[str]:
+    """Return the paths of a repository's files; without the Hub, of those in the cache.
+
+    Raises :class:`HubError`.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+    with _one_error(repository, revision):
+        try:
+            found = HfApi().model_info(repository, revision=revision)
+            return [file.rfilename for file in found.siblings or ()]
+        except (RepositoryNotFoundError, RevisionNotFoundError):  # also a gated one
+            raise
+        except Exception:
+            folder = snapshot_download(
+                repository, revision=revision, allow_patterns=[], local_files_only=True
+            )
+            cached = Path(folder)
+            return [path.relative_to(cached).as_posix() for path in cached.rglob("*")]
+
+
+def fetch(repository: str, revision: str | None, files: Sequence[str]) -> Path:
+    """Fetch files and return the cached snapshot's folder. Raises :class:`HubError`."""
     from huggingface_hub import snapshot_download
+
+    with _one_error(repository, revision):
+        folder = snapshot_download(repository, revision=revision, allow_patterns=list(files))
+        return Path(folder)
+
+
+@contextlib.contextmanager
+def _one_error(repository: str, revision: str | None) -> Iterator[None]:
+    """Turn whatever fetching raises into a :class:`HubError` that says what to do.
+
+    Whatever it is: huggingface_hub lets the exceptions of its HTTP client through, which was
+    requests, then httpx, then httpx2.
+    """
     from huggingface_hub.errors import (
         GatedRepoError,
         LocalEntryNotFoundError,
@@ -93,10 +130,7 @@ def _fetch(repository: str, revision: str | None, files: Sequence[str]) -> Path:
         "give a folder",
     }
     try:
-        folder = snapshot_download(repository, revision=revision, allow_patterns=list(files))
-        return Path(folder)
-    # Whatever it is: huggingface_hub lets the exceptions of its HTTP client through, which was
-    # requests, then httpx, then httpx2.
+        yield
     except Exception as error:
         what = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
         unknown = f"could not be fetched ({what}); try again: it goes on where it stopped"

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+from lfm2gguf.checkpoint import fetch, repository_files
 from lfm2gguf.errors import HubError
+
+_NUMBERED = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
 
 
 def fetch_gguf(repository: str, type: str, revision: str | None = None) -> Path:
-    """Return the path of a repository's file of a type, downloaded once.
+    """Return the path of a repository's model of a type, downloaded into the Hub's cache once.
 
-    Raises :class:`HubError` where there is no such repository or file.
+    Projectors (``mmproj-...``) are passed over; of a model in several files all are fetched, and
+    the first is returned. Raises :class:`HubError` where there is no such repository or file.
     """
-    from huggingface_hub import HfApi, hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
+    files = sorted(name for name in repository_files(repository, revision) if _is_model(name))
+    wanted = [name for name in files if _has_type(name, type)]
+    if not wanted:
+        there = ", ".join(files) or "no GGUF model at all"
+        raise HubError(f"{repository}: no GGUF file of type {type}; it has {there}")
+    parts = [name for name in wanted if _whole(name) == _whole(wanted[0])]
+    return fetch(repository, revision, parts) / parts[0]
 
-    try:
-        names = HfApi().list_repo_files(repository, revision=revision)
-        files = [name for name in names if name.endswith(".gguf") and "mmproj" not in name]
-        matching = [name for name in files if name[:-5].lower().endswith(type.lower())]
-        if not matching:
-            raise HubError(
-                f"{repository} has no file of type {type}; it has {', '.join(files) or 'no GGUF'}"
-            )
-        return Path(hf_hub_download(repository, matching[0], revision=revision))
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        raise HubError(f"{repository}: cannot be fetched: {error}") from error
+
+def _is_model(name: str) -> bool:
+    return name.endswith(".gguf") and "mmproj" not in name.lower()
+
+
+def _has_type(name: str, type: str) -> bool:
+    """``LFM2-1.2B-Q4_K_M.gguf`` has the type Q4_K_M, and neither K_M nor M."""
+    return re.fullmatch(rf"(.*[-./])?{re.escape(type)}\.gguf", _whole(name), re.I) is not None
+
+
+def _whole(name: str) -> str:
+    """The name that a numbered part's model would have in one file."""
+    return _NUMBERED.sub(".gguf", name)
