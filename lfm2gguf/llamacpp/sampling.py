@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import json
+import itertools
+import re
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,14 @@ from lfm2gguf.llamacpp.context import Floats
 from lfm2gguf.llamacpp.library import captured_log, last_words, library
 from lfm2gguf.llamacpp.model import CANDIDATE, Model, Tokens
 
+DEEPEST = 2_000  # llama.cpp's parser recurses at each parenthesis; a full stack ends the process
+
 
 class Sampler:
     """One request's sampler chain: what it has seen, and how it picks the next token.
 
-    In llama.cpp's own order: logit bias, repetition penalty, top_k, top_p, min_p, temperature,
-    seeded draw; at temperature 0 the largest logit. The penalty looks at the last
+    In llama.cpp's own order: logit bias, penalties, top_k, top_p, min_p, temperature,
+    seeded draw; at temperature 0 the largest logit. The penalties look at the last
     ``repeat_window`` accepted tokens. A grammar (GBNF, start symbol ``root``) is asked about
     the token drawn, and filters the whole vocabulary only if it refuses that one.
     """
@@ -35,6 +38,8 @@ class Sampler:
         repeat_penalty: float,
         repeat_window: int,
         seed: int,
+        frequency_penalty: float = 0.0,
+        presence_penalty: float = 0.0,
         logit_bias: dict[int, float] | None = None,
         grammar: str | None = None,
     ) -> None:
@@ -48,12 +53,13 @@ class Sampler:
         biases = (llama.llama_logit_bias * len(bias))(*bias.items())
         n_vocab = model.n_vocab
         greedy = temperature <= 0
+        penalties = (frequency_penalty, presence_penalty)
         for wanted, make, arguments in (
             (bias, llama.llama_sampler_init_logit_bias, (n_vocab, len(bias), biases)),
             (
-                repeat_penalty != 1 and repeat_window,
+                repeat_window and (repeat_penalty, *penalties) != (1, 0, 0),
                 llama.llama_sampler_init_penalties,
-                (n_vocab, repeat_window, repeat_penalty, 0.0, 0.0),
+                (n_vocab, repeat_window, repeat_penalty, *penalties),
             ),
             (greedy, llama.llama_sampler_init_greedy, ()),
             (not greedy and top_k > 0, llama.llama_sampler_init_top_k, (top_k,)),
@@ -68,6 +74,11 @@ class Sampler:
         self._array = llama.llama_token_data_array()
 
     def _compile(self, model: Model, grammar: str) -> Any:
+        if _nesting(grammar) > DEEPEST:
+            raise OptionError(
+                f"the grammar nests deeper than {DEEPEST} parentheses: allow fewer repetitions "
+                "(maxLength and maxItems of a JSON schema count)"
+            )
         with captured_log() as log:
             made = self._llama.llama_sampler_init_grammar(model._vocab, grammar.encode(), b"root")
         if not made:
@@ -123,15 +134,10 @@ class Sampler:
         return array
 
 
-def json_schema_grammar(schema: dict[str, Any]) -> str:
-    """Return the GBNF grammar of the JSON texts that a JSON schema allows.
+_TEXT = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|#[^\n]*', re.DOTALL)
 
-    Raises :class:`OptionError` for a schema with a part that no grammar can express.
-    """
-    library()
-    from llama_cpp.llama_grammar import json_schema_to_gbnf
 
-    try:
-        return str(json_schema_to_gbnf(json.dumps(schema)))
-    except Exception as error:
-        raise OptionError(f"the JSON schema cannot be turned into a grammar: {error}") from error
+def _nesting(grammar: str) -> int:
+    """Return how deep the parentheses of a grammar nest, literals and comments left out."""
+    steps = ({"(": 1, ")": -1}.get(char, 0) for char in _TEXT.sub("", grammar))
+    return max(itertools.accumulate(steps), default=0)
