@@ -16,7 +16,8 @@ from tests.models import tiny_gguf
 
 OFF: dict[str, Any] = {
     "temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repeat_penalty": 1.0,
-    "repeat_window": 0, "seed": 0, "logit_bias": None,
+    "repeat_window": 0, "seed": 0, "logit_bias": None, "frequency_penalty": 0.0,
+    "presence_penalty": 0.0,
 }  # fmt: skip
 
 
@@ -33,7 +34,8 @@ def whole_chain(n_vocab: int, options: dict[str, Any]) -> Callable[[Floats], int
     chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
     bias = options["logit_bias"] or {}
     biases = (llama.llama_logit_bias * len(bias))(*bias.items())
-    last = options["repeat_window"], options["repeat_penalty"]
+    names = ("repeat_window", "repeat_penalty", "frequency_penalty", "presence_penalty")
+    penalties = [options[name] for name in names]
     ending = (
         [
             llama.llama_sampler_init_top_k(options["top_k"]),
@@ -47,7 +49,7 @@ def whole_chain(n_vocab: int, options: dict[str, Any]) -> Callable[[Floats], int
     )
     for sampler in (
         llama.llama_sampler_init_logit_bias(n_vocab, len(bias), biases),
-        llama.llama_sampler_init_penalties(n_vocab, *last, 0.0, 0.0),
+        llama.llama_sampler_init_penalties(n_vocab, *penalties),
         *ending,
     ):
         llama.llama_sampler_chain_add(chain, sampler)
@@ -71,6 +73,8 @@ def whole_chain(n_vocab: int, options: dict[str, Any]) -> Callable[[Floats], int
     min_p=st.sampled_from([0.0, 0.15, 1.0]),
     repeat_penalty=st.sampled_from([1.0, 1.05, 1.5, 0.9]),
     repeat_window=st.sampled_from([0, 1, 3, 64]),
+    frequency_penalty=st.sampled_from([0.0, 0.5]),
+    presence_penalty=st.sampled_from([0.0, -1.5]),
     seed=st.integers(0, 2**32 - 2),
     spread=st.sampled_from([1.0, 5.0, 20.0]),
     biased=st.booleans(),

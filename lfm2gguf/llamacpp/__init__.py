@@ -9,9 +9,10 @@ Objects are not thread-safe: one thread drives a :class:`Context`.
 
 from lfm2gguf.llamacpp.context import Chunk, Context, Floats
 from lfm2gguf.llamacpp.device import Device, backends, default_threads, devices
+from lfm2gguf.llamacpp.grammar import SchemaRules, json_schema_grammar
 from lfm2gguf.llamacpp.library import build_info
 from lfm2gguf.llamacpp.model import Model, Tokens
-from lfm2gguf.llamacpp.sampling import Sampler, json_schema_grammar
+from lfm2gguf.llamacpp.sampling import Sampler
 
 __all__ = [
     "Chunk",
@@ -20,6 +21,7 @@ __all__ = [
     "Floats",
     "Model",
     "Sampler",
+    "SchemaRules",
     "Tokens",
     "backends",
     "build_info",

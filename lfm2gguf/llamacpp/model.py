@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lfm2gguf.errors import GGUFError, RuntimeFailureError
+from lfm2gguf.errors import GGUFError, OptionError, RuntimeFailureError
 from lfm2gguf.llamacpp.device import Device
 from lfm2gguf.llamacpp.library import Closed, captured_log, last_words, library
 
@@ -145,6 +145,13 @@ class Model:
         if count < 0:
             raise RuntimeFailureError(f"llama.cpp cannot tokenize a text of {len(data)} bytes")
         return ids[:count]
+
+    def checked(self, tokens: Tokens) -> list[int]:
+        """Return token ids that are in the vocabulary. Raises :class:`OptionError`."""
+        wrong = [token for token in tokens if not 0 <= token < self.n_vocab]
+        if wrong:
+            raise OptionError(f"{wrong[0]} is no token id below {self.n_vocab}")
+        return list(tokens)
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
         """Return the bytes of one token: part of a character, perhaps. Markers only if asked."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-import json
-from collections import deque
+import itertools
+import re
+from collections import Counter, deque
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,16 @@ from lfm2gguf.llamacpp.context import Floats
 from lfm2gguf.llamacpp.library import captured_log, last_words, library
 from lfm2gguf.llamacpp.model import Model, Tokens
 
+DEEPEST = 2_000  # llama.cpp's parser recurses at each parenthesis; a full stack ends the process
+
 
 class Sampler:
     """One request's sampler chain: what it has seen, and how it picks the next token.
 
-    In llama.cpp's own order: logit bias, repetition penalty, top_k, top_p, min_p, temperature,
-    seeded draw; at temperature 0 the largest logit. The first two touch a few tokens only and
-    are done here; the others are llama.cpp's. The penalty looks at the last ``repeat_window``
-    accepted tokens. A grammar (GBNF, start symbol ``root``) is asked about
+    In llama.cpp's own order: logit bias, penalties, top_k, top_p, min_p, temperature, seeded
+    draw; at temperature 0 the largest logit. The first two touch a few tokens only and are done
+    here; the others are llama.cpp's. The penalties look at the last ``repeat_window`` accepted
+    tokens. A grammar (GBNF, start symbol ``root``) is asked about
     the token drawn, and filters the whole vocabulary only if it refuses that one.
     """
 
@@ -37,6 +40,8 @@ class Sampler:
         repeat_penalty: float,
         repeat_window: int,
         seed: int,
+        frequency_penalty: float = 0.0,
+        presence_penalty: float = 0.0,
         logit_bias: dict[int, float] | None = None,
         grammar: str | None = None,
     ) -> None:
@@ -60,11 +65,21 @@ class Sampler:
         bias = logit_bias or {}
         self._biased = np.array(list(bias), np.int64)
         self._bias = np.array(list(bias.values()), np.float32)
-        self._penalty = np.float32(repeat_penalty)
-        self._window: deque[int] = deque(maxlen=repeat_window if repeat_penalty != 1 else 0)
+        self._repeat = np.float32(repeat_penalty)
+        self._frequency, self._presence = (
+            np.float32(frequency_penalty),
+            np.float32(presence_penalty),
+        )
+        penalizes = repeat_penalty != 1 or frequency_penalty or presence_penalty
+        self._window: deque[int] = deque(maxlen=repeat_window if penalizes else 0)
         self._array = _CandidateArray(llama, *model._candidates)
 
     def _compile(self, model: Model, grammar: str) -> Any:
+        if _nesting(grammar) > DEEPEST:
+            raise OptionError(
+                f"the grammar nests deeper than {DEEPEST} parentheses: allow fewer repetitions "
+                "(maxLength and maxItems of a JSON schema count)"
+            )
         with captured_log() as log:
             made = self._llama.llama_sampler_init_grammar(model._vocab, grammar.encode(), b"root")
         if not made:
@@ -99,15 +114,17 @@ class Sampler:
         return token
 
     def _adjusted(self, logits: Floats) -> Floats:
-        """Apply bias and repetition penalty, as ``llama_sampler_penalties_apply`` does."""
+        """Apply bias and penalties, as ``llama_sampler_penalties_apply`` does."""
         if not len(self._biased) and not self._window:
             return logits
         logits = logits.copy()
         logits[self._biased] += self._bias
         if self._window:
-            seen = np.array(list(set(self._window)))
-            old = logits[seen]
-            logits[seen] = np.where(old <= 0, old * self._penalty, old / self._penalty)
+            counts = Counter(self._window)
+            seen, count = np.array(list(counts)), np.array(list(counts.values()), np.float32)
+            new = logits[seen]
+            new = np.where(new <= 0, new * self._repeat, new / self._repeat)
+            logits[seen] = new - (count * self._frequency + self._presence)
         return logits
 
     def _pick(self, logits: Floats) -> int:
@@ -164,15 +181,10 @@ class _CandidateArray:
         return array
 
 
-def json_schema_grammar(schema: dict[str, Any]) -> str:
-    """Return the GBNF grammar of the JSON texts that a JSON schema allows.
+_TEXT = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|#[^\n]*', re.DOTALL)
 
-    Raises :class:`OptionError` for a schema with a part that no grammar can express.
-    """
-    library()
-    from llama_cpp.llama_grammar import json_schema_to_gbnf
 
-    try:
-        return str(json_schema_to_gbnf(json.dumps(schema)))
-    except Exception as error:
-        raise OptionError(f"the JSON schema cannot be turned into a grammar: {error}") from error
+def _nesting(grammar: str) -> int:
+    """Return how deep the parentheses of a grammar nest, literals and comments left out."""
+    steps = ({"(": 1, ")": -1}.get(char, 0) for char in _TEXT.sub("", grammar))
+    return max(itertools.accumulate(steps), default=0)

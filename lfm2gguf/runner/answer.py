@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lfm2gguf.runner.calls import END, START, BadCall, ToolCall, read_calls
+from lfm2gguf.runner.request import TokenLogprob
 from lfm2gguf.runner.text import first_of, held_back
 
 THINK, THINK_END = "<think>", "</think>"
@@ -12,11 +13,15 @@ THINK, THINK_END = "<think>", "</think>"
 
 @dataclass(frozen=True)
 class Piece:
-    """A step of a stream: new text, new thinking, or one complete tool call."""
+    """A step of a stream: new text, new thinking, or one complete tool call.
+
+    ``logprobs``, where they were asked for, are of the tokens drawn since the piece before.
+    """
 
     text: str = ""
     thinking: str = ""
     call: ToolCall | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
 
     def __str__(self) -> str:
         """Return the text, so that ``print(piece, end="")`` shows the answer alone."""
@@ -128,3 +133,15 @@ class Answer:
     def _think(self, text: str) -> list[Piece]:
         self.thinking += text
         return [Piece(thinking=text)] if text else []
+
+
+class Verbatim(Answer):
+    """An answer that is all text: what comes of a prompt without a chat template."""
+
+    def feed(self, new: str) -> list[Piece]:
+        """Take new text and return it."""
+        return self._say(new)
+
+    def finish(self) -> list[Piece]:
+        """Return nothing: no text is held back."""
+        return []

@@ -21,9 +21,11 @@ class Options:
 
     ``max_tokens`` None: until the model ends, or the context does. ``temperature`` 0 is greedy.
     ``top_k`` 0, ``top_p`` 1, ``min_p`` 0 are off. ``repeat_penalty`` (1 is off) looks at the last
-    ``repeat_window`` tokens of prompt and answer; -1: at all of them. ``seed`` None draws a new
-    one, which the reply reports. ``logit_bias`` is added to the logits of token ids; ``stop`` ends
-    the answer before the string. ``logprobs`` N reports the N likeliest tokens at each step (0:
+    ``repeat_window`` tokens of prompt and answer; -1: at all of them; so do
+    ``frequency_penalty`` and ``presence_penalty``, subtracted from the logit of a token for each
+    time, and once, that it occurs there. ``seed`` None draws a new one, which the reply reports.
+    ``logit_bias`` is added to the logits of token ids; ``stop`` ends the answer before the
+    string. ``logprobs`` N reports the N likeliest tokens at each step (0:
     the chosen alone), from the model's own distribution, before any sampler.
     ``grammar`` is GBNF, its start symbol ``root``; ``json_schema`` is turned into one.
     ``ignore_eos`` goes on to ``max_tokens`` whatever the model wants: for measuring.
@@ -36,6 +38,8 @@ class Options:
     min_p: float = 0.05
     repeat_penalty: float = 1.0
     repeat_window: int = 64
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
     seed: int | None = None
     logit_bias: Mapping[int, float] | None = None
     stop: str | Sequence[str] = ()
@@ -92,6 +96,8 @@ class Options:
             min_p=self.min_p,
             repeat_penalty=self.repeat_penalty,
             repeat_window=model.n_ctx_train if self.repeat_window < 0 else self.repeat_window,
+            frequency_penalty=self.frequency_penalty,
+            presence_penalty=self.presence_penalty,
             seed=self.seed or 0,
             logit_bias=bias,
             grammar=grammar,
@@ -106,6 +112,8 @@ _RANGES = {
     "min_p": (0, 1),
     "repeat_penalty": (0.01, 100),
     "repeat_window": (-1, 2**20),
+    "frequency_penalty": (-2, 2),
+    "presence_penalty": (-2, 2),
     "seed": (0, 2**32 - 1),
     "logprobs": (0, 100),
 }
@@ -121,6 +129,8 @@ class OptionChanges(TypedDict, total=False):
     min_p: float
     repeat_penalty: float
     repeat_window: int
+    frequency_penalty: float
+    presence_penalty: float
     seed: int | None
     logit_bias: Mapping[int, float] | None
     stop: str | Sequence[str]

@@ -42,6 +42,17 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class Load:
+    """What a runner is doing, and the tokens it has dealt with since it was opened."""
+
+    running: int
+    waiting: int
+    prefilled_tokens: int
+    cached_tokens: int
+    generated_tokens: int
+
+
+@dataclass(frozen=True)
 class Delta:
     """New text of an answer; with ``logprobs`` asked for, one for each token."""
 
@@ -93,9 +104,10 @@ class Request:
 
     @property
     def penalty_window(self) -> list[int]:
-        """The part of the prompt that the repetition penalty looks at."""
-        size = self.options.repeat_window
-        if self.options.repeat_penalty == 1 or size == 0:
+        """The part of the prompt that the penalties look at."""
+        options, size = self.options, self.options.repeat_window
+        penalties = (options.repeat_penalty, options.frequency_penalty, options.presence_penalty)
+        if penalties == (1, 0, 0) or size == 0:
             return []
         return self.prompt[-size:] if size > 0 else self.prompt
 

@@ -12,13 +12,13 @@ from lfm2gguf.errors import ContextError, Lfm2ggufError, OptionError, Unsupporte
 from lfm2gguf.llamacpp import Context, Floats, Model
 from lfm2gguf.runner import devices as device_choice
 from lfm2gguf.runner import placement, rounds
-from lfm2gguf.runner.answer import THINK, THINK_END
+from lfm2gguf.runner.answer import THINK, THINK_END, Answer, Verbatim
 from lfm2gguf.runner.calls import END, START
 from lfm2gguf.runner.embeddings import Embedder
 from lfm2gguf.runner.memory import MemoryUse
 from lfm2gguf.runner.options import OptionChanges, default_options
 from lfm2gguf.runner.prompts import PromptTokens
-from lfm2gguf.runner.request import Event, Request
+from lfm2gguf.runner.request import Event, Load, Request
 from lfm2gguf.runner.scheduler import Scheduler
 from lfm2gguf.runner.stream import Conversation, Reply, Stream
 from lfm2gguf.runner.templates import Message, Messages, Template, as_messages, drop_oldest_turn
@@ -145,13 +145,26 @@ class Runner:
         known = as_tools(tools)
         schemas = [tool.schema for tool in known.values()]
         prompt = self._fit(as_messages(messages), schemas, overflow, template or {})
-        return self._stream(prompt, known, options)
+        thinks = True if prompt.rstrip().endswith(THINK) else None
+        return self._stream(prompt, self._prompts.encode(prompt), Answer(thinks), known, options)
 
-    def complete(self, prompt: str, **options: Unpack[OptionChanges]) -> Reply:
-        """Continue a plain text, without a chat template; BOS is put in front where it belongs."""
+    def complete(self, prompt: str | Sequence[int], **options: Unpack[OptionChanges]) -> Reply:
+        """Continue a plain text, or tokens, without a chat template; the reply is all text.
+
+        BOS is put in front of a text where it belongs.
+        """
+        return self.stream_complete(prompt, **options).wait()
+
+    def stream_complete(
+        self, prompt: str | Sequence[int], **options: Unpack[OptionChanges]
+    ) -> Stream:
+        """Continue as :meth:`complete` does, piece by piece."""
+        self._scheduler.check_usable()
+        if not isinstance(prompt, str):
+            return self._stream("", self._model.checked(prompt), Verbatim(), {}, options)
         bos = self._model.token_text(self._model.bos) if self._model.adds_bos else ""
-        stream = self._stream(prompt if prompt.startswith(bos) else bos + prompt, {}, options)
-        return stream.wait()
+        text = prompt if prompt.startswith(bos) else bos + prompt
+        return self._stream(text, self._prompts.encode(text), Verbatim(), {}, options)
 
     def batch(self, conversations: Sequence[Messages], **arguments: Any) -> list[Reply]:
         """Answer several conversations together; the arguments are :meth:`chat`'s."""
@@ -219,6 +232,16 @@ class Runner:
         schemas = [tool.schema for tool in as_tools(tools).values()]
         return len(self._prompts.encode(self._template.prompt(messages, schemas)))
 
+    def tokenize(self, text: str) -> list[int]:
+        """Return the token ids of a text, BOS in front where the file asks for one."""
+        self._scheduler.check_usable()
+        return self._model.tokenize(text, bos=True)
+
+    def token_bytes(self, token: int) -> bytes:
+        """Return the bytes of a token: part of a character, perhaps."""
+        self._scheduler.check_usable()
+        return self._model.piece(*self._model.checked([token]), special=True)
+
     @property
     def context_size(self) -> int:
         """Tokens the context holds, for all conversations together."""
@@ -228,6 +251,16 @@ class Runner:
     def metadata(self) -> dict[str, str]:
         """The file's metadata; arrays are shortened."""
         return self._model.metadata
+
+    @property
+    def parallel(self) -> int:
+        """Requests that are computed together."""
+        return self._context.n_seq_max
+
+    @property
+    def load(self) -> Load:
+        """Requests at hand, and tokens since the runner was opened."""
+        return self._scheduler.load
 
     @property
     def memory(self) -> MemoryUse:
@@ -293,14 +326,19 @@ class Runner:
                 )
             messages = shorter
 
-    def _stream(self, prompt: str, tools: dict[str, Tool], options: OptionChanges) -> Stream:
+    def _stream(
+        self,
+        prompt: str,
+        tokens: list[int],
+        answer: Answer,
+        tools: dict[str, Tool],
+        options: OptionChanges,
+    ) -> Stream:
         chosen = self.defaults.changed(**options).seeded()
-        self._scheduler.check_usable()
-        tokens = self._prompts.encode(prompt)
 
         def start(emit: Callable[[Event], None]) -> Conversation:
             request = Request(tokens, chosen, emit, self._prompts.marks(tokens))
             self._scheduler.submit(request)
-            return Conversation(request, prompt, tools, self._scheduler, self._prompts)
+            return Conversation(request, prompt, answer, tools, self._scheduler, self._prompts)
 
         return Stream(start)

@@ -13,7 +13,7 @@ import os
 import signal
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -21,7 +21,7 @@ import numpy as np
 from lfm2gguf.errors import ContextError, Lfm2ggufError, OptionError, RuntimeFailureError
 from lfm2gguf.llamacpp import Chunk, Context, Floats, Model, Sampler
 from lfm2gguf.runner.memory import Memory, MemoryUse
-from lfm2gguf.runner.request import Delta, Event, Finished, Request, TokenLogprob
+from lfm2gguf.runner.request import Delta, Event, Finished, Load, Request, TokenLogprob
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +52,7 @@ class Scheduler:
         self._samplers: dict[Request, Sampler] = {}
         self._speed = 0.0  # tokens of prompts per second, as last measured
         self._finished = 0
+        self._tokens: Counter[str] = Counter()  # since the beginning, changed by the thread alone
         self._resume_after = 0  # a request that had to give way waits for another to finish
         self._closing = False
         self._wake = threading.Condition()  # on a lock its owner may take again
@@ -109,6 +110,14 @@ class Scheduler:
     def memory_use(self) -> MemoryUse:
         """Bytes and tokens held for later turns."""
         return self._memory.use
+
+    @property
+    def load(self) -> Load:
+        """Requests at hand, and tokens so far."""
+        with self._wake:
+            running, waiting = len(self._running), len(self._waiting)
+        tokens = self._tokens
+        return Load(running, waiting, tokens["prefilled"], tokens["cached"], tokens["generated"])
 
     def close(self) -> None:
         """End the thread and free the context; requests under way fail. Safe to call twice."""
@@ -190,6 +199,7 @@ class Scheduler:
             if not request.started:
                 request.started = time.perf_counter()
                 request.cached = len(request.slot.tokens)
+                self._tokens["cached"] += request.cached
                 self._samplers[request].see(request.penalty_window)
 
     def _has_room(self, request: Request) -> bool:
@@ -273,6 +283,7 @@ class Scheduler:
             request.slot.tokens.extend(chunk.tokens)
             if len(request.slot.tokens) in request.marks:
                 self._memory.mark(request.slot)
+        self._tokens["prefilled"] += prompt_tokens
         if prompt_tokens >= SMALLEST_PIECE:
             self._speed = prompt_tokens / seconds
 
@@ -284,6 +295,7 @@ class Scheduler:
             return
         if not request.generated:
             request.first_token = time.perf_counter()
+        self._tokens["generated"] += 1
         request.generated.append(token)
         request.tokens.append(token)
         if self._model.ends_generation(token):

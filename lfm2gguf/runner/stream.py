@@ -6,11 +6,11 @@ import asyncio
 import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lfm2gguf.errors import OptionError
-from lfm2gguf.runner.answer import THINK, Answer, Piece
+from lfm2gguf.runner.answer import Answer, Piece
 from lfm2gguf.runner.calls import BadCall, ToolCall
 from lfm2gguf.runner.prompts import PromptTokens
 from lfm2gguf.runner.request import Delta, Event, Finished, Request, TokenLogprob, Usage
@@ -154,6 +154,14 @@ def _void(_: object) -> None:
     return None
 
 
+def _with_logprobs(pieces: list[Piece], logprobs: tuple[TokenLogprob, ...]) -> list[Piece]:
+    """Give the last piece the logprobs; a piece of their own if there is none."""
+    if not logprobs:
+        return pieces
+    *before, last = pieces or [Piece()]
+    return [*before, replace(last, logprobs=logprobs)]
+
+
 class Conversation:
     """One request and the answer that comes of it."""
 
@@ -161,14 +169,14 @@ class Conversation:
         self,
         request: Request,
         prompt: str,
+        answer: Answer,
         tools: dict[str, Tool],
         scheduler: Scheduler,
         prompts: PromptTokens,
     ) -> None:
         self._request, self._prompt, self._tools = request, prompt, tools
         self._scheduler, self._prompts = scheduler, prompts
-        opened = prompt.rstrip().endswith(THINK)
-        self._answer = Answer(thinks=True if opened else None)
+        self._answer = answer
         self._raw: list[str] = []
         self._logprobs: list[TokenLogprob] = []
 
@@ -181,7 +189,7 @@ class Conversation:
         if isinstance(event, Delta):
             self._raw.append(event.text)
             self._logprobs += event.logprobs
-            return self._answer.feed(event.text), None
+            return _with_logprobs(self._answer.feed(event.text), event.logprobs), None
         if isinstance(event, Finished):
             pieces = self._answer.finish()
             return pieces, self._reply(event)

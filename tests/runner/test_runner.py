@@ -222,6 +222,62 @@ def test_thinking_is_apart_and_kept_for_the_next_turn(lfm: Runner) -> None:
     assert f"<think>{reply.thinking}</think>\n\nNo." in lfm._template.prompt(history)
 
 
+# --- plain texts -------------------------------------------------------------------------
+
+
+def test_a_completion_is_all_text_and_may_be_streamed(lfm: Runner) -> None:
+    answer = "<think>no</think><|tool_call_start|>[f()]<|tool_call_end|>"
+    grammar = f"root ::= {json.dumps(answer)}"
+    reply = lfm.complete("def f", grammar=grammar)
+    assert (reply.text, reply.thinking, reply.tool_calls) == (answer, "", ())
+    stream = lfm.stream_complete("def f", grammar=grammar)
+    assert "".join(map(str, stream)) == answer
+    assert stream.reply.text == answer
+
+
+def test_a_completion_of_tokens(lfm: Runner) -> None:
+    tokens = lfm.tokenize("def f")
+    assert lfm.complete(tokens, max_tokens=5, **GREEDY).text == (
+        lfm.complete("def f", max_tokens=5, **GREEDY).text
+    )
+    assert b"".join(map(lfm.token_bytes, tokens[1:])) == b"def f"
+    for wrong in (-1, 10**6):
+        with pytest.raises(OptionError, match="no token id"):
+            lfm.complete([wrong])
+
+
+def test_pieces_carry_the_logprobs_of_their_tokens(lfm: Runner) -> None:
+    stream = lfm.stream("What does len do?", max_tokens=8, logprobs=1, stop=["zzz"], **GREEDY)
+    pieces = list(stream)
+    assert tuple(entry for piece in pieces for entry in piece.logprobs) == stream.reply.logprobs
+    assert "".join(map(str, pieces)) == stream.reply.text
+
+
+def test_penalties_keep_the_model_from_repeating_itself(lfm: Runner) -> None:
+    options: dict[str, Any] = {**GREEDY, "max_tokens": 60, "repeat_window": -1, "logprobs": 0}
+    options["logit_bias"] = endless(lfm)
+
+    def most_frequent(**penalty: float) -> int:
+        entries = lfm.chat("Again and again.", **options, **penalty).logprobs
+        tokens = [entry.token for entry in entries or ()]
+        return max(map(tokens.count, tokens))
+
+    plain = most_frequent()
+    assert most_frequent(frequency_penalty=2.0) < plain
+    assert most_frequent(presence_penalty=2.0) <= plain
+
+
+def test_the_load_counts_tokens(lfm: Runner) -> None:
+    before = lfm.load
+    usage = lfm.chat("Count me.", max_tokens=7, logit_bias=endless(lfm)).usage
+    after = lfm.load
+    assert after.generated_tokens - before.generated_tokens == 7
+    assert after.prefilled_tokens - before.prefilled_tokens == usage.prefilled_tokens
+    assert after.cached_tokens - before.cached_tokens == usage.cached_tokens
+    assert (after.running, after.waiting) == (0, 0)
+    assert lfm.parallel == 4
+
+
 # --- many at once --------------------------------------------------------------------------
 
 
