@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import os
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -71,6 +73,30 @@ def captured_log() -> Iterator[list[str]]:
             yield lines
         finally:
             _captures.remove(lines)
+
+
+@contextlib.contextmanager
+def captured_stderr() -> Iterator[list[bytes]]:
+    """Collect the lines C code writes to standard error past its log, as the grammar parser does.
+
+    The file descriptor belongs to the whole process: keep it short, and write back what other
+    threads may have said meanwhile.
+    """
+    lines: list[bytes] = []
+    try:
+        kept = os.dup(2)
+    except OSError:  # it is closed
+        yield lines
+        return
+    with _load_lock, tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield lines
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            file.seek(0)
+            lines += file
 
 
 def last_words(lines: Sequence[str], count: int = 3) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import os
 import re
 from collections import Counter, deque
 from typing import Any
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from lfm2gguf.errors import OptionError, RuntimeFailureError
 from lfm2gguf.llamacpp.context import Floats
-from lfm2gguf.llamacpp.library import captured_log, last_words, library
+from lfm2gguf.llamacpp.library import captured_log, captured_stderr, last_words, library
 from lfm2gguf.llamacpp.model import Model, Tokens
 
 DEEPEST = 2_000  # llama.cpp's parser recurses at each parenthesis; a full stack ends the process
@@ -80,10 +81,13 @@ class Sampler:
                 f"the grammar nests deeper than {DEEPEST} parentheses: allow fewer repetitions "
                 "(maxLength and maxItems of a JSON schema count)"
             )
-        with captured_log() as log:
+        with captured_log() as log, captured_stderr() as said:
             made = self._llama.llama_sampler_init_grammar(model._vocab, grammar.encode(), b"root")
         if not made:
-            raise OptionError(f"the grammar does not parse: {last_words(log)}")
+            reason = said[0].decode("utf-8", "replace").rpartition("grammar: ")[2] if said else ""
+            raise OptionError(f"the grammar does not parse: {reason.strip() or last_words(log)}")
+        for line in said:
+            os.write(2, line)
         return made
 
     def close(self) -> None:

@@ -55,6 +55,8 @@ class Options:
                 raise OptionError(f"{name} is {value!r}: it must lie between {low:g} and {high:g}")
         if self.grammar is not None and self.json_schema is not None:
             raise OptionError("give a grammar or a json_schema, not both")
+        if self.grammar is not None and not self.grammar.strip():
+            raise OptionError("the grammar is empty: give rules, the first of them root ::= ...")
         if "" in self.stops:
             raise OptionError("a stop string must not be empty")
 

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from lfm2gguf.llamacpp import Model
+from lfm2gguf.runner.markers import CUT
 
 TURN, TURN_END = "<|im_start|>", "<|im_end|>"
 _MARKERS = re.compile(f"({re.escape(TURN)}|{re.escape(TURN_END)})")
@@ -32,15 +33,18 @@ class PromptTokens:
         """Return the tokens of a rendered prompt; BOS is what the text itself has of it."""
         tokens: list[int] = []
         for part in _MARKERS.split(text):
-            tokens += self._answers.get(part) or self._model.tokenize(part)
+            tokens += self._answers.get(part.replace(CUT, "")) or self._tokenize(part)
         return tokens
+
+    def _tokenize(self, text: str) -> list[int]:
+        return [token for piece in text.split(CUT) for token in self._model.tokenize(piece)]
 
     def remember(self, prompt: str, answer: str, tokens: Sequence[int]) -> None:
         """Note how an answer was generated, for the next prompt that contains it."""
         head = _MARKERS.split(prompt)[-1]
         if not tokens or _MARKERS.search(answer):
             return
-        self._answers[head + answer] = (*self._model.tokenize(head), *tokens)
+        self._answers[head + answer] = (*self._tokenize(head), *tokens)
         while len(self._answers) > REMEMBERED:
             self._answers.popitem(last=False)
 

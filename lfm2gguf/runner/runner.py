@@ -15,6 +15,7 @@ from lfm2gguf.runner import placement, rounds
 from lfm2gguf.runner.answer import THINK, THINK_END, Answer, Verbatim
 from lfm2gguf.runner.calls import END, START
 from lfm2gguf.runner.embeddings import Embedder
+from lfm2gguf.runner.markers import Guard, markers_of
 from lfm2gguf.runner.memory import MemoryUse
 from lfm2gguf.runner.options import OptionChanges, default_options
 from lfm2gguf.runner.prompts import PromptTokens
@@ -44,6 +45,9 @@ class Runner:
         parallel: requests that are computed together; more wait.
         threads: CPU threads; None: the physical cores this process may use.
         state_bytes: bound of the memory for states of conversations that had to make room.
+        parse_markers: let markers such as ``<|im_end|>`` in the texts of users and tools become
+            control tokens, as transformers and llama.cpp do. By default they are plain text:
+            who writes them cannot end a turn and speak as somebody else.
 
     Raises :class:`Lfm2ggufError`: :class:`GGUFError` for files that cannot be run,
     :class:`DeviceError` for devices that are not there.
@@ -59,6 +63,7 @@ class Runner:
         parallel: int = 4,
         threads: int | None = None,
         state_bytes: int = 256 << 20,
+        parse_markers: bool = False,
     ) -> None:
         for name, value in (("parallel", parallel), ("context", context), ("threads", threads)):
             if value is not None and value < 1:
@@ -86,6 +91,7 @@ class Runner:
             self._embedder = Embedder(self._model, file, threads)
             self._chat_template = self._make_template()
             self._prompts = PromptTokens(self._model)
+            self._guard = Guard(set() if parse_markers else markers_of(file))
         except Lfm2ggufError:
             self._model.close()
             raise
@@ -144,7 +150,8 @@ class Runner:
         """Answer as :meth:`chat` does, piece by piece."""
         known = as_tools(tools)
         schemas = [tool.schema for tool in known.values()]
-        prompt = self._fit(as_messages(messages), schemas, overflow, template or {})
+        guarded = self._guard(as_messages(messages))
+        prompt = self._fit(guarded, schemas, overflow, template or {})
         thinks = True if prompt.rstrip().endswith(THINK) else None
         return self._stream(prompt, self._prompts.encode(prompt), Answer(thinks), known, options)
 
@@ -200,11 +207,33 @@ class Runner:
         its schema or raises is told to the model as its result, never executed. After
         ``max_rounds`` the last reply may still hold calls.
         """
-        known = rounds.functions(tools)
+        known = rounds.functions(tools, max_rounds)
         history = list(as_messages(messages))
         for _ in range(max_rounds):
             reply = self.chat(history, tools=tools, **arguments)
             told = rounds.results(known, reply)
+            history += [reply.message, *told]
+            if not told:
+                break
+        return reply, history
+
+    async def arun_tools(
+        self,
+        messages: Messages,
+        tools: Sequence[Callable[..., Any]],
+        *,
+        max_rounds: int = 8,
+        **arguments: Any,
+    ) -> tuple[Reply, list[Message]]:
+        """Answer as :meth:`run_tools` does, for ``await``.
+
+        Coroutine functions are awaited; others run in a thread, so that the loop goes on.
+        """
+        known = rounds.functions(tools, max_rounds, awaited=True)
+        history = list(as_messages(messages))
+        for _ in range(max_rounds):
+            reply = await self.achat(history, tools=tools, **arguments)
+            told = await rounds.aresults(known, reply)
             history += [reply.message, *told]
             if not told:
                 break
@@ -230,7 +259,8 @@ class Runner:
         """Return how many tokens a conversation's prompt has."""
         self._scheduler.check_usable()
         schemas = [tool.schema for tool in as_tools(tools).values()]
-        return len(self._prompts.encode(self._template.prompt(messages, schemas)))
+        prompt = self._template.prompt(self._guard(as_messages(messages)), schemas)
+        return len(self._prompts.encode(prompt))
 
     def tokenize(self, text: str) -> list[int]:
         """Return the token ids of a text, BOS in front where the file asks for one."""

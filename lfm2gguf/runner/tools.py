@@ -53,7 +53,7 @@ def _as_tool(tool: ToolLike) -> Tool:
         if not isinstance(name, str):
             raise OptionError(f"a tool's schema needs a name: {dict(tool)!r}")
         return Tool(name, tool)
-    if not callable(tool):
+    if not callable(tool) or not hasattr(tool, "__name__"):  # such as functools.partial
         raise OptionError(f"{tool!r} is no tool: give a function or a JSON schema")
     return Tool(tool.__name__, function_schema(tool), tool)
 

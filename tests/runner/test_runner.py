@@ -138,6 +138,7 @@ def test_logprobs_are_the_models_own(lfm: Runner) -> None:
         {"stop": ""},
         {"tempreature": 1},
         {"grammar": "root ::= ("},
+        {"grammar": " "},
         {"grammar": 'root ::= "a"', "json_schema": {}},
         {"logit_bias": {10**9: 1.0}},
         {"overflow": "maybe"},
@@ -203,6 +204,39 @@ def test_run_tools_executes_and_goes_on(lfm: Runner) -> None:
     assert "ValueError: no such city" in history[4]["content"]
     assert reply.tool_calls
     assert "get_time" in lfm._template.prompt(history)
+
+
+def test_arun_tools_awaits_coroutines_and_leaves_the_loop_free(lfm: Runner) -> None:
+    seen: list[tuple[str, bool]] = []
+    here = threading.get_ident()
+
+    async def get_time(city: str) -> str:
+        await asyncio.sleep(0)
+        seen.append((city, threading.get_ident() == here))
+        return "noon"
+
+    def slow(city: str) -> str:
+        seen.append((city, threading.get_ident() == here))
+        raise ValueError("no such city")
+
+    async def main(function: Any) -> Any:
+        return await lfm.arun_tools("Time?", [function], max_rounds=1, grammar=forced(CALL))
+
+    _, history = asyncio.run(main(get_time))
+    assert history[-1]["content"] == "noon"
+    slow.__name__ = "get_time"
+    _, history = asyncio.run(main(slow))
+    assert "ValueError: no such city" in history[-1]["content"]
+    assert seen == [("Rome", True), ("Rome", False)]
+    with pytest.raises(OptionError, match="use arun_tools"):
+        lfm.run_tools("Time?", [get_time])
+
+
+def test_what_run_tools_cannot_execute_is_refused(lfm: Runner) -> None:
+    with pytest.raises(OptionError, match="max_rounds is 0"):
+        lfm.run_tools("Time?", [get_time], max_rounds=0)
+    with pytest.raises(OptionError, match="get_time is a schema"):
+        lfm.run_tools("Time?", [{"name": "get_time"}])  # type: ignore[list-item]
 
 
 def test_bad_calls_are_told_to_the_model_and_not_executed(lfm: Runner) -> None:
@@ -630,7 +664,27 @@ def test_an_interrupt_leaves_the_runner_usable() -> None:
     assert process.returncode == 0
 
 
-def test_c_is_silent() -> None:
-    code = f"from lfm2gguf.runner import Runner; Runner({str(tiny_gguf())!r}, device='cpu').close()"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == ("", "")
+SILENT = """
+import sys
+from lfm2gguf.runner import Runner
+from lfm2gguf.errors import OptionError
+with Runner(sys.argv[1], device="cpu", threads=1, context=256) as lfm:
+    lfm.chat("Hi", max_tokens=1, grammar='root ::= "a"')
+    for bad in ("root ::= (", 'root ::= nobody', "root ::= \\"a", 'start ::= "a"'):
+        try:
+            lfm.chat("Hi", grammar=bad)
+        except OptionError as error:
+            print(str(error).count("\\n"), error)
+    print(file=sys.stderr, end="still there")
+"""
+
+
+def test_c_is_silent_and_its_words_are_in_the_error() -> None:
+    command = [sys.executable, "-c", SILENT, str(tiny_gguf())]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == "still there"
+    said = done.stdout.splitlines()
+    assert len(said) == 4
+    assert all(line.startswith("0 the grammar does not parse: ") for line in said)
+    assert "expecting" in said[0]
+    assert "nobody" in said[1]
