@@ -25,6 +25,7 @@ from lfm2gguf.llamacpp.probes import probe
 from lfm2gguf.runner.devices import choose
 from lfm2gguf.runner.placement import check_file
 
+BUSY = 0.5  # of the cores: a load above it, before anything is measured, is others' work
 CACHES = {
     False: "defeated: every prompt begins with a number that no earlier one had",
     True: "used: every prompt of a workload is the same; warm-ups fill the cache",
@@ -118,13 +119,21 @@ def _measure(
             label=run.label if len(runs) > 1 else "",
         )  # fmt: skip
         subject, cut = run.measure(suite, about)
-        subjects.append(subject)
+        subjects.append(replace(subject, notes=(*subject.notes, *_company(about))))
         if cut:
             others = [other.label for other in runs[i + 1 :]]
             cut += f"; not begun: {', '.join(others)}" if others else ""
             break
     about["load_average_after"] = environment().get("load_average")
     return Report(tuple(subjects), settings.to_json(), about, created, cut)
+
+
+def _company(about: dict[str, Any]) -> list[str]:
+    """Say if others were at work when the benchmark began."""
+    load, cores = about.get("load_average", [0.0])[0], about["cores"]["logical"]
+    if load < BUSY * cores:
+        return []
+    return [f"other programs were at work when it began: a load of {load:g} on {cores} cores"]
 
 
 class _InProcessRun:
@@ -140,6 +149,7 @@ class _InProcessRun:
             threads=given.threads, prompt_cache=given.prompt_cache,
         )  # fmt: skip
         device = source.on[0] if source.on else _processor()
+        about_file = _described(source.file)
         probes, why = _probe(device, given)
         with _closing(source):
             outcome = suite.measure(source)
@@ -150,6 +160,7 @@ class _InProcessRun:
             via="in process",
             machine=machine_name(about, used.device if used else None),
             file=source.file,
+            described=about_file,
             device=used.to_json() if used else None,
             probes=probes,
             notes=why,
@@ -184,6 +195,7 @@ class _EndpointRun:
         source, local = self.source, self.source.is_local
         server = source.properties()
         file = self._file or (_served_file(server) if local else None)
+        about_file = _described(file)
         probes: dict[str, Any] | None = None
         why = ["the server is elsewhere: the environment is the client's, and nothing is probed"]
         if local:
@@ -198,6 +210,7 @@ class _EndpointRun:
             via=source.url,
             machine=machine_name(about) if local else source.url,
             file=file,
+            described=about_file,
             device={"server": server} if server else None,
             probes=probes,
             notes=[*why, *source.notes.values()],
@@ -222,6 +235,12 @@ def _served_file(server: dict[str, Any]) -> GGUFFile | None:
         return check_file(Path(str(server["model_path"])))
     except (KeyError, Lfm2ggufError):
         return None
+
+
+def _described(file: GGUFFile | None) -> dict[str, Any] | None:
+    if file is None:
+        return None
+    return describe_file(file) | {"bytes_read_per_token": weight_bytes(file)}
 
 
 def _processor() -> Device:
@@ -249,14 +268,12 @@ def _subject(
     via: str,
     machine: str,
     file: GGUFFile | None,
+    described: dict[str, Any] | None,
     device: dict[str, Any] | None,
     probes: dict[str, Any] | None,
     notes: list[str],
 ) -> Subject:
     rows = outcome.rows
-    described = None
-    if file is not None:
-        described = describe_file(file) | {"bytes_read_per_token": weight_bytes(file)}
     if file is not None and probes is not None:
         rows = [_beside_roofline(row, file, probes["bandwidth"]) for row in rows]
     return Subject(

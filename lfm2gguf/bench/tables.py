@@ -144,6 +144,10 @@ def remarks(subject: Subject) -> list[str]:
     counted = {row.counted for row in subject.rows if row.counted}
     if counted:
         out.append(f"tokens counted by: {', '.join(sorted(counted))}")
+    if any((row.share or 0) > 1 for row in subject.rows):
+        out.append(
+            "more than memory allows was reached: something disturbed the probes, measure again"
+        )
     return [*out, *subject.notes]
 
 

@@ -9,6 +9,7 @@ before something else is measured does it here, and the thread ends with it.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
@@ -17,11 +18,17 @@ from typing import TypeVar
 Result = TypeVar("Result")
 
 
+def _leave_interrupts() -> None:
+    """Ctrl-C must wake the main thread, not this one or the team that inherits its mask."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+
 class Worker:
     """One thread, until it is closed. ``stopped`` tells long work that nobody waits for it."""
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="lfm2gguf-bench")
+        self._pool = ThreadPoolExecutor(1, "lfm2gguf-bench", _leave_interrupts)
         self.stopped = Event()
 
     def call(self, work: Callable[[], Result]) -> Result:

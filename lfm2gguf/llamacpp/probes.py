@@ -3,7 +3,8 @@
 Three graphs of a few nodes each, run on the device that runs the model, with as many threads:
 a copy (bytes read and written count), a float32 matrix times one vector (bytes of the matrix
 count: it is what decoding does), and a float16 matrix times 512 vectors (two operations for each
-product: it is what prefill does). The best of some runs counts: a probe asks what is possible.
+product: it is what prefill does). The best run of some tenths of a second
+counts: a probe asks what is possible.
 
 Functions and structures from llama.cpp commit 0c1e57098 (``ggml/include/ggml.h``,
 ``ggml-alloc.h``, ``ggml-backend.h``).
@@ -25,7 +26,7 @@ F32, F16 = 0, 1  # enum ggml_type
 COPIED = 64 << 20  # numbers: 256 MiB, far more than any cache
 ROWS, COLUMNS = 8192, 8192  # the matrix that is read: 256 MiB
 SQUARE, VECTORS = 4096, 512
-REPEATS = 8
+REPEATS, SECONDS = 8, 0.7  # of each graph, at least
 OVERHEAD = 1 << 20  # bytes for the graph itself
 
 
@@ -85,7 +86,7 @@ def _library() -> Any:
 
 
 def probe(device: Device, threads: int) -> Probes:
-    """Measure a device; about a second and 0.6 GB on a processor.
+    """Measure a device; about three seconds and 0.6 GB on a processor.
 
     Raises :class:`RuntimeFailureError` where it has no room or cannot compute.
     """
@@ -133,7 +134,10 @@ def _best(backend: int, operation: Callable[..., int], *shapes: tuple[int, int, 
             raise RuntimeFailureError("the device has no room for the probes")
         for tensor in tensors:
             library.ggml_backend_tensor_memset(tensor, 0, 0, library.ggml_nbytes(tensor))
-        return min(_timed(library, backend, graph) for _ in range(REPEATS))
+        end, times = time.perf_counter() + SECONDS, list[float]()
+        while len(times) < REPEATS or time.perf_counter() < end:
+            times.append(_timed(library, backend, graph))
+        return min(times)
     finally:
         if buffer:
             library.ggml_backend_buffer_free(buffer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -125,3 +126,12 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
     assert value["subjects"][0]["rows"][0]["runs"] == 30
     assert "agent, agent x16" in value["cut"]
     assert "interrupted" in said
+
+
+def test_the_example_of_the_page(capsys: pytest.CaptureFixture[str]) -> None:
+    page = Path(__file__).parents[2] / "examples" / "bench" / "README.md"
+    (code,) = re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.M | re.S)
+    exec(compile(code, page.name, "exec"), {"MODEL": os.fspath(tiny_gguf())})
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
+        "128", "256", "chat",
+    ]  # fmt: skip

@@ -6,6 +6,7 @@ import copy
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from lfm2gguf.bench.comparison import compare, comparison_tables, differences, t
 from lfm2gguf.bench.files import WRITERS
 from lfm2gguf.bench.measurement import summarise
 from lfm2gguf.bench.report import published
-from lfm2gguf.bench.tables import csv_text, markdown, tables
+from lfm2gguf.bench.tables import csv_text, markdown, remarks, tables
 from lfm2gguf.errors import OptionError
 
 HOSTILE = "a|b<script>alert(1)</script>\n`x`"
@@ -185,6 +186,13 @@ def test_tables_have_every_row_and_markdown_stays_a_table() -> None:
         lines = block.splitlines()
         if lines[0].startswith("|"):
             assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
+
+
+def test_more_than_is_possible_is_said() -> None:
+    (subject,) = made().subjects
+    beyond = replace(subject, rows=tuple(replace(row, share=1.1) for row in subject.rows))
+    assert not any("disturbed" in remark for remark in remarks(subject))
+    assert any("disturbed" in remark for remark in remarks(beyond))
 
 
 def test_csv_has_a_line_for_each_figure() -> None:
