@@ -12,6 +12,7 @@ from lfm2gguf.llamacpp.device import Device, backends, default_threads, devices
 from lfm2gguf.llamacpp.grammar import SchemaRules, json_schema_grammar
 from lfm2gguf.llamacpp.library import build_info
 from lfm2gguf.llamacpp.model import Model, Tokens
+from lfm2gguf.llamacpp.projector import Pixels, Projector
 from lfm2gguf.llamacpp.sampling import Sampler
 
 __all__ = [
@@ -20,6 +21,8 @@ __all__ = [
     "Device",
     "Floats",
     "Model",
+    "Pixels",
+    "Projector",
     "Sampler",
     "SchemaRules",
     "Tokens",

@@ -22,13 +22,16 @@ Floats = npt.NDArray[np.float32]
 class Chunk:
     """Tokens to decode for one sequence, the first at position ``start``.
 
-    ``outputs`` counts the trailing tokens whose logits (or embeddings) are wanted.
+    ``outputs`` counts the trailing tokens whose logits (or embeddings) are wanted. With ``rows``,
+    ``(tokens, n_embd)`` float32, these embeddings go into the model in place of the tokens',
+    which only count; such a chunk is decoded alone.
     """
 
     seq: int
     start: int
     tokens: Tokens
     outputs: int = 0
+    rows: Floats | None = None
 
 
 class Context:
@@ -222,15 +225,17 @@ class _Batch:
         # seq_id is a table of pointers: entry i points at element i of _seq
         self._seq_at = (self._seq.ctypes.data + 4 * np.arange(capacity)).astype(np.uintp)
         self.struct = llama.llama_batch()
+        kinds = dict(llama.llama_batch._fields_)
+        self._tokens_at = ctypes.cast(self._token.ctypes.data, kinds["token"])
+        self._rows: Floats | None = None  # kept while C may read it
         for name, array in (
-            ("token", self._token),
             ("pos", self._pos),
             ("n_seq_id", self._ones),
             ("seq_id", self._seq_at),
             ("logits", self._output),
         ):
-            kind = dict(llama.llama_batch._fields_)[name]
-            setattr(self.struct, name, ctypes.cast(array.ctypes.data, kind))
+            setattr(self.struct, name, ctypes.cast(array.ctypes.data, kinds[name]))
+        self._embd = kinds["embd"]
 
     def fill(self, chunks: Sequence[Chunk]) -> int:
         """Write the chunks into the arrays and return the number of outputs."""
@@ -240,11 +245,24 @@ class _Batch:
         at = 0
         for chunk in chunks:
             stop = at + len(chunk.tokens)
-            self._token[at:stop] = chunk.tokens
+            self._token[at:stop] = chunk.tokens if chunk.rows is None else 0
             self._pos[at:stop] = range(chunk.start, chunk.start + stop - at)
             self._seq[at:stop] = chunk.seq
             self._output[at:stop] = 0
             self._output[stop - chunk.outputs : stop] = 1
             at = stop
+        self._take_rows(chunks)
         self.struct.n_tokens = total
         return int(self._output[:total].sum())
+
+    def _take_rows(self, chunks: Sequence[Chunk]) -> None:
+        """Point C at tokens or at embeddings: a batch has one or the other."""
+        rows = chunks[0].rows
+        if any(chunk.rows is not None for chunk in chunks) and len(chunks) > 1:
+            raise OptionError("embeddings are decoded alone, not together with other chunks")
+        self._rows = None if rows is None else np.ascontiguousarray(rows, np.float32)
+        if self._rows is None:
+            self.struct.token, self.struct.embd = self._tokens_at, None
+        else:
+            self.struct.token = None
+            self.struct.embd = ctypes.cast(self._rows.ctypes.data, self._embd)

@@ -37,13 +37,14 @@ def library() -> Any:
             "reinstall it for this machine: "
             "pip install --force-reinstall --no-cache-dir llama-cpp-python"
         ) from error
-    llama_cpp.llama_log_set(_log_callback(), None)
+    llama_cpp.llama_log_set(log_callback(), None)
     llama_cpp.llama_backend_init()
     return llama_cpp
 
 
 @functools.cache
-def _log_callback() -> Any:
+def log_callback() -> Any:
+    """Return the C function that takes the library's lines."""
     from llama_cpp import llama_cpp
 
     unfinished: list[str] = []  # a line may arrive in pieces
@@ -66,7 +67,7 @@ def _log_callback() -> Any:
 def captured_log() -> Iterator[list[str]]:
     """Collect what the C code says, so that an error can quote it. Loads run one at a time."""
     with _load_lock:
-        library().llama_log_set(_log_callback(), None)  # others in this process set theirs
+        library().llama_log_set(log_callback(), None)  # others in this process set theirs
         lines: list[str] = []
         _captures.append(lines)
         try:

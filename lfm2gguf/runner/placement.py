@@ -40,6 +40,16 @@ def check_file(path: Path) -> GGUFFile:
     return file
 
 
+def check_projector(path: Path) -> None:
+    """Read a projector's header before C code sees it. Raises :class:`GGUFError`."""
+    file = GGUFFile.open(path)
+    if file.architecture != "clip":
+        raise GGUFError(
+            f"{path}: the architecture is {file.architecture!r}, this is no projector (mmproj); "
+            "`lfm2gguf convert --mmproj` makes one of a vision or audio checkpoint"
+        )
+
+
 def layers_that_fit(file: GGUFFile, device: Device, cache_bytes: int) -> int:
     """Return how many layers, the output counting as one, fit into a device's free memory.
 

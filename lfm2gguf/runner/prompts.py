@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from lfm2gguf.llamacpp import Model
 from lfm2gguf.runner.markers import CUT
+from lfm2gguf.runner.media import PLACES, Encoded
 
 TURN, TURN_END = "<|im_start|>", "<|im_end|>"
 _MARKERS = re.compile(f"({re.escape(TURN)}|{re.escape(TURN_END)})")
@@ -29,15 +30,21 @@ class PromptTokens:
         self._answers: OrderedDict[str, tuple[int, ...]] = OrderedDict()
         self._turn = model.tokenize(TURN)
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, media: Sequence[Encoded] = ()) -> list[int]:
         """Return the tokens of a rendered prompt; BOS is what the text itself has of it."""
         tokens: list[int] = []
         for part in _MARKERS.split(text):
-            tokens += self._answers.get(part.replace(CUT, "")) or self._tokenize(part)
+            tokens += self._answers.get(part.replace(CUT, "")) or self._tokenize(part, media)
         return tokens
 
-    def _tokenize(self, text: str) -> list[int]:
-        return [token for piece in text.split(CUT) for token in self._model.tokenize(piece)]
+    def _tokenize(self, text: str, media: Sequence[Encoded] = ()) -> list[int]:
+        tokens: list[int] = []
+        for i, piece in enumerate(PLACES.split(text)):  # every other piece is a medium's number
+            if i % 2:
+                tokens += media[int(piece)].tokens
+            else:
+                tokens += [t for plain in piece.split(CUT) for t in self._model.tokenize(plain)]
+        return tokens
 
     def remember(self, prompt: str, answer: str, tokens: Sequence[int]) -> None:
         """Note how an answer was generated, for the next prompt that contains it."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from lfm2gguf.errors import Lfm2ggufError
+from lfm2gguf.llamacpp import Floats
 from lfm2gguf.runner.memory import Slot
 from lfm2gguf.runner.options import Options
 from lfm2gguf.runner.text import TextStream
@@ -79,6 +82,7 @@ class Request:
     options: Options
     emit: Callable[[Event], None]
     marks: Sequence[int] = ()  # lengths at which the prompt's state is worth saving
+    rows: Mapping[int, Floats] = field(default_factory=dict)  # of the prompt's numbers below zero
     generated: list[int] = field(default_factory=list)
     cancelled: bool = False
     slot: Slot | None = None
@@ -102,6 +106,15 @@ class Request:
         """Whether the next step is a single token of the answer."""
         return bool(self.generated) and self.missing == 1
 
+    def stretch(self, start: int, stop: int) -> tuple[list[int], Floats | None]:
+        """Return the next tokens, as far as they are of one kind, and the embeddings of media."""
+        tokens = self.tokens[start:stop]
+        if not self.rows:
+            return tokens, None
+        kinds = [token < 0 for token in tokens]
+        tokens = tokens[: kinds.index(not kinds[0])] if (not kinds[0]) in kinds else tokens
+        return tokens, np.stack([self.rows[token] for token in tokens]) if kinds[0] else None
+
     @property
     def penalty_window(self) -> list[int]:
         """The part of the prompt that the penalties look at."""
@@ -109,7 +122,8 @@ class Request:
         penalties = (options.repeat_penalty, options.frequency_penalty, options.presence_penalty)
         if penalties == (1, 0, 0) or size == 0:
             return []
-        return self.prompt[-size:] if size > 0 else self.prompt
+        words = [token for token in self.prompt if token >= 0]  # embeddings are none
+        return words[-size:] if size > 0 else words
 
     def usage(self) -> Usage:
         """What the request has cost until now."""

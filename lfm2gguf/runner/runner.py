@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lfm2gguf.errors import ContextError, Lfm2ggufError, OptionError, UnsupportedError
-from lfm2gguf.llamacpp import Context, Floats, Model
+from lfm2gguf.errors import ContextError, OptionError, UnsupportedError
+from lfm2gguf.llamacpp import Context, Floats, Model, Projector
 from lfm2gguf.runner import devices as device_choice
 from lfm2gguf.runner import placement, rounds
 from lfm2gguf.runner.answer import THINK, THINK_END, Answer, Verbatim
 from lfm2gguf.runner.calls import END, START
 from lfm2gguf.runner.embeddings import Embedder
 from lfm2gguf.runner.markers import Guard, markers_of
+from lfm2gguf.runner.media import Encoded, Encoder, take_out
 from lfm2gguf.runner.memory import MemoryUse
 from lfm2gguf.runner.options import OptionChanges, default_options
 from lfm2gguf.runner.prompts import PromptTokens
@@ -40,6 +42,7 @@ class Runner:
         device: ``auto``, ``cpu``, ``cuda``, ``vulkan``, ``rocm`` or ``metal``; ``cuda:1`` is the
             second of its kind. What really runs is in :attr:`device`.
         gpu_layers: layers to offload, the output counting as one; None: as many as fit.
+        mmproj: the projector of a vision or audio model: messages may hold images or sound.
         context: tokens in memory, shared by all conversations; None: what the model was trained
             for, at most 8192.
         parallel: requests that are computed together; more wait.
@@ -64,6 +67,7 @@ class Runner:
         threads: int | None = None,
         state_bytes: int = 256 << 20,
         parse_markers: bool = False,
+        mmproj: str | os.PathLike[str] | None = None,
     ) -> None:
         for name, value in (("parallel", parallel), ("context", context), ("threads", threads)):
             if value is not None and value < 1:
@@ -77,32 +81,36 @@ class Runner:
         on, layers = placement.place(file, on, gpu_layers, device, n_ctx)
         if not on:
             placement.check_memory(self.path, size, placement.available_memory())
-        self._model = Model(self.path, on, layers)
-        try:
-            self._context = Context(
-                self._model,
-                n_ctx=n_ctx,
-                n_seq_max=parallel,
-                n_outputs=max(parallel, 1),
-                threads=threads,
-                unified=True,
+        with contextlib.ExitStack() as parts:  # what is open is closed if the rest fails
+            self._model = parts.enter_context(Model(self.path, on, layers))
+            self._context = parts.enter_context(
+                Context(
+                    self._model,
+                    n_ctx=n_ctx,
+                    n_seq_max=parallel,
+                    n_outputs=max(parallel, 1),
+                    threads=threads,
+                    unified=True,
+                )
             )
             self.device = device_choice.report(self._model, self._context, on)
-            self._embedder = Embedder(self._model, file, threads)
+            self._embedder = parts.enter_context(
+                contextlib.closing(Embedder(self._model, file, threads))
+            )
+            self._encoder = self._open_projector(mmproj, threads)
+            if self._encoder:
+                parts.callback(self._encoder.close)
             self._chat_template = self._make_template()
             self._prompts = PromptTokens(self._model)
             self._guard = Guard(set() if parse_markers else markers_of(file))
-        except Lfm2ggufError:
-            self._model.close()
-            raise
-        self.defaults = default_options(self._model.metadata)
-        self._scheduler = Scheduler(
-            self._model,
-            self._context,
-            state_bytes=state_bytes,
-            visible=self._visible_tokens(),
-            before_close=self._embedder.close,
-        )
+            self.defaults = default_options(self._model.metadata)
+            self._scheduler = Scheduler(
+                self._model,
+                self._context,
+                state_bytes=state_bytes,
+                visible=self._visible_tokens(),
+                release=parts.pop_all().close,
+            )
         self._finalizer = weakref.finalize(self, self._scheduler.close)
 
     @classmethod
@@ -150,10 +158,12 @@ class Runner:
         """Answer as :meth:`chat` does, piece by piece."""
         known = as_tools(tools)
         schemas = [tool.schema for tool in known.values()]
-        guarded = self._guard(as_messages(messages))
-        prompt = self._fit(guarded, schemas, overflow, template or {})
+        plain, media = self._take_media(messages)
+        prompt = self._fit(self._guard(plain), media, schemas, overflow, template or {})
         thinks = True if prompt.rstrip().endswith(THINK) else None
-        return self._stream(prompt, self._prompts.encode(prompt), Answer(thinks), known, options)
+        tokens = self._prompts.encode(prompt, media)
+        rows = {token: row for medium in media for token, row in medium.rows.items()}
+        return self._stream(prompt, tokens, Answer(thinks), known, options, rows)
 
     def complete(self, prompt: str | Sequence[int], **options: Unpack[OptionChanges]) -> Reply:
         """Continue a plain text, or tokens, without a chat template; the reply is all text.
@@ -259,8 +269,9 @@ class Runner:
         """Return how many tokens a conversation's prompt has."""
         self._scheduler.check_usable()
         schemas = [tool.schema for tool in as_tools(tools).values()]
-        prompt = self._template.prompt(self._guard(as_messages(messages)), schemas)
-        return len(self._prompts.encode(prompt))
+        plain, media = self._take_media(messages)
+        prompt = self._template.prompt(self._guard(plain), schemas)
+        return len(self._prompts.encode(prompt, media))
 
     def tokenize(self, text: str) -> list[int]:
         """Return the token ids of a text, BOS in front where the file asks for one."""
@@ -329,6 +340,27 @@ class Runner:
         )
         return Template(source, bos=bos, eos=eos, pad=pad_text)
 
+    def _open_projector(
+        self, mmproj: str | os.PathLike[str] | None, threads: int | None
+    ) -> Encoder | None:
+        if mmproj is None:
+            return None
+        placement.check_projector(Path(mmproj))
+        return Encoder(Projector(mmproj, self._model, threads=threads))
+
+    def _take_media(self, messages: Messages) -> tuple[list[Message], list[Encoded]]:
+        """Return the messages with places for their images and sounds, and these encoded."""
+        self._scheduler.check_usable()
+        plain, media = take_out(as_messages(messages))
+        if not media:
+            return plain, []
+        if self._encoder is None:
+            raise OptionError(
+                "images and sound need the model's projector: open the model with mmproj="
+                "'mmproj-....gguf', which `lfm2gguf convert --mmproj` makes of its checkpoint"
+            )
+        return plain, [self._encoder.encode(medium) for medium in media]
+
     def _visible_tokens(self) -> frozenset[int]:
         """Markers that are control tokens and yet part of what is parsed."""
         markers = (self._model.tokenize(text) for text in (START, END, THINK, THINK_END))
@@ -337,6 +369,7 @@ class Runner:
     def _fit(
         self,
         messages: list[Message],
+        media: list[Encoded],
         schemas: list[Any],
         overflow: str,
         variables: dict[str, Any],
@@ -347,7 +380,7 @@ class Runner:
         while True:
             prompt = self._template.prompt(messages, schemas, **variables)
             room = self._context.n_ctx - min(ANSWER_ROOM, self._context.n_ctx // 4)
-            if overflow == "error" or len(self._prompts.encode(prompt)) <= room:
+            if overflow == "error" or len(self._prompts.encode(prompt, media)) <= room:
                 return prompt
             shorter = drop_oldest_turn(messages)
             if len(shorter) == len(messages):
@@ -363,11 +396,12 @@ class Runner:
         answer: Answer,
         tools: dict[str, Tool],
         options: OptionChanges,
+        rows: Mapping[int, Floats] | None = None,
     ) -> Stream:
         chosen = self.defaults.changed(**options).seeded()
 
         def start(emit: Callable[[Event], None]) -> Conversation:
-            request = Request(tokens, chosen, emit, self._prompts.marks(tokens))
+            request = Request(tokens, chosen, emit, self._prompts.marks(tokens), rows or {})
             self._scheduler.submit(request)
             return Conversation(request, prompt, answer, tools, self._scheduler, self._prompts)
 

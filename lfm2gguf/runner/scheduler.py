@@ -40,11 +40,11 @@ class Scheduler:
         *,
         state_bytes: int,
         visible: frozenset[int],
-        before_close: Callable[[], None] = lambda: None,
+        release: Callable[[], None],
     ) -> None:
         self._model, self._context = model, context
         self._memory = Memory(context, state_bytes)
-        self._before_close = before_close  # frees what else was made of the model
+        self._release = release  # frees the context, the model, and what else was made of it
         self._visible = visible  # control tokens that belong into the text, as call markers do
         self._pieces: dict[int, bytes] = {}
         self._waiting: deque[Request] = deque()
@@ -128,9 +128,7 @@ class Scheduler:
             self._wake.notify()
         if self._thread is not threading.current_thread():
             self._thread.join()
-            self._before_close()
-            self._context.close()
-            self._model.close()
+            self._release()
 
     # the thread
 
@@ -171,17 +169,21 @@ class Scheduler:
     def _step(self) -> None:
         self._drop_cancelled()
         self._admit()
-        work = self._plan()
-        if not work:
-            return
+        for work in _batches(self._plan()):
+            if not self._advance(work):
+                return
+
+    def _advance(self, work: list[tuple[Request, Chunk]]) -> bool:
+        """Decode the chunks together; False if one of their requests had to give way."""
         began = time.perf_counter()
         if not self._decode([chunk for _, chunk in work]):
-            return
+            return False
         self._note(work, time.perf_counter() - began)
         rows = iter(self._context.logits()) if any(chunk.outputs for _, chunk in work) else iter(())
         for request, chunk in work:
             if chunk.outputs:
                 self._draw(request, next(rows))
+        return True
 
     def _drop_cancelled(self) -> None:
         for request in self._all():
@@ -242,8 +244,9 @@ class Scheduler:
         held = len(request.slot.tokens)
         stop = min(held + budget, len(request.tokens))
         stop = min([mark for mark in request.marks if held < mark < stop], default=stop)
-        outputs = int(stop == len(request.tokens))
-        return Chunk(request.slot.seq, held, request.tokens[held:stop], outputs)
+        tokens, rows = request.stretch(held, stop)
+        outputs = int(held + len(tokens) == len(request.tokens))
+        return Chunk(request.slot.seq, held, tokens, outputs, rows)
 
     def _decode(self, chunks: list[Chunk]) -> bool:
         """Decode, making room if there is none: idle sequences go first, then the youngest."""
@@ -350,3 +353,9 @@ class Scheduler:
         except Exception:  # such as an event loop that is closed: nobody listens any more
             logger.debug("a request lost its listener", exc_info=True)
             request.cancelled = True
+
+
+def _batches(work: list[tuple[Request, Chunk]]) -> list[list[tuple[Request, Chunk]]]:
+    """All tokens go together; embeddings, which llama.cpp does not mix with them, one by one."""
+    tokens = [item for item in work if item[1].rows is None]
+    return [*([tokens] if tokens else []), *([item] for item in work if item[1].rows is not None)]

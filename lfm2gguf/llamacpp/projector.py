@@ -1,0 +1,153 @@
+"""Images and sound: what a projector (mmproj) makes of them for the text model.
+
+llama.cpp's libmtmd, which llama-cpp-python installs beside libllama (``tools/mtmd/mtmd.h``).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lfm2gguf.errors import GGUFError, OptionError, RuntimeFailureError, UnsupportedError
+from lfm2gguf.llamacpp.context import Floats
+from lfm2gguf.llamacpp.device import default_threads
+from lfm2gguf.llamacpp.library import Closed, captured_log, last_words, log_callback
+from lfm2gguf.llamacpp.model import Model
+
+_TEXT = 0  # MTMD_INPUT_CHUNK_TYPE_TEXT
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """A decoded image: ``data`` holds ``height * width`` RGB triples of bytes."""
+
+    width: int
+    height: int
+    data: bytes
+
+
+class Projector:
+    """An image or audio encoder beside a text model. One thread at a time.
+
+    Raises :class:`GGUFError` where llama.cpp cannot load it or it belongs to another model, and
+    :class:`UnsupportedError` where its embeddings would need another way of decoding.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], model: Model, *, threads: int | None = None
+    ) -> None:
+        self._mtmd = mtmd = _library()
+        self._context: Any = None
+        self.path = Path(path)
+        self._model = model
+        params = mtmd.mtmd_context_params_default()
+        params.use_gpu = model.offloaded > 0
+        params.n_threads = threads or default_threads()
+        params.print_timings, params.warmup = False, False
+        with captured_log() as log:
+            _library_log(mtmd)
+            self._context = mtmd.mtmd_init_from_file(os.fsencode(self.path), model._pointer, params)
+        if not self._context:
+            raise GGUFError(f"{self.path}: llama.cpp cannot load it: {last_words(log)}")
+        self.sees = bool(mtmd.mtmd_support_vision(self._context))
+        self.hears = bool(mtmd.mtmd_support_audio(self._context))
+        if mtmd.mtmd_decode_use_mrope(self._context):
+            self.close()
+            raise UnsupportedError(f"{self.path}: this projector needs positions of M-RoPE")
+
+    def close(self) -> None:
+        """Free the encoder; the model goes after it."""
+        if self._context:
+            self._mtmd.mtmd_free(self._context)
+            self._context, self._mtmd = None, Closed()
+
+    def encode(self, media: bytes | Pixels) -> list[list[int] | Floats]:
+        """Return what stands for an image or a sound in a prompt, in order.
+
+        Lists of token ids (markers around tiles) and embeddings, ``(tokens, n_embd)`` float32.
+        ``media`` is a file as it is: PNG, JPEG, BMP, GIF (stb_image), WAV, MP3, FLAC (miniaudio,
+        resampled to what the encoder wants), or pixels. Raises :class:`OptionError` for what
+        cannot be decoded.
+        """
+        bitmap = self._bitmap(media)
+        chunks = self._mtmd.mtmd_input_chunks_init()
+        try:
+            self._cut(bitmap, chunks)
+            count = self._mtmd.mtmd_input_chunks_size(chunks)
+            return [self._part(self._mtmd.mtmd_input_chunks_get(chunks, i)) for i in range(count)]
+        finally:
+            self._mtmd.mtmd_input_chunks_free(chunks)
+            self._mtmd.mtmd_bitmap_free(bitmap)
+
+    def _bitmap(self, media: bytes | Pixels) -> Any:
+        mtmd = self._mtmd
+        data = media.data if isinstance(media, Pixels) else media
+        buffer = (ctypes.c_uint8 * len(data)).from_buffer_copy(data)
+        with captured_log() as log:
+            if isinstance(media, Pixels):
+                bitmap = mtmd.mtmd_bitmap_init(media.width, media.height, buffer)
+            else:
+                bitmap = mtmd.mtmd_helper_bitmap_init_from_buf(
+                    self._context, buffer, len(data), False
+                )
+        if not bitmap:
+            raise OptionError(
+                f"{len(data)} bytes are no image or sound that llama.cpp can decode "
+                f"({last_words(log)}): images as PNG, JPEG, BMP or GIF, sound as WAV, MP3 or FLAC"
+            )
+        if mtmd.mtmd_bitmap_is_audio(bitmap) and not self.hears:
+            mtmd.mtmd_bitmap_free(bitmap)
+            raise OptionError(f"{self.path.name} is for images: it cannot take sound")
+        if not mtmd.mtmd_bitmap_is_audio(bitmap) and not self.sees:
+            mtmd.mtmd_bitmap_free(bitmap)
+            raise OptionError(f"{self.path.name} is for sound: it cannot take images")
+        return bitmap
+
+    def _cut(self, bitmap: Any, chunks: Any) -> None:
+        """Cut the medium into tiles, with the model's own markers around them."""
+        mtmd = self._mtmd
+        marker = mtmd.mtmd_default_marker()
+        prompt = mtmd.mtmd_input_text(marker, len(marker), False, True)
+        bitmaps = (mtmd.mtmd_bitmap_p_ctypes * 1)(bitmap)
+        with captured_log() as log:
+            status = mtmd.mtmd_tokenize(self._context, chunks, ctypes.byref(prompt), bitmaps, 1)
+        if status:
+            raise OptionError(f"llama.cpp cannot prepare this image or sound: {last_words(log)}")
+
+    def _part(self, chunk: Any) -> list[int] | Floats:
+        mtmd = self._mtmd
+        if mtmd.mtmd_input_chunk_get_type(chunk) == _TEXT:
+            count = ctypes.c_size_t()
+            tokens = mtmd.mtmd_input_chunk_get_tokens_text(chunk, ctypes.byref(count))
+            return [int(token) for token in tokens[: count.value]]
+        if mtmd.mtmd_decode_use_non_causal(self._context, chunk):
+            raise UnsupportedError(f"{self.path}: this projector needs attention without a mask")
+        with captured_log() as log:
+            status = mtmd.mtmd_encode_chunk(self._context, chunk)
+        if status:
+            raise RuntimeFailureError(f"llama.cpp cannot encode the medium: {last_words(log)}")
+        rows = mtmd.mtmd_input_chunk_get_n_tokens(chunk)
+        output = mtmd.mtmd_get_output_embd(self._context)
+        return np.ctypeslib.as_array(output, (rows, self._model.n_embd)).copy()
+
+
+def _library() -> Any:
+    try:
+        from llama_cpp import mtmd_cpp
+    except (ImportError, OSError, RuntimeError) as error:
+        raise UnsupportedError(
+            f"the installed llama-cpp-python has no library for images and sound ({error}): "
+            'pip install --upgrade "lfm2gguf[run]"'
+        ) from error
+    return mtmd_cpp
+
+
+def _library_log(mtmd: Any) -> None:
+    """Libmtmd keeps two logs of its own; both go where llama.cpp's goes."""
+    for name in ("mtmd_log_set", "mtmd_helper_log_set"):
+        getattr(mtmd, name)(log_callback(), None)
