@@ -293,6 +293,9 @@ IMAGE_CASE = Case(
 )
 
 
+BEFORE, AFTER = [1, 70, 71, 72], [90, 91, 92, 93, 94]  # tokens around the image
+
+
 def image() -> np.ndarray:
     """A picture of 320 x 256 (height x width), uint8: 80 image tokens, no tiles."""
     y, x = np.mgrid[0:320, 0:256]

@@ -130,9 +130,7 @@ def _read(part: Mapping[str, Any], kind: str) -> Medium:
     if isinstance(value, str) and re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:", value):
         return _bounded(_from_url(value, kind), kind)
     if kind in ENCLOSED:
-        raise OptionError(
-            f"{kind}: it must be a data: URL or base64; for files use 'image', 'audio'"
-        )
+        raise OptionError(f"{kind}: give a data: URL or base64, or a part of type image or audio")
     if isinstance(value, bytes | bytearray | memoryview):
         return _bounded(bytes(value), kind)
     if isinstance(value, str | os.PathLike):

@@ -1,5 +1,7 @@
 """Make image_embeddings.npz: what transformers computes of an image with a small LFM2-VL.
 
+The embeddings, and the logits behind the tokens BEFORE, the image, and the tokens AFTER.
+
     python -m tests.golden.make_image_embeddings
 
 Needs torch and transformers 5. The checkpoint is IMAGE_CASE of tests/multimodal.py, whose names
@@ -16,7 +18,7 @@ import numpy as np
 import torch
 from transformers import Lfm2VlForConditionalGeneration
 
-from tests.multimodal import IMAGE_CASE, PROCESSOR, image, make
+from tests.multimodal import AFTER, BEFORE, IMAGE_CASE, PROCESSOR, image, make
 
 TARGET = Path(__file__).with_name("image_embeddings.npz")
 PATCH = 16
@@ -41,7 +43,11 @@ def main() -> None:
             spatial_shapes=torch.tensor([[rows, columns]]),
             pixel_attention_mask=torch.ones(1, rows * columns, dtype=torch.int32),
         )
-    np.savez(TARGET, embeddings=features.pooler_output[0].numpy())
+        seen = features.pooler_output[0]
+        words = model.get_input_embeddings()
+        before, after = (words(torch.tensor(tokens)) for tokens in (BEFORE, AFTER))
+        output = model(inputs_embeds=torch.cat([before, seen, after])[None])
+    np.savez(TARGET, embeddings=seen.numpy(), logits=output.logits[0, -1].numpy())
 
 
 if __name__ == "__main__":
