@@ -8,12 +8,8 @@ says so.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -21,52 +17,16 @@ from urllib.parse import urlsplit
 from lfm2gguf.bench.cells import Cell
 from lfm2gguf.bench.measurement import CHUNKS, TOKENIZER, USAGE, Measurement
 from lfm2gguf.bench.processes import listener, resident
+from lfm2gguf.bench.wire import Answer, RefusedError, Wire
 from lfm2gguf.bench.workloads import filler, workload
-from lfm2gguf.errors import EndpointError, MissingDependencyError, OptionError
+from lfm2gguf.errors import EndpointError, OptionError
 
 if TYPE_CHECKING:
-    import httpx
-
     from lfm2gguf.bench.counter import Counter
 
-CONNECT, READ = 10.0, 1800.0  # seconds; a long prefill on a processor is silent for minutes
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "0.0.0.0")  # noqa: S104 - an address to connect to
-TEXT_FIELDS = ("content", "reasoning_content", "reasoning", "tool_calls")
 CALIBRATION = (64, 192)  # words of the two requests that tell how many tokens a word has
-REFUSED = (400, 422)
 IGNORE_EOS = "ignore_eos"
-
-
-@dataclass
-class _Stream:
-    """What one answer has sent."""
-
-    text: str = ""
-    chunks: int = 0
-    first: float = 0.0
-    last: float = 0.0
-    usage: dict[str, Any] = field(default_factory=dict)
-    timings: dict[str, Any] = field(default_factory=dict)
-
-    def take(self, event: dict[str, Any], now: float) -> None:
-        """Take an event of the stream; one without text may still bring the usage."""
-        self.usage = event.get("usage") or self.usage
-        self.timings = event.get("timings") or self.timings  # llama-server
-        choices = event.get("choices") or [{}]
-        delta = choices[0].get("delta") or {}
-        parts = [delta[name] for name in TEXT_FIELDS if delta.get(name)]
-        if not parts:
-            return
-        self.chunks += 1
-        self.first, self.last = self.first or now, now
-        self.text += "".join(part for part in parts if isinstance(part, str))
-
-    @property
-    def cached(self) -> int | None:
-        """Tokens of the prompt that the server says it did not compute."""
-        details = self.usage.get("prompt_tokens_details") or {}
-        value = details.get("cached_tokens", self.timings.get("cache_n"))
-        return value if isinstance(value, int) else None
 
 
 class Endpoint:
@@ -97,7 +57,7 @@ class Endpoint:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise OptionError(f"{url!r} is not an address such as http://127.0.0.1:8080")
         self.is_local = parts.hostname in LOOPBACK
-        self._client = _client(api_key)
+        self._wire = Wire(self.url, api_key)
         self.model = model or self._first_model()
         self._counter = counter
         port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -130,14 +90,13 @@ class Endpoint:
 
     def close(self) -> None:
         """Close the connections; the server drops what is under way."""
-        self._client.close()
+        self._wire.client.close()
 
     def properties(self) -> dict[str, Any]:
         """Return what llama-server tells of itself under ``/props``; empty for other servers."""
         try:
-            answer = self._client.get(f"{self.url}/props", timeout=CONNECT)
-            found = answer.json() if answer.status_code == 200 else {}
-        except (_httpx().HTTPError, ValueError):
+            found = self._wire.get("/props")
+        except EndpointError:
             return {}
         if not isinstance(found, dict):
             return {}
@@ -170,71 +129,26 @@ class Endpoint:
             "model": self.model, "messages": messages, "max_tokens": output,
             "temperature": 0, "stream": True, **self._forms[0],
         }  # fmt: skip
-        stream = _Stream()
-        request = self._client.build_request("POST", f"{self.url}/v1/chat/completions", json=body)
-        began = time.perf_counter()
-        for event in self._events(request):
-            stream.take(event, time.perf_counter() - began)
-        total = time.perf_counter() - began
-        if not stream.chunks:
-            raise EndpointError(f"{self.url}: the answer is empty")
-        return self._measurement(messages, stream, total)
+        return self._measurement(messages, self._wire.ask(body))
 
-    def _measurement(
-        self, messages: list[dict[str, str]], stream: _Stream, total: float
-    ) -> Measurement:
-        prompt = stream.usage.get("prompt_tokens")
-        output, counted = stream.usage.get("completion_tokens"), USAGE
+    def _measurement(self, messages: list[dict[str, str]], answer: Answer) -> Measurement:
+        prompt = answer.usage.get("prompt_tokens")
+        output, counted = answer.usage.get("completion_tokens"), USAGE
         if output is None and self._counter is not None:
-            prompt, output = self._counter.prompt(messages), self._counter.text(stream.text)
+            prompt, output = self._counter.prompt(messages), self._counter.text(answer.text)
             counted = TOKENIZER
         elif output is None:
-            output, counted = stream.chunks, CHUNKS
+            output, counted = answer.chunks, CHUNKS
         # in one chunk, there is no time between tokens to be seen
-        steps = output - 1 if stream.chunks > 1 else 0
+        steps = output - 1 if answer.chunks > 1 else 0
         return Measurement(
-            prompt, output, stream.first, stream.last, total, steps, stream.cached, counted
+            prompt, output, answer.first, answer.last, answer.total, steps, answer.cached, counted
         )
-
-    def _events(self, request: httpx.Request) -> Iterator[dict[str, Any]]:
-        """Yield the events of one answer (server-sent events, ``data: {json}``)."""
-        httpx = _httpx()
-        try:
-            with contextlib.closing(self._client.send(request, stream=True)) as answer:
-                if answer.status_code != 200:
-                    answer.read()
-                    raise _refusal(self.url, answer.status_code, answer.text)
-                for line in _lines(answer.iter_bytes()):
-                    data = line.removeprefix(b"data:").strip()
-                    if data == b"[DONE]":
-                        return
-                    if line.startswith(b"data:") and data:
-                        yield self._event(data)
-        except (httpx.HTTPError, httpx.StreamError) as error:
-            raise EndpointError(_unreachable(self.url, error)) from error
-        except RuntimeError as error:  # httpx: the client was closed by an interrupt
-            raise EndpointError(f"{self.url}: {error}") from error
-
-    def _event(self, data: bytes) -> dict[str, Any]:
-        try:
-            event = json.loads(data)
-        except ValueError as error:
-            raise EndpointError(f"{self.url}: the stream is not JSON: {_shown(data)}") from error
-        if not isinstance(event, dict):
-            raise EndpointError(f"{self.url}: the stream holds {_shown(data)}")
-        if event.get("error"):
-            raise EndpointError(f"{self.url}: {_message(event)}")
-        return event
 
     def _first_model(self) -> str:
         try:
-            answer = self._client.get(f"{self.url}/v1/models", timeout=CONNECT)
-            if answer.status_code in (401, 403):
-                raise _refusal(self.url, answer.status_code, answer.text)
-            return str(answer.json()["data"][0]["id"])
-        except _httpx().HTTPError as error:
-            raise EndpointError(_unreachable(self.url, error)) from error
-        except (ValueError, KeyError, IndexError, TypeError) as error:
+            return str(self._wire.get("/v1/models")["data"][0]["id"])
+        except (KeyError, IndexError, TypeError) as error:
             raise EndpointError(
                 f"{self.url} lists no models under /v1/models: name one with --model"
             ) from error
@@ -248,7 +162,7 @@ class Endpoint:
             try:
                 self._ask(messages, 2)
                 break
-            except _RefusedError:
+            except RefusedError:
                 if len(self._forms) == 1:
                     raise
                 del self._forms[0]
@@ -289,58 +203,3 @@ class Endpoint:
                 "the server sends no usage: output tokens are chunks of the stream, and prompts "
                 "are not counted; give MODEL.gguf beside --endpoint to count with its tokenizer"
             )
-
-
-class _RefusedError(EndpointError):
-    """The server took a request for wrong."""
-
-
-def _refusal(url: str, status: int, text: str) -> EndpointError:
-    try:
-        said = _message(json.loads(text))
-    except ValueError:
-        said = " ".join(text.split())[:200] or "no reason given"
-    kind = _RefusedError if status in REFUSED else EndpointError
-    return kind(f"{url} answers with status {status}: {said}")
-
-
-def _lines(data: Iterable[bytes]) -> Iterator[bytes]:
-    """Split a stream at its newlines: httpx's own iter_lines takes three times as long."""
-    rest = b""
-    for part in data:
-        *whole, rest = (rest + part).split(b"\n")
-        yield from whole
-    yield rest
-
-
-def _shown(data: bytes) -> str:
-    return repr(data[:80].decode("utf-8", "replace"))
-
-
-def _message(data: Any) -> str:
-    error = data.get("error", data) if isinstance(data, dict) else data
-    said = error.get("message", error) if isinstance(error, dict) else error
-    return " ".join(str(said).split())[:300]
-
-
-def _unreachable(url: str, error: Exception) -> str:
-    said = str(error) or type(error).__name__
-    return f"{url} cannot be reached, or broke off: {said}"
-
-
-def _httpx() -> Any:
-    try:
-        import httpx
-    except ImportError as error:
-        raise MissingDependencyError(
-            'an endpoint needs httpx: pip install "lfm2gguf[bench]"'
-        ) from error
-    return httpx
-
-
-def _client(api_key: str | None) -> Any:
-    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-    httpx = _httpx()
-    timeout = httpx.Timeout(READ, connect=CONNECT)
-    limits = httpx.Limits(max_connections=None)
-    return httpx.Client(headers=headers, timeout=timeout, limits=limits)

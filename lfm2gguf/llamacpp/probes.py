@@ -3,8 +3,8 @@
 Three graphs of a few nodes each, run on the device that runs the model, with as many threads:
 a copy (bytes read and written count), a float32 matrix times one vector (bytes of the matrix
 count: it is what decoding does), and a float16 matrix times 512 vectors (two operations for each
-product: it is what prefill does). The best run of some tenths of a second
-counts: a probe asks what is possible.
+product: it is what prefill does). The best run of some tenths of a second counts: a probe asks
+what is possible.
 
 Functions and structures from llama.cpp commit 0c1e57098 (``ggml/include/ggml.h``,
 ``ggml-alloc.h``, ``ggml-backend.h``).
