@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json as json_module
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lfm2gguf_cli.options import Force
+from lfm2gguf_cli.options import Force, Json
 
 
 class Program(str, Enum):
@@ -26,18 +27,27 @@ def export(
         typer.Option("--output", "-o", help="The file to write.", show_default="standard output"),
     ] = None,
     force: Force = False,
+    json: Json = False,
 ) -> None:
     """Write what another program needs to run the file right: template, stops, sampling.
 
     Example: lfm2gguf export ollama LFM2-1.2B-Q4_K_M.gguf -o Modelfile
     """
-    from lfm2gguf.errors import OutputError
-    from lfm2gguf.runner.export import lmstudio_preset, modelfile
+    from lfm2gguf.runner.export import export_for
 
-    text = modelfile(model) if program is Program.OLLAMA else lmstudio_preset(model)
-    if output is None:
-        typer.echo(text, nl=False)
-        return
+    made = export_for(program.value, model)
+    if output is not None:
+        _write(output, made.text, force=force)
+    if json:
+        result = {**made.to_json(), "output": output and str(output)}
+        typer.echo(json_module.dumps(result, indent=2, ensure_ascii=False))
+    elif output is None:
+        typer.echo(made.text, nl=False)
+
+
+def _write(output: Path, text: str, *, force: bool) -> None:
+    from lfm2gguf.errors import OutputError
+
     if output.exists() and not force:
         raise OutputError(f"{output} exists; --force replaces it")
     try:

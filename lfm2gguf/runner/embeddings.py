@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import string
 import threading
 from collections.abc import Sequence
 
@@ -12,7 +14,10 @@ from lfm2gguf.gguf_file import GGUFFile
 from lfm2gguf.llamacpp import Chunk, Context, Floats, Model
 
 LONGEST = 2048  # tokens of a text; a bidirectional model reads it in one piece
-PREFIXES = {"query": "query: ", "document": "document: "}  # LFM2.5-Embedding-350M, model card
+# A GGUF has no key for them; the model cards of LFM2.5-Embedding-350M, and of LFM2-ColBERT-350M
+# and LFM2.5-ColBERT-350M, whose prefixes are tokens of their own (PyLate, models/colbert.py)
+POOLED_PREFIXES = {"query": "query: ", "document": "document: "}
+TOKEN_PREFIXES = {"query": "[Q] ", "document": "[D] "}
 
 
 def is_for_retrieval(file: GGUFFile) -> bool:
@@ -50,12 +55,11 @@ class Embedder:
                 f"{self._model.path}: this model is made to write, not for embeddings; use a "
                 "member such as LFM2.5-Embedding-350M or LFM2-ColBERT-350M"
             )
-        if kind is not None and kind not in PREFIXES:
+        if kind is not None and kind not in POOLED_PREFIXES:
             raise OptionError(f"kind is {kind!r}: it must be 'query', 'document' or None")
         with self._lock:
             context = self._context = self._context or self._make()
-            prefix = PREFIXES[kind] if kind is not None and context.pools else ""
-            vectors = [self._one(context, prefix + text) for text in texts]
+            vectors = [self._one(context, text, kind) for text in texts]
         return [x / np.linalg.norm(x, axis=-1, keepdims=True) if normalize else x for x in vectors]
 
     def _make(self) -> Context:
@@ -68,13 +72,23 @@ class Embedder:
             embeddings=True,
         )
 
-    def _one(self, context: Context, text: str) -> Floats:
-        tokens = self._model.tokenize(text, bos=True)
+    def _one(self, context: Context, text: str, kind: str | None) -> Floats:
+        prefixes = POOLED_PREFIXES if context.pools else TOKEN_PREFIXES
+        tokens = self._model.tokenize(prefixes.get(kind or "", "") + text, bos=True)
         if len(tokens) > LONGEST:
             raise ContextError(f"a text has {len(tokens)} tokens, more than {LONGEST}: split it")
         context.clear()
         context.decode([Chunk(0, 0, tokens, outputs=len(tokens))])
-        return context.pooled_embedding(0) if context.pools else context.embeddings().copy()
+        if context.pools:
+            return context.pooled_embedding(0)
+        skipped = self._punctuation if kind == "document" else frozenset()
+        return context.embeddings()[[token not in skipped for token in tokens]]
+
+    @functools.cached_property
+    def _punctuation(self) -> frozenset[int]:
+        """Tokens of a document that match no query: PyLate's skiplist, ASCII's punctuation."""
+        tokens = (self._model.tokenize(mark) for mark in string.punctuation)
+        return frozenset(ids[0] for ids in tokens if len(ids) == 1)
 
     def close(self) -> None:
         """Free the context."""

@@ -3,55 +3,93 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lfm2gguf.errors import UnsupportedError
+from lfm2gguf.gguf_file import GGUFFile
+from lfm2gguf.runner.ollama import go_template
 from lfm2gguf.runner.options import Options, default_options
 from lfm2gguf.runner.placement import check_file, trained_context
 
-# Ollama renders Go templates and does not read the file's Jinja. This one says what every LFM2
-# template says for a conversation without tools; messages of role tool are wrapped as LFM2 does.
-OLLAMA_TEMPLATE = """\
-{{- range $i, $_ := .Messages }}<|im_start|>{{ .Role }}
-{{ if eq .Role "tool" }}<|tool_response_start|>{{ .Content }}<|tool_response_end|>
-{{- else }}{{ .Content }}{{ end }}<|im_end|>
-{{ end }}<|im_start|>assistant
-"""
 STOPS = ("<|im_end|>", "<|endoftext|>")
+MOST_CONTEXT = 8_192  # tokens; what these programs reserve memory for at once
+# Members whose answers begin with thinking (their model cards): all the words of a row
+THINKING = (("lfm2.5", "thinking"), ("lfm2.5", "8b-a1b"), ("lfm2.5", "2.6b"))
 
 
-def _sampling(path: Path) -> tuple[Options, int]:
+@dataclass(frozen=True)
+class Export:
+    """The file another program wants, and what it says.
 
+    ``settings`` are the sampling and context in that program's own names.
+    """
+
+    program: str
+    model: str
+    text: str
+    settings: dict[str, Any]
+    stops: tuple[str, ...] = STOPS
+    template: str | None = None  # None: the program reads the one in the GGUF
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the export as plain data."""
+        return asdict(self)
+
+
+def export_for(program: str, path: Path) -> Export:
+    """Describe a GGUF file to one of :data:`PROGRAMS`.
+
+    Raises :class:`GGUFError`, :class:`UnsupportedError`.
+    """
     file = check_file(path)
     keys = (key for key in file.metadata if key.startswith("general."))
-    return default_options({key: str(file.get(key)) for key in keys}), trained_context(file)
+    options = default_options({key: str(file.get(key)) for key in keys})
+    return PROGRAMS[program](file, options)
 
 
-def modelfile(path: Path) -> str:
-    """Return an Ollama ``Modelfile`` for a GGUF file.
+def _ollama(file: GGUFFile, options: Options) -> Export:
+    """An Ollama Modelfile.
 
-    Ollama puts BOS in front itself, so the template has none. Raises :class:`GGUFError`,
-    :class:`UnsupportedError`.
+    Ollama's own renderer for LFM2 is not named: it writes BOS, which Ollama adds to a GGUF's
+    prompt anyway, and LFM2's markers of a list of tools for LFM2.5 too. Its parser is: it alone
+    reads Pythonic calls (Ollama 0.14.3, ``model/parsers/lfm2.go``).
     """
-    options, context = _sampling(path)
-    parameters: dict[str, Any] = {
+    source = file.get("tokenizer.chat_template")
+    if not isinstance(source, str):
+        raise UnsupportedError(f"{file.path}: the file has no chat template")
+    template = go_template(source)
+    settings = {
         "temperature": options.temperature,
         "top_k": options.top_k,
         "top_p": options.top_p,
         "min_p": options.min_p,
         "repeat_penalty": options.repeat_penalty,
         "repeat_last_n": options.repeat_window,
-        "num_ctx": min(context, 8192),
+        "num_ctx": min(trained_context(file), MOST_CONTEXT),
     }
-    lines = [f"FROM {path.resolve()}", f'TEMPLATE """{OLLAMA_TEMPLATE}"""']
-    lines += [f"PARAMETER {name} {value}" for name, value in parameters.items()]
+    lines = [f"FROM {file.path.resolve()}", f'TEMPLATE """{template}"""']
+    lines += [f"PARSER lfm2{'-thinking' * _thinks(file)}", "REQUIRES 0.14.3"]
+    lines += [f"PARAMETER {name} {value}" for name, value in settings.items()]
     lines += [f'PARAMETER stop "{stop}"' for stop in STOPS]
-    return "\n".join(lines) + "\n"
+    text = "\n".join(lines) + "\n"
+    return Export("ollama", str(file.path), text, settings, template=template)
 
 
-def lmstudio_preset(path: Path) -> str:
-    """Return an LM Studio preset with the model's sampling; the template is in the file itself."""
-    options, _ = _sampling(path)
+def _thinks(file: GGUFFile) -> bool:
+    keys = ("general.name", "general.basename", "general.finetune", "general.size_label")
+    name = "-".join(str(file.get(key, "")) for key in keys).lower().replace(" ", "-")
+    return any(all(word in name for word in words) for words in THINKING)
+
+
+def _lmstudio(file: GGUFFile, options: Options) -> Export:
+    """An LM Studio preset, for ``~/.lmstudio/config-presets``.
+
+    The keys and what they hold: lmstudio-js, ``packages/lms-kv-config/src/schema.ts``. The
+    template and the tokens that end an answer are in the GGUF, and LM Studio reads them there.
+    """
     fields = {
         "temperature": options.temperature,
         "topKSampling": options.top_k,
@@ -60,7 +98,19 @@ def lmstudio_preset(path: Path) -> str:
         "repeatPenalty": {"checked": options.repeat_penalty != 1, "value": options.repeat_penalty},
         "stopStrings": list(STOPS),
     }
-    listed = [{"key": f"llm.prediction.{key}", "value": value} for key, value in fields.items()]
-    name = path.stem
-    preset = {"identifier": f"@local:{name}", "name": name, "operation": {"fields": listed}}
-    return json.dumps(preset, indent=2) + "\n"
+    settings = {f"llm.prediction.{key}": value for key, value in fields.items()}
+    name = file.path.stem
+    preset = {
+        "identifier": f"@local:{name.lower()}",
+        "name": name,
+        "changed": False,
+        "operation": {"fields": [{"key": k, "value": v} for k, v in settings.items()]},
+        "load": {"fields": []},
+    }
+    return Export("lmstudio", str(file.path), json.dumps(preset, indent=2) + "\n", settings)
+
+
+PROGRAMS: dict[str, Callable[[GGUFFile, Options], Export]] = {
+    "ollama": _ollama,
+    "lmstudio": _lmstudio,
+}

@@ -255,8 +255,9 @@ class Runner:
         """Embed texts with a model made for it: float32, one array a text.
 
         ``(width,)`` where the file names a pooling, ``(tokens, width)`` for ColBERT members,
-        which :func:`maxsim` compares. ``kind`` puts the prefix for a ``query`` or ``document`` in
-        front where the model pools; vectors have length 1 unless ``normalize`` is False. Raises
+        which :func:`maxsim` compares. ``kind`` puts the model's prefix for a ``query`` or a
+        ``document`` in front; of a document for ColBERT the vectors of punctuation are left out,
+        as PyLate does. Vectors have length 1 unless ``normalize`` is False. Raises
         :class:`UnsupportedError` for other models, :class:`ContextError` for texts too long.
         """
         self._scheduler.check_usable()

@@ -56,6 +56,31 @@ def test_prefixes_lengths_and_refusals(tmp_path: Path) -> None:
         writer.embed("a")
 
 
+def test_colbert_s_prefixes_are_tokens_and_its_punctuation_is_left_out(tmp_path: Path) -> None:
+    name = "LFM2.5-ColBERT-350M"
+    source = make_retrieval(CASES[name], tmp_path / name)
+    tokenizer = json.loads((source / "tokenizer.json").read_text("utf-8"))
+    unused = 1 + max(token["id"] for token in tokenizer["added_tokens"])
+    unused = max(unused, len(tokenizer["model"]["vocab"]))
+    for i, prefix in enumerate(("[Q] ", "[D] ")):
+        added = {**tokenizer["added_tokens"][-1], "id": unused + i, "content": prefix}
+        tokenizer["added_tokens"].append({**added, "special": False, "normalized": False})
+    (source / "tokenizer.json").write_text(json.dumps(tokenizer), "utf-8")
+    path = convert(source, tmp_path, "F32", jobs=1).files[0].path
+    with Runner(path, device="cpu", threads=1, context=256) as lfm:
+        plain, query, document = (
+            lfm.embed("a, b!", kind=k)[0] for k in (None, "query", "document")
+        )
+        assert lfm._model.tokenize("[Q] a") == [unused, *lfm._model.tokenize("a")]
+        np.testing.assert_array_equal(query, lfm.embed("[Q] a, b!")[0])
+        assert len(query) == len(plain) + 1
+        whole = lfm.embed("[D] a, b!")[0]
+        tokens = lfm._model.tokenize("[D] a, b!", bos=True)
+        kept = [lfm._model.piece(token) not in (b",", b"!") for token in tokens]
+        assert kept.count(False) == 2
+        np.testing.assert_array_equal(document, whole[kept])
+
+
 def test_maxsim_is_the_sum_of_the_best_matches() -> None:
     rng = np.random.default_rng(0)
     a, b = (rng.normal(size=(n, 8)).astype(np.float32) for n in (3, 5))
