@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import string
-import threading
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -40,16 +38,15 @@ def maxsim(query: Floats, document: Floats) -> float:
 
 
 class Embedder:
-    """A context for embeddings, made at the first use; calls take turns."""
+    """A context for embeddings, made at the first use. One thread drives it."""
 
     def __init__(self, model: Model, file: GGUFFile, threads: int | None) -> None:
         self._model, self._threads = model, threads
         self._for_retrieval = is_for_retrieval(file)
         self._context: Context | None = None
-        self._lock = threading.Lock()
 
-    def embed(self, texts: Sequence[str], kind: str | None, *, normalize: bool) -> list[Floats]:
-        """Return ``(width,)`` for each text where the model pools, else ``(tokens, width)``."""
+    def check(self, kind: str | None) -> None:
+        """Raise :class:`UnsupportedError` or :class:`OptionError` for what cannot be asked."""
         if not self._for_retrieval:
             raise UnsupportedError(
                 f"{self._model.path}: this model is made to write, not for embeddings; use a "
@@ -57,10 +54,12 @@ class Embedder:
             )
         if kind is not None and kind not in POOLED_PREFIXES:
             raise OptionError(f"kind is {kind!r}: it must be 'query', 'document' or None")
-        with self._lock:
-            context = self._context = self._context or self._make()
-            vectors = [self._one(context, text, kind) for text in texts]
-        return [x / np.linalg.norm(x, axis=-1, keepdims=True) if normalize else x for x in vectors]
+
+    def embed(self, text: str, kind: str | None, *, normalize: bool) -> Floats:
+        """Return ``(width,)`` where the model pools, else ``(tokens, width)``."""
+        context = self._context = self._context or self._make()
+        x = self._one(context, text, kind)
+        return x / np.linalg.norm(x, axis=-1, keepdims=True) if normalize else x
 
     def _make(self) -> Context:
         return Context(
@@ -92,6 +91,5 @@ class Embedder:
 
     def close(self) -> None:
         """Free the context."""
-        with self._lock:
-            if self._context:
-                self._context.close()
+        if self._context:
+            self._context.close()

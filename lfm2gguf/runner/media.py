@@ -12,7 +12,6 @@ import binascii
 import hashlib
 import os
 import re
-import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -53,38 +52,33 @@ class Encoded:
             self.tokens += ids
             next_id -= len(part)
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the embeddings."""
-        return sum(row.nbytes for row in self.rows.values())
+        self.nbytes = sum(row.nbytes for row in self.rows.values())
 
 
 class Encoder:
-    """Encodes media one after another, and remembers the latest."""
+    """Encodes media, and remembers the latest. One thread drives it."""
 
     def __init__(self, projector: Projector) -> None:
         self._projector = projector
         self._known: OrderedDict[bytes, Encoded] = OrderedDict()
-        self._lock = threading.Lock()
 
     def encode(self, medium: Medium) -> Encoded:
         """Return what stands for a medium. Raises :class:`OptionError` if it cannot be read."""
         key = _digest(medium)
-        with self._lock:
-            if key not in self._known:
-                self._known[key] = Encoded(key, self._projector.encode(medium))
-            self._known.move_to_end(key)
-            found = self._known[key]
-            while len(self._known) > 1 and sum(e.nbytes for e in self._known.values()) > (
-                ENCODED_BYTES
-            ):
-                self._known.popitem(last=False)
-            return found
+        found = self._known.get(key) or Encoded(key, self._projector.encode(medium))
+        self._known[key] = found
+        self._known.move_to_end(key)
+        while len(self._known) > 1 and self._nbytes > ENCODED_BYTES:
+            self._known.popitem(last=False)
+        return found
+
+    @property
+    def _nbytes(self) -> int:
+        return sum(encoded.nbytes for encoded in self._known.values())
 
     def close(self) -> None:
         """Free the projector."""
-        with self._lock:
-            self._projector.close()
+        self._projector.close()
 
 
 def take_out(messages: Sequence[Message]) -> tuple[list[Message], list[Medium]]:

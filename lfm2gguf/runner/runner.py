@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import functools
 import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -197,10 +199,14 @@ class Runner:
 
     async def achat(self, messages: Messages, **arguments: Any) -> Reply:
         """Answer as :meth:`chat` does, for ``await``. Cancelling the task cancels the request."""
-        return await self.stream(messages, **arguments).wait_async()
+        stream = await asyncio.to_thread(self.stream, messages, **arguments)
+        return await stream.wait_async()
 
     def astream(self, messages: Messages, **arguments: Any) -> Stream:
-        """Answer as :meth:`stream` does, for ``async for``."""
+        """Answer as :meth:`stream` does, for ``async for``.
+
+        Images and sound are encoded before this returns: with them, call it in a thread.
+        """
         return self.stream(messages, **arguments)
 
     def run_tools(
@@ -260,9 +266,10 @@ class Runner:
         as PyLate does. Vectors have length 1 unless ``normalize`` is False. Raises
         :class:`UnsupportedError` for other models, :class:`ContextError` for texts too long.
         """
-        self._scheduler.check_usable()
+        self._embedder.check(kind)
+        embed = functools.partial(self._embedder.embed, kind=kind, normalize=normalize)
         given = [texts] if isinstance(texts, str) else texts
-        return self._embedder.embed(given, kind, normalize=normalize)
+        return [self._scheduler.call(functools.partial(embed, text)) for text in given]
 
     # what is known of the model
 
@@ -360,7 +367,8 @@ class Runner:
                 "images and sound need the model's projector: open the model with mmproj="
                 "'mmproj-....gguf', which `lfm2gguf convert --mmproj` makes of its checkpoint"
             )
-        return plain, [self._encoder.encode(medium) for medium in media]
+        encode = self._encoder.encode
+        return plain, [self._scheduler.call(functools.partial(encode, each)) for each in media]
 
     def _visible_tokens(self) -> frozenset[int]:
         """Markers that are control tokens and yet part of what is parsed."""

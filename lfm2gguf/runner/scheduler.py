@@ -15,6 +15,8 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -28,6 +30,8 @@ logger = logging.getLogger(__name__)
 STALL = 0.4  # seconds that a piece of a prompt may hold up requests that are decoding
 SMALLEST_PIECE = 64  # tokens; below this the matrix products lose their efficiency
 MAX_WAITING = 10_000
+
+Result = TypeVar("Result")
 
 
 class Scheduler:
@@ -54,6 +58,7 @@ class Scheduler:
         self._finished = 0
         self._tokens: Counter[str] = Counter()  # since the beginning, changed by the thread alone
         self._resume_after = 0  # a request that had to give way waits for another to finish
+        self._jobs: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._closing = False
         self._wake = threading.Condition()  # on a lock its owner may take again
         self._pid = os.getpid()
@@ -96,6 +101,20 @@ class Scheduler:
         with self._wake:
             self._wake.notify()
 
+    def call(self, work: Callable[[], Result]) -> Result:
+        """Compute something else in the scheduler's thread, between two steps, and wait for it.
+
+        An OpenMP build of llama.cpp keeps a team of threads for every thread that ever computed;
+        more teams than cores, and all of them sleep at every barrier (libgomp,
+        ``gomp_throttled_spin_count``). So whatever computes beside the requests does it here.
+        """
+        future: Future[Result] = Future()
+        with self._wake:
+            self.check_usable()
+            self._jobs.append((future, work))
+            self._wake.notify()
+        return future.result()
+
     def check_usable(self) -> None:
         """Raise :class:`RuntimeFailureError` when closed, or in a forked process."""
         if os.getpid() != self._pid:
@@ -137,9 +156,24 @@ class Scheduler:
             # Ctrl-C must wake the main thread, not this one or the workers that inherit its mask
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         while self._wait_for_work():
+            self._do_job()
             self._try_step()
+        closed = RuntimeFailureError("the runner was closed")
         for request in self._all():
-            self._end(request, RuntimeFailureError("the runner was closed"))
+            self._end(request, closed)
+        for future, _ in self._jobs:
+            future.set_exception(closed)
+
+    def _do_job(self) -> None:
+        """Do one thing that is not a request, so that requests never wait for more than one."""
+        with self._wake:
+            future, work = self._jobs.popleft() if self._jobs else (None, None)
+        if future is None or work is None or not future.set_running_or_notify_cancel():
+            return
+        try:
+            future.set_result(work())
+        except BaseException as error:  # whoever waits shall have it
+            future.set_exception(error)
 
     def _all(self) -> list[Request]:
         with self._wake:
@@ -156,7 +190,7 @@ class Scheduler:
 
     def _wait_for_work(self) -> bool:
         with self._wake:
-            while not (self._closing or self._running or self._waiting):
+            while not (self._closing or self._running or self._waiting or self._jobs):
                 self._wake.wait()
             return not self._closing
 
