@@ -11,11 +11,12 @@ from lfm2gguf.llamacpp.context import Chunk, Context, Floats
 from lfm2gguf.llamacpp.device import Device, backends, default_threads, devices
 from lfm2gguf.llamacpp.grammar import SchemaRules, json_schema_grammar
 from lfm2gguf.llamacpp.library import build_info
-from lfm2gguf.llamacpp.model import Model, Tokens
+from lfm2gguf.llamacpp.model import Adapter, Model, Tokens
 from lfm2gguf.llamacpp.projector import Pixels, Projector
 from lfm2gguf.llamacpp.sampling import Sampler
 
 __all__ = [
+    "Adapter",
     "Chunk",
     "Context",
     "Device",

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from lfm2gguf.errors import ContextError, OptionError, RuntimeFailureError
 from lfm2gguf.llamacpp.device import default_threads
 from lfm2gguf.llamacpp.library import Closed, captured_log, last_words, library
-from lfm2gguf.llamacpp.model import Model, Tokens
+from lfm2gguf.llamacpp.model import Adapter, Model, Tokens
 
 Floats = npt.NDArray[np.float32]
 
@@ -106,6 +106,13 @@ class Context:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def use(self, adapter: Adapter | None, scale: float = 1.0) -> None:
+        """Apply a LoRA adapter, or none, in the decodes to come."""
+        applied = [adapter.pointer] if adapter else []
+        pointers = (self._llama.llama_adapter_lora_p_ctypes * 1)(*applied)
+        scales = (ctypes.c_float * 1)(scale)
+        self._llama.llama_set_adapters_lora(self._pointer, pointers, len(applied), scales)
 
     # decoding
 

@@ -7,6 +7,7 @@ import functools
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,14 @@ from lfm2gguf.llamacpp.library import Closed, captured_log, last_words, library
 
 Tokens = Sequence[int]
 CANDIDATE = np.dtype([("id", "<i4"), ("logit", "<f4"), ("p", "<f4")])  # llama_token_data
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """A LoRA adapter of a loaded model."""
+
+    path: Path
+    pointer: Any = field(repr=False)
 
 
 class Model:
@@ -95,6 +104,17 @@ class Model:
         """The file's default chat template, or None."""
         text = self._llama.llama_model_chat_template(self._pointer, None)
         return text.decode() if text else None
+
+    def load_adapter(self, path: str | os.PathLike[str]) -> Adapter:
+        """Load a LoRA adapter, freed with the model; before a context is made, which makes room.
+
+        Raises :class:`GGUFError` where it is none, or does not fit this model.
+        """
+        with captured_log() as log:
+            pointer = self._llama.llama_adapter_lora_init(self._pointer, os.fsencode(path))
+        if not pointer:
+            raise GGUFError(f"{path}: llama.cpp cannot apply it to {self.path}: {last_words(log)}")
+        return Adapter(Path(path), pointer)
 
     # vocabulary
 

@@ -18,6 +18,8 @@ from lfm2gguf.llamacpp import Context
 MAX_MARKS = 8  # a sequence keeps its first mark and the latest ones
 WORTH_KEEPING = 32  # tokens: shorter sequences are computed again sooner than stored
 
+Variant = tuple[str, float] | None  # the LoRA adapter and its scale that computed a state
+
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     """Return how many tokens two sequences have in common at the beginning."""
@@ -37,9 +39,12 @@ class Held:
 
     tokens: list[int] = field(default_factory=list)
     marks: dict[int, bytes] = field(default_factory=dict)  # length -> convolution state
+    variant: Variant = None
 
-    def reach(self, prompt: Sequence[int]) -> int:
+    def reach(self, prompt: Sequence[int], variant: Variant = None) -> int:
         """Return how much of a prompt this can provide; its last token is always computed."""
+        if variant != self.variant:
+            return 0
         common = common_prefix(self.tokens, prompt[:-1])
         if common == len(self.tokens):
             return common
@@ -114,15 +119,15 @@ class Memory:
         free = (slot for slot in self.slots if not slot.taken)
         return sorted(free, key=lambda slot: (bool(slot.tokens), slot.last_used))
 
-    def take(self, prompt: Sequence[int]) -> Slot:
+    def take(self, prompt: Sequence[int], variant: Variant = None) -> Slot:
         """Take an idle slot for a prompt; ``slot.tokens`` is the part it holds already.
 
         The longest known beginning is continued in place, shared with the slot that has it
         (also while that one is busy: no cell is copied), or brought back from the store.
         """
         holders: list[Held] = [*self.slots, *self._stored]
-        source = max(holders, key=lambda held: held.reach(prompt))
-        length = source.reach(prompt)
+        source = max(holders, key=lambda held: held.reach(prompt, variant))
+        length = source.reach(prompt, variant)
         slot = self._choose(source, length)
         self._clock += 1
         slot.taken, slot.last_used = True, self._clock
@@ -133,6 +138,7 @@ class Memory:
         elif not _goes_on(source, length):
             self._keep(slot)
         self._rewind(slot, length)
+        slot.variant = variant
         return slot
 
     def _choose(self, source: Held, length: int) -> Slot:
@@ -199,10 +205,12 @@ class Memory:
     def _keep(self, slot: Slot) -> None:
         if len(slot.tokens) >= WORTH_KEEPING and not self._known_elsewhere(slot):
             state = self._context.save_state(slot.seq)
-            self._store(Stored(list(slot.tokens), dict(slot.marks), state=state))
+            self._store(Stored(list(slot.tokens), dict(slot.marks), slot.variant, state))
 
     def _known_elsewhere(self, slot: Slot) -> bool:
-        others: Iterable[Held] = (held for held in self.slots if held is not slot)
+        others: Iterable[Held] = (
+            held for held in self.slots if held is not slot and held.variant == slot.variant
+        )
         return any(common_prefix(slot.tokens, held.tokens) == len(slot.tokens) for held in others)
 
     def _store(self, new: Stored) -> None:

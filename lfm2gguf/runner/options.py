@@ -28,7 +28,9 @@ class Options:
     string. ``logprobs`` N reports the N likeliest tokens at each step (0:
     the chosen alone), from the model's own distribution, before any sampler.
     ``grammar`` is GBNF, its start symbol ``root``; ``json_schema`` is turned into one.
-    ``ignore_eos`` goes on to ``max_tokens`` whatever the model wants: for measuring.
+    ``adapter`` names a LoRA adapter the model was opened with (None: the model itself), applied
+    ``adapter_scale`` times. ``ignore_eos`` goes on to ``max_tokens`` whatever the model wants:
+    for measuring.
     """
 
     max_tokens: int | None = None
@@ -46,6 +48,8 @@ class Options:
     logprobs: int | None = None
     grammar: str | None = None
     json_schema: Mapping[str, Any] | None = None
+    adapter: str | None = None
+    adapter_scale: float = 1.0
     ignore_eos: bool = False
 
     def __post_init__(self) -> None:
@@ -118,6 +122,7 @@ _RANGES = {
     "presence_penalty": (-2, 2),
     "seed": (0, 2**32 - 1),
     "logprobs": (0, 100),
+    "adapter_scale": (-100, 100),
 }
 
 
@@ -139,6 +144,8 @@ class OptionChanges(TypedDict, total=False):
     logprobs: int | None
     grammar: str | None
     json_schema: Mapping[str, Any] | None
+    adapter: str | None
+    adapter_scale: float
     ignore_eos: bool
 
 

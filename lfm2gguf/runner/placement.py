@@ -50,6 +50,19 @@ def check_projector(path: Path) -> None:
         )
 
 
+def check_adapter(path: Path, model: GGUFFile) -> None:
+    """Read an adapter's header before C code sees it. Raises :class:`GGUFError`."""
+    file = GGUFFile.open(path)
+    if file.get("general.type") != "adapter" or file.get("adapter.type") != "lora":
+        raise GGUFError(
+            f"{path}: this is no LoRA adapter; `lfm2gguf convert-lora` makes one of PEFT's folder"
+        )
+    if file.architecture != model.architecture:
+        raise GGUFError(
+            f"{path}: the adapter is for {file.architecture}, the model is {model.architecture}"
+        )
+
+
 def layers_that_fit(file: GGUFFile, device: Device, cache_bytes: int) -> int:
     """Return how many layers, the output counting as one, fit into a device's free memory.
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from lfm2gguf.errors import Lfm2ggufError
 from lfm2gguf.llamacpp import Floats
-from lfm2gguf.runner.memory import Slot
+from lfm2gguf.runner.memory import Slot, Variant
 from lfm2gguf.runner.options import Options
 from lfm2gguf.runner.text import TextStream
 
@@ -95,6 +95,8 @@ class Request:
     def __post_init__(self) -> None:
         self.tokens = list(self.prompt)  # what the memory shall hold: prompt and answer
         self.text = TextStream(self.options.stops)
+        adapter, scale = self.options.adapter, self.options.adapter_scale
+        self.variant: Variant = (adapter, scale) if adapter is not None and scale else None
 
     @property
     def missing(self) -> int:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lfm2gguf.errors import ContextError, OptionError, UnsupportedError
-from lfm2gguf.llamacpp import Context, Floats, Model, Projector
+from lfm2gguf.gguf_file import GGUFFile
+from lfm2gguf.llamacpp import Adapter, Context, Floats, Model, Projector
 from lfm2gguf.runner import devices as device_choice
 from lfm2gguf.runner import placement, rounds
 from lfm2gguf.runner.answer import THINK, THINK_END, Answer, Verbatim
@@ -44,6 +45,8 @@ class Runner:
         device: ``auto``, ``cpu``, ``cuda``, ``vulkan``, ``rocm`` or ``metal``; ``cuda:1`` is the
             second of its kind. What really runs is in :attr:`device`.
         gpu_layers: layers to offload, the output counting as one; None: as many as fit.
+        adapters: LoRA adapters as GGUF files (``lfm2gguf convert-lora``) by name, for the option
+            ``adapter`` of each request.
         mmproj: the projector of a vision or audio model: messages may hold images or sound.
         context: tokens in memory, shared by all conversations; None: what the model was trained
             for, at most 8192.
@@ -69,6 +72,7 @@ class Runner:
         threads: int | None = None,
         state_bytes: int = 256 << 20,
         parse_markers: bool = False,
+        adapters: Mapping[str, str | os.PathLike[str]] | None = None,
         mmproj: str | os.PathLike[str] | None = None,
     ) -> None:
         for name, value in (("parallel", parallel), ("context", context), ("threads", threads)):
@@ -85,6 +89,7 @@ class Runner:
             placement.check_memory(self.path, size, placement.available_memory())
         with contextlib.ExitStack() as parts:  # what is open is closed if the rest fails
             self._model = parts.enter_context(Model(self.path, on, layers))
+            loaded = self._load_adapters(adapters or {}, file)
             self._context = parts.enter_context(
                 Context(
                     self._model,
@@ -111,6 +116,7 @@ class Runner:
                 self._context,
                 state_bytes=state_bytes,
                 visible=self._visible_tokens(),
+                adapters=loaded,
                 release=parts.pop_all().close,
             )
         self._finalizer = weakref.finalize(self, self._scheduler.close)
@@ -347,6 +353,13 @@ class Runner:
             text(token) if token >= 0 else "" for token in (self._model.bos, self._model.eos, pad)
         )
         return Template(source, bos=bos, eos=eos, pad=pad_text)
+
+    def _load_adapters(
+        self, paths: Mapping[str, str | os.PathLike[str]], file: GGUFFile
+    ) -> dict[str, Adapter]:
+        for path in paths.values():
+            placement.check_adapter(Path(path), file)
+        return {name: self._model.load_adapter(path) for name, path in paths.items()}
 
     def _open_projector(
         self, mmproj: str | os.PathLike[str] | None, threads: int | None

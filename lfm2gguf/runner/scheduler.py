@@ -14,15 +14,15 @@ import signal
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
 import numpy as np
 
 from lfm2gguf.errors import ContextError, Lfm2ggufError, OptionError, RuntimeFailureError
-from lfm2gguf.llamacpp import Chunk, Context, Floats, Model, Sampler
-from lfm2gguf.runner.memory import Memory, MemoryUse
+from lfm2gguf.llamacpp import Adapter, Chunk, Context, Floats, Model, Sampler
+from lfm2gguf.runner.memory import Memory, MemoryUse, Variant
 from lfm2gguf.runner.request import Delta, Event, Finished, Load, Request, TokenLogprob
 
 logger = logging.getLogger(__name__)
@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 STALL = 0.4  # seconds that a piece of a prompt may hold up requests that are decoding
 SMALLEST_PIECE = 64  # tokens; below this the matrix products lose their efficiency
 MAX_WAITING = 10_000
+TURN = 32  # steps that the requests of one adapter have before another's
 
 Result = TypeVar("Result")
 
@@ -44,11 +45,15 @@ class Scheduler:
         *,
         state_bytes: int,
         visible: frozenset[int],
+        adapters: Mapping[str, Adapter],
         release: Callable[[], None],
     ) -> None:
         self._model, self._context = model, context
         self._memory = Memory(context, state_bytes)
         self._release = release  # frees the context, the model, and what else was made of it
+        self._adapters = adapters
+        self._variant: Variant = None  # the adapter that is applied
+        self._turn = 0  # steps it has been
         self._visible = visible  # control tokens that belong into the text, as call markers do
         self._pieces: dict[int, bytes] = {}
         self._waiting: deque[Request] = deque()
@@ -84,6 +89,9 @@ class Scheduler:
             )
         if not request.prompt:
             raise OptionError("the prompt is empty")
+        if request.variant and request.variant[0] not in self._adapters:
+            known = ", ".join(self._adapters) or "none: give adapters={name: file} to the Runner"
+            raise OptionError(f"there is no adapter {request.variant[0]!r}; there are {known}")
         sampler = request.options.sampler(self._model)
         with self._wake:
             if self._closing or len(self._waiting) >= MAX_WAITING:
@@ -228,7 +236,7 @@ class Scheduler:
         """Give free slots to those who waited longest, as far as the context has room."""
         while self._waiting and self._memory.idle and self._has_room(self._waiting[0]):
             request = self._waiting[0]
-            request.slot = self._memory.take(request.tokens)
+            request.slot = self._memory.take(request.tokens, request.variant)
             with self._wake:
                 self._waiting.remove(request)
                 self._running.append(request)
@@ -255,8 +263,9 @@ class Scheduler:
         holds as many tokens of one sequence as of another (llama.cpp,
         ``llama_batch_allocr::split_equal``).
         """
-        decoding = [request for request in self._running if request.decoding]
-        prefilling = [request for request in self._running if not request.decoding]
+        turn = self._take_turn()
+        decoding = [request for request in turn if request.decoding]
+        prefilling = [request for request in turn if not request.decoding]
         budget = self._budget(busy=bool(decoding))
         work = [(request, self._chunk(request, 1)) for request in decoding]
         share = budget if decoding else max(SMALLEST_PIECE, budget // max(1, len(prefilling)))
@@ -266,6 +275,20 @@ class Scheduler:
             work.append((request, self._chunk(request, min(budget, share))))
             budget -= len(work[-1][1].tokens)
         return work
+
+    def _take_turn(self) -> list[Request]:
+        """The running requests of one adapter, by turns: it is applied to a whole batch."""
+        variants = list(dict.fromkeys(request.variant for request in self._running))
+        if len(variants) > 1 and self._turn >= TURN and self._variant in variants:
+            following = variants[(variants.index(self._variant) + 1) % len(variants)]
+        else:
+            following = self._variant if self._variant in variants else next(iter(variants), None)
+        if following != self._variant:
+            name, scale = following or ("", 0.0)
+            self._context.use(self._adapters.get(name), scale)
+            self._variant, self._turn = following, 0
+        self._turn += 1
+        return [request for request in self._running if request.variant == following]
 
     def _budget(self, *, busy: bool) -> int:
         room = min(self._context.n_ubatch, self._context.n_batch - len(self._running))
