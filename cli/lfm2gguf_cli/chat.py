@@ -6,6 +6,7 @@ import dataclasses
 import json as json_module
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -16,6 +17,7 @@ from lfm2gguf.runner import Reply, Runner
 HELP = """\
 /help           this list
 /system TEXT    set the system prompt and begin again
+/image FILE     show an image with the next question; /audio FILE plays sound
 /reset          begin again
 /undo           take the last question and answer back
 /stats          what the last answer cost, and what is held in memory
@@ -26,12 +28,18 @@ Ctrl-C stops an answer."""
 
 
 def one_answer(
-    lfm: Runner, prompt: str, system: str | None, options: dict[str, Any], *, json: bool
+    lfm: Runner,
+    prompt: str,
+    system: str | None,
+    media: list[dict[str, Any]],
+    options: dict[str, Any],
+    *,
+    json: bool,
 ) -> None:
     """Answer once, on standard output; as JSON with what it cost."""
     if not prompt:
         raise OptionError("there is no prompt: give -p TEXT, or text on standard input")
-    stream = lfm.stream([*_opening(system), {"role": "user", "content": prompt}], **options)
+    stream = lfm.stream([*_opening(system), _question(prompt, media)], **options)
     for piece in stream:
         if not json:
             typer.echo(piece.text, nl=False)
@@ -59,11 +67,23 @@ def _opening(system: str | None) -> list[dict[str, Any]]:
     return [{"role": "system", "content": system}] if system else []
 
 
+def _question(text: str, media: list[dict[str, Any]]) -> dict[str, Any]:
+    """Media go before the text, as the model cards of LFM2-VL want it."""
+    return {"role": "user", "content": [*media, {"type": "text", "text": text}] if media else text}
+
+
 class Chat:
     """The loop of questions and answers."""
 
-    def __init__(self, lfm: Runner, system: str | None, options: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        lfm: Runner,
+        system: str | None,
+        media: list[dict[str, Any]],
+        options: dict[str, Any],
+    ) -> None:
         self._lfm, self._system, self._options = lfm, system, options
+        self._media = media  # shown with the next question
         self._history = _opening(system)
         self._last: Reply | None = None
 
@@ -88,7 +108,7 @@ class Chat:
                 self._answer(text)
 
     def _answer(self, text: str) -> None:
-        asked = [*self._history, {"role": "user", "content": text}]
+        asked = [*self._history, _question(text, self._media)]
         try:
             stream = self._lfm.stream(asked, overflow="drop", **self._options)
             try:
@@ -102,6 +122,7 @@ class Chat:
             return
         self._last = stream.reply
         self._history = [*asked, stream.reply.message]
+        self._media = []
         if stream.reply.finish_reason != "stop":
             typer.echo(f"(ended: {stream.reply.finish_reason})")
 
@@ -120,6 +141,8 @@ class Chat:
             "/help": lambda: HELP,
             "/system": lambda: self._restart(rest.strip() or None),
             "/reset": lambda: self._restart(self._system),
+            "/image": lambda: self._show_with_next("image", rest),
+            "/audio": lambda: self._show_with_next("audio", rest),
             "/undo": self._undo,
             "/stats": self._stats,
             "/device": lambda: str(self._lfm.device),
@@ -133,12 +156,18 @@ class Chat:
         self._system, self._history = system, _opening(system)
         return "A new conversation."
 
+    def _show_with_next(self, kind: str, path: str) -> str:
+        if not Path(path.strip()).is_file():
+            return f"There is no file {path.strip()!r}."
+        self._media.append({"type": kind, "path": path.strip()})
+        return "It goes with the next question."
+
     def _undo(self) -> str:
         if len(self._history) < 2:
             return "There is nothing to take back."
         question = self._history[-2]["content"]
         del self._history[-2:]
-        return f"Taken back: {question}"
+        return f"Taken back: {question if isinstance(question, str) else question[-1]['text']}"
 
     def _stats(self) -> str:
         if self._last is None:

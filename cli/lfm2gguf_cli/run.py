@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,6 +21,19 @@ def run(
         typer.Option("--prompt", "-p", help="Answer this and end; without it, standard input."),
     ] = None,
     system: Annotated[str | None, typer.Option("--system", "-s", help="System prompt.")] = None,
+    image: Annotated[
+        list[Path] | None, typer.Option(help="An image that comes before the prompt; repeatable.")
+    ] = None,
+    audio: Annotated[
+        list[Path] | None, typer.Option(help="Sound that comes before the prompt; repeatable.")
+    ] = None,
+    mmproj: Annotated[
+        Path | None, typer.Option(help="The model's projector, for images and sound.")
+    ] = None,
+    adapter: Annotated[
+        Path | None, typer.Option(help="A LoRA adapter, from lfm2gguf convert-lora.")
+    ] = None,
+    adapter_scale: Annotated[float, typer.Option(help="How strongly the adapter applies.")] = 1.0,
     type: Annotated[
         str, typer.Option("--type", "-t", help="Which file of a Hub repository.")
     ] = "Q4_K_M",
@@ -51,18 +64,24 @@ def run(
     from lfm2gguf_cli.chat import Chat, one_answer
 
     given = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
-    options = {name: value for name, value in given.items() if value is not None}
-    settings = {
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    settings: dict[str, Any] = {
         "device": device, "gpu_layers": gpu_layers, "context": context, "threads": threads,
+        "mmproj": mmproj,
     }  # fmt: skip
+    if adapter is not None:
+        settings["adapters"] = {adapter.name: adapter}
+        options |= {"adapter": adapter.name, "adapter_scale": adapter_scale}
+    media = [{"type": "image", "path": path} for path in image or ()]
+    media += [{"type": "audio", "path": path} for path in audio or ()]
     if prompt is None and not sys.stdin.isatty():
         prompt = sys.stdin.read().strip()
     remote = not Path(model).exists() and model.count("/") == 1 and not model.endswith(".gguf")
     if not sys.stderr.isatty():  # progress bars are for people
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    opened = Runner.from_hub(model, type, **settings) if remote else Runner(model, **settings)  # type: ignore[arg-type]
+    opened = Runner.from_hub(model, type, **settings) if remote else Runner(model, **settings)
     with opened as lfm:
         if prompt is not None:
-            one_answer(lfm, prompt, system, options, json=json)
+            one_answer(lfm, prompt, system, media, options, json=json)
         else:
-            Chat(lfm, system, options).loop()
+            Chat(lfm, system, media, options).loop()
