@@ -8,6 +8,8 @@ LFM2AudioDetokenizer). Nothing here shares code with the converter.
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -301,6 +303,19 @@ def image() -> np.ndarray:
     y, x = np.mgrid[0:320, 0:256]
     waves = [np.sin(x / a + c) * np.cos(y / b) for a, b, c in ((9, 31, 0), (40, 17, 1), (23, 5, 2))]
     return (127.5 * (1 + np.stack(waves, -1))).astype(np.uint8)
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """A PNG file of RGB pixels (PNG specification, third edition, section 5)."""
+    height, width, _ = pixels.shape
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    parts = [
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def published(partial: Mapping[str, Any]) -> dict[str, Any]:

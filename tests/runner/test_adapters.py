@@ -10,11 +10,9 @@ from typing import Any
 
 import pytest
 
-from lfm2gguf import Runner, convert, convert_lora
+from lfm2gguf import Runner
 from lfm2gguf.errors import GGUFError, OptionError
 from lfm2gguf.runner.memory import Held
-from tests.adapters import CASES, base, make_adapter
-from tests.checkpoints import make
 from tests.models import tiny_gguf
 
 QUESTIONS = ["Who?", "What is it?", "Where and when?", "Why, and how often?"]
@@ -23,33 +21,18 @@ OPTIONS |= {"ignore_eos": True, "logprobs": 3}
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A model, two adapters, and the model with each of them merged."""
-    folder = tmp_path_factory.mktemp("adapters")
-    case = CASES["plain"]
-    source = make(base(case), folder / "base")
-    found = {"base": convert(source, folder / "base.gguf", "F32", jobs=1).files[0].path}
-    for name, alpha in (("a", 8), ("b", 24)):
-        peft = make_adapter(case, folder / name, lora_alpha=alpha)
-        merged = convert(source, folder / f"merged-{name}.gguf", "F32", lora=peft, jobs=1)
-        found[f"merged-{name}"] = merged.files[0].path
-        found[name] = convert_lora(peft, source, folder / f"{name}.gguf").file.path
-    return found
-
-
-@pytest.fixture(scope="module")
-def lfm(files: dict[str, Path]) -> Iterator[Runner]:
-    adapters = {name: files[name] for name in ("a", "b")}
-    with Runner(files["base"], adapters=adapters, context=1024, threads=1) as runner:
+def lfm(adapted: dict[str, Path]) -> Iterator[Runner]:
+    adapters = {name: adapted[name] for name in ("a", "b")}
+    with Runner(adapted["base"], adapters=adapters, context=1024, threads=1) as runner:
         yield runner
 
 
 @pytest.fixture(scope="module")
-def expected(files: dict[str, Path]) -> dict[tuple[str | None, str], list[float]]:
+def expected(adapted: dict[str, Path]) -> dict[tuple[str | None, str], list[float]]:
     """What the plain and the merged files answer."""
     answers = {}
     for adapter, name in ((None, "base"), ("a", "merged-a"), ("b", "merged-b")):
-        with Runner(files[name], context=1024, threads=1) as runner:
+        with Runner(adapted[name], context=1024, threads=1) as runner:
             answers |= {(adapter, q): logprobs(runner, q) for q in QUESTIONS}
     return answers
 
@@ -121,12 +104,12 @@ def test_unknown_adapters(lfm: Runner) -> None:
         plain.chat("Who?", adapter="a")
 
 
-def test_files_that_are_no_adapter_of_this_model(files: dict[str, Path], tmp_path: Path) -> None:
+def test_files_that_are_no_adapter_of_this_model(adapted: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(GGUFError, match="no LoRA adapter"):
-        Runner(files["base"], adapters={"x": files["base"]})
+        Runner(adapted["base"], adapters={"x": adapted["base"]})
     with pytest.raises(GGUFError, match="cannot apply"):
-        Runner(tiny_gguf(), adapters={"x": files["a"]})
+        Runner(tiny_gguf(), adapters={"x": adapted["a"]})
     cut = tmp_path / "cut.gguf"
-    cut.write_bytes(files["a"].read_bytes()[:-100])
+    cut.write_bytes(adapted["a"].read_bytes()[:-100])
     with pytest.raises(GGUFError):
-        Runner(files["base"], adapters={"x": cut})
+        Runner(adapted["base"], adapters={"x": cut})

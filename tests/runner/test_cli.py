@@ -15,6 +15,7 @@ import pytest
 
 from lfm2gguf.runner.devices import BACKENDS
 from tests.models import tiny_gguf
+from tests.multimodal import image, png
 
 COMMAND = [sys.executable, "-m", "lfm2gguf_cli.main"]
 
@@ -62,6 +63,27 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments: tuple[str, ...], messa
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_image_and_its_projector(vision: tuple[Path, Path], tmp_path: Path) -> None:
+    picture = tmp_path / "picture.png"
+    picture.write_bytes(png(image()))
+    model, projector = map(str, vision)
+    ask = ("run", model, "-p", "What is it?", "-n", "3", "--json")
+    plain = json.loads(lfm2gguf(*ask).stdout)
+    shown = json.loads(lfm2gguf(*ask, "--mmproj", projector, "--image", str(picture)).stdout)
+    assert shown["usage"]["prompt_tokens"] >= plain["usage"]["prompt_tokens"] + 80
+    refused = lfm2gguf(*ask, "--image", str(picture))
+    assert refused.returncode == 2
+    assert "convert --mmproj" in refused.stderr
+
+
+def test_an_adapter(adapted: dict[str, Path]) -> None:
+    ask = ("run", str(adapted["base"]), "-p", "Who?", "-n", "3", "--json")
+    assert lfm2gguf(*ask, "--adapter", str(adapted["a"])).returncode == 0
+    refused = lfm2gguf(*ask, "--adapter", str(adapted["base"]))
+    assert refused.returncode == 2
+    assert "no LoRA adapter" in refused.stderr
 
 
 def test_no_prompt_is_an_error() -> None:

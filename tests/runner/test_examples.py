@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.models import tiny_gguf
+from tests.multimodal import image, png
 
 PAGE = Path(__file__).parents[2] / "examples" / "running" / "README.md"
 PYTHON = re.compile(r"^## (.+?)$|^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -26,10 +28,29 @@ def examples() -> list[tuple[str, str]]:
 
 def test_all_are_found() -> None:
     titles = {title for title, _ in examples()}
-    assert titles == {"Chat", "Streaming", "Tools", "Many at once", "Async", "Devices"}
+    assert titles == {
+        "Chat", "Streaming", "Tools", "Many at once", "Async", "Images and sound", "LoRA adapters",
+        "Devices",
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def names(
+    vision: tuple[Path, Path], adapted: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """What the page calls its files."""
+    picture = tmp_path_factory.mktemp("picture") / "picture.png"
+    picture.write_bytes(png(image()))
+    return {
+        "MODEL": os.fspath(tiny_gguf()),
+        "VISION_MODEL": vision[0], "MMPROJ": vision[1], "PICTURE": picture,
+        "BASE": adapted["base"], "FORMAL": adapted["a"], "BRIEF": adapted["b"],
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(("title", "code"), examples(), ids=lambda value: value[:12])
-def test_an_example(title: str, code: str, capsys: pytest.CaptureFixture[str]) -> None:
-    exec(compile(code, title, "exec"), {"MODEL": os.fspath(tiny_gguf()), "__name__": "example"})
+def test_an_example(
+    title: str, code: str, names: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    exec(compile(code, title, "exec"), {**names, "__name__": "example"})
     assert capsys.readouterr().out or title == "Tools"

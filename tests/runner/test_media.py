@@ -6,7 +6,6 @@ import asyncio
 import base64
 import struct
 import threading
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,41 +13,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lfm2gguf import Runner, convert
+from lfm2gguf import Runner
 from lfm2gguf.errors import GGUFError, OptionError
 from lfm2gguf.llamacpp import Chunk, Context, Model, Pixels, Projector
 from lfm2gguf.runner.media import PLACE, Encoder, take_out
 from tests.models import tiny_gguf
-from tests.multimodal import AFTER, BEFORE, IMAGE_CASE, image, make
+from tests.multimodal import AFTER, BEFORE, image, png
 
 GOLDEN = Path(__file__).parents[1] / "golden/image_embeddings.npz"
 GREEDY: dict[str, Any] = {"temperature": 0.0, "repeat_penalty": 1.0, "max_tokens": 6}
 
 
-def png(pixels: np.ndarray) -> bytes:
-    """A PNG file of RGB pixels (PNG specification, third edition, section 5)."""
-    height, width, _ = pixels.shape
-    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
-    parts = [
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        for name, data in chunks
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
-
-
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The text model and the projector."""
-    source = make(IMAGE_CASE, tmp_path_factory.mktemp("vl") / "LFM2-VL-Run")
-    text = convert(source, source, "F32", jobs=1).files[0].path
-    return text, convert(source, source, "F32", projector=True, jobs=1).files[0].path
-
-
-@pytest.fixture(scope="module")
-def lfm(files: tuple[Path, Path]) -> Iterator[Runner]:
-    with Runner(files[0], mmproj=files[1], context=2048) as runner:
+def lfm(vision: tuple[Path, Path]) -> Iterator[Runner]:
+    with Runner(vision[0], mmproj=vision[1], context=2048) as runner:
         yield runner
 
 
@@ -70,11 +48,11 @@ def ask(part: dict[str, Any], question: str = "What is it?") -> list[dict[str, A
     return [{"role": "user", "content": [part, {"type": "text", "text": question}]}]
 
 
-def test_logits_behind_an_image_are_those_of_transformers(files: tuple[Path, Path]) -> None:
+def test_logits_behind_an_image_are_those_of_transformers(vision: tuple[Path, Path]) -> None:
     """Against golden/make_image_embeddings.py: words, an image, words."""
     expected = np.load(GOLDEN)
-    with Model(files[0]) as model, Context(model, n_ctx=512, threads=1) as context:
-        projector = Projector(files[1], model)
+    with Model(vision[0]) as model, Context(model, n_ctx=512, threads=1) as context:
+        projector = Projector(vision[1], model)
         parts = projector.encode(Pixels(256, 320, image().tobytes()))
         (seen,) = (part for part in parts if not isinstance(part, list))
         error = np.square(seen - expected["embeddings"]).mean()
@@ -88,13 +66,13 @@ def test_logits_behind_an_image_are_those_of_transformers(files: tuple[Path, Pat
     np.testing.assert_allclose(found, expected["logits"], atol=0.02)
 
 
-def test_the_runner_computes_what_the_parts_say(lfm: Runner, files: tuple[Path, Path]) -> None:
+def test_the_runner_computes_what_the_parts_say(lfm: Runner, vision: tuple[Path, Path]) -> None:
     """The first token's logits, against the same sequence decoded by hand."""
     messages = ask({"type": "image", "image": png(image())})
     reply = lfm.chat(messages, **greedy(lfm, max_tokens=1, logprobs=5))
     plain, media = take_out(messages)
-    with Model(files[0]) as model, Context(model, n_ctx=2048, threads=1) as context:
-        projector = Projector(files[1], model)
+    with Model(vision[0]) as model, Context(model, n_ctx=2048, threads=1) as context:
+        projector = Projector(vision[1], model)
         encoder = Encoder(projector)
         tokens = lfm._prompts.encode(lfm._template.prompt(plain), [encoder.encode(media[0])])
         rows = encoder.encode(media[0]).rows
@@ -141,8 +119,8 @@ def test_pil_images(lfm: Runner) -> None:
     assert lfm.chat(ask({"type": "image", "image": picture}), **greedy(lfm)).text == expected
 
 
-def test_a_second_turn_computes_only_what_is_new(files: tuple[Path, Path]) -> None:
-    with Runner(files[0], mmproj=files[1], context=2048) as lfm:
+def test_a_second_turn_computes_only_what_is_new(vision: tuple[Path, Path]) -> None:
+    with Runner(vision[0], mmproj=vision[1], context=2048) as lfm:
         messages = ask({"type": "image", "image": png(image())})
         first = lfm.chat(messages, **greedy(lfm))
         assert first.usage.prefilled_tokens > 80
@@ -150,7 +128,7 @@ def test_a_second_turn_computes_only_what_is_new(files: tuple[Path, Path]) -> No
         second = lfm.chat(history, **greedy(lfm))
         assert second.usage.cached_tokens >= first.usage.prompt_tokens
         assert second.usage.prefilled_tokens < 60
-    with Runner(files[0], mmproj=files[1], context=2048) as lfm:
+    with Runner(vision[0], mmproj=vision[1], context=2048) as lfm:
         assert lfm.chat(history, **greedy(lfm)).text == second.text
 
 
@@ -250,11 +228,11 @@ def test_without_a_projector() -> None:
         lfm.chat(ask({"type": "image", "image": png(image())}))
 
 
-def test_projectors_that_do_not_fit(files: tuple[Path, Path], tmp_path: Path) -> None:
+def test_projectors_that_do_not_fit(vision: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(GGUFError, match=r"mismatch|cannot load"):
-        Runner(tiny_gguf(), mmproj=files[1])
+        Runner(tiny_gguf(), mmproj=vision[1])
     with pytest.raises(GGUFError, match="no projector"):
-        Runner(files[0], mmproj=files[0])
-    (tmp_path / "cut.gguf").write_bytes(files[1].read_bytes()[:5000])
+        Runner(vision[0], mmproj=vision[0])
+    (tmp_path / "cut.gguf").write_bytes(vision[1].read_bytes()[:5000])
     with pytest.raises(GGUFError):
-        Runner(files[0], mmproj=tmp_path / "cut.gguf")
+        Runner(vision[0], mmproj=tmp_path / "cut.gguf")

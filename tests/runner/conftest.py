@@ -1,0 +1,36 @@
+"""Small models of other kinds than the example, for whoever runs them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lfm2gguf import convert, convert_lora
+from tests.adapters import CASES, base, make_adapter
+from tests.checkpoints import make
+from tests.multimodal import IMAGE_CASE
+from tests.multimodal import make as make_vision
+
+
+@pytest.fixture(scope="session")
+def vision(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A random LFM2-VL: the text model and the projector."""
+    source = make_vision(IMAGE_CASE, tmp_path_factory.mktemp("vl") / "LFM2-VL-Run")
+    text = convert(source, source, "F32", jobs=1).files[0].path
+    return text, convert(source, source, "F32", projector=True, jobs=1).files[0].path
+
+
+@pytest.fixture(scope="session")
+def adapted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A random model, two adapters, and the model with each of them merged."""
+    folder = tmp_path_factory.mktemp("adapters")
+    case = CASES["plain"]
+    source = make(base(case), folder / "base")
+    found = {"base": convert(source, folder / "base.gguf", "F32", jobs=1).files[0].path}
+    for name, alpha in (("a", 8), ("b", 24)):
+        peft = make_adapter(case, folder / name, lora_alpha=alpha)
+        merged = convert(source, folder / f"merged-{name}.gguf", "F32", lora=peft, jobs=1)
+        found[f"merged-{name}"] = merged.files[0].path
+        found[name] = convert_lora(peft, source, folder / f"{name}.gguf").file.path
+    return found
