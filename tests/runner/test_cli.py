@@ -6,6 +6,7 @@ import json
 import os
 import re
 import select
+import shutil
 import subprocess
 import sys
 import time
@@ -13,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from lfm2gguf import convert
 from lfm2gguf.runner.devices import BACKENDS
-from tests.models import tiny_gguf
+from tests.models import EXAMPLE, tiny_gguf
 from tests.multimodal import image, png
 
 COMMAND = [sys.executable, "-m", "lfm2gguf_cli.main"]
@@ -158,6 +160,30 @@ def test_ctrl_c_at_the_prompt_and_ctrl_d() -> None:
     assert terminal.wait() == 0
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+def test_ctrl_c_stops_an_answer_and_not_the_program(tmp_path: Path) -> None:
+    """The file asks for a temperature at which an answer's end is one token of many."""
+    folder = Path(shutil.copytree(EXAMPLE, tmp_path / "hot"))
+    sampling = {"do_sample": True, "temperature": 90.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+    (folder / "generation_config.json").write_text(json.dumps(sampling), "utf-8")
+    (file,) = convert(folder, tmp_path, "Q8_0", jobs=1).files
+    terminal = Terminal("run", str(file.path), "--device", "cpu", "--threads", "1")
+    terminal.expect("> ")
+    for _ in range(30):  # one that ends by itself first leaves the Ctrl-C to the prompt
+        terminal.send("Go on.\n")
+        terminal.expect("Go on.\n")
+        time.sleep(0.05)
+        terminal.send("\x03")
+        terminal.expect("\n> ")
+        if "(stopped)" in terminal.passed:
+            break
+    assert "(stopped)" in terminal.passed
+    terminal.send("/device\n")
+    terminal.expect("CPU")
+    terminal.send("/quit\n")
+    assert terminal.wait() == 0
+
+
 class Terminal:
     """The command in a pseudo-terminal."""
 
@@ -168,7 +194,7 @@ class Terminal:
         if self.pid == 0:
             os.environ["TERM"] = "dumb"
             os.execv(COMMAND[0], [*COMMAND, *arguments])
-        self.seen = ""
+        self.passed = self.seen = ""
 
     def send(self, text: str) -> None:
         os.write(self.file, text.encode())
@@ -182,7 +208,7 @@ class Terminal:
                     self.seen += os.read(self.file, 4096).decode("utf-8", "replace")
                 except OSError:
                     raise AssertionError(f"the program has ended: {self.seen}") from None
-        self.seen = self.seen.replace("\r\n", "\n").split(text, 1)[1]
+        self.passed, self.seen = self.seen.replace("\r\n", "\n").split(text, 1)
 
     def wait(self) -> int:
         while True:

@@ -17,7 +17,15 @@ from lfm2gguf.runner.devices import (
     choose,
     missing,
 )
-from lfm2gguf.runner.placement import MARGIN, check_file, check_memory, layers_that_fit
+from lfm2gguf.runner.placement import (
+    MARGIN,
+    available_memory,
+    check_file,
+    check_memory,
+    layers_that_fit,
+    place,
+    trained_context,
+)
 from tests.models import tiny_gguf
 
 
@@ -103,6 +111,42 @@ def test_layers_are_counted_by_what_fits() -> None:
     assert layers_that_fit(file, device("CUDA", free=0), 0) == 0
 
 
+def test_how_many_layers_go_where() -> None:
+    file = check_file(tiny_gguf())
+    whole = int(str(file.get("lfm2.block_count"))) + 1
+    roomy, full = device("CUDA", free=1 << 40), device("CUDA", free=0)
+    assert place(file, [], None, "auto", 512) == ([], 0)
+    assert place(file, [roomy], None, "auto", 512) == ([roomy], whole)
+    assert place(file, [roomy], 3, "cuda", 512) == ([roomy], 3)
+    assert place(file, [roomy], 0, "cuda", 512) == ([], 0)
+    assert place(file, [full], None, "auto", 512) == ([], 0)
+    with pytest.raises(DeviceError, match="cuda: no layer fits"):
+        place(file, [full], None, "cuda", 512)
+    some = device("CUDA", free=MARGIN + sum(info.nbytes for info in file.tensors.values()))
+    assert 0 < place(file, [some], None, "cuda", 4096)[1] < whole  # the context needs room too
+
+
+@pytest.mark.parametrize(
+    ("name", "claimed", "context"),
+    [
+        ("LFM2-1.2B", 128_000, 32_768),
+        ("LFM2.5-8B-A1B", 128_000, 128_000),
+        ("LFM2-8B-A1B", 128_000, 32_768),
+        ("LFM2-Small", 4_096, 4_096),
+    ],
+)
+def test_the_context_a_member_was_trained_for(
+    name: str, claimed: int, context: int, tmp_path: Path
+) -> None:
+    writer = GGUFWriter(tmp_path / "a.gguf", "lfm2")
+    writer.add_name(name)
+    writer.add_context_length(claimed)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    assert trained_context(check_file(tmp_path / "a.gguf")) == context
+
+
 # --- files -------------------------------------------------------------------------------
 
 
@@ -155,3 +199,11 @@ def test_a_model_larger_than_memory(tmp_path: Path) -> None:
         check_memory(path, 300 * 10**9, 10**9)
     check_memory(path, 10**9, 10**9)
     check_memory(path, 10**9, None)
+
+
+def test_a_runner_asks_for_the_memory_before_it_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    available = available_memory()
+    assert available is None or available > 10**8
+    monkeypatch.setattr("lfm2gguf.runner.placement.available_memory", lambda: 1000)
+    with pytest.raises(GGUFError, match="are available: close other programs"):
+        Runner(tiny_gguf(), device="cpu")

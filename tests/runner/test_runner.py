@@ -415,6 +415,33 @@ def test_a_long_prompt_does_not_stall_who_decodes() -> None:
         assert events[3:at].count("token") >= 2
 
 
+def test_who_came_first_is_served_first_and_the_queue_is_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("lfm2gguf.runner.scheduler.MAX_WAITING", 6)
+    with fresh(parallel=1, context=512) as lfm:
+        order: list[int] = []
+        streams = [lfm.stream(f"{i}?", max_tokens=1 + i % 3) for i in range(7)]
+
+        def wait(i: int) -> None:
+            streams[i].wait()
+            order.append(i)
+
+        with lfm._scheduler.together():
+            for stream in streams[:6]:
+                stream.start()
+            with pytest.raises(RuntimeFailureError, match="6 requests wait"):
+                streams[6].start()
+        waiting = [threading.Thread(target=wait, args=(i,)) for i in range(6)]
+        for thread in waiting:
+            thread.start()
+        for thread in waiting:
+            thread.join()
+        began = [stream.reply.usage.waited for stream in streams[:6]]
+    assert sorted(order) == list(range(6))
+    assert began == sorted(began)
+
+
 def test_two_hundred_requests_in_any_order() -> None:
     """Random lengths, options and cancellations: nothing lost, nothing mixed, memory flat."""
     draw = random.Random(0)
@@ -589,7 +616,20 @@ def test_closing_twice_and_using_what_is_closed() -> None:
     lfm = fresh()
     lfm.close()
     lfm.close()
-    for use in (lambda: lfm.chat("Hi"), lambda: lfm.count_tokens("Hi"), lambda: lfm.complete("x")):
+    uses: list[Any] = [
+        lambda: lfm.chat("Hi"),
+        lambda: lfm.stream("Hi"),
+        lambda: lfm.batch(["Hi"]),
+        lambda: lfm.run_tools("Hi", [get_time]),
+        lambda: asyncio.run(lfm.achat("Hi")),
+        lambda: asyncio.run(lfm.arun_tools("Hi", [get_time])),
+        lambda: lfm.complete("x"),
+        lambda: lfm.embed("x"),
+        lambda: lfm.count_tokens("Hi"),
+        lambda: lfm.tokenize("x"),
+        lambda: lfm.token_bytes(1),
+    ]
+    for use in uses:
         with pytest.raises(RuntimeFailureError, match="closed"):
             use()
 
@@ -638,29 +678,35 @@ def test_a_forked_child_is_told_to_open_its_own() -> None:
 
 
 INTERRUPTED = """
-import sys
+import sys, threading, time
 from lfm2gguf.runner import Runner
-with Runner(sys.argv[1], device="cpu", threads=1, context=1024) as lfm:
+with Runner(sys.argv[1], device="cpu", threads=1, context=8192) as lfm:
+    seen = []
+    def watch():
+        running = lfm._scheduler._running
+        while not (running and 0 < running[0].prefilled < len(running[0].prompt)):
+            time.sleep(0.001)
+        seen.append(running[0])
+        print("prefilling", flush=True)
+    threading.Thread(target=watch, daemon=True).start()
     try:
-        print("ready", flush=True)
-        while True:
-            lfm.chat("word " * 500, max_tokens=1)
-            lfm._scheduler._memory  # each prompt is prefilled or restored
+        lfm.chat("word " * 4000, max_tokens=1)
     except KeyboardInterrupt:
-        print("again", lfm.chat("Hi", max_tokens=3).usage.completion_tokens <= 3, flush=True)
+        (request,) = seen
+        print(request.cancelled, request.prefilled < len(request.prompt), request.generated)
+    print(lfm.chat("Hi", max_tokens=3).usage.completion_tokens <= 3, lfm._scheduler._running)
 """
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are sent otherwise there")
-def test_an_interrupt_leaves_the_runner_usable() -> None:
+def test_an_interrupt_in_the_middle_of_prefill_leaves_the_runner_usable() -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED, str(tiny_gguf())], stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    time.sleep(0.2)
+    assert process.stdout.readline() == "prefilling\n"
     process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=60)[0] == "again True\n"
+    assert process.communicate(timeout=60)[0] == "True True []\nTrue []\n"
     assert process.returncode == 0
 
 
