@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from lfm2gguf import convert
 from tests.models import tiny_gguf
 from tests.multimodal import image, png
+from tests.retrieval_checkpoints import CASES, make_retrieval
 
 PAGE = Path(__file__).parents[2] / "examples" / "running" / "README.md"
 PYTHON = re.compile(r"^## (.+?)$|^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -29,8 +31,8 @@ def examples() -> list[tuple[str, str]]:
 def test_all_are_found() -> None:
     titles = {title for title, _ in examples()}
     assert titles == {
-        "Chat", "Streaming", "Tools", "Many at once", "Async", "Images and sound", "LoRA adapters",
-        "Devices",
+        "Chat", "Streaming", "Tools", "Many at once", "Async", "Embeddings", "Images and sound",
+        "LoRA adapters", "Devices",
     }  # fmt: skip
 
 
@@ -41,8 +43,14 @@ def names(
     """What the page calls its files."""
     picture = tmp_path_factory.mktemp("picture") / "picture.png"
     picture.write_bytes(png(image()))
+    folder = tmp_path_factory.mktemp("retrieval")
+    retrieval = {
+        name: convert(make_retrieval(CASES[name], folder / name), folder, "Q8_0", jobs=1)
+        for name in ("LFM2.5-Embedding-350M", "LFM2.5-ColBERT-350M")
+    }
+    embedding, colbert = (made.files[0].path for made in retrieval.values())
     return {
-        "MODEL": os.fspath(tiny_gguf()),
+        "MODEL": os.fspath(tiny_gguf()), "EMBEDDING_MODEL": embedding, "COLBERT_MODEL": colbert,
         "VISION_MODEL": vision[0], "MMPROJ": vision[1], "PICTURE": picture,
         "BASE": adapted["base"], "FORMAL": adapted["a"], "BRIEF": adapted["b"],
     }  # fmt: skip
