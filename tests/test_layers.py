@@ -20,7 +20,7 @@ LAYERS = [
         "verify",
         "runner",
     ],
-    ["bench"],
+    ["bench", "server"],
     ["cli"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -18,6 +18,7 @@ from lfm2gguf_cli.export import export
 from lfm2gguf_cli.inspect import inspect
 from lfm2gguf_cli.quantize import quantize
 from lfm2gguf_cli.run import run
+from lfm2gguf_cli.serve import serve
 from lfm2gguf_cli.verify import verify
 
 BAD_INPUT = 2  # exit codes: 0 done, 1 a check failed, 2 bad usage or input, 130 interrupted
@@ -30,7 +31,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS = (
-    convert, convert_lora, quantize, verify, inspect, doctor, run, bench, devices, export,
+    convert, convert_lora, quantize, verify, inspect, doctor, run, serve, bench, devices, export,
 )  # fmt: skip
 for command in COMMANDS:
     app.command()(command)

@@ -27,10 +27,14 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class BadCall:
-    """A span that is unfinished, malformed, or not what its schema allows; never executed."""
+    """A span that is unfinished, malformed, or not what its schema allows; never executed.
+
+    ``call`` is there where the span could be read and only its tool does not allow it.
+    """
 
     text: str
     reason: str
+    call: ToolCall | None = None
 
 
 class MalformedError(ValueError):

@@ -427,4 +427,4 @@ class Runner:
             self._scheduler.submit(request)
             return Conversation(request, prompt, answer, tools, self._scheduler, self._prompts)
 
-        return Stream(start)
+        return Stream(start, len(tokens))

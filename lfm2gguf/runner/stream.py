@@ -45,7 +45,10 @@ class Stream:
     loop early, an interrupt, or leaving the ``with`` block cancels the request.
     """
 
-    def __init__(self, start: Callable[[Callable[[Event], None]], Conversation]) -> None:
+    def __init__(
+        self, start: Callable[[Callable[[Event], None]], Conversation], prompt_tokens: int
+    ) -> None:
+        self.prompt_tokens = prompt_tokens
         self._start = start
         self._conversation: Conversation | None = None
         self._reply: Reply | None = None
@@ -230,7 +233,7 @@ class Conversation:
             unknown = f"there is no tool {call.name!r}" if self._tools and not tool else None
             problem = tool.problem(call) if tool else unknown
             if problem:
-                bad.append(BadCall(f"{call.name}({call.arguments})", problem))
+                bad.append(BadCall(f"{call.name}({call.arguments})", problem, call))
             else:
                 good.append(call)
         return good, bad

@@ -1,0 +1,84 @@
+"""``lfm2gguf serve``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def serve(
+    model: Annotated[
+        str, typer.Argument(help="A GGUF file, or a Hub id such as LiquidAI/LFM2-1.2B-GGUF.")
+    ],
+    host: Annotated[
+        str, typer.Option(help="Where to listen; 0.0.0.0 is everywhere.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 8080,
+    name: Annotated[
+        str | None, typer.Option(help="The model's name.", show_default="the file's")
+    ] = None,
+    api_key: Annotated[
+        str | None,
+        typer.Option(envvar="LFM2GGUF_API_KEY", help="Asked for everywhere but at /health."),
+    ] = None,
+    parallel: Annotated[int, typer.Option(help="Answers computed together.", min=1)] = 4,
+    context: Annotated[
+        int | None,
+        typer.Option(help="Tokens of all conversations.", show_default="as trained, up to 8192"),
+    ] = None,
+    mmproj: Annotated[
+        Path | None, typer.Option(help="The model's projector, for images and sound.")
+    ] = None,
+    type: Annotated[
+        str, typer.Option("--type", "-t", help="Which file of a Hub repository.")
+    ] = "Q4_K_M",
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda, vulkan, rocm or metal; cuda:1 for the second.")
+    ] = "auto",
+    gpu_layers: Annotated[
+        int | None, typer.Option(help="Layers to offload.", show_default="as many as fit")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads.", show_default="physical cores")
+    ] = None,
+    max_body: Annotated[
+        int, typer.Option(help="Bytes of a request; larger ones get 413.", min=1)
+    ] = 32 << 20,
+    max_prompt: Annotated[
+        int | None,
+        typer.Option(help="Tokens; longer prompts get 400.", show_default="the context", min=1),
+    ] = None,
+    max_queue: Annotated[int, typer.Option(help="Answers that wait; more get 429.", min=0)] = 64,
+    max_seconds: Annotated[
+        float, typer.Option(help="Until an answer is whole; later ones get 504.", min=0.001)
+    ] = 600,
+    drain_seconds: Annotated[
+        float, typer.Option(help="For answers under way when the server is ended.", min=0)
+    ] = 30,
+) -> None:
+    """Serve a model as OpenAI's API: /v1/chat/completions and the like, /health, /metrics.
+
+    Example: lfm2gguf serve LFM2-1.2B-Q4_K_M.gguf
+    """
+    from lfm2gguf.runner import Runner
+    from lfm2gguf.server import Limits, create_app, run
+
+    limits = Limits(
+        body_bytes=max_body, prompt_tokens=max_prompt, queue=max_queue, seconds=max_seconds
+    )
+    settings: dict[str, Any] = {
+        "device": device, "gpu_layers": gpu_layers, "context": context, "threads": threads,
+        "parallel": parallel, "mmproj": mmproj,
+    }  # fmt: skip
+    remote = not Path(model).exists() and model.count("/") == 1 and not model.endswith(".gguf")
+    opened = Runner.from_hub(model, type, **settings) if remote else Runner(model, **settings)
+    with opened as lfm:
+        app = create_app(lfm, name=name, api_key=api_key, limits=limits)
+
+        def started(url: str) -> None:
+            typer.echo(f"{lfm.path.name} on {lfm.device}", err=True)
+            typer.echo(f"{url}/v1")
+
+        run(app, host, port, drain_seconds=drain_seconds, started=started)

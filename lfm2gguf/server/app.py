@@ -1,0 +1,91 @@
+"""The application: endpoints, limits, and errors of one shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Depends, FastAPI
+from fastapi.responses import Response
+
+from lfm2gguf.runner import Runner
+from lfm2gguf.server import chat, completions, embeddings
+from lfm2gguf.server.errors import ErrorBody, add_handlers
+from lfm2gguf.server.limits import BoundedBody, Limits
+from lfm2gguf.server.metrics import CONTENT_TYPE, CountRequests, Metrics
+from lfm2gguf.server.responses import Health, ModelInfo, ModelList
+from lfm2gguf.server.service import Served, Service, authorized
+from lfm2gguf.version import __version__
+
+_REFUSED: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": ErrorBody, "description": "What is wrong with the request"},
+    "5XX": {"model": ErrorBody, "description": "What is wrong with the server"},
+}
+
+open_to_all = APIRouter()
+router = APIRouter()
+
+
+@open_to_all.get("/health")
+async def health(service: Served) -> Health:
+    """Say that the server answers."""
+    return Health()
+
+
+@router.get("/v1/models")
+async def models(service: Served) -> ModelList:
+    """List the models: there is one."""
+    return ModelList(data=[_info(service)])
+
+
+@router.get("/v1/models/{model:path}")
+async def model(model: str, service: Served) -> ModelInfo:
+    """Tell of the model."""
+    service.check_model(model)
+    return _info(service)
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
+async def metrics(service: Served) -> Response:
+    """Tell Prometheus of requests, tokens, speeds and memory."""
+    return Response(service.metrics.text(), media_type=CONTENT_TYPE)
+
+
+def _info(service: Service) -> ModelInfo:
+    runner = service.runner
+    return ModelInfo(
+        id=service.name,
+        created=service.created,
+        context_length=runner.context_size,
+        parallel=runner.parallel,
+        device=str(runner.device),
+    )
+
+
+def create_app(
+    runner: Runner,
+    *,
+    name: str | None = None,
+    api_key: str | None = None,
+    limits: Limits | None = None,
+) -> FastAPI:
+    """Return an ASGI application that serves a runner as OpenAI's API.
+
+    ``name`` is the model's, the file's without its suffix if None; ``api_key`` is asked for
+    everywhere but at ``/health``. The runner stays the caller's, to be closed after the server.
+    """
+    limits = limits or Limits()
+    app = FastAPI(title="lfm2gguf", version=__version__, docs_url=None, redoc_url=None)
+    app.state.service = service = Service(
+        runner, name or runner.path.stem, api_key, limits, Metrics(runner)
+    )
+    app.include_router(open_to_all, responses=_REFUSED)
+    for guarded in (router, chat.router, completions.router, embeddings.router):
+        app.include_router(guarded, dependencies=[Depends(authorized)], responses=_REFUSED)
+    add_handlers(app)
+    app.add_middleware(BoundedBody, limits=limits)
+    app.add_middleware(CountRequests, metrics=service.metrics)
+    return app

@@ -1,0 +1,123 @@
+"""``POST /v1/completions``: texts continued as they are."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.concurrency import run_in_threadpool
+
+from lfm2gguf.runner import Reply, Runner, Stream, TokenLogprob
+from lfm2gguf.server.generation import Event, Generating
+from lfm2gguf.server.requests import CompletionRequest
+from lfm2gguf.server.responses import (
+    Completion,
+    TextChoice,
+    TextLogprobs,
+    finish_reason,
+    head,
+    usage_of,
+)
+from lfm2gguf.server.sampling import options_of
+from lfm2gguf.server.service import Served
+from lfm2gguf.server.sse import DESCRIBED, event_stream
+
+router = APIRouter()
+
+
+@router.post(
+    "/v1/completions",
+    response_model=Completion,
+    response_model_exclude_unset=True,
+    responses=DESCRIBED,
+)
+async def completions(body: CompletionRequest, service: Served, generation: Generating) -> Any:
+    """Continue a text, or several."""
+    service.check_model(body.model)
+    prompts = prompts_of(body)
+    generation.admit(len(prompts) * (body.n or 1))
+    streams = await run_in_threadpool(_streams, service.runner, body, prompts)
+    for stream in streams:
+        service.check_prompt(stream)
+    common = {"object": "text_completion", **head("cmpl", service.name)}
+    if body.stream:
+        events = await generation.events(streams)
+        return event_stream(_chunks(service.runner, body, len(prompts), common, events))
+    replies = await generation.replies(streams)
+    choices = [_choice(service.runner, i, reply) for i, reply in enumerate(replies)]
+    return Completion(choices=choices, usage=usage_of(len(prompts), replies), **common)
+
+
+def prompts_of(body: CompletionRequest) -> Sequence[str | list[int]]:
+    """Return the prompts, however they were given."""
+    prompt = body.prompt
+    if isinstance(prompt, str) or isinstance(prompt[0], int):
+        return [prompt]
+    return prompt
+
+
+def _streams(
+    runner: Runner, body: CompletionRequest, prompts: Sequence[str | list[int]]
+) -> list[Stream]:
+    """Tokenize the prompts; nothing is computed yet."""
+    logprobs = {} if body.logprobs is None else {"logprobs": body.logprobs}
+    return [
+        runner.stream_complete(prompt, **{**options, **logprobs})
+        for prompt in prompts
+        for options in options_of(body)
+    ]
+
+
+def _choice(runner: Runner, index: int, reply: Reply) -> TextChoice:
+    entries = reply.logprobs
+    return TextChoice(
+        index=index,
+        text=reply.text,
+        logprobs=None if entries is None else _logprobs(runner, entries, 0),
+        finish_reason=finish_reason(reply),
+    )
+
+
+async def _chunks(
+    runner: Runner,
+    body: CompletionRequest,
+    prompts: int,
+    common: dict[str, Any],
+    events: AsyncIterator[tuple[int, Event]],
+) -> AsyncIterator[Completion]:
+    replies: dict[int, Reply] = {}
+    offsets: dict[int, int] = {}
+    tells_usage = bool(body.stream_options and body.stream_options.include_usage)
+    usage: dict[str, Any] = {"usage": None} if tells_usage else {}
+    async for index, event in events:
+        if isinstance(event, Reply):
+            replies[index] = event
+            reason = finish_reason(event)
+            choice = TextChoice(index=index, text="", logprobs=None, finish_reason=reason)
+        else:
+            offset = offsets.get(index, 0)
+            logprobs = _logprobs(runner, event.logprobs, offset) if event.logprobs else None
+            offsets[index] = offset + sum(len(_text(entry.text)) for entry in event.logprobs)
+            choice = TextChoice(index=index, text=event.text, logprobs=logprobs, finish_reason=None)
+        yield Completion(choices=[choice], **common, **usage)
+    if tells_usage:
+        whole = [replies[index] for index in sorted(replies)]
+        yield Completion(choices=[], usage=usage_of(prompts, whole), **common)
+
+
+def _logprobs(runner: Runner, entries: Sequence[TokenLogprob], offset: int) -> TextLogprobs:
+    tokens = [_text(entry.text) for entry in entries]
+    return TextLogprobs(
+        tokens=tokens,
+        token_logprobs=[entry.logprob for entry in entries],
+        top_logprobs=[
+            {_text(runner.token_bytes(token)): logprob for token, logprob in entry.top}
+            for entry in entries
+        ],
+        text_offset=[offset + sum(map(len, tokens[:i])) for i in range(len(tokens))],
+    )
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")

@@ -1,0 +1,53 @@
+"""``POST /v1/embeddings``."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.concurrency import run_in_threadpool
+
+from lfm2gguf.llamacpp import Floats
+from lfm2gguf.server.errors import HUNG_UP, Refusal
+from lfm2gguf.server.generation import Generating
+from lfm2gguf.server.requests import EmbeddingRequest
+from lfm2gguf.server.responses import Embedding, Embeddings, EmbeddingUsage
+from lfm2gguf.server.service import Served
+
+router = APIRouter()
+
+
+@router.post("/v1/embeddings", response_model=Embeddings)
+async def embeddings(
+    body: EmbeddingRequest, request: Request, service: Served, generation: Generating
+) -> Any:
+    """Turn texts into vectors of length 1."""
+    service.check_model(body.model)
+    generation.admit(1)
+    texts = [body.input] if isinstance(body.input, str) else body.input
+    data, tokens = [], 0
+    for index, text in enumerate(texts):  # one by one: others may be served between
+        if await request.is_disconnected():
+            raise Refusal(HUNG_UP, "the client hung up")
+        [vector] = await run_in_threadpool(service.runner.embed, [text], kind=body.input_type)
+        data.append(Embedding(index=index, embedding=_written(vector, body)))
+        tokens += len(service.runner.tokenize(text))
+    usage = EmbeddingUsage(prompt_tokens=tokens, total_tokens=tokens)
+    return Embeddings(data=data, model=service.name, usage=usage)
+
+
+def _written(vector: Floats, body: EmbeddingRequest) -> list[float] | str:
+    if vector.ndim != 1:
+        raise Refusal(
+            400,
+            "this model has a vector for each token, which OpenAI's format has no place for: use "
+            "Runner.embed in Python",
+        )
+    if body.dimensions not in (None, len(vector)):
+        raise Refusal(
+            400, f"this model's vectors have {len(vector)} dimensions", param="dimensions"
+        )
+    if body.encoding_format == "base64":
+        return base64.b64encode(vector.astype("<f4").tobytes()).decode("ascii")
+    return [float(x) for x in vector]

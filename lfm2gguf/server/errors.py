@@ -1,0 +1,106 @@
+"""Errors in OpenAI's shape: ``{"error": {"message", "type", "param", "code"}}``.
+
+Source of the shape and its codes: OpenAI's API reference, "Error codes".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from lfm2gguf.errors import ContextError, Lfm2ggufError, OptionError, UnsupportedError
+
+HUNG_UP = 499  # nginx's number for a client that did not wait; it is counted, and never sent
+
+
+class ErrorDetail(BaseModel):
+    """What is wrong, and with which parameter."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ErrorBody(BaseModel):
+    """The body of every answer that is not a success."""
+
+    error: ErrorDetail
+
+
+class Refusal(HTTPException):
+    """A request that is not answered, and why."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(status, message, headers)
+        self.code, self.param = code, param
+
+
+_TYPES = {429: "rate_limit_error"}
+_REFUSED: tuple[tuple[type[Lfm2ggufError], str | None], ...] = (  # by what the client sent: 400
+    (ContextError, "context_length_exceeded"),
+    (OptionError, None),
+    (UnsupportedError, None),
+)
+
+
+def body_of(error: Exception) -> tuple[int, ErrorBody]:
+    """Return the status and body that tell a client of an error."""
+    if isinstance(error, HTTPException):
+        code, param = getattr(error, "code", None), getattr(error, "param", None)
+        return error.status_code, _body(error.status_code, error.detail, param, code)
+    if isinstance(error, RequestValidationError):
+        return 400, _invalid(error)
+    for kind, code in _REFUSED:
+        if isinstance(error, kind):
+            return 400, _body(400, str(error), None, code)
+    if isinstance(error, Lfm2ggufError):
+        return 500, _body(500, str(error))
+    return 500, _body(500, "the server failed; its log says how")
+
+
+def response_of(error: Exception) -> JSONResponse:
+    """Return the response that tells a client of an error."""
+    status, body = body_of(error)
+    return JSONResponse(body.model_dump(), status, getattr(error, "headers", None))
+
+
+def _body(
+    status: int, message: str, param: str | None = None, code: str | None = None
+) -> ErrorBody:
+    kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+    return ErrorBody(error=ErrorDetail(message=message, type=kind, param=param, code=code))
+
+
+def _invalid(error: RequestValidationError) -> ErrorBody:
+    first: dict[str, Any] = error.errors()[0]
+    _, *path = map(str, first["loc"])
+    where = ".".join(path)
+    if first["type"] == "json_invalid":
+        return _body(400, f"the body is not JSON: {first['ctx']['error']}", code="invalid_json")
+    if first["type"] == "extra_forbidden":
+        return _body(400, f"unknown parameter: {where}", where, "unknown_parameter")
+    return _body(400, f"{where or 'body'}: {first['msg']}", where or None, "invalid_value")
+
+
+async def _handle(_: Request, error: Exception) -> JSONResponse:
+    return response_of(error)
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Let an application answer every error in this shape."""
+    for kind in (HTTPException, RequestValidationError, Lfm2ggufError, Exception):
+        app.add_exception_handler(kind, _handle)

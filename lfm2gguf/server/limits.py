@@ -1,0 +1,76 @@
+"""What a request may cost, and the reading of its body within that."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lfm2gguf.errors import OptionError
+from lfm2gguf.server.errors import Refusal, response_of
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of one server.
+
+    ``body_bytes`` of a request (413), ``prompt_tokens`` of a prompt (400; None: what the context
+    holds), ``queue`` answers that wait while others are computed (429), ``seconds`` until an
+    answer is whole (504), ``body_seconds`` until a request's body has arrived (408).
+    """
+
+    body_bytes: int = 8 << 20
+    prompt_tokens: int | None = None
+    queue: int = 64
+    seconds: float = 600.0
+    body_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value is not None and not value >= (0 if name == "queue" else 1e-3):
+                raise OptionError(f"{name} is {value}: it must be larger")
+
+
+class BoundedBody:
+    """ASGI middleware that reads a request's body whole, within its limits, before all else."""
+
+    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+        self._app, self._limits = app, limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on with its body, or refuse it."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        try:
+            body = await asyncio.wait_for(self._read(scope, receive), self._limits.body_seconds)
+        except asyncio.TimeoutError:
+            late = f"the request's body did not arrive within {self._limits.body_seconds:g} s"
+            return await response_of(Refusal(408, late))(scope, receive, send)
+        except Refusal as refusal:
+            return await response_of(refusal)(scope, receive, send)
+        unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def replay() -> Message:
+            return unread.pop() if unread else await receive()
+
+        return await self._app(scope, replay, send)
+
+    async def _read(self, scope: Scope, receive: Receive) -> bytes:
+        announced = dict(scope["headers"]).get(b"content-length", b"0")
+        self._check(int(announced) if announced.isdigit() else 0)
+        body = bytearray()
+        while True:
+            message = await receive()
+            body += message.get("body", b"")
+            self._check(len(body))
+            if not message.get("more_body", False):  # the end, or the client has hung up
+                return bytes(body)
+
+    def _check(self, size: int) -> None:
+        if size > self._limits.body_bytes:
+            raise Refusal(
+                413,
+                f"the request's body is larger than {self._limits.body_bytes} bytes",
+                code="request_too_large",
+            )

@@ -1,0 +1,241 @@
+"""What clients send, as OpenAI's API reference has it; parameters nobody knows are refused."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Schema = dict[str, Any]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Stop = Annotated[str, Field(min_length=1)]
+TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+MAX_ANSWERS = 64
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    model: str | None = Field(None, description="The served model's name, or nothing.")
+    user: str | None = Field(None, description="Has no effect.")
+
+
+class _Ignored(BaseModel):
+    """Parameters of OpenAI's service around the model: accepted, and without effect."""
+
+    store: bool | None = None
+    metadata: dict[str, Any] | None = None
+    service_tier: str | None = None
+    prompt_cache_key: str | None = None
+    safety_identifier: str | None = None
+
+
+class StreamOptions(BaseModel):
+    """What a stream tells besides the answer."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = Field(None, description="Has no effect.")
+
+
+class Sampling(_Request, _Ignored):
+    """How an answer is generated; what is left out is the model's own choice.
+
+    ``top_k``, ``min_p``, ``repeat_penalty`` and ``repeat_window`` are llama.cpp's. The three
+    penalties look at the last ``repeat_window`` tokens.
+    """
+
+    n: int | None = Field(None, ge=1, le=MAX_ANSWERS)
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = Field(None, ge=1, le=2**31)
+    temperature: float | None = Field(None, ge=0, le=100)
+    top_p: float | None = Field(None, ge=0, le=1)
+    top_k: int | None = Field(None, ge=0, le=2**31 - 1)
+    min_p: float | None = Field(None, ge=0, le=1)
+    repeat_penalty: float | None = Field(None, ge=0.01, le=100)
+    repeat_window: int | None = Field(None, ge=-1, le=2**20)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
+    stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
+    logit_bias: dict[str, Finite] | None = Field(None, description="By token id.")
+    ignore_eos: bool | None = Field(None, description="Go on to max_tokens: for measuring.")
+
+
+class TextPart(BaseModel):
+    """Text of a message."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ImageUrl(BaseModel):
+    """An image in the address itself: nothing is fetched, and no file is read."""
+
+    url: str = Field(pattern=r"^data:", description="data:image/png;base64,...")
+    detail: str | None = Field(None, description="Has no effect.")
+
+
+class ImagePart(BaseModel):
+    """An image of a message, for a model served with its projector."""
+
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+class Sound(BaseModel):
+    """A recording."""
+
+    data: str = Field(description="Base64.")
+    format: str | None = Field(None, description="WAV, MP3 or FLAC; told by the data itself.")
+
+
+class SoundPart(BaseModel):
+    """Sound of a message, for a model served with its projector."""
+
+    type: Literal["input_audio"]
+    input_audio: Sound
+
+
+Part = Annotated[TextPart | ImagePart | SoundPart, Field(discriminator="type")]
+
+
+class CalledFunction(BaseModel):
+    """A call of an earlier answer."""
+
+    name: str
+    arguments: str = Field(description="JSON.")
+
+
+class CallMade(BaseModel):
+    """A call of an earlier answer, with the id that its result refers to."""
+
+    id: str | None = None
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
+class Message(BaseModel):
+    """A message of the conversation; fields that the template has no use for are ignored."""
+
+    model_config = ConfigDict(strict=True)
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[Part] | None = None
+    reasoning_content: str | None = None
+    name: str | None = None
+    tool_calls: list[CallMade] | None = None
+    tool_call_id: str | None = None
+
+
+class Function(BaseModel):
+    """A function the model may call."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str = Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")
+    description: str | None = None
+    parameters: Schema | None = None
+    strict: bool | None = Field(None, description="Has no effect.")
+
+
+class Tool(BaseModel):
+    """A tool the model may use."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    type: Literal["function"]
+    function: Function
+
+
+class FunctionName(BaseModel):
+    """A function by its name."""
+
+    name: str
+
+
+class NamedTool(BaseModel):
+    """The tool that must be used."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    type: Literal["function"]
+    function: FunctionName
+
+
+class NamedSchema(BaseModel):
+    """A JSON schema for the answer."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str
+    description: str | None = None
+    schema_: Schema = Field(default_factory=dict, alias="schema")
+    strict: bool | None = Field(None, description="The answer always fits the schema.")
+
+
+class TextFormat(BaseModel):
+    """The answer is any text."""
+
+    type: Literal["text"]
+
+
+class JsonObjectFormat(BaseModel):
+    """The answer is a JSON object."""
+
+    type: Literal["json_object"]
+
+
+class JsonSchemaFormat(BaseModel):
+    """The answer is JSON that fits a schema."""
+
+    type: Literal["json_schema"]
+    json_schema: NamedSchema
+
+
+ResponseFormat = Annotated[
+    TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")
+]
+
+
+class ChatRequest(Sampling):
+    """``POST /v1/chat/completions``."""
+
+    messages: list[Message] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(None, ge=1, le=2**31)
+    tools: list[Tool] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: ResponseFormat | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    chat_template_kwargs: dict[str, Any] | None = Field(
+        None, description="Variables for the chat template."
+    )
+
+
+class CompletionRequest(Sampling):
+    """``POST /v1/completions``: a text is continued as it is, without a chat template."""
+
+    prompt: (
+        str | Annotated[list[str], Field(min_length=1, max_length=MAX_ANSWERS)] | TokenIds
+        | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_ANSWERS)]
+    )  # fmt: skip
+    max_tokens: int | None = Field(16, ge=1, le=2**31)
+    logprobs: int | None = Field(None, ge=0, le=20)
+    echo: Literal[False] | None = Field(None, description="Not supported.")
+    best_of: Literal[1] | None = Field(None, description="Not supported.")
+    suffix: Literal[""] | None = Field(None, description="Not supported.")
+
+
+class EmbeddingRequest(_Request):
+    """``POST /v1/embeddings``."""
+
+    input: str | Annotated[list[str], Field(min_length=1, max_length=2048)]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: int | None = Field(None, ge=1, description="The model's own, or nothing.")
+    input_type: Literal["query", "document"] | None = Field(
+        None, description="Which of the model's prefixes is put in front."
+    )

@@ -1,0 +1,228 @@
+"""What the server answers, as OpenAI's API reference has it."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from lfm2gguf import runner
+from lfm2gguf.version import __version__
+
+FINGERPRINT = f"lfm2gguf-{__version__}"
+FinishReason = Literal["stop", "length", "tool_calls"]
+_REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length", "context": "length"}
+
+
+class CachedTokens(BaseModel):
+    """How much of a prompt was not computed again."""
+
+    cached_tokens: int
+
+
+class Usage(BaseModel):
+    """What a request has cost."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: CachedTokens
+
+
+class TopLogprob(BaseModel):
+    """A token and its natural log-probability."""
+
+    token: str
+    bytes: list[int]
+    logprob: float
+
+
+class TokenLogprob(TopLogprob):
+    """A token of the answer, and what else was likely."""
+
+    top_logprobs: list[TopLogprob]
+
+
+class Logprobs(BaseModel):
+    """The tokens of an answer."""
+
+    content: list[TokenLogprob]
+
+
+class FunctionCall(BaseModel):
+    """What is called; the arguments are JSON."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(BaseModel):
+    """A call; in a stream it has an index, and comes whole."""
+
+    index: int = 0
+    id: str
+    type: Literal["function"]
+    function: FunctionCall
+
+
+class AnswerMessage(BaseModel):
+    """An answer, or in a stream what is new of it."""
+
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    refusal: None = None
+
+
+class ChatChoice(BaseModel):
+    """One of the answers."""
+
+    index: int
+    message: AnswerMessage
+    logprobs: Logprobs | None
+    finish_reason: FinishReason
+
+
+class ChatCompletion(BaseModel):
+    """A whole answer of ``/v1/chat/completions``."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[ChatChoice]
+    usage: Usage
+
+
+class ChatChunkChoice(BaseModel):
+    """What is new of one of the answers."""
+
+    index: int
+    delta: AnswerMessage
+    logprobs: Logprobs | None = None
+    finish_reason: FinishReason | None = None
+
+
+class ChatChunk(BaseModel):
+    """An event of a stream."""
+
+    id: str
+    object: Literal["chat.completion.chunk"]
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[ChatChunkChoice]
+    usage: Usage | None = None
+
+
+class TextLogprobs(BaseModel):
+    """The tokens of a completion; offsets are in characters of its text."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]]
+    text_offset: list[int]
+
+
+class TextChoice(BaseModel):
+    """One of the continuations, or in a stream what is new of it."""
+
+    index: int
+    text: str
+    logprobs: TextLogprobs | None = None
+    finish_reason: FinishReason | None = None
+
+
+class Completion(BaseModel):
+    """A whole answer of ``/v1/completions``, or an event of its stream."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[TextChoice]
+    usage: Usage | None = None
+
+
+class Embedding(BaseModel):
+    """The vector of a text: numbers, or base64 of little-endian float32."""
+
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingUsage(BaseModel):
+    """What embedding has cost."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class Embeddings(BaseModel):
+    """An answer of ``/v1/embeddings``."""
+
+    object: Literal["list"] = "list"
+    data: list[Embedding]
+    model: str
+    usage: EmbeddingUsage
+
+
+class ModelInfo(BaseModel):
+    """A model of this server; the last three fields are not OpenAI's."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "lfm2gguf"
+    context_length: int = Field(description="Tokens of all conversations together.")
+    parallel: int = Field(description="Answers that are computed together.")
+    device: str
+
+
+class ModelList(BaseModel):
+    """The models of this server."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelInfo]
+
+
+class Health(BaseModel):
+    """Whether the server answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+def head(prefix: str, model: str) -> dict[str, Any]:
+    """Return the fields that all parts of one answer have in common."""
+    return {
+        "id": f"{prefix}-{secrets.token_hex(12)}",
+        "created": int(time.time()),
+        "model": model,
+        "system_fingerprint": FINGERPRINT,
+    }
+
+
+def finish_reason(reply: runner.Reply) -> FinishReason:
+    """Return OpenAI's word for why an answer ended."""
+    return _REASONS[reply.finish_reason]
+
+
+def usage_of(prompts: int, replies: list[runner.Reply]) -> Usage:
+    """Sum up; each of the ``prompts`` counts once, though it has several answers."""
+    per_prompt = len(replies) // prompts
+    read = [reply.usage for reply in replies[::per_prompt]]
+    prompt = sum(usage.prompt_tokens for usage in read)
+    generated = sum(reply.usage.completion_tokens for reply in replies)
+    cached = CachedTokens(cached_tokens=sum(usage.cached_tokens for usage in read))
+    return Usage(
+        prompt_tokens=prompt,
+        completion_tokens=generated,
+        total_tokens=prompt + generated,
+        prompt_tokens_details=cached,
+    )

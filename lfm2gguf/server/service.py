@@ -1,0 +1,97 @@
+"""What the endpoints share: the runner, its name, the key, the limits, the measurements."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from lfm2gguf.runner import Runner, Stream
+from lfm2gguf.server.errors import Refusal
+from lfm2gguf.server.limits import Limits
+from lfm2gguf.server.metrics import Metrics
+
+
+@dataclass
+class Service:
+    """One model, being served."""
+
+    runner: Runner
+    name: str
+    api_key: str | None
+    limits: Limits
+    metrics: Metrics
+    created: int = field(default_factory=lambda: int(time.time()))
+    active: int = 0  # answers that are computed or wait
+
+    def check_model(self, wanted: str | None) -> None:
+        """Refuse requests for another model."""
+        if wanted not in (None, self.name):
+            raise Refusal(
+                404,
+                f"there is no model {wanted!r} here; this server has {self.name!r}",
+                code="model_not_found",
+                param="model",
+            )
+
+    def check_prompt(self, stream: Stream) -> Stream:
+        """Refuse prompts that are too long; one token of the context is the answer's."""
+        longest = self.runner.context_size - 1
+        longest = min(longest, self.limits.prompt_tokens or longest)
+        if stream.prompt_tokens > longest:
+            raise Refusal(
+                400,
+                f"the prompt has {stream.prompt_tokens} tokens, and this server takes "
+                f"{longest} at most: shorten it",
+                code="context_length_exceeded",
+            )
+        return stream
+
+    def admit(self, count: int) -> None:
+        """Count answers in. They are refused where too many wait already."""
+        room = self.runner.parallel + self.limits.queue
+        if count > room:
+            raise Refusal(400, f"a request may ask for {room} answers at most, not {count}")
+        if self.active + count > room:
+            raise Refusal(
+                429,
+                f"{self.active} answers are being computed or wait: try again later",
+                code="queue_full",
+                headers={"Retry-After": "1"},
+            )
+        self.active += count
+
+    def release(self, count: int) -> None:
+        """Count answers out."""
+        self.active -= count
+
+
+def service_of(request: Request) -> Service:
+    """Return the service of the application that a request came to."""
+    service: Service = request.app.state.service
+    return service
+
+
+Served = Annotated[Service, Depends(service_of)]
+_BEARER = HTTPBearer(auto_error=False, description="The server's API key, where it has one.")
+
+
+async def authorized(
+    service: Served,
+    given: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
+) -> None:
+    """Refuse requests without the server's key, where it has one."""
+    key = service.api_key
+    if key is None:
+        return
+    if given is None or not secrets.compare_digest(given.credentials.encode(), key.encode()):
+        raise Refusal(
+            401,
+            "the API key is missing or wrong: send it as 'Authorization: Bearer KEY'",
+            code="invalid_api_key",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
