@@ -1,0 +1,183 @@
+"""Keys, limits, errors of one shape, and what Prometheus is told."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from lfm2gguf import Runner
+from lfm2gguf.server import Limits
+from tests.server.conftest import serving, wait_until_idle
+
+ASK: dict[str, Any] = {"messages": [{"role": "user", "content": "What is this?"}], "temperature": 0}
+LONG = {**ASK, "max_tokens": 1500, "ignore_eos": True}
+
+
+def error(answer: httpx.Response) -> dict[str, Any]:
+    """The body of an error, whose shape is always the same."""
+    body: dict[str, Any] = answer.json()
+    assert set(body) == {"error"}
+    assert set(body["error"]) == {"message", "type", "param", "code"}
+    return dict(body["error"])
+
+
+def chat(url: str, body: Any = ASK, **options: Any) -> httpx.Response:
+    return httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60, **options)
+
+
+@pytest.mark.parametrize(
+    ("change", "param", "code"),
+    [
+        ({"messages": []}, "messages", "invalid_value"),
+        ({"messages": [{"role": "robot", "content": ""}]}, "messages.0.role", "invalid_value"),
+        ({"temperature": "hot"}, "temperature", "invalid_value"),
+        ({"temperature": -1}, "temperature", "invalid_value"),
+        ({"n": 0}, "n", "invalid_value"),
+        ({"top_logprobs": 21}, "top_logprobs", "invalid_value"),
+        ({"max_tokens": 0}, "max_tokens", "invalid_value"),
+        ({"tempature": 1}, "tempature", "unknown_parameter"),
+        ({"logit_bias": {"x": 1}}, "logit_bias", None),
+        ({"tool_choice": "required"}, "tool_choice", None),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema":
+            {"type": "nonsense"}}}}, None, None),
+        ({"messages": [{"role": "user", "content": "a " * 5000}]}, None, "context_length_exceeded"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url":
+            {"url": "data:image/png;base64,AAAA"}}]}]}, None, None),
+    ],
+)  # fmt: skip
+def test_bad_requests(url: str, change: dict[str, Any], param: str | None, code: str) -> None:
+    answer = chat(url, {**ASK, **change})
+    assert answer.status_code == 400, answer.text
+    found = error(answer)
+    assert (found["type"], found["code"]) == ("invalid_request_error", code)
+    assert param is None or found["param"].startswith(param)
+
+
+def test_what_is_no_json_and_no_place(url: str) -> None:
+    answer = httpx.post(f"{url}/v1/chat/completions", content=b"{", timeout=10)
+    assert (answer.status_code, error(answer)["code"]) == (400, "invalid_json")
+    assert error(httpx.get(f"{url}/v1/nothing"))["message"]
+    assert httpx.get(f"{url}/v1/nothing").status_code == 404
+    assert httpx.get(f"{url}/v1/chat/completions").status_code == 405
+
+
+def test_a_key(runner: Runner) -> None:
+    with serving(runner, api_key="secret") as url:
+        assert httpx.get(f"{url}/health").json() == {"status": "ok"}
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "secret"}):
+            for path in ("/v1/models", "/metrics"):
+                answer = httpx.get(url + path, headers=headers)
+                assert (answer.status_code, error(answer)["code"]) == (401, "invalid_api_key")
+            assert chat(url, headers=headers).status_code == 401
+        good = {"Authorization": "Bearer secret"}
+        assert chat(url, {**ASK, "max_tokens": 2}, headers=good).status_code == 200
+
+
+def test_a_body_that_is_too_large(runner: Runner) -> None:
+    with serving(runner, limits=Limits(body_bytes=1000)) as url:
+        answer = chat(url, {**ASK, "user": "x" * 2000})
+        assert (answer.status_code, error(answer)["code"]) == (413, "request_too_large")
+
+        def pieces() -> Any:
+            for _ in range(100):
+                yield b" " * 100
+
+        answer = httpx.post(f"{url}/v1/chat/completions", content=pieces())  # no length announced
+        assert answer.status_code == 413
+
+
+def test_a_body_that_does_not_come(runner: Runner) -> None:
+    with serving(runner, limits=Limits(body_seconds=0.3)) as url:
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=10) as slow:
+            slow.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\n"
+                         b"Content-Length: 100\r\n\r\n{")  # fmt: skip
+            assert slow.recv(1000).startswith(b"HTTP/1.1 408")
+
+
+def test_a_prompt_that_is_too_long(runner: Runner) -> None:
+    with serving(runner, limits=Limits(prompt_tokens=8)) as url:
+        answer = chat(url)
+        assert (answer.status_code, error(answer)["code"]) == (400, "context_length_exceeded")
+
+
+def test_an_answer_that_takes_too_long(runner: Runner) -> None:
+    with serving(runner, limits=Limits(seconds=0.2)) as url:
+        answer = chat(url, LONG)
+        assert (answer.status_code, error(answer)["code"]) == (504, "timeout")
+        wait_until_idle(runner)
+        with httpx.stream(
+            "POST", f"{url}/v1/chat/completions", json={**LONG, "stream": True}, timeout=60
+        ) as answer:
+            lines = [line for line in answer.iter_lines() if line]
+        assert answer.status_code == 200  # it had begun: the last event tells
+        assert '"code":"timeout"' in lines[-1]
+    wait_until_idle(runner)
+
+
+def test_a_full_queue(runner: Runner) -> None:
+    with serving(runner, limits=Limits(queue=0)) as url:
+        streams = [threading.Thread(target=chat, args=(url, LONG)) for _ in range(runner.parallel)]
+        for stream in streams:
+            stream.start()
+        end = time.monotonic() + 20
+        while runner.load.running < runner.parallel and time.monotonic() < end:
+            time.sleep(0.01)
+        answer = chat(url)
+        assert (answer.status_code, error(answer)["code"]) == (429, "queue_full")
+        assert answer.headers["retry-after"] == "1"
+        for stream in streams:
+            stream.join()
+        assert chat(url, {**ASK, "max_tokens": 2}).status_code == 200
+    wait_until_idle(runner)
+
+
+def test_who_hangs_up_frees_the_place_at_once(runner: Runner, url: str) -> None:
+    wait_until_idle(runner)
+    for stream in (False, True):
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{url}/v1/chat/completions", json=LONG, timeout=0.3)
+        wait_until_idle(runner, seconds=5)
+        if stream:
+            with httpx.stream(
+                "POST", f"{url}/v1/chat/completions", json={**LONG, "stream": True}, timeout=60
+            ) as answer:
+                next(answer.iter_lines())
+                assert runner.load.running == 1
+            wait_until_idle(runner, seconds=5)
+
+
+def test_metrics(url: str) -> None:
+    def values() -> dict[str, float]:
+        text = httpx.get(f"{url}/metrics").text
+        return {
+            sample.name + str(sorted(sample.labels.items())): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+
+    before = values()
+    assert chat(url, {**ASK, "max_tokens": 5, "ignore_eos": True}).status_code == 200
+    after = values()
+
+    def grown(name: str) -> float:
+        return after[name] - before.get(name, 0)
+
+    ok = "lfm2gguf_requests_total[('path', '/v1/chat/completions'), ('status', '200')]"
+    assert grown(ok) == 1
+    assert grown("lfm2gguf_generated_tokens_total[]") == 5
+    assert grown("lfm2gguf_time_to_first_token_seconds_count[]") == 1
+    prompt = [
+        grown(f"lfm2gguf_prompt_tokens_total[('source', '{s}')]") for s in ("computed", "cache")
+    ]
+    assert sum(prompt) > 5
+    assert grown("lfm2gguf_tokens_per_second_count[('phase', 'decode')]") == 1
+    for name in ("running", "waiting", "held_tokens", "state_bytes"):
+        assert after[f"lfm2gguf_{name}[]"] >= 0
+    assert after["process_resident_memory_bytes[]"] > 1e6
