@@ -272,6 +272,7 @@ class Runner:
         as PyLate does. Vectors have length 1 unless ``normalize`` is False. Raises
         :class:`UnsupportedError` for other models, :class:`ContextError` for texts too long.
         """
+        self._scheduler.check_usable()
         self._embedder.check(kind)
         embed = functools.partial(self._embedder.embed, kind=kind, normalize=normalize)
         given = [texts] if isinstance(texts, str) else texts
