@@ -60,7 +60,9 @@ def test_bad_requests(url: str, change: dict[str, Any], param: str | None, code:
 
 
 def test_what_is_no_json_and_no_place(url: str) -> None:
-    answer = httpx.post(f"{url}/v1/chat/completions", content=b"{", timeout=10)
+    answer = httpx.post(
+        f"{url}/v1/chat/completions", content=b"{", headers={"Content-Type": "application/json"}
+    )
     assert (answer.status_code, error(answer)["code"]) == (400, "invalid_json")
     assert error(httpx.get(f"{url}/v1/nothing"))["message"]
     assert httpx.get(f"{url}/v1/nothing").status_code == 404
