@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import signal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,12 +64,14 @@ def serve(
 
     Example: lfm2gguf serve LFM2-1.2B-Q4_K_M.gguf
     """
+    from lfm2gguf import server
     from lfm2gguf.runner import Runner
-    from lfm2gguf.server import Limits, create_app, run
 
-    limits = Limits(
+    limits = server.Limits(
         body_bytes=max_body, prompt_tokens=max_prompt, queue=max_queue, seconds=max_seconds
     )
+    create_app, run = server.create_app, server.run  # what is missing is said before it loads
+    logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
     settings: dict[str, Any] = {
         "device": device, "gpu_layers": gpu_layers, "context": context, "threads": threads,
         "parallel": parallel, "mmproj": mmproj,
@@ -80,5 +84,6 @@ def serve(
         def started(url: str) -> None:
             typer.echo(f"{lfm.path.name} on {lfm.device}", err=True)
             typer.echo(f"{url}/v1")
+            signal.signal(signal.SIGTERM, lambda *_: None)  # from here on uvicorn drains
 
         run(app, host, port, drain_seconds=drain_seconds, started=started)

@@ -137,10 +137,8 @@ def _answer_schema(body: ChatRequest) -> Schema | None:
 
 
 def _choice(runner: Runner, index: int, reply: Reply) -> ChatChoice:
-    calls = _calls(reply)
-    message = AnswerMessage(
-        role="assistant", content=reply.text + _unreadable(reply) or None, refusal=None
-    )
+    calls, text = _calls(reply), reply.text + _unreadable(reply)
+    message = AnswerMessage(role="assistant", content=text or (None if calls else ""), refusal=None)
     if reply.thinking:
         message.reasoning_content = reply.thinking
     if calls:

@@ -86,9 +86,9 @@ def _body(
 
 
 def _invalid(error: RequestValidationError) -> ErrorBody:
-    first: dict[str, Any] = error.errors()[0]
+    first: dict[str, Any] = max(error.errors(), key=lambda e: len(e["loc"]))  # in unions: closest
     _, *path = map(str, first["loc"])
-    where = ".".join(path)
+    where = ".".join(name for name in path if "[" not in name)  # pydantic's names of unions
     if first["type"] == "json_invalid":
         return _body(400, f"the body is not JSON: {first['ctx']['error']}", code="invalid_json")
     if first["type"] == "extra_forbidden":

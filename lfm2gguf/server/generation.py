@@ -38,8 +38,9 @@ class Generation:
 
     async def replies(self, streams: Sequence[Stream]) -> list[Reply]:
         """Return the whole answers."""
-        self._watch(streams)
-        replies = await asyncio.gather(*(stream.wait_async() for stream in streams))
+        whole = [asyncio.create_task(stream.wait_async()) for stream in streams]
+        self._watch(streams)  # behind the tasks: they have begun when there is reason to cut
+        replies = await asyncio.gather(*whole)
         for reply in replies:
             self._note(reply)
         return replies
@@ -49,11 +50,11 @@ class Generation:
 
         What is wrong before the first token is raised here, before the response has a status.
         """
-        self._watch(streams)
         items: asyncio.Queue[_Item] = asyncio.Queue()
         self._tasks += [
             asyncio.create_task(_feed(items, index, stream)) for index, stream in enumerate(streams)
         ]
+        self._watch(streams)
         first = self._sound(await items.get())
         return self._events(first, items, len(streams))
 

@@ -20,7 +20,7 @@ class Limits:
     answer is whole (504), ``body_seconds`` until a request's body has arrived (408).
     """
 
-    body_bytes: int = 8 << 20
+    body_bytes: int = 32 << 20
     prompt_tokens: int | None = None
     queue: int = 64
     seconds: float = 600.0
@@ -49,7 +49,8 @@ class BoundedBody:
             return await response_of(Refusal(408, late))(scope, receive, send)
         except Refusal as refusal:
             return await response_of(refusal)(scope, receive, send)
-        unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+        whole: Message = {"type": "http.request", "body": body, "more_body": False}
+        unread = [whole]
 
         async def replay() -> Message:
             return unread.pop() if unread else await receive()

@@ -42,8 +42,8 @@ class StreamOptions(BaseModel):
 class Sampling(_Request, _Ignored):
     """How an answer is generated; what is left out is the model's own choice.
 
-    ``top_k``, ``min_p``, ``repeat_penalty`` and ``repeat_window`` are llama.cpp's. The three
-    penalties look at the last ``repeat_window`` tokens.
+    ``top_k``, ``min_p``, ``repeat_penalty``, ``ignore_eos`` and ``cache_prompt`` are llama.cpp's.
+    The three penalties look at the last ``repeat_window`` tokens.
     """
 
     n: int | None = Field(None, ge=1, le=MAX_ANSWERS)
@@ -58,42 +58,53 @@ class Sampling(_Request, _Ignored):
     repeat_window: int | None = Field(None, ge=-1, le=2**20)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
+    ignore_eos: bool | None = Field(None, description="Go on to max_tokens: for measuring.")
+    cache_prompt: bool | None = Field(None, description="Has no effect: prompts are cached.")
     seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
     stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
     logit_bias: dict[str, Finite] | None = Field(None, description="By token id.")
-    ignore_eos: bool | None = Field(None, description="Go on to max_tokens: for measuring.")
 
 
 class TextPart(BaseModel):
-    """Text of a message."""
+    """A part of a message: text."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     type: Literal["text"]
     text: str
 
 
 class ImageUrl(BaseModel):
-    """An image in the address itself: nothing is fetched, and no file is read."""
+    """An image in the request itself: nothing is fetched, and no file of the server is read."""
 
-    url: str = Field(pattern=r"^data:", description="data:image/png;base64,...")
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    url: str = Field(pattern="^data:", description="A data: URL.")
     detail: str | None = Field(None, description="Has no effect.")
 
 
 class ImagePart(BaseModel):
-    """An image of a message, for a model served with its projector."""
+    """A part of a message: an image, for a model with a projector."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     type: Literal["image_url"]
     image_url: ImageUrl
 
 
 class Sound(BaseModel):
-    """A recording."""
+    """Sound in the request itself."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     data: str = Field(description="Base64.")
-    format: str | None = Field(None, description="WAV, MP3 or FLAC; told by the data itself.")
+    format: str | None = Field(None, description="Has no effect: the data tell.")
 
 
 class SoundPart(BaseModel):
-    """Sound of a message, for a model served with its projector."""
+    """A part of a message: sound, for a model with a projector."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     type: Literal["input_audio"]
     input_audio: Sound

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import re
@@ -24,12 +25,14 @@ CLIENTS, ROUNDS = 100, 3
 
 
 def body(i: int, *, stream: bool = False) -> dict[str, Any]:
-    """Requests whose answers are known to be different."""
-    question = [{"role": "user", "content": f"What does method {i % 7} of a class do?"}]
+    """A request with an answer that is its own: a mix-up would be seen."""
+    schema = {"name": "own", "schema": {"enum": [f"the answer of client {i}"]}}
     return {
-        "messages": question, "temperature": 0, "max_tokens": 8 + i % 5, "ignore_eos": True,
+        "messages": [{"role": "user", "content": f"What does method {i % 7} of a class do?"}],
+        "response_format": {"type": "json_schema", "json_schema": schema},
+        "temperature": 0,
         "stream": stream,
-    }  # fmt: skip
+    }
 
 
 def resident() -> int:
@@ -41,17 +44,14 @@ def resident() -> int:
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_a_hundred_clients_half_of_whom_leave(runner: Runner, url: str) -> None:
     address = f"{url}/v1/chat/completions"
-    lengths = {i: httpx.post(address, json=body(i), timeout=60).json()["usage"] for i in range(35)}
     draw = random.Random(1)
 
     async def one(client: httpx.AsyncClient, i: int, leaves: float | None) -> str:
         request = client.post(address, json=body(i), timeout=120)
         if leaves is None:
-            answer = (await request).json()
-            usage, expected = answer["usage"], lengths[i % 35]
-            assert usage["completion_tokens"] == expected["completion_tokens"] == 8 + i % 5
-            assert usage["prompt_tokens"] == expected["prompt_tokens"]
-            return str(answer["choices"][0]["message"])
+            (choice,) = (await request).json()["choices"]
+            assert json.loads(choice["message"]["content"]) == f"the answer of client {i}"
+            return "was served"
         try:
             await asyncio.wait_for(request, leaves)
         except asyncio.TimeoutError:
@@ -101,7 +101,7 @@ def test_sigterm_lets_answers_end(tmp_path: Path) -> None:
     command = Command("--name", "it")
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/v1", command.url)
     assert httpx.get(f"{command.url}/models").json()["data"][0]["id"] == "it"
-    asked = {**body(0), "max_tokens": 400}
+    asked = {"messages": body(0)["messages"], "max_tokens": 400, "ignore_eos": True}
     with httpx.stream(
         "POST", f"{command.url}/chat/completions", json={**asked, "stream": True}, timeout=60
     ) as answer:
@@ -115,7 +115,7 @@ def test_sigterm_lets_answers_end(tmp_path: Path) -> None:
     assert rest[-1] == "data: [DONE]"
     assert sum("content" in line for line in rest) > 300
     command.process.communicate(timeout=60)
-    assert command.process.returncode in (0, 128 + signal.SIGTERM)
+    assert command.process.returncode == 0
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
