@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 import urllib.request
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -58,21 +59,25 @@ def bench(programs: Path, model: Path, threads: int) -> float:
 
 
 def alone(programs: Path, model: Path, rounds: int) -> dict[str, Any]:
+    """Decode speed of each in turn; the ratios are medians over rounds, as machines drift."""
     threads = default_threads()
-    ours: list[float] = []
-    sampled: list[float] = []
-    theirs: list[float] = []
     with Runner(model, device="cpu", context=1024) as lfm:
         bias = never_ending(lfm)
-        for _ in range(rounds):
-            theirs.append(bench(programs, model, threads))
-            ours.append(ours_alone(lfm, {**GREEDY, "logit_bias": bias}))
-            sampled.append(ours_alone(lfm, {"logit_bias": bias}))
-    best = {"llama_bench": theirs, "runner_greedy": ours, "runner_model_sampling": sampled}
-    result: dict[str, Any] = {name: [round(v, 2) for v in values] for name, values in best.items()}
-    for name, pick in (("best", max), ("median", statistics.median)):
-        result[f"ratio_{name}"] = round(pick(ours) / pick(theirs), 3)
-        result[f"ratio_{name}_model_sampling"] = round(pick(sampled) / pick(theirs), 3)
+        runs: dict[str, Callable[[], float]] = {
+            "llama_bench": lambda: bench(programs, model, threads),
+            "runner_greedy": lambda: ours_alone(lfm, {**GREEDY, "logit_bias": bias}),
+            "runner_model_sampling": lambda: ours_alone(lfm, {"logit_bias": bias}),
+        }
+        speeds: dict[str, list[float]] = {name: [] for name in runs}
+        for i in range(rounds):
+            for name in list(runs)[:: -1 if i % 2 else 1]:
+                speeds[name].append(runs[name]())
+    theirs = speeds["llama_bench"]
+    result: dict[str, Any] = {name: [round(x, 2) for x in found] for name, found in speeds.items()}
+    for name in list(runs)[1:]:
+        ratios = sorted(a / b for a, b in zip(speeds[name], theirs, strict=True))
+        result[f"ratio_{name}"] = round(statistics.median(ratios), 3)
+        result[f"ratio_{name}_quartiles"] = [round(q, 3) for q in statistics.quantiles(ratios)]
     return result
 
 
