@@ -172,8 +172,8 @@ def verify(
     with display.stages() as progress:
         results = verify_all(
             candidates(model), reference, revision=revision, lora=lora, texts=text or (), chat=chat,
-            chunks=chunks or None, ctx=ctx, max_ppl_increase=max_ppl_increase, max_kld=max_kld, min_top1=min_top1,
-            min_cosine=min_cosine, min_rank=min_rank, min_overlap=min_overlap,
+            chunks=chunks or None, ctx=ctx, max_ppl_increase=max_ppl_increase, max_kld=max_kld,
+            min_top1=min_top1, min_cosine=min_cosine, min_rank=min_rank, min_overlap=min_overlap,
             baseline=baseline, engine=engine, device=device, threads=threads,
             three_way=three_way, use_cache=cache, progress=progress,
         )  # fmt: skip

@@ -29,7 +29,7 @@ from lfm2gguf.ggml import GGMLType
 from lfm2gguf.gguf_file import GGUFFile
 from lfm2gguf.lfm2.reference_lora import AdaptedWeights
 from lfm2gguf.lfm2.reference_weights import EMBEDDING, HEAD, Weights
-from lfm2gguf.quants import CODECS, dequantize, quantize
+from lfm2gguf.quants import dequantize, quantize
 from lfm2gguf.verification.gates import Gate
 from lfm2gguf.verification.tensors import paired_names, windows
 
@@ -169,7 +169,7 @@ def delta_gates(deltas: Sequence[TensorDelta], grown: dict[str, float]) -> Itera
     telling = [d for d in deltas if SIGMAS * d.noise <= TELLING]
     if telling:
         worst = max(telling, key=lambda d: (math.isnan(d.share), _beyond(d)))
-        yield _gate("adapter's delta in each tensor", worst.share, worst.noise,
+        yield _gate("departure from the adapter's delta, worst tensor", worst.share, worst.noise,
                     f"{worst.name} carries {worst.share:.3f} of it; "
                     f"{len(telling)} of {len(deltas)} tensors can tell")  # fmt: skip
     share, noise = together(deltas)
@@ -179,7 +179,12 @@ def delta_gates(deltas: Sequence[TensorDelta], grown: dict[str, float]) -> Itera
             ", which noise of quantization may hide: judge a finer type of the same model, such "
             "as Q8_0"
         )
-    yield _gate("adapter's delta in all tensors", share, min(noise, TELLING / SIGMAS), detail)
+    yield _gate(
+        "departure from the adapter's delta, all tensors",
+        share,
+        min(noise, TELLING / SIGMAS),
+        detail,
+    )
     if grown:
         name = max(grown, key=lambda name: grown[name])
         yield Gate("other tensors are the base's", grown[name], MAX_GROWTH,

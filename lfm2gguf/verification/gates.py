@@ -81,7 +81,12 @@ def figure_gates(
 def similarity_gates(
     figures: Similarity, limits: SimilarityLimits, stage: str = ""
 ) -> Iterator[Gate]:
-    """Gates of one comparison of a retrieval model's vectors."""
+    """Gates of one comparison of a retrieval model's vectors.
+
+    Rankings are few, so their means have a tolerance: a query's correlation falls short of 1 by
+    an amount that spreads about as much as it is large, and each of the best documents is shared
+    or not. Both are taken from the limits, so that a broken file cannot widen what it is held to.
+    """
     suffix = f" ({stage})" if stage else ""
     yield Gate("finite vectors" + suffix, figures.not_finite, 0, detail="vectors with NaN or inf")
     yield Gate("mean cosine" + suffix, figures.cosine.value, limits.min_cosine, ">=")
@@ -96,10 +101,23 @@ def similarity_gates(
         ">=",
         detail=f"{('query', 'document')[worst % 2]} {worst // 2 + 1} of {figures.queries}",
     )
-    rank, overlap = figures.rank_correlation.value, figures.best_overlap.value
-    yield Gate("rank correlation" + suffix, rank, limits.min_rank, ">=")
-    name = f"same among the best {BEST}{suffix}"
-    yield Gate(name, overlap, limits.min_overlap, ">=", percent=True)
+    queries = figures.queries
+    yield Gate(
+        "rank correlation" + suffix,
+        figures.rank_correlation.value,
+        limits.min_rank,
+        ">=",
+        tolerance=SIGMAS * (1 - limits.min_rank) / math.sqrt(queries),
+    )
+    yield Gate(
+        f"same among the best {BEST}{suffix}",
+        figures.best_overlap.value,
+        limits.min_overlap,
+        ">=",
+        tolerance=SIGMAS
+        * math.sqrt(limits.min_overlap * (1 - limits.min_overlap) / BEST / queries),
+        percent=True,
+    )
 
 
 def tolerated_ratio_error(scores: Scores, kld: float) -> float:

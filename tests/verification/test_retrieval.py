@@ -194,23 +194,23 @@ def test_not_a_number_fails_and_is_reported(
 
 
 @pytest.fixture(scope="module")
-def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pooled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_example(KINDS["cls"], tmp_path_factory.mktemp("reports") / "example")
 
 
 @pytest.fixture(scope="module")
-def gguf(example: Path) -> dict[str, Path]:
-    files = lfm2gguf.convert(example, example.parent, ["BF16", "Q8_0", "Q4_0"], jobs=1).files
+def gguf(pooled: Path) -> dict[str, Path]:
+    files = lfm2gguf.convert(pooled, pooled.parent, ["BF16", "Q8_0", "Q4_0"], jobs=1).files
     return {file.type: file.path for file in files}
 
 
 @pytest.fixture(scope="module")
-def result(example: Path, gguf: dict[str, Path]) -> Verification:
-    return lfm2gguf.verify(gguf["Q8_0"], example, chunks=4, engine="numpy")
+def result(pooled: Path, gguf: dict[str, Path]) -> Verification:
+    return lfm2gguf.verify(gguf["Q8_0"], pooled, chunks=4, engine="numpy")
 
 
-def test_prefixes_are_in_what_is_read(example: Path) -> None:
-    texts = [text for text, _ in prepare(open_reference(example), chunks=2).materials[0].encoded]
+def test_prefixes_are_in_what_is_read(pooled: Path) -> None:
+    texts = [text for text, _ in prepare(open_reference(pooled), chunks=2).materials[0].encoded]
     assert all(text.startswith("query: ") for text in texts[::2])
     assert all(text.startswith("document: ") for text in texts[1::2])
 
@@ -242,11 +242,11 @@ def test_a_gguf_can_be_the_reference(gguf: dict[str, Path]) -> None:
 
 
 def test_the_kinds_of_model_are_not_compared(
-    example: Path, gguf: dict[str, Path], files: dict[str, Path], tmp_path: Path
+    pooled: Path, gguf: dict[str, Path], files: dict[str, Path], tmp_path: Path
 ) -> None:
     with pytest.raises(GGUFError, match="it is a retrieval model, and the reference is not"):
         lfm2gguf.verify(gguf["Q8_0"], EXAMPLE, chunks=1, engine="numpy")
-    plain = lfm2gguf.verify(files["Q8_0"], example, chunks=1, engine="numpy")
+    plain = lfm2gguf.verify(files["Q8_0"], pooled, chunks=1, engine="numpy")
     assert SETTINGS in failed(plain)
 
 
@@ -259,7 +259,7 @@ def test_the_kinds_of_model_are_not_compared(
     ],
 )
 def test_what_has_no_meaning_is_refused(
-    example: Path,
+    pooled: Path,
     gguf: dict[str, Path],
     options: dict[str, Any],
     message: str,
@@ -269,7 +269,7 @@ def test_what_has_no_meaning_is_refused(
     monkeypatch.chdir(tmp_path)
     Path("short.txt").write_text("a few words " * 50)
     with pytest.raises(OptionError, match=message):
-        lfm2gguf.verify(gguf["Q8_0"], example, **options)
+        lfm2gguf.verify(gguf["Q8_0"], pooled, **options)
 
 
 def test_limits_of_vectors_are_none_of_a_text_model(files: dict[str, Path]) -> None:
@@ -277,22 +277,22 @@ def test_limits_of_vectors_are_none_of_a_text_model(files: dict[str, Path]) -> N
         lfm2gguf.verify(files["Q8_0"], EXAMPLE, min_rank=0.9)
 
 
-def test_the_command_judges_a_ladder(example: Path, gguf: dict[str, Path], tmp_path: Path) -> None:
+def test_the_command_judges_a_ladder(pooled: Path, gguf: dict[str, Path], tmp_path: Path) -> None:
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
     report = tmp_path / "report.json"
-    done = run(example.parent, "-r", example, "--chunks", 4, "--three-way", "--json", report)
+    done = run(pooled.parent, "-r", pooled, "--chunks", 4, "--three-way", "--json", report)
     assert done.returncode == 0, done.stderr
     assert "rank correlation" in done.stdout
     found = json.loads(report.read_text())["files"]
     assert [file["type"] for file in found] == ["BF16", "Q8_0", "Q4_0"]
     assert set(found[0]["stages"]) == {"shipped", "quantization", "runtime"}
-    done = run(gguf["Q4_0"], "-r", example, "--min-cosine", "0.9999")
+    done = run(gguf["Q4_0"], "-r", pooled, "--min-cosine", "0.9999")
     assert done.returncode == 1
     assert "FAILED: mean cosine" in done.stdout
 
 
-def test_convert_can_verify_it(example: Path, tmp_path: Path) -> None:
+def test_convert_can_verify_it(pooled: Path, tmp_path: Path) -> None:
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
-    done = start("convert", example, "-t", "Q8_0", "-o", tmp_path / "a.gguf", "--verify")
+    done = start("convert", pooled, "-t", "Q8_0", "-o", tmp_path / "a.gguf", "--verify")
     assert done.returncode == 0, done.stderr
     assert "rank correlation" in done.stdout
