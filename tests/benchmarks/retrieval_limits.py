@@ -27,6 +27,7 @@ def ladder(source: Path, folder: Path, chunks: int) -> dict[tuple[str, str], Sim
     """The figures of a file of each type, as shipped and of the runtime alone."""
     reference = prepare(open_reference(source), chunks=chunks, use_cache=False)
     found = {}
+    folder.mkdir()
     for file in convert(source, folder, list(FileType)).files:
         candidate = Candidate.open(file.path)
         limits = SimilarityLimits.choose(candidate.type)
