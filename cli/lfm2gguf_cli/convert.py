@@ -66,11 +66,6 @@ def convert(
     from lfm2gguf.pipeline import write
     from lfm2gguf_cli.display import Display
 
-    if verify and lora:
-        raise OptionError(
-            "--verify compares with the checkpoint itself, and --lora changes it: merge the "
-            "adapter into a checkpoint (peft: model.merge_and_unload()) and convert that"
-        )
     if verify and mmproj:
         raise OptionError("--verify compares what a text model predicts; a projector predicts none")
     display = Display(quiet=quiet, json=json)
@@ -89,7 +84,7 @@ def convert(
     if not (json and verify):  # JSON comes as one object, at the end
         display.written(files, plan.left_out, plan.notes)
     if verify:
-        results = verified(display, [file.path for file in files], source, revision)
+        results = verified(display, [file.path for file in files], source, revision, lora)
         if json:
             display.written(files, plan.left_out, plan.notes, results)
         else:

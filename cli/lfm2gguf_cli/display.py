@@ -160,10 +160,10 @@ class Display:
     def verifications(self, results: Sequence[Verification]) -> None:
         """Show the ladder, the gates of each file, and the verdict."""
         from lfm2gguf.verification.words import (
-            HEADINGS,
             conditions,
             explanation,
             gate_cells,
+            headings,
             summary_cells,
         )
 
@@ -174,7 +174,8 @@ class Display:
             rows = [(gate.name, *gate_cells(gate)) for gate in results[0].gates]
             self._table(("gate", "value", "limit", "margin", "verdict"), rows)
         ladder = [summary_cells(result) for result in results]
-        self._table(HEADINGS, ladder if self.out.is_terminal else [HEADINGS, *ladder])
+        heads = headings(results[0])
+        self._table(heads, ladder if self.out.is_terminal else [heads, *ladder])
         for result in results:
             if not result.passed:
                 text = f"{result.candidate} FAILED: {explanation(result)}"

@@ -41,6 +41,12 @@ def verify(
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit of the reference's repository.")
     ] = None,
+    lora: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADAPTER", help="The LoRA adapter that was merged: a PEFT folder, or a Hub id."
+        ),
+    ] = None,
     text: Annotated[
         list[str] | None,
         typer.Option(
@@ -82,6 +88,35 @@ def verify(
             show_default="by type",
         ),
     ] = None,
+    min_cosine: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="0.98",
+            help="Of a retrieval model: least mean cosine of its vectors.",
+            show_default="by type",
+        ),
+    ] = None,
+    min_rank: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="0.91",
+            help="Likewise: least rank correlation of documents.",
+            show_default="by type",
+        ),
+    ] = None,
+    min_overlap: Annotated[
+        float | None,
+        typer.Option(
+            parser=share,
+            metavar="76%",
+            help="Likewise: least share of equal documents among the ten best.",
+            show_default="by type",
+        ),
+    ] = None,
     baseline: Annotated[
         Path | None, typer.Option(help="Fail on drift from this earlier JSON report.")
     ] = None,
@@ -94,7 +129,8 @@ def verify(
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write JUnit XML.")] = None,
     markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Write Markdown.")] = None,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE.svg|png", help="Draw KL divergence and Δp.")
+        Path | None,
+        typer.Option(metavar="FILE.svg|png", help="Draw how far the file is from its reference."),
     ] = None,
     engine: Annotated[
         str, typer.Option(help="llama.cpp, numpy (the dequantized file), or auto.")
@@ -115,6 +151,7 @@ def verify(
 ) -> None:
     """Prove that a GGUF file still says what its checkpoint says.
 
+    Of a text model the next tokens are compared, of a retrieval model the vectors and rankings.
     Exit code 0: passed, 1: failed, 2: could not be judged.
 
     Example: lfm2gguf verify LFM2-1.2B-Q4_K_M.gguf --reference LiquidAI/LFM2-1.2B
@@ -134,9 +171,9 @@ def verify(
     display = Display(quiet=quiet or json == Path("-"))
     with display.stages() as progress:
         results = verify_all(
-            candidates(model), reference, revision=revision, texts=text or (), chat=chat,
-            chunks=chunks or None,
-            ctx=ctx, max_ppl_increase=max_ppl_increase, max_kld=max_kld, min_top1=min_top1,
+            candidates(model), reference, revision=revision, lora=lora, texts=text or (), chat=chat,
+            chunks=chunks or None, ctx=ctx, max_ppl_increase=max_ppl_increase, max_kld=max_kld,
+            min_top1=min_top1, min_cosine=min_cosine, min_rank=min_rank, min_overlap=min_overlap,
             baseline=baseline, engine=engine, device=device, threads=threads,
             three_way=three_way, use_cache=cache, progress=progress,
         )  # fmt: skip
@@ -147,13 +184,17 @@ def verify(
 
 
 def verified(
-    display: Display, files: Sequence[Path], reference: str, revision: str | None
+    display: Display,
+    files: Sequence[Path],
+    reference: str,
+    revision: str | None,
+    lora: str | None = None,
 ) -> list[Verification]:
     """Verify files that were just converted."""
     from lfm2gguf.verification import verify_all
 
     with display.stages() as progress:
-        return list(verify_all(files, reference, revision=revision, progress=progress))
+        return verify_all(files, reference, revision=revision, lora=lora, progress=progress)
 
 
 def judge(display: Display, results: Sequence[Verification]) -> None:

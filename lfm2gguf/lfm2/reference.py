@@ -46,6 +46,10 @@ class Reference:
         self._observe = observe
         self._finite_only = finite_only
 
+    def of(self, weights: Weights) -> Reference:
+        """The same forward pass over other weights."""
+        return Reference(weights, self._observe, finite_only=self._finite_only)
+
     def states(
         self,
         sequences: Sequence[Ids],

@@ -18,10 +18,9 @@ from lfm2gguf.checkpoint.folder import read_json, read_json_list
 from lfm2gguf.errors import UnsupportedError
 from lfm2gguf.gguf_file import GGUFFile
 from lfm2gguf.lfm2.reference import SCORE_BYTES, Ids, Progress, Reference
-from lfm2gguf.lfm2.reference_weights import Array, ReferenceConfig, Weights, gguf_names
-from lfm2gguf.quants import dequantize
+from lfm2gguf.lfm2.reference_weights import DENSE, Array, ReferenceConfig, Weights
 
-DENSE = "1_Dense/linear.weight"
+ARCHITECTURES = ("Lfm2Model", "Lfm2BidirectionalModel")
 POOLINGS = ("none", "mean", "cls", "last")  # by llama.cpp's number (enum llama_pooling_type)
 SPELLINGS = {"mean_tokens": "mean", "cls_token": "cls", "lasttoken": "last"}
 
@@ -32,6 +31,7 @@ class Settings:
 
     bidirectional: bool
     pooling: str
+    dense: bool
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint) -> Settings:
@@ -42,9 +42,9 @@ class Settings:
         bidirectional = "Bidirectional" in str(checkpoint.config.get("architectures"))
         modules = read_json_list(checkpoint.path / "modules.json")
         folders = [m["path"] for m in modules if str(m["type"]).endswith("Pooling")]
-        if not folders:
-            return cls(bidirectional, "none")
-        return cls(bidirectional, _pooling(read_json(checkpoint.path / folders[0] / "config.json")))
+        config = read_json(checkpoint.path / folders[0] / "config.json") if folders else {}
+        pooling = _pooling(config) if folders else "none"
+        return cls(bidirectional, pooling, DENSE in checkpoint.tensors)
 
     @classmethod
     def from_gguf(cls, file: GGUFFile) -> Settings:
@@ -52,7 +52,32 @@ class Settings:
         pooling = file.get("lfm2.pooling_type", 0)
         if not isinstance(pooling, int) or not 0 <= pooling < len(POOLINGS):
             raise UnsupportedError(f"{file.path}: unknown lfm2.pooling_type {pooling!r}")
-        return cls(file.get("lfm2.attention.causal", True) is False, POOLINGS[pooling])
+        causal = file.get("lfm2.attention.causal", True)
+        return cls(causal is False, POOLINGS[pooling], "dense_2.weight" in file.tensors)
+
+    @property
+    def any(self) -> bool:
+        """Whether the model is one for retrieval at all, as far as a file can say it."""
+        return self.bidirectional or self.dense or self.pooling != "none"
+
+
+def is_retrieval(checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint is that of a model without a head."""
+    return any(name in ARCHITECTURES for name in checkpoint.config.get("architectures") or ())
+
+
+def prefixes(checkpoint: Checkpoint) -> tuple[str, str]:
+    """What the model was trained to see before a query and before a document.
+
+    Sentence Transformers' ``prompts``, or PyLate's prefixes: config_sentence_transformers.json.
+    """
+    about = read_json(checkpoint.path / "config_sentence_transformers.json")
+    prompts = about.get("prompts") or {}
+    query, document = (
+        str(prompts.get(kind) or about.get(f"{kind}_prefix") or "")
+        for kind in ("query", "document")
+    )
+    return query, document
 
 
 def _pooling(config: Mapping[str, Any]) -> str:
@@ -67,9 +92,13 @@ def _pooling(config: Mapping[str, Any]) -> str:
 class RetrievalReference(Reference):
     """The forward pass from tokens to vectors."""
 
-    def __init__(self, weights: Weights, settings: Settings) -> None:
-        super().__init__(weights)
+    def __init__(self, weights: Weights, settings: Settings, *, finite_only: bool = True) -> None:
+        super().__init__(weights, finite_only=finite_only)
         self.settings = settings
+
+    def of(self, weights: Weights) -> RetrievalReference:
+        """The same forward pass over other weights."""
+        return RetrievalReference(weights, self.settings, finite_only=self._finite_only)
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint) -> RetrievalReference:
@@ -85,33 +114,25 @@ class RetrievalReference(Reference):
     @classmethod
     def from_gguf(cls, file: GGUFFile) -> RetrievalReference:
         """Read a file, dequantized."""
-        config = ReferenceConfig.from_gguf(file)
-        names = gguf_names(len(config.layers)) | {DENSE: "dense_2.weight"}
-        tensors = {ours: file.tensors[t] for ours, t in names.items() if t in file.tensors}
-
-        def read(name: str, start: int, stop: int) -> Array:
-            info = tensors[name]
-            if len(info.shape) == 1:
-                return dequantize(file.data(info.name), info.type, info.shape)[start:stop]
-            shape = (stop - start, *info.shape[1:])
-            return dequantize(file.data(info.name, start, stop), info.type, shape)
-
-        weights = Weights(config, {name: info.shape for name, info in tensors.items()}, read)
-        return cls(weights, Settings.from_gguf(file))
+        return cls(Weights.from_gguf(file), Settings.from_gguf(file))
 
     def embed(self, sequences: Sequence[Ids], progress: Progress | None = None) -> list[Array]:
         """Vectors of each sequence: (1, width) where the model pools, (tokens, width) if not.
 
         Not normalized. Raises TensorError as :meth:`Reference.states`.
         """
-        positions = [np.arange(len(ids)) for ids in sequences]
-        states = self.states(sequences, positions, progress)
-        parts = np.split(states, np.cumsum([len(ids) for ids in sequences])[:-1])
-        vectors = [pool(part, self.settings.pooling) for part in parts]
-        if DENSE in self.weights.shapes:
-            dense = self.weights.read(DENSE)
-            vectors = [vector @ dense.T for vector in vectors]
-        return vectors
+        lengths = [len(ids) for ids in sequences]
+        states = self.states(sequences, [np.arange(n) for n in lengths], progress)
+        return self.vectors(states, lengths)
+
+    def vectors(self, states: Array, lengths: Sequence[int]) -> list[Array]:
+        """What :meth:`embed` makes of the final states (tokens of all sequences, H)."""
+        parts = np.split(states, np.cumsum(lengths)[:-1])
+        pooled = [pool(part, self.settings.pooling) for part in parts]
+        if DENSE not in self.weights.shapes:
+            return pooled
+        dense = self.weights.read(DENSE)
+        return [vector @ dense.T for vector in pooled]
 
     def _convolve(self, x: Array, kernel: Array) -> Array:
         if self.settings.bidirectional:

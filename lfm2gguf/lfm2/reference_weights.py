@@ -26,6 +26,7 @@ Array: TypeAlias = npt.NDArray[np.float32]
 
 EMBEDDING = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
+DENSE = "1_Dense/linear.weight"  # a retrieval model's, beside its checkpoint
 CONV = "conv"
 ATTENTION = "full_attention"
 
@@ -176,6 +177,7 @@ _GGUF_NAMES = {
     EMBEDDING: "token_embd.weight",
     "model.embedding_norm.weight": "token_embd_norm.weight",
     HEAD: "output.weight",
+    DENSE: "dense_2.weight",
 }
 _GGUF_LAYER_NAMES = {
     "operator_norm.weight": "attn_norm.weight",

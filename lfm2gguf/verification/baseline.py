@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,9 @@ KLD_DRIFT = 0.10  # of the baseline's value, or the floor
 KLD_FLOOR = 2e-5
 RATIO_DRIFT = 0.002
 TOP1_DRIFT = 0.01
+COSINE_DRIFT = 0.10  # of the baseline's distance from 1, or the floor
+COSINE_FLOOR = 1e-6
+RANK_DRIFT = 0.001
 
 
 def drift_gates(path: Path, result: Verification) -> list[Gate]:
@@ -27,18 +30,33 @@ def drift_gates(path: Path, result: Verification) -> list[Gate]:
     """
     entry = _entry(path, result.type)
     _require_same_conditions(path, entry, result)
-    before, now = entry["stages"]["shipped"], result.figures
+    before = entry["stages"]["shipped"]
+    drift = _of_vectors if result.scores is None else _of_text
+    return list(drift(before, result))
+
+
+def _of_text(before: Mapping[str, Any], result: Verification) -> Iterator[Gate]:
+    now = result.figures
     kld = float(before["kld"]["value"])
     ratio = float(before["ppl_ratio"]["value"])
     top = float(before["same_top"]["value"])
-    return [
-        Gate("drift of the KL divergence", abs(now.kld.value - kld),
-             max(KLD_DRIFT * kld, KLD_FLOOR), detail=f"baseline {kld:.6f}"),
-        Gate("drift of the perplexity ratio", abs(now.ppl_ratio.value - ratio), RATIO_DRIFT,
-             detail=f"baseline {ratio:.6f}"),
-        Gate("drift of the same top token", abs(now.same_top.value - top), TOP1_DRIFT,
-             percent=True, detail=f"baseline {100 * top:.2f} %"),
-    ]  # fmt: skip
+    yield Gate("drift of the KL divergence", abs(now.kld.value - kld),
+               max(KLD_DRIFT * kld, KLD_FLOOR), detail=f"baseline {kld:.6f}")  # fmt: skip
+    yield Gate("drift of the perplexity ratio", abs(now.ppl_ratio.value - ratio), RATIO_DRIFT,
+               detail=f"baseline {ratio:.6f}")  # fmt: skip
+    yield Gate("drift of the same top token", abs(now.same_top.value - top), TOP1_DRIFT,
+               percent=True, detail=f"baseline {100 * top:.2f} %")  # fmt: skip
+
+
+def _of_vectors(before: Mapping[str, Any], result: Verification) -> Iterator[Gate]:
+    now = result.similarity
+    cosine = float(before["cosine"]["value"])
+    rank = float(before["rank_correlation"]["value"])
+    yield Gate("drift of the mean cosine", abs(now.cosine.value - cosine),
+               max(COSINE_DRIFT * (1 - cosine), COSINE_FLOOR),
+               detail=f"baseline {cosine:.6f}")  # fmt: skip
+    yield Gate("drift of the rank correlation", abs(now.rank_correlation.value - rank), RANK_DRIFT,
+               detail=f"baseline {rank:.6f}")  # fmt: skip
 
 
 def _entry(path: Path, type: str) -> Mapping[str, Any]:

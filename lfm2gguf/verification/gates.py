@@ -8,14 +8,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lfm2gguf.lfm2.reference_weights import ReferenceConfig
 from lfm2gguf.verification.figures import Figures
-from lfm2gguf.verification.limits import TENSOR_LIMITS, WORST_CHUNK, Limits
+from lfm2gguf.verification.limits import (
+    TENSOR_LIMITS,
+    WORST_CHUNK,
+    WORST_TEXT,
+    Limits,
+    SimilarityLimits,
+)
 from lfm2gguf.verification.scores import Scores
+from lfm2gguf.verification.similarity import BEST, Similarity
 from lfm2gguf.verification.tensors import TensorDifference
 
 SIGMAS = 2.0
 TENSORS = "weights near the checkpoint's"
+# Settings that must be the config's: of the forward pass, and of a retrieval model.
+CONFIG = ("layers", "heads", "kv_heads", "norm_eps", "rope_theta")
+RETRIEVAL = ("bidirectional", "pooling", "dense")
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,48 @@ def figure_gates(
     )
 
 
+def similarity_gates(
+    figures: Similarity, limits: SimilarityLimits, stage: str = ""
+) -> Iterator[Gate]:
+    """Gates of one comparison of a retrieval model's vectors.
+
+    Rankings are few, so their means have a tolerance: a query's correlation falls short of 1 by
+    an amount that spreads about as much as it is large, and each of the best documents is shared
+    or not. Both are taken from the limits, so that a broken file cannot widen what it is held to.
+    """
+    suffix = f" ({stage})" if stage else ""
+    yield Gate("finite vectors" + suffix, figures.not_finite, 0, detail="vectors with NaN or inf")
+    yield Gate("mean cosine" + suffix, figures.cosine.value, limits.min_cosine, ">=")
+    worst = min(
+        range(len(figures.cosines)),
+        key=lambda i: (not math.isnan(figures.cosines[i]), figures.cosines[i]),
+    )
+    yield Gate(
+        "cosine of the worst text" + suffix,
+        figures.cosines[worst],
+        1 - WORST_TEXT * (1 - limits.min_cosine),
+        ">=",
+        detail=f"{('query', 'document')[worst % 2]} {worst // 2 + 1} of {figures.queries}",
+    )
+    queries = figures.queries
+    yield Gate(
+        "rank correlation" + suffix,
+        figures.rank_correlation.value,
+        limits.min_rank,
+        ">=",
+        tolerance=SIGMAS * (1 - limits.min_rank) / math.sqrt(queries),
+    )
+    yield Gate(
+        f"same among the best {BEST}{suffix}",
+        figures.best_overlap.value,
+        limits.min_overlap,
+        ">=",
+        tolerance=SIGMAS
+        * math.sqrt(limits.min_overlap * (1 - limits.min_overlap) / BEST / queries),
+        percent=True,
+    )
+
+
 def tolerated_ratio_error(scores: Scores, kld: float) -> float:
     """Standard error of ln(PPL ratio) that a file exactly at the KLD limit would show.
 
@@ -100,11 +151,12 @@ def tensor_gate(differences: Sequence[TensorDifference]) -> Iterator[Gate]:
     )
 
 
-def metadata_gate(found: ReferenceConfig, expected: ReferenceConfig) -> Gate:
-    """The settings in the file must be those of the checkpoint's config."""
+def metadata_gate(*compared: tuple[object, object, Sequence[str]]) -> Gate:
+    """The settings in the file must be those of the checkpoint: found, expected, their names."""
     different = [
         f"{name} is {a}, not {b}"
-        for name in ("layers", "heads", "kv_heads", "norm_eps", "rope_theta")
+        for found, expected, names in compared
+        for name in names
         if not _same(a := getattr(found, name), b := getattr(expected, name))
     ]
     return Gate("settings of the checkpoint", len(different), 0, detail="; ".join(different))

@@ -12,11 +12,15 @@ Limits of the mean KL divergence are about 1.5 times the larger of the two.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from lfm2gguf.errors import OptionError
 
 WORST_CHUNK = 2.0  # times max_kld; the worst chunk of good files was 1.2 to 1.5 times the mean
+WORST_TEXT = 2.5  # times 1 - min_cosine; the worst text of good files was at most 1.2 times it
+
+AnyLimits = TypeVar("AnyLimits", "Limits", "SimilarityLimits")
 
 
 @dataclass(frozen=True)
@@ -28,25 +32,45 @@ class Limits:
     min_top1: float
 
     @classmethod
-    def choose(
-        cls,
-        type: str,
-        max_ppl_increase: float | None = None,
-        max_kld: float | None = None,
-        min_top1: float | None = None,
-    ) -> Limits:
+    def choose(cls, type: str, **asked: float | None) -> Limits:
         """The limits that are given, and the type's defaults for the rest.
 
-        Raises OptionError for a type without defaults, unless all three are given.
+        Raises OptionError for a type without defaults, unless all are given.
         """
-        if max_ppl_increase is not None and max_kld is not None and min_top1 is not None:
-            return cls(max_ppl_increase, max_kld, min_top1)
-        default = limits_for(type)
-        return cls(
-            default.max_ppl_increase if max_ppl_increase is None else max_ppl_increase,
-            default.max_kld if max_kld is None else max_kld,
-            default.min_top1 if min_top1 is None else min_top1,
+        return _chosen(cls, LIMITS, type, asked)
+
+
+@dataclass(frozen=True)
+class SimilarityLimits:
+    """The limits of a retrieval model's verification; all between 0 and 1."""
+
+    min_cosine: float
+    min_rank: float  # Spearman's correlation of the documents' ranks
+    min_overlap: float  # of the ten best documents
+
+    @classmethod
+    def choose(cls, type: str, **asked: float | None) -> SimilarityLimits:
+        """As :meth:`Limits.choose`."""
+        return _chosen(cls, SIMILARITY_LIMITS, type, asked)
+
+
+def _chosen(
+    kind: type[AnyLimits],
+    defaults: dict[str, AnyLimits],
+    type: str,
+    asked: dict[str, float | None],
+) -> AnyLimits:
+    given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+    names = kind.__dataclass_fields__
+    if given.keys() == names.keys():
+        return kind(**given)
+    if type not in defaults:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in names)
+        raise OptionError(
+            f"there are no default limits for {type}; give {options} (defaults exist for "
+            f"{', '.join(defaults)})"
         )
+    return replace(defaults[type], **given)
 
 
 LIMITS = {  #        PPL    KLD    top-1
@@ -64,6 +88,22 @@ LIMITS = {  #        PPL    KLD    top-1
 
 # llama.cpp rounds the activations of a quantized product to 8 bits, the file itself does not.
 RUNTIME_LIMITS = Limits(0.005, 0.0030, 0.960)
+
+# The same of retrieval models: examples/ci/README.md has what good files measured
+# (tests/benchmarks/retrieval_limits.py).
+SIMILARITY_LIMITS = {  #      cosine   rank  overlap
+    "F32": SimilarityLimits(0.99999, 0.999, 0.99),
+    "F16": SimilarityLimits(0.99999, 0.999, 0.98),
+    "BF16": SimilarityLimits(0.9999, 0.998, 0.97),
+    "Q8_0": SimilarityLimits(0.9995, 0.988, 0.92),
+    "Q6_K": SimilarityLimits(0.997, 0.960, 0.86),
+    "Q5_K_M": SimilarityLimits(0.993, 0.935, 0.83),
+    "Q5_K_S": SimilarityLimits(0.992, 0.930, 0.82),
+    "Q4_K_M": SimilarityLimits(0.980, 0.910, 0.76),
+    "Q4_K_S": SimilarityLimits(0.978, 0.905, 0.74),
+    "Q4_0": SimilarityLimits(0.960, 0.890, 0.70),
+}
+RUNTIME_SIMILARITY_LIMITS = SimilarityLimits(0.9985, 0.970, 0.87)
 
 # The largest relative error of a run of 32 weights. From exactness or from the step of the
 # type (a run's error is at most half a step on each weight), for K-quants from what was seen
@@ -84,9 +124,4 @@ TENSOR_LIMITS = {
 
 def limits_for(type: str) -> Limits:
     """The default limits of a file type. Raises OptionError for one without any."""
-    if type not in LIMITS:
-        raise OptionError(
-            f"there are no default limits for {type}; give --max-ppl-increase, --max-kld and "
-            f"--min-top1 (defaults exist for {', '.join(LIMITS)})"
-        )
-    return LIMITS[type]
+    return Limits.choose(type)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,19 @@ import numpy as np
 import numpy.typing as npt
 
 from lfm2gguf import llamacpp
-from lfm2gguf.checkpoint import Checkpoint, locate
+from lfm2gguf.checkpoint import Adapter, Checkpoint, locate
+from lfm2gguf.checkpoint.adapter import WEIGHTS
 from lfm2gguf.errors import CheckpointError, MissingDependencyError, OptionError
 from lfm2gguf.ggml import FileType
 from lfm2gguf.gguf_file import GGUFFile
+from lfm2gguf.lfm2.reference import Reference
+from lfm2gguf.lfm2.reference_lora import adapted
+from lfm2gguf.lfm2.reference_retrieval import (
+    RetrievalReference,
+    Settings,
+    is_retrieval,
+    prefixes,
+)
 from lfm2gguf.lfm2.reference_weights import Weights
 
 Ids = npt.NDArray[np.int32]
@@ -26,15 +35,28 @@ class ReferenceModel:
     """What a file is compared with, and the tokenizer that belongs to it.
 
     ``encode`` gives a text's token ids, BOS in front if the model wants one (``bos``).
+    ``prefixes`` are what a retrieval model's queries and documents begin with.
     """
 
     name: str
-    path: Path
+    path: Path  # a GGUF, or the folder of the tokenizer and the chat template
     files: tuple[Path, ...]  # whose contents decide the hidden states
-    weights: Weights = field(repr=False)
+    forward: Reference = field(repr=False)
     encode: Encode = field(repr=False)
     bos: int | None
     tokenizer: str  # where the ids come from, for the report
+    prefixes: tuple[str, str] = ("", "")
+
+    @property
+    def weights(self) -> Weights:
+        """The tensors, by their Hugging Face names."""
+        return self.forward.weights
+
+    @property
+    def retrieval(self) -> Settings | None:
+        """What makes it a retrieval model; None for one that predicts text."""
+        forward = self.forward
+        return forward.settings if isinstance(forward, RetrievalReference) else None
 
     @property
     def is_checkpoint(self) -> bool:
@@ -42,27 +64,57 @@ class ReferenceModel:
         return self.path.is_dir()
 
 
-def open_reference(source: str | Path, revision: str | None = None) -> ReferenceModel:
+def open_reference(
+    source: str | Path, revision: str | None = None, lora: str | Path | None = None
+) -> ReferenceModel:
     """Open a checkpoint folder, a Hub id, or an F32, F16 or BF16 GGUF file.
 
+    With ``lora``, an adapter's folder or Hub id, the reference is the checkpoint with it.
     Raises OptionError for a quantized GGUF, and what opening the files raises.
     """
     if Path(source).suffix.lower() == ".gguf":
+        if lora is not None:
+            raise OptionError("--lora needs a checkpoint as the reference, not a GGUF")
         return _open_gguf(Path(source))
     found = locate(source, revision)
     checkpoint = Checkpoint.open(found.path, found.name)
     files = {found.path / "config.json", *(info.file for info in checkpoint.tensors.values())}
     encode, name = _checkpoint_encoder(found.path)
     ids = encode("")
-    return ReferenceModel(
+    model = ReferenceModel(
         found.name,
         found.path,
         tuple(sorted(files)),
-        Weights.from_checkpoint(checkpoint),
+        _forward(checkpoint),
         encode,
         int(ids[0]) if len(ids) else None,
         name,
+        prefixes(checkpoint) if is_retrieval(checkpoint) else ("", ""),
     )
+    return model if lora is None else _with_adapter(model, lora)
+
+
+def _forward(checkpoint: Checkpoint) -> Reference:
+    if is_retrieval(checkpoint):
+        return RetrievalReference.from_checkpoint(checkpoint)
+    return Reference(Weights.from_checkpoint(checkpoint))
+
+
+def _with_adapter(model: ReferenceModel, lora: str | Path) -> ReferenceModel:
+    """The model with an adapter in its weights, and with its tokenizer if it brings one."""
+    found = locate(lora)
+    adapter = Adapter.open(found.path, found.name)
+    own = [found.path / name for name in ("adapter_config.json", WEIGHTS)]
+    changed = replace(
+        model,
+        name=f"{model.name} with {adapter.name}",
+        files=(*model.files, *own),
+        forward=model.forward.of(adapted(model.weights, adapter)),
+    )
+    if not (found.path / "tokenizer.json").is_file():
+        return changed
+    encode, name = _checkpoint_encoder(found.path)
+    return replace(changed, path=found.path, encode=encode, tokenizer=f"{name} of {adapter.name}")
 
 
 def _open_gguf(path: Path) -> ReferenceModel:
@@ -78,7 +130,9 @@ def _open_gguf(path: Path) -> ReferenceModel:
         path.stem,
         path,
         tuple(sorted({path, *(info.file for info in file.tensors.values())})),
-        Weights.from_gguf(file),
+        RetrievalReference.from_gguf(file)
+        if Settings.from_gguf(file).any
+        else Reference(Weights.from_gguf(file)),
         lambda text: llamacpp_ids(vocabulary, text),
         vocabulary.bos if vocabulary.adds_bos else None,
         "llama.cpp, from the reference file",

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from lfm2gguf.errors import MissingDependencyError, OptionError
-from lfm2gguf.verification.scores import Doubles
+from lfm2gguf.verification.scores import Doubles, Scores
 from lfm2gguf.verification.verdict import Verification
 
 COLORS = ("#3b6fb6", "#d1622b", "#3a8f5c", "#8a5fb0", "#b8912a", "#c2506f", "#3f9aa8", "#6b6b6b",
@@ -23,6 +23,9 @@ COLORS = ("#3b6fb6", "#d1622b", "#3a8f5c", "#8a5fb0", "#b8912a", "#c2506f", "#3f
 BINS = 32
 LEFT = "Mean KL divergence over the position in the chunk"
 RIGHT = "Positions whose token's p moved this far, or farther"
+
+TEXTS = "Texts whose vectors are this far away, or farther"
+QUERIES = "Queries whose ranking is this far away, or farther"
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,8 @@ def check_suffix(path: Path) -> None:
 
 def kld_curve(result: Verification) -> Curve:
     """Mean KL divergence in up to 32 bins of positions."""
-    finite = result.scores.finite
-    positions, kld = result.positions[finite], result.scores.kld[finite]
+    scores = _scores(result)
+    positions, kld = result.positions[scores.finite], scores.kld[scores.finite]
     edges = np.linspace(result.positions.min(), result.positions.max() + 1, BINS + 1)
     which = np.digitize(positions, edges) - 1
     counts = np.bincount(which, minlength=BINS)
@@ -70,7 +73,8 @@ def kld_curve(result: Verification) -> Curve:
 
 def delta_curve(result: Verification) -> Curve:
     """Share of positions whose Δp is at least x away from 0, on the side of x; in per cent."""
-    change = np.sort(result.scores.delta_p[result.scores.finite]) * 100
+    scores = _scores(result)
+    change = np.sort(scores.delta_p[scores.finite]) * 100
     reach = max(0.1, float(np.abs(change).max())) if len(change) else 1.0
     x = np.linspace(-reach, reach, 201)
     below = np.searchsorted(change, x, side="right")
@@ -79,8 +83,28 @@ def delta_curve(result: Verification) -> Curve:
     return Curve(result.candidate, x[share > 0], share[share > 0] * 100)
 
 
+def _scores(result: Verification) -> Scores:
+    assert result.scores is not None
+    return result.scores
+
+
+def sorted_curve(label: str, values: Sequence[float]) -> Curve:
+    """Distances from 1, the largest first, over the share of values; in per cent."""
+    distances = np.sort(1 - np.array(values))[::-1]
+    distances = distances[np.isfinite(distances) & (distances > 0)]
+    return Curve(label, np.arange(1, len(distances) + 1) / max(1, len(values)) * 100, distances)
+
+
 def _panels(results: Sequence[Verification]) -> list[tuple[str, str, str, list[Curve]]]:
     """Title, axes and curves; both have a logarithmic vertical axis."""
+    if results[0].scores is None:
+        found = [(result.candidate, result.similarity) for result in results]
+        texts = [sorted_curve(name, figures.cosines) for name, figures in found]
+        queries = [sorted_curve(name, figures.rank_correlations) for name, figures in found]
+        return [
+            (TEXTS, "% of texts", "1 - cosine", texts),
+            (QUERIES, "% of queries", "1 - rank correlation", queries),
+        ]
     return [
         (LEFT, "position (tokens)", "nats", [kld_curve(result) for result in results]),
         (RIGHT, "Δp (percentage points)", "% of positions", [delta_curve(r) for r in results]),

@@ -13,11 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from lfm2gguf.errors import OptionError
-from lfm2gguf.lfm2.reference import Reference
+from lfm2gguf.lfm2.reference_retrieval import RetrievalReference
+from lfm2gguf.lfm2.reference_weights import EMBEDDING
 from lfm2gguf.verification import cache
 from lfm2gguf.verification.chat import chat_samples
-from lfm2gguf.verification.models import Ids, ReferenceModel, open_reference
-from lfm2gguf.verification.texts import PYTHON, Sample, cut, load_texts
+from lfm2gguf.verification.models import Ids, ReferenceModel
+from lfm2gguf.verification.similarity import Vectors
+from lfm2gguf.verification.texts import PYTHON, Sample, cut, load_texts, passages
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 
@@ -25,6 +27,7 @@ DEFAULT_CHUNKS = 16
 DEFAULT_CTX = 512
 CHARACTERS = 12  # read for each token that is needed, at first
 MARGIN = 64  # tokens
+PASSAGE = 128  # tokens, about: what a chunk is cut into for a retrieval model
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,6 @@ class Prepared:
     """A reference with its final hidden states on the texts, ready for any number of files."""
 
     model: ReferenceModel
-    reference: Reference
     materials: tuple[Material, ...]
     ctx: int
     digest: str
@@ -65,39 +67,45 @@ class Prepared:
         return [sample for material in self.materials for sample in material.samples]
 
     @property
+    def vectors(self) -> list[Vectors]:
+        """A retrieval model's vectors of each sequence."""
+        assert isinstance(self.model.forward, RetrievalReference)
+        return self.model.forward.vectors(self.states, self.lengths)
+
+    @property
     def lengths(self) -> list[int]:
         """Scored positions of each sequence."""
         return [len(sample.positions) for sample in self.samples]
 
 
 def prepare(
-    reference: str | Path,
+    model: ReferenceModel,
     texts: Sequence[str | Path] = (),
     *,
-    revision: str | None = None,
     chat: str | Path | None = None,
     chunks: int | None = DEFAULT_CHUNKS,
     ctx: int = DEFAULT_CTX,
     use_cache: bool = True,
     progress: Progress | None = None,
 ) -> Prepared:
-    """Open a reference and compute (or find) its hidden states. Arguments as :func:`verify`."""
+    """Compute (or find) a reference's hidden states. Arguments as :func:`verify`."""
     if ctx < 16 or (chunks is not None and chunks < 1):
         raise OptionError("a chunk must have 16 tokens or more, and there must be one or more")
     started = time.perf_counter()
-    model = open_reference(reference, revision)
     names = texts or ([] if chat else [PYTHON])
-    materials = [*_read_texts(model, names, chunks, ctx), *_read_chat(model, chat)]
+    if model.retrieval:
+        materials = list(_read_passages(model, names, chunks, ctx, chat))
+    else:
+        materials = [*_read_texts(model, names, chunks, ctx), *_read_chat(model, chat)]
     samples = [sample for material in materials for sample in material.samples]
-    runner = Reference(model.weights)
     digest = cache.content_digest(model.files)
     entry = cache.key(digest, samples)
     count = sum(len(sample.positions) for sample in samples)
-    width = model.weights.shapes[model.weights.head][1]
+    width = model.weights.shapes[EMBEDDING][1]
     states = cache.load(entry, (count, width)) if use_cache else None
     cached = states is not None
     if states is None:
-        states = runner.states(
+        states = model.forward.states(
             [sample.ids for sample in samples],
             [sample.positions for sample in samples],
             stage(progress, "reference"),
@@ -105,7 +113,7 @@ def prepare(
         if use_cache:
             cache.store(entry, states)
     seconds = time.perf_counter() - started
-    return Prepared(model, runner, tuple(materials), ctx, digest, states, cached, seconds)
+    return Prepared(model, tuple(materials), ctx, digest, states, cached, seconds)
 
 
 def stage(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
@@ -149,3 +157,24 @@ def _read_chat(model: ReferenceModel, path: str | Path | None) -> Iterator[Mater
     found = chat_samples(model.path, Path(path))
     encoded = tuple((text, ids) for text, ids, _ in found)
     yield Material(Path(path).name, encoded, tuple(s for _, _, s in found), is_chat=True)
+
+
+def _read_passages(
+    model: ReferenceModel,
+    names: Sequence[str | Path],
+    chunks: int | None,
+    ctx: int,
+    chat: str | Path | None,
+) -> Iterator[Material]:
+    """Queries and documents in turn, as many as have about the tokens asked for."""
+    if chat is not None:
+        raise OptionError("--chat is for models that answer; this one is for retrieval")
+    count = chunks and max(2, chunks * ctx // PASSAGE)
+    for text in load_texts(names):
+        pairs = passages(text.content, count)
+        if len(pairs) < 2:
+            raise OptionError(f"{text.name} is too short: ranking takes two passages or more")
+        texts = [p + part for pair in pairs for p, part in zip(model.prefixes, pair, strict=True)]
+        encoded = [(part, model.encode(part)) for part in texts]
+        samples = [Sample(ids, np.arange(len(ids))) for _, ids in encoded]
+        yield Material(text.name, tuple(encoded), tuple(samples))

@@ -65,6 +65,7 @@ def _file(result: Verification) -> dict[str, Any]:
         "gates": [_gate(gate) for gate in result.gates],
         "stages": {name: asdict(figures) for name, figures in result.stages.items()},
         "tensors": [asdict(tensor) for tensor in result.tensors],
+        "deltas": [asdict(delta) for delta in result.deltas],
         "seconds": dict(result.seconds),
         "versions": dict(result.versions),
     }

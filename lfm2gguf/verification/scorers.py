@@ -1,7 +1,7 @@
-"""Where logits come from: the NumPy forward pass, or llama.cpp.
+"""Where logits and vectors come from: the NumPy forward pass, or llama.cpp.
 
-Both are asked for the scored positions of one window of a sample at a time, in order, so that
-logits never exist for more than :data:`WINDOW` tokens.
+For logits both are asked for the scored positions of one window of a sample at a time, in
+order, so that logits never exist for more than :data:`WINDOW` tokens.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from lfm2gguf import llamacpp
 from lfm2gguf.errors import MissingDependencyError, OptionError
 from lfm2gguf.lfm2.reference import Reference
 from lfm2gguf.verification.scores import Scores, score
+from lfm2gguf.verification.similarity import Vectors
 from lfm2gguf.verification.texts import Sample
 
 Logits = npt.NDArray[np.float32]
@@ -95,6 +96,44 @@ class LlamaCppScorer:
         rows = wanted - wanted[0]
         contiguous = len(rows) == rows[-1] + 1
         return found[: len(rows)] if contiguous else found[rows]
+
+
+class LlamaCppEmbedder:
+    """Vectors from llama.cpp, one sequence at a time, on the device asked for."""
+
+    def __init__(
+        self, path: Path, samples: Sequence[Sample], device: str = "cpu", threads: int | None = None
+    ) -> None:
+        self._samples = samples
+        self.model = llamacpp.Model(path, on=_devices(device))
+        longest = max(len(sample.ids) for sample in samples)  # read in one piece, as both ways ask
+        self._context = llamacpp.Context(
+            self.model,
+            n_ctx=longest,
+            n_batch=longest,
+            n_ubatch=longest,
+            threads=threads,
+            embeddings=True,
+        )
+
+    def vectors(self, progress: Progress | None = None) -> list[Vectors]:
+        """Vectors of each sequence: (1, width) where the file pools, (tokens, width) if not."""
+        return [self._vectors(i, progress) for i in range(len(self._samples))]
+
+    def _vectors(self, i: int, progress: Progress | None) -> Vectors:
+        context, ids = self._context, self._samples[i].ids.tolist()
+        context.clear()
+        context.decode([llamacpp.Chunk(0, 0, ids, len(ids))])
+        if progress:
+            progress(i + 1, len(self._samples))
+        return context.pooled_embedding(0)[None] if context.pools else context.embeddings().copy()
+
+    def __enter__(self) -> LlamaCppEmbedder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._context.close()
+        self.model.close()
 
 
 def compare(

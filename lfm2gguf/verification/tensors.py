@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lfm2gguf.gguf_file import GGUFFile
-from lfm2gguf.lfm2.reference_weights import Array, Weights, gguf_names
+from lfm2gguf.lfm2.reference_weights import DENSE, HEAD, Array, Weights, gguf_names
 from lfm2gguf.quants import CODECS
 
 RUN = 32
@@ -45,20 +45,28 @@ def tensor_differences(
     file: GGUFFile, candidate: Weights, reference: Weights
 ) -> list[TensorDifference]:
     """Compare every tensor of a type that can be dequantized here, in the file's order."""
+    names = paired_names(file, reference)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        parts = [
+            (name, pool.map(lambda rows, n=theirs: _errors(candidate, reference, n, rows),
+                            windows(candidate.shapes[theirs])))
+            for name, theirs in names
+        ]  # fmt: skip
+        return [_difference(name, file.tensors[name].type.name, list(p)) for name, p in parts]
+
+
+def paired_names(file: GGUFFile, reference: Weights) -> list[tuple[str, str]]:
+    """The file's tensors of types that can be dequantized here, and what the reference calls them.
+
+    In the file's order, those only that the reference has.
+    """
     ours = {theirs: name for name, theirs in gguf_names(len(reference.config.layers)).items()}
     ours["output_norm.weight"] = "model.embedding_norm.weight"
-    names = [
+    return [
         (name, ours[name])
         for name, info in file.tensors.items()
         if ours.get(name) in reference.shapes and info.type in CODECS
     ]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        parts = [
-            (name, pool.map(lambda rows, n=theirs: _errors(candidate, reference, n, rows),
-                            _windows(candidate.shapes[theirs])))
-            for name, theirs in names
-        ]  # fmt: skip
-        return [_difference(name, file.tensors[name].type.name, list(p)) for name, p in parts]
 
 
 def unmatched(file: GGUFFile, candidate: Weights, reference: Weights) -> list[str]:
@@ -68,14 +76,17 @@ def unmatched(file: GGUFFile, candidate: Weights, reference: Weights) -> list[st
                 if name not in known.values() and not name.startswith("rope_freqs")]  # fmt: skip
     for name, shape in reference.shapes.items():
         if name not in candidate.shapes:
-            if name != "lm_head.weight" or not reference.config.tied:
+            if name == DENSE:  # then there still are vectors, and gates for them
+                continue
+            if name != HEAD or not reference.config.tied:
                 problems.append(f"{known.get(name, name)} is missing from the file")
         elif math.prod(candidate.shapes[name]) != math.prod(shape):
             problems.append(f"{known[name]} is {candidate.shapes[name]}, not {shape}")
     return problems
 
 
-def _windows(shape: Sequence[int]) -> Iterator[tuple[int, int]]:
+def windows(shape: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Ranges of rows of a tensor, each of about :data:`WINDOW` weights."""
     rows = max(1, WINDOW // max(1, math.prod(shape[1:])))
     return ((start, min(start + rows, shape[0])) for start in range(0, shape[0], rows))
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from lfm2gguf.errors import HubError, OptionError
 
+PASSAGE, QUERY = 512, 128  # characters of a passage, and of its beginning that is the query
 WIKITEXT = "wikitext-2"
 PYTHON = "python-docs"
 
@@ -109,3 +110,15 @@ def cut(ids: npt.NDArray[np.int32], ctx: int, chunks: int | None, bos: int | Non
         parts[:, 0] = bos
     positions = np.arange(ctx // 2, ctx - 1)
     return [Sample(part, positions) for part in parts]
+
+
+def passages(content: str, count: int | None) -> list[tuple[str, str]]:
+    """Cut a text into queries and documents: the beginning and the rest of each passage.
+
+    Passages are of equal length; what is left over is not used. At most ``count`` of them
+    (None: all).
+    """
+    whole = len(content) // PASSAGE
+    starts = range(0, PASSAGE * min(whole, whole if count is None else count), PASSAGE)
+    parts = [content[start : start + PASSAGE] for start in starts]
+    return [(part[:QUERY], part[QUERY:]) for part in parts]

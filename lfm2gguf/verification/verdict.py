@@ -2,56 +2,60 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
 
 import numpy as np
 import numpy.typing as npt
 
 from lfm2gguf import llamacpp
 from lfm2gguf.errors import GGUFError, MissingDependencyError, OptionError
-from lfm2gguf.lfm2.reference import Reference
+from lfm2gguf.lfm2.reference_lora import AdaptedWeights
+from lfm2gguf.lfm2.reference_retrieval import Settings
 from lfm2gguf.lfm2.reference_weights import Weights
 from lfm2gguf.verification import gates, tensors
 from lfm2gguf.verification.baseline import drift_gates
-from lfm2gguf.verification.figures import Figures, summarize
+from lfm2gguf.verification.deltas import TensorDelta, delta_gates, growth, tensor_deltas
+from lfm2gguf.verification.figures import Figures
 from lfm2gguf.verification.gates import Gate
-from lfm2gguf.verification.limits import RUNTIME_LIMITS, Limits
-from lfm2gguf.verification.models import Candidate, llamacpp_ids
+from lfm2gguf.verification.limits import Limits, SimilarityLimits
+from lfm2gguf.verification.measurement import (
+    QUANTIZATION,
+    RUNTIME,
+    SHIPPED,
+    Clock,
+    Engine,
+    Measured,
+    Stages,
+    measure_predictions,
+    measure_vectors,
+)
+from lfm2gguf.verification.models import Candidate, open_reference
 from lfm2gguf.verification.preparation import (
     DEFAULT_CHUNKS,
     DEFAULT_CTX,
     Prepared,
     Progress,
     prepare,
-    stage,
 )
-from lfm2gguf.verification.scorers import (
-    LlamaCppScorer,
-    NumpyScorer,
-    Scorer,
-    compare,
-    llamacpp_available,
-)
+from lfm2gguf.verification.scorers import llamacpp_available
 from lfm2gguf.verification.scores import Scores
+from lfm2gguf.verification.similarity import Similarity
 from lfm2gguf.verification.tensors import TensorDifference
 from lfm2gguf.version import __version__
 
-SHIPPED = "shipped"  # reference against what is shipped; the other two are --three-way's
-QUANTIZATION = "quantization"  # reference against the dequantized file
-RUNTIME = "runtime"  # dequantized file against llama.cpp
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True)
 class Verification:
     """What was measured on one file, and the verdict.
 
-    ``figures`` compares the file as it is shipped with the reference; a three-way
-    verification adds the stages ``quantization`` and ``runtime``.
+    ``figures`` (of a retrieval model ``similarity``) compares the file as it is shipped with
+    the reference; a three-way verification adds the stages ``quantization`` and ``runtime``.
     """
 
     candidate: str
@@ -64,13 +68,14 @@ class Verification:
     ctx: int
     engine: str
     device: str
-    stages: Mapping[str, Figures]
+    stages: Stages
     tensors: tuple[TensorDifference, ...]
+    deltas: tuple[TensorDelta, ...]  # what each tensor carries of an adapter
     gates: tuple[Gate, ...]
     reference_cached: bool
     seconds: Mapping[str, float]
     versions: Mapping[str, str]
-    scores: Scores = field(repr=False, compare=False)
+    scores: Scores | None = field(repr=False, compare=False)  # None of a retrieval model
     positions: npt.NDArray[np.intp] = field(repr=False, compare=False)
 
     @property
@@ -80,8 +85,19 @@ class Verification:
 
     @property
     def figures(self) -> Figures:
-        """The figures of the file as it is shipped."""
-        return self.stages[SHIPPED]
+        """The figures of the file as it is shipped. Raises OptionError for a retrieval model."""
+        found = self.stages[SHIPPED]
+        if not isinstance(found, Figures):
+            raise OptionError(f"{self.reference} is for retrieval: see `similarity`")
+        return found
+
+    @property
+    def similarity(self) -> Similarity:
+        """A retrieval model's figures, as shipped. Raises OptionError for a text model."""
+        found = self.stages[SHIPPED]
+        if not isinstance(found, Similarity):
+            raise OptionError(f"{self.reference} predicts text: see `figures`")
+        return found
 
     @property
     def failures(self) -> tuple[Gate, ...]:
@@ -96,11 +112,12 @@ class Verification:
         return " and ".join(failed)
 
 
-def verify(
-    candidate: str | Path,
+def verify_all(
+    candidates: Sequence[str | Path],
     reference: str | Path,
     *,
     revision: str | None = None,
+    lora: str | Path | None = None,
     texts: Sequence[str | Path] = (),
     chat: str | Path | None = None,
     chunks: int | None = DEFAULT_CHUNKS,
@@ -108,6 +125,9 @@ def verify(
     max_ppl_increase: float | None = None,
     max_kld: float | None = None,
     min_top1: float | None = None,
+    min_cosine: float | None = None,
+    min_rank: float | None = None,
+    min_overlap: float | None = None,
     baseline: str | Path | None = None,
     engine: str = "auto",
     device: str = "cpu",
@@ -115,21 +135,27 @@ def verify(
     three_way: bool = False,
     use_cache: bool = True,
     progress: Progress | None = None,
-) -> Verification:
-    """Compare a GGUF file with the model it was made from, and judge it.
+) -> list[Verification]:
+    """Compare GGUF files with the model they were made from, and judge each.
 
     Args:
-        candidate: the GGUF file.
+        candidates: the GGUF files, or for :func:`verify` the one.
         reference: checkpoint folder, Hub id, or an F32, F16 or BF16 GGUF file.
         revision: branch, tag or commit of the Hub repository.
+        lora: an adapter's folder, or its Hub id, that was merged into the files: they must be the
+            checkpoint with it.
         texts: UTF-8 files, or ``wikitext-2``; by default a text from Python's own
             documentation, which is a smoke test.
         chat: a file of conversations as JSON lines, scored on the assistant's tokens.
         chunks: how many chunks of each text (None: all).
-        ctx: tokens of a chunk; the second half of each is scored.
-        max_ppl_increase: limit of PPL ratio - 1; by default, as the next two, by file type.
+        ctx: tokens of a chunk; the second half of each is scored. Of a retrieval model, chunks
+            are cut into queries and documents.
+        max_ppl_increase: limit of PPL ratio - 1; by default, as the next ones, by file type.
         max_kld: limit of the mean KL divergence, in nats.
         min_top1: least share of positions at which both prefer the same token.
+        min_cosine: of a retrieval model, the least mean cosine of its vectors.
+        min_rank: likewise, of the rank correlation of documents.
+        min_overlap: likewise, of the share of the ten best documents that both have.
         baseline: an earlier JSON report that figures must not drift from.
         engine: ``llama.cpp``, ``numpy`` (the dequantized file), or ``auto``.
         device: where llama.cpp runs: ``cpu``, a backend or a device's name.
@@ -139,47 +165,21 @@ def verify(
         progress: called with a stage's name, and how much of how much is done.
 
     Raises:
-        Lfm2ggufError: one of its subclasses, where the file could not be judged.
+        Lfm2ggufError: one of its subclasses, where a file could not be judged.
 
     """
-    found = verify_all(
-        [candidate], reference, revision=revision, texts=texts, chat=chat, chunks=chunks, ctx=ctx,
-        max_ppl_increase=max_ppl_increase, max_kld=max_kld, min_top1=min_top1, baseline=baseline,
-        engine=engine, device=device, threads=threads, three_way=three_way, use_cache=use_cache,
-        progress=progress,
-    )  # fmt: skip
-    return found[0]
-
-
-def verify_all(
-    candidates: Sequence[str | Path],
-    reference: str | Path,
-    *,
-    revision: str | None = None,
-    texts: Sequence[str | Path] = (),
-    chat: str | Path | None = None,
-    chunks: int | None = DEFAULT_CHUNKS,
-    ctx: int = DEFAULT_CTX,
-    max_ppl_increase: float | None = None,
-    max_kld: float | None = None,
-    min_top1: float | None = None,
-    baseline: str | Path | None = None,
-    engine: str = "auto",
-    device: str = "cpu",
-    threads: int | None = None,
-    three_way: bool = False,
-    use_cache: bool = True,
-    progress: Progress | None = None,
-) -> list[Verification]:
-    """Verify several files of one model: the reference is computed once. As :func:`verify`."""
     chosen = choose_engine(engine, three_way=three_way)
     opened = [Candidate.open(path) for path in candidates]
-    asked = (max_ppl_increase, max_kld, min_top1)
-    limits = [Limits.choose(file.type, *asked) for file in opened]
+    model = open_reference(reference, revision, lora)
+    of_text = {"max_ppl_increase": max_ppl_increase, "max_kld": max_kld, "min_top1": min_top1}
+    of_vectors = {"min_cosine": min_cosine, "min_rank": min_rank, "min_overlap": min_overlap}
+    limits = [
+        _limits(file.type, of_text, of_vectors, retrieval=model.retrieval is not None)
+        for file in opened
+    ]
     prepared = prepare(
-        reference, texts, revision=revision, chat=chat, chunks=chunks, ctx=ctx,
-        use_cache=use_cache, progress=progress,
-    )  # fmt: skip
+        model, texts, chat=chat, chunks=chunks, ctx=ctx, use_cache=use_cache, progress=progress
+    )
     return [
         judge(
             prepared, file, limit, baseline=baseline, engine=chosen, device=device,
@@ -187,6 +187,45 @@ def verify_all(
         )
         for file, limit in zip(opened, limits, strict=True)
     ]  # fmt: skip
+
+
+def _of_one(
+    many: Callable[Concatenate[Sequence[str | Path], P], list[Verification]],
+) -> Callable[Concatenate[str | Path, P], Verification]:
+    """The same function for one file: the arguments are written down once."""
+
+    def one(candidate: str | Path, /, *args: P.args, **options: P.kwargs) -> Verification:
+        return many([candidate], *args, **options)[0]
+
+    signature = inspect.signature(many)
+    _, *rest = signature.parameters.values()
+    first = inspect.Parameter("candidate", inspect.Parameter.POSITIONAL_ONLY)
+    one.__signature__ = signature.replace(parameters=[first, *rest])  # type: ignore[attr-defined]
+    one.__name__ = one.__qualname__ = "verify"
+    one.__doc__ = many.__doc__
+    return one
+
+
+verify = _of_one(verify_all)
+
+
+def _limits(
+    type: str,
+    of_text: Mapping[str, float | None],
+    of_vectors: Mapping[str, float | None],
+    *,
+    retrieval: bool,
+) -> Limits | SimilarityLimits:
+    """The limits of a file. Raises OptionError for those of the other kind of model."""
+    misplaced = [
+        name for name, x in (of_text if retrieval else of_vectors).items() if x is not None
+    ]
+    if misplaced:
+        kind = "retrieval model, whose vectors are compared" if retrieval else "model of text"
+        raise OptionError(f"--{misplaced[0].replace('_', '-')} is no limit of a {kind}")
+    if retrieval:
+        return SimilarityLimits.choose(type, **of_vectors)
+    return Limits.choose(type, **of_text)
 
 
 def choose_engine(engine: str, *, three_way: bool = False) -> str:
@@ -206,7 +245,7 @@ def choose_engine(engine: str, *, three_way: bool = False) -> str:
 def judge(
     prepared: Prepared,
     candidate: Candidate,
-    limits: Limits,
+    limits: Limits | SimilarityLimits,
     *,
     baseline: str | Path | None = None,
     engine: str = "llama.cpp",
@@ -216,38 +255,25 @@ def judge(
     progress: Progress | None = None,
 ) -> Verification:
     """Compare one file with a prepared reference. Raises GGUFError if it is another model."""
-    clock = _Clock({"reference": prepared.seconds})
+    clock = Clock({"reference": prepared.seconds})
     weights = Weights.from_gguf(candidate.file)
     _require_same_model(prepared, candidate, weights)
-    found = [gates.metadata_gate(weights.config, prepared.model.weights.config)]
+    found = [_settings_gate(prepared, candidate, weights)]
     with clock.timed("tensors"):
         differences = tensors.tensor_differences(candidate.file, weights, prepared.model.weights)
     found.extend(gates.tensor_gate(differences))
-    models: list[Scorer] = [_states_scorer(prepared, prepared.reference, prepared.states)]
-    if three_way or engine == "numpy":
-        with clock.timed("dequantized file"):
-            models.append(_numpy_scorer(prepared, weights, progress))
-    if engine == "llama.cpp":
-        with clock.timed("load"):
-            shipped = LlamaCppScorer(candidate.file.path, prepared.samples, device, threads)
-        models.append(shipped)
-        found.append(_tokenizer_gate(prepared, shipped.model))
-    pairs = {SHIPPED: (0, len(models) - 1)}
-    if three_way:
-        pairs |= {QUANTIZATION: (0, 1), RUNTIME: (1, 2)}
-    try:
-        with clock.timed("comparison"):
-            report = stage(progress, "comparison")
-            parts = compare(models, list(pairs.values()), prepared.samples, report)
-    finally:
-        if engine == "llama.cpp":
-            shipped.close()
-    scores = dict(zip(pairs, parts, strict=True))
-    stages = {name: summarize(part, prepared.lengths) for name, part in scores.items()}
-    for name, part in scores.items():
-        allowed = RUNTIME_LIMITS if name == RUNTIME else limits
-        shown = "" if name == SHIPPED else name
-        found.extend(gates.figure_gates(stages[name], part, allowed, shown))
+    deltas: Sequence[TensorDelta] = ()
+    if isinstance(prepared.model.weights, AdaptedWeights):
+        with clock.timed("adapter"):
+            deltas, carried = _judge_adapter(candidate, weights, prepared.model.weights)
+        found.extend(carried)
+    run = Engine(engine, device, threads, three_way)
+    given = (prepared, candidate, weights)
+    measured: Measured = (
+        measure_vectors(*given, limits, run, clock, progress)
+        if isinstance(limits, SimilarityLimits)
+        else measure_predictions(*given, limits, run, clock, progress)
+    )
     result = Verification(
         candidate=candidate.name,
         type=candidate.type,
@@ -259,13 +285,14 @@ def judge(
         ctx=prepared.ctx,
         engine=engine,
         device=device if engine == "llama.cpp" else "cpu",
-        stages=stages,
+        stages=measured.stages,
         tensors=tuple(differences),
-        gates=tuple(found),
+        deltas=tuple(deltas),
+        gates=(*found, *measured.gates),
         reference_cached=prepared.cached,
         seconds=clock.seconds,
         versions=_versions(engine),
-        scores=scores[SHIPPED],
+        scores=measured.scores,
         positions=np.concatenate([sample.positions for sample in prepared.samples]),
     )
     if baseline is None:
@@ -274,59 +301,30 @@ def judge(
     return replace(result, gates=(*result.gates, *drift))
 
 
+def _judge_adapter(
+    candidate: Candidate, weights: Weights, reference: AdaptedWeights
+) -> tuple[list[TensorDelta], list[Gate]]:
+    found = tensor_deltas(candidate.file, weights, reference)
+    return found, list(delta_gates(found, growth(candidate.file, weights, reference)))
+
+
+def _settings_gate(prepared: Prepared, candidate: Candidate, weights: Weights) -> Gate:
+    config = (weights.config, prepared.model.weights.config, gates.CONFIG)
+    if not (expected := prepared.model.retrieval):
+        return gates.metadata_gate(config)
+    retrieval = (Settings.from_gguf(candidate.file), expected, gates.RETRIEVAL)
+    return gates.metadata_gate(config, retrieval)
+
+
 def _require_same_model(prepared: Prepared, candidate: Candidate, weights: Weights) -> None:
     problems = tensors.unmatched(candidate.file, weights, prepared.model.weights)
+    if not prepared.model.retrieval and Settings.from_gguf(candidate.file).any:
+        problems.insert(0, "it is a retrieval model, and the reference is not")
     if problems:
         raise GGUFError(
             f"{candidate.file.path} cannot be judged against {prepared.model.name}: {problems[0]}"
             + (f" (and {len(problems) - 1} more)" if problems[1:] else "")
         )
-
-
-def _states_scorer(
-    prepared: Prepared, model: Reference, states: npt.NDArray[np.float32]
-) -> NumpyScorer:
-    return NumpyScorer(model, prepared.samples, states)
-
-
-def _numpy_scorer(prepared: Prepared, weights: Weights, progress: Progress | None) -> NumpyScorer:
-    model = Reference(weights, finite_only=False)
-    samples = prepared.samples
-    states = model.states(
-        [sample.ids for sample in samples],
-        [sample.positions for sample in samples],
-        stage(progress, "dequantized file"),
-    )
-    return _states_scorer(prepared, model, states)
-
-
-def _tokenizer_gate(prepared: Prepared, model: llamacpp.Model) -> Gate:
-    """The file's tokenizer must give the ids that the reference's own gives."""
-    for material in prepared.materials:
-        for text, expected in material.encoded:
-            ids = llamacpp_ids(model, text, bos=not material.is_chat)
-            if not np.array_equal(ids, expected):
-                where = _first_difference(ids, expected)
-                detail = f"{material.name} differs from token {where} on"
-                return Gate("same tokens as the tokenizer", 1, 0, detail=detail)
-    return Gate("same tokens as the tokenizer", 0, 0, detail=prepared.model.tokenizer)
-
-
-def _first_difference(a: npt.NDArray[np.int32], b: npt.NDArray[np.int32]) -> int:
-    shared = min(len(a), len(b))
-    different = np.flatnonzero(a[:shared] != b[:shared])
-    return int(different[0]) if len(different) else shared
-
-
-class _Clock:
-    def __init__(self, seconds: dict[str, float]) -> None:
-        self.seconds = seconds
-
-    @contextmanager
-    def timed(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self.seconds[name] = time.perf_counter() - started
 
 
 def _versions(engine: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ import pytest
 
 import lfm2gguf
 from lfm2gguf.ggml import FileType
-from lfm2gguf.verification import Prepared, prepare
+from lfm2gguf.verification import Prepared, open_reference, prepare
 from tests.models import EXAMPLE
 
 CHUNKS = 2
@@ -43,4 +43,4 @@ def files(example: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 
 @pytest.fixture(scope="session")
 def prepared(example: Path) -> Prepared:
-    return prepare(example, chunks=CHUNKS)
+    return prepare(open_reference(example), chunks=CHUNKS)

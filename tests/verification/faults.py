@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import lfm2gguf
-from lfm2gguf.checkpoint import Checkpoint
+from lfm2gguf.checkpoint import Checkpoint, TensorInfo
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.gguf_file import GGUFFile
 from lfm2gguf.lfm2.reference_weights import ReferenceConfig
@@ -35,11 +35,16 @@ class Editor:
         self.attention = layers.index("full_attention")
         self.middle = len(layers) // 2
 
+    def info(self, name: str) -> TensorInfo:
+        """A retrieval model's tensors are named without ``model.``."""
+        tensors = self.checkpoint.tensors
+        return tensors[name if name in tensors else name.removeprefix("model.")]
+
     def read(self, name: str) -> Any:
-        return self.checkpoint.read(name)
+        return self.info(name).read()
 
     def write(self, name: str, values: Any) -> None:
-        info = self.checkpoint.tensors[name]
+        info = self.info(name)
         assert values.shape == info.shape
         assert info.dtype == "BF16"
         bits = np.ascontiguousarray(values, np.float32).view(np.uint32)

@@ -139,12 +139,6 @@ def test_a_converted_file_that_fails_is_kept(
     assert target.is_file()
 
 
-def test_an_adapter_cannot_be_verified_against_its_base(example: Path) -> None:
-    done = start("convert", example, "--lora", "adapter", "--verify", "--dry-run")
-    assert done.returncode == 2
-    assert "merge the adapter" in done.stderr
-
-
 def test_a_split_model_is_one_file_of_the_ladder(example: Path, tmp_path: Path) -> None:
     target = tmp_path / "a.gguf"
     lfm2gguf.convert(example, target, "Q8_0", jobs=1, split_max_size=2_000_000)

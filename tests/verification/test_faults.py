@@ -147,7 +147,8 @@ def test_limits_can_be_set_one_by_one() -> None:
     assert Limits.choose("Q4_K_M", max_kld=1.0) == Limits(
         default.max_ppl_increase, 1.0, default.min_top1
     )
-    assert Limits.choose("IQ2_XXS", 0.1, 0.2, 0.3) == Limits(0.1, 0.2, 0.3)
+    asked = {"max_ppl_increase": 0.1, "max_kld": 0.2, "min_top1": 0.3}
+    assert Limits.choose("IQ2_XXS", **asked) == Limits(**asked)
     with pytest.raises(OptionError, match="no default limits for IQ2_XXS"):
         Limits.choose("IQ2_XXS", max_kld=1.0)
 

@@ -16,6 +16,7 @@ from lfm2gguf.verification import Candidate, Prepared, Verification, judge, limi
 from lfm2gguf.verification.baseline import drift_gates
 from lfm2gguf.verification.figures import summarize
 from lfm2gguf.verification.gates import (
+    CONFIG,
     Gate,
     figure_gates,
     metadata_gate,
@@ -141,9 +142,9 @@ def test_the_tensor_nearest_to_its_limit_decides() -> None:
 def test_settings_are_compared_as_float32() -> None:
     config = ReferenceConfig(("conv",), 4, 2, 1e-5, 1e6, True)
     stored = ReferenceConfig(("conv",), 4, 2, float(np.float32(1e-5)), 1e6, True)
-    assert metadata_gate(stored, config).passed
+    assert metadata_gate((stored, config, CONFIG)).passed
     wrong = ReferenceConfig(("conv",), 4, 2, 1e-5, 1e4, True)
-    assert metadata_gate(wrong, config).detail == "rope_theta is 10000.0, not 1000000.0"
+    assert metadata_gate((wrong, config, CONFIG)).detail == "rope_theta is 10000.0, not 1000000.0"
 
 
 # --- drift from a baseline -----------------------------------------------------------------

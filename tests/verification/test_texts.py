@@ -83,7 +83,7 @@ def test_without_network_the_message_says_what_to_do(monkeypatch: pytest.MonkeyP
 def test_a_short_text_is_refused(example: Path, tmp_path: Path) -> None:
     (tmp_path / "short.txt").write_text("Too short.")
     with pytest.raises(OptionError, match="less than one chunk of 512"):
-        prepare(example, [tmp_path / "short.txt"])
+        prepare(open_reference(example), [tmp_path / "short.txt"])
 
 
 def test_a_prefix_gives_the_tokens_of_the_whole(example: Path) -> None:
