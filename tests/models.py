@@ -14,7 +14,10 @@ EXAMPLE = Path(__file__).parent.parent / "examples" / "tiny-lfm2"
 
 @functools.cache
 def tiny_gguf() -> Path:
-    """Return the example model as a GGUF, or skip the test and say why."""
+    """Return the example model as a GGUF, or skip the test and say why.
+
+    In F32, so that how requests are batched moves a logit by a millionth and decides no token.
+    """
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
     given = os.environ.get("LFM2GGUF_TEST_MODEL")
     if given:
@@ -23,6 +26,6 @@ def tiny_gguf() -> Path:
         pytest.skip(f"{EXAMPLE} is absent, and LFM2GGUF_TEST_MODEL names no GGUF")
     from lfm2gguf import convert
 
-    target = Path(tempfile.mkdtemp(prefix="lfm2gguf-test-")) / "tiny-lfm2-BF16.gguf"
-    convert(EXAMPLE, target, "BF16", jobs=1)
+    target = Path(tempfile.mkdtemp(prefix="lfm2gguf-test-")) / "tiny-lfm2-F32.gguf"
+    convert(EXAMPLE, target, "F32", jobs=1)
     return target

@@ -101,17 +101,19 @@ def test_the_24b_mixture(tmp_path: Path) -> None:
 
     The widths here are chosen so that these counts come out.
     """
+    layers = ["conv", "conv", *["full_attention", "conv", "conv", "conv"] * 9]
+    layers += ["full_attention", "conv"]
     config = {
         "architectures": ["Lfm2MoeForCausalLM"], "model_type": "lfm2_moe",
         "hidden_size": 2048, "num_hidden_layers": 40, "num_attention_heads": 32,
         "num_key_value_heads": 8, "intermediate_size": 11776, "moe_intermediate_size": 1536,
         "num_experts": 64, "num_experts_per_tok": 4, "num_dense_layers": 2,
-        "layer_types": ["conv", "conv", *(["full_attention", "conv", "conv", "conv"] * 9), "full_attention", "conv"],
+        "layer_types": layers,
         "conv_L_cache": 3, "norm_eps": 1e-5, "vocab_size": 65536, "rope_theta": 1000000.0,
         "norm_topk_prob": True, "use_expert_bias": True, "routed_scaling_factor": 1.0,
         "max_position_embeddings": 128000, "eos_token_id": 7, "tie_word_embeddings": True,
     }  # fmt: skip
-    assert (config["layer_types"].count("conv"), len(config["layer_types"])) == (30, 40)
+    assert (layers.count("conv"), len(layers)) == (30, 40)
     draft = drafted(config, tmp_path / "LFM2-24B-A2B", "Q4_K_M")
     assert draft.n_weights / 1e9 == pytest.approx(24, abs=0.5)
     experts = sum(math.prod(t.shape) for t in draft.tensors if "_exps" in t.name)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lfm2gguf.errors import OptionError
+from lfm2gguf.llamacpp.integers import integer_bounds, integers_between
 from lfm2gguf.llamacpp.library import library
 
 Schema = Mapping[str, Any]
@@ -17,6 +18,9 @@ Schema = Mapping[str, Any]
 
 def json_schema_grammar(schema: Schema) -> str:
     """Return the GBNF grammar of the JSON texts that a JSON schema allows.
+
+    Beyond a grammar, and not enforced, are bounds of numbers that are not integers,
+    ``multipleOf``, ``uniqueItems``, ``patternProperties`` and conditions (``if``, ``not``).
 
     Raises :class:`OptionError` for a schema with a part that no grammar can express.
     """
@@ -91,8 +95,8 @@ def _converter() -> Any:
     """Return llama-cpp-python's converter (0.3.36, ``llama_grammar.py``), put right.
 
     As it stands, strings may hold raw control characters, constants with a backslash come out
-    wrong, two schemas' definitions of one name are taken for each other, and a schema that
-    says nothing allows only objects.
+    wrong, two schemas' definitions of one name are taken for each other, a schema that says
+    nothing allows only objects, and integers have no bounds.
     """
     from llama_cpp.llama_grammar import (
         PRIMITIVE_RULES,
@@ -110,6 +114,14 @@ def _converter() -> Any:
             if schema.get("nullable"):
                 rest = {key: value for key, value in schema.items() if key != "nullable"}
                 return str(super().visit({"anyOf": [rest, {"type": "null"}]}, name))
+            if isinstance(kinds := schema.get("type"), list):
+                parts = [{**schema, "type": kind} for kind in kinds]
+                return str(self._add_rule(name or "root", self._generate_union_rule(name, parts)))
+            if kinds == "integer" and not schema.keys() & {"const", "enum"}:
+                bounds = integer_bounds(schema)
+                if bounds != (None, None):
+                    bounded = f"({integers_between(*bounds)}) space"
+                    return str(self._add_rule(name or "root", bounded))
             if not schema.keys() & _SAYS:
                 value = self._add_primitive("value", PRIMITIVE_RULES["value"])
                 return str(self._add_rule(name or "root", value))

@@ -184,7 +184,9 @@ class NamedSchema(BaseModel):
     name: str
     description: str | None = None
     schema_: Schema = Field(default_factory=dict, alias="schema")
-    strict: bool | None = Field(None, description="The answer always fits the schema.")
+    strict: bool | None = Field(
+        None, description="The answer fits the schema, as far as a grammar can."
+    )
 
 
 class TextFormat(BaseModel):

@@ -76,7 +76,7 @@ def test_a_file_is_described_by_its_bytes() -> None:
     about = describe_file(GGUFFile.open(tiny_gguf()))
     data = tiny_gguf().read_bytes()
     assert about["sha256"] == hashlib.sha256(data).hexdigest()
-    assert (about["bytes"], about["type"], about["architecture"]) == (len(data), "BF16", "lfm2")
+    assert (about["bytes"], about["type"], about["architecture"]) == (len(data), "F32", "lfm2")
 
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -1,0 +1,73 @@
+"""Integers between two bounds as a GBNF expression, digit by digit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+DIGITS = 16  # of an integer without a bound, as in llama.cpp's own rule
+
+
+def integer_bounds(schema: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """The least and the greatest integer that a JSON schema allows; None: no bound.
+
+    Bounds may be fractions, and exclusive (JSON Schema, validation, 6.2).
+    """
+    low = [math.ceil(schema["minimum"])] if "minimum" in schema else []
+    if "exclusiveMinimum" in schema:
+        low.append(math.floor(schema["exclusiveMinimum"]) + 1)
+    high = [math.floor(schema["maximum"])] if "maximum" in schema else []
+    if "exclusiveMaximum" in schema:
+        high.append(math.ceil(schema["exclusiveMaximum"]) - 1)
+    return max(low, default=None), min(high, default=None)
+
+
+def integers_between(low: int | None, high: int | None) -> str:
+    """A GBNF expression for the integers from ``low`` to ``high``, both included.
+
+    Raises ValueError if there are none.
+    """
+    if low is not None and high is not None and low > high:
+        raise ValueError(f"there is no integer from {low} to {high}")
+    parts = []
+    if low is None or low < 0:
+        least = 1 if high is None or high >= 0 else -high
+        parts.append(f'"-" ({_naturals(least, None if low is None else -low)})')
+    if high is None or high >= 0:
+        parts.append(_naturals(max(low or 0, 0), high))
+    return " | ".join(parts)
+
+
+def _naturals(low: int, high: int | None) -> str:
+    """Numbers of no sign and no leading zero: those of each length by themselves."""
+    longest = max(len(str(low)), DIGITS) if high is None else len(str(high))
+    parts = []
+    for length in range(len(str(low)), longest + 1):
+        first = max(low, 10 ** (length - 1) if length > 1 else 0)
+        last = 10**length - 1 if high is None else min(high, 10**length - 1)
+        parts.append(_same_length(str(first), str(last)))
+    return " | ".join(parts)
+
+
+def _same_length(low: str, high: str) -> str:
+    """Numbers of as many digits as both bounds have."""
+    if not low:
+        return ""
+    if low[0] == high[0]:
+        rest = _same_length(low[1:], high[1:])
+        return f'"{low[0]}"' + (f" ({rest})" if rest else "")
+    return " | ".join(_by_first_digit(low, high))
+
+
+def _by_first_digit(low: str, high: str) -> Iterator[str]:
+    first, last, rest = int(low[0]), int(high[0]), len(low) - 1
+    if low[1:] != "0" * rest:
+        yield f'"{first}" ({_same_length(low[1:], "9" * rest)})'
+        first += 1
+    above = high[1:] != "9" * rest
+    if first <= last - above:
+        digits = f"[{first}-{last - above}]"
+        yield digits + (f" [0-9]{{{rest}}}" if rest else "")
+    if above:
+        yield f'"{last}" ({_same_length("0" * rest, high[1:])})'
