@@ -155,6 +155,22 @@ def test_who_hangs_up_frees_the_place_at_once(runner: Runner, url: str) -> None:
             wait_until_idle(runner, seconds=5)
 
 
+def test_health_answers_while_four_compute(runner: Runner, url: str) -> None:
+    threads = [threading.Thread(target=chat, args=(url, LONG)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + 30
+    while runner.load.running < 4:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    for path in ("/health", "/metrics", "/v1/models"):
+        assert httpx.get(url + path).status_code == 200
+    assert runner.load.running == 4  # it was answered beside them, not after
+    for thread in threads:
+        thread.join()
+    wait_until_idle(runner)
+
+
 def test_metrics(url: str) -> None:
     def values() -> dict[str, float]:
         text = httpx.get(f"{url}/metrics").text
