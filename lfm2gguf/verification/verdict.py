@@ -200,7 +200,8 @@ def _of_one(
     signature = inspect.signature(many)
     _, *rest = signature.parameters.values()
     first = inspect.Parameter("candidate", inspect.Parameter.POSITIONAL_ONLY)
-    one.__signature__ = signature.replace(parameters=[first, *rest])  # type: ignore[attr-defined]
+    shown = signature.replace(parameters=[first, *rest], return_annotation="Verification")
+    one.__signature__ = shown  # type: ignore[attr-defined]
     one.__name__ = one.__qualname__ = "verify"
     one.__doc__ = many.__doc__
     return one
