@@ -135,6 +135,8 @@ def _choice(values: list[Any], where: str) -> dict[str, Any]:
 
 
 def _union(hints: Sequence[Any], where: str) -> dict[str, Any]:
+    if Any in hints:  # Python 3.10 makes Optional[Any] of an Any whose default is None
+        return {}
     schemas = [_type_schema(hint, where) for hint in hints if hint is not type(None)]
     if len(schemas) == 1:
         schema = schemas[0]

@@ -13,11 +13,17 @@ from lfm2gguf.server.errors import body_of
 
 logger = logging.getLogger(__name__)
 
+# An event as OpenAPI 3.2 describes it, and FastAPI where it knows of the stream by itself.
+EVENT = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {"data": {"type": "string", "description": "A chunk as JSON, or `[DONE]`"}},
+}
 # How the OpenAPI description tells of answers that may be whole or a stream.
 DESCRIBED: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The whole answer, or with `stream` its chunks and then `[DONE]`",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {"text/event-stream": {"itemSchema": EVENT}},
     }
 }
 
