@@ -47,8 +47,15 @@ class PromptTokens:
         return tokens
 
     def remember(self, prompt: str, answer: str, tokens: Sequence[int]) -> None:
-        """Note how an answer was generated, for the next prompt that contains it."""
-        head = _MARKERS.split(prompt)[-1]
+        """Note how an answer was generated, for the next prompt that contains it.
+
+        Only where its tokens say the answer's text and nothing else: a token without a text, or
+        one that is not shown, would come with that text into everybody's prompts.
+        """
+        *before, head = _MARKERS.split(prompt)
+        pieces = [self._model.piece(token, special=True) for token in tokens]
+        if not before or not all(pieces) or b"".join(pieces) != answer.encode():
+            return
         if not tokens or _MARKERS.search(answer):
             return
         self._answers[head + answer] = (*self._tokenize(head), *tokens)
