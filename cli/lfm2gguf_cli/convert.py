@@ -17,7 +17,7 @@ from lfm2gguf_cli.options import (
     Quiet,
     SplitMaxSize,
 )
-from lfm2gguf_cli.verify import judge, verified
+from lfm2gguf_cli.verify import check_reference, judge, verified
 
 
 def convert(
@@ -73,6 +73,8 @@ def convert(
         source, output, type, projector=mmproj,
         revision=revision, pre=pre, lora=lora, split_max_size=split_max_size,
     )  # fmt: skip
+    if verify:
+        check_reference(source, revision, lora)
     display.left_out(plan.left_out)
     for note in plan.notes:
         display.note(note)

@@ -183,6 +183,13 @@ def verify(
         raise typer.Exit(CHECK_FAILED)
 
 
+def check_reference(reference: str, revision: str | None, lora: str | None) -> None:
+    """Raise what verifying would, before the files are there."""
+    from lfm2gguf.verification import open_reference
+
+    open_reference(reference, revision, lora)
+
+
 def verified(
     display: Display,
     files: Sequence[Path],

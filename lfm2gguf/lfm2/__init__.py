@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import ModuleType
 
 import gguf
@@ -30,6 +31,7 @@ __all__ = [
     "make_plan",
     "recorded",
     "summary",
+    "text_model",
 ]
 
 # config.json's architecture: the member's module.
@@ -108,6 +110,21 @@ def base_tensors(checkpoint: Checkpoint) -> tuple[str, tuple[PlannedTensor, ...]
     checkpoint, _, member = _seen_as_text(checkpoint)
     config = Lfm2Config.read(checkpoint.config)
     return member.ARCHITECTURE, tuple(member.tensors(config, checkpoint))
+
+
+def text_model(checkpoint: Checkpoint) -> Checkpoint:
+    """The text model in a checkpoint, its tensors named as they are alone, and no others.
+
+    Raises:
+        CheckpointError: config.json is damaged.
+        UnsupportedError: not an LFM2 that can be converted, or one without text.
+
+    """
+    checkpoint, others, member = _seen_as_text(checkpoint)
+    if member is detokenizer:
+        raise UnsupportedError(f"{checkpoint.path}: an audio detokenizer predicts no text")
+    text = {name: info for name, info in checkpoint.tensors.items() if name not in others}
+    return replace(checkpoint, tensors=text)
 
 
 def _seen_as_text(checkpoint: Checkpoint) -> tuple[Checkpoint, dict[str, str], ModuleType]:

@@ -16,6 +16,7 @@ from lfm2gguf.checkpoint.adapter import WEIGHTS
 from lfm2gguf.errors import CheckpointError, MissingDependencyError, OptionError
 from lfm2gguf.ggml import FileType
 from lfm2gguf.gguf_file import GGUFFile
+from lfm2gguf.lfm2 import text_model
 from lfm2gguf.lfm2.reference import Reference
 from lfm2gguf.lfm2.reference_lora import adapted
 from lfm2gguf.lfm2.reference_retrieval import (
@@ -77,7 +78,7 @@ def open_reference(
             raise OptionError("--lora needs a checkpoint as the reference, not a GGUF")
         return _open_gguf(Path(source))
     found = locate(source, revision)
-    checkpoint = Checkpoint.open(found.path, found.name)
+    checkpoint = text_model(Checkpoint.open(found.path, found.name))
     files = {found.path / "config.json", *(info.file for info in checkpoint.tensors.values())}
     encode, name = _checkpoint_encoder(found.path)
     ids = encode("")
