@@ -90,3 +90,25 @@ def test_bounds_within_other_schemas(model: Model) -> None:
 def test_bounds_that_are_no_numbers_are_refused() -> None:
     with pytest.raises(OptionError, match="cannot be turned into a grammar"):
         json_schema_grammar({"type": "integer", "minimum": "5"})
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "string", "minLength": 10**8},
+        {"type": "array", "items": {"type": "integer"}, "maxItems": 10**7},
+        {"type": "string", "pattern": "^a{1,3000000}$"},
+        {"type": "object", "properties": {f"x{i}": {"type": "string", "maxLength": 1900}
+                                          for i in range(20)}},
+    ],
+)  # fmt: skip
+def test_what_would_take_gigabytes_is_refused_at_once(schema: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match="can be had"):
+        json_schema_grammar(schema)
+
+
+def test_what_is_no_text_is_refused(model: Model) -> None:
+    with pytest.raises(OptionError, match="is no text"):
+        Sampler(model, **GREEDY, grammar='root ::= "\ud800"')  # type: ignore[arg-type]
+    grammar = json_schema_grammar({"type": "string", "pattern": "^[a-c]{2,30}$"})
+    assert follows(model, grammar, '"abc"')

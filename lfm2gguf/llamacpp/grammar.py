@@ -15,6 +15,9 @@ from lfm2gguf.llamacpp.library import library
 
 Schema = Mapping[str, Any]
 
+MOST_REPETITIONS = 2_000  # each is written out, and the parser's stack holds no more of them
+MOST_TOGETHER = 20_000
+
 
 def json_schema_grammar(schema: Schema) -> str:
     """Return the GBNF grammar of the JSON texts that a JSON schema allows.
@@ -61,7 +64,37 @@ class SchemaRules:
         return str(self._converter.format_grammar())
 
     def _resolved(self, schema: Schema, name: str) -> Any:
+        _check_repetitions(schema)
         return self._converter.resolve_refs(json.loads(json.dumps(schema)), name)
+
+
+def _check_repetitions(schema: Any) -> None:
+    """Refuse what would take minutes and gigabytes to write out. Raises ValueError."""
+    counts = list(_repetitions(schema))
+    largest = max(counts, default=0)
+    if largest > MOST_REPETITIONS:
+        raise ValueError(f"{largest} repetitions are asked for, and {MOST_REPETITIONS} can be had")
+    if sum(counts) > MOST_TOGETHER:
+        raise ValueError(
+            f"its repetitions come to {sum(counts)}, and {MOST_TOGETHER} together can be had"
+        )
+
+
+def _repetitions(schema: Any) -> Iterator[int]:
+    if isinstance(schema, Mapping):
+        for key, value in schema.items():
+            if key in _COUNTS and isinstance(value, int):
+                yield value
+            elif key == "pattern" and isinstance(value, str):
+                yield from (int(digits) for digits in re.findall(r"\d+(?=[^{]*})", value))
+            else:
+                yield from _repetitions(value)
+    elif isinstance(schema, list | tuple):
+        for part in schema:
+            yield from _repetitions(part)
+
+
+_COUNTS = ("minLength", "maxLength", "minItems", "maxItems")
 
 
 @contextlib.contextmanager

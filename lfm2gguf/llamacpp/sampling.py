@@ -76,13 +76,19 @@ class Sampler:
         self._array = _CandidateArray(llama, *model._candidates)
 
     def _compile(self, model: Model, grammar: str) -> Any:
+        try:
+            text = grammar.encode()
+        except UnicodeEncodeError as error:
+            raise OptionError(
+                f"the grammar is no text: {error.reason} ({error.object[error.start]!r})"
+            ) from None
         if _nesting(grammar) > DEEPEST:
             raise OptionError(
                 f"the grammar nests deeper than {DEEPEST} parentheses: allow fewer repetitions "
                 "(maxLength and maxItems of a JSON schema count)"
             )
         with captured_log() as log, captured_stderr() as said:
-            made = self._llama.llama_sampler_init_grammar(model._vocab, grammar.encode(), b"root")
+            made = self._llama.llama_sampler_init_grammar(model._vocab, text, b"root")
         if not made:
             reason = said[0].decode("utf-8", "replace").rpartition("grammar: ")[2] if said else ""
             raise OptionError(f"the grammar does not parse: {reason.strip() or last_words(log)}")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -13,6 +14,9 @@ from lfm2gguf.errors import OptionError
 
 if TYPE_CHECKING:
     from lfm2gguf.llamacpp import Model, Sampler
+
+
+LARGEST_SEED = 2**32 - 2  # the next, LLAMA_DEFAULT_SEED, has llama.cpp draw one of its own
 
 
 @dataclass(frozen=True)
@@ -53,10 +57,13 @@ class Options:
     ignore_eos: bool = False
 
     def __post_init__(self) -> None:
+        for name, (kind, fits) in _KINDS.items():
+            if not fits(getattr(self, name)):
+                raise OptionError(f"{name} is {getattr(self, name)!r}: it must be {kind}")
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
-                raise OptionError(f"{name} is {value!r}: it must lie between {low:g} and {high:g}")
+                raise OptionError(f"{name} is {value!r}: it must lie between {low} and {high}")
         if self.grammar is not None and self.json_schema is not None:
             raise OptionError("give a grammar or a json_schema, not both")
         if self.grammar is not None and not self.grammar.strip():
@@ -96,19 +103,55 @@ class Options:
             grammar = json_schema_grammar(dict(self.json_schema))
         return Sampler(
             model,
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-            min_p=self.min_p,
+            temperature=float(self.temperature),
+            top_k=int(self.top_k),
+            top_p=float(self.top_p),
+            min_p=float(self.min_p),
             repeat_penalty=self.repeat_penalty,
-            repeat_window=model.n_ctx_train if self.repeat_window < 0 else self.repeat_window,
+            repeat_window=model.n_ctx_train if self.repeat_window < 0 else int(self.repeat_window),
             frequency_penalty=self.frequency_penalty,
             presence_penalty=self.presence_penalty,
-            seed=self.seed or 0,
+            seed=int(self.seed or 0),
             logit_bias=bias,
             grammar=grammar,
         )
 
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _is_bias(value: Any) -> bool:
+    """Numbers for token ids; -inf forbids a token."""
+    return isinstance(value, Mapping) and all(
+        _is_whole(token) and _is_number(x) and x < math.inf for token, x in value.items()
+    )
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, Sequence) and all(isinstance(text, str) for text in value)
+
+
+def _or_none(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or fits(value)
+
+
+_WHOLE, _NUMBER = ("a whole number", _is_whole), ("a number", _is_number)
+_TEXT = ("a text", _or_none(lambda value: isinstance(value, str)))
+_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    **dict.fromkeys(("top_k", "repeat_window"), _WHOLE),
+    **dict.fromkeys(("max_tokens", "seed", "logprobs"), ("a whole number", _or_none(_is_whole))),
+    **dict.fromkeys(("temperature", "top_p", "min_p", "repeat_penalty", "adapter_scale"), _NUMBER),
+    **dict.fromkeys(("frequency_penalty", "presence_penalty"), _NUMBER),
+    **dict.fromkeys(("grammar", "adapter"), _TEXT),
+    "logit_bias": ("numbers for token ids", _or_none(_is_bias)),
+    "stop": ("a text, or several", _are_texts),
+    "json_schema": ("a dict", _or_none(lambda value: isinstance(value, Mapping))),
+}
 
 _RANGES = {
     "max_tokens": (1, 2**31),
@@ -120,7 +163,7 @@ _RANGES = {
     "repeat_window": (-1, 2**20),
     "frequency_penalty": (-2, 2),
     "presence_penalty": (-2, 2),
-    "seed": (0, 2**32 - 1),
+    "seed": (0, LARGEST_SEED),
     "logprobs": (0, 100),
     "adapter_scale": (-100, 100),
 }

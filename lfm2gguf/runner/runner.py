@@ -27,7 +27,14 @@ from lfm2gguf.runner.prompts import PromptTokens
 from lfm2gguf.runner.request import Event, Load, Request
 from lfm2gguf.runner.scheduler import Scheduler
 from lfm2gguf.runner.stream import Conversation, Reply, Stream
-from lfm2gguf.runner.templates import Message, Messages, Template, as_messages, drop_oldest_turn
+from lfm2gguf.runner.templates import (
+    Message,
+    Messages,
+    Template,
+    as_messages,
+    check_variables,
+    drop_oldest_turn,
+)
 from lfm2gguf.runner.tools import Tool, ToolLike, as_tools
 
 if TYPE_CHECKING:
@@ -399,6 +406,7 @@ class Runner:
     ) -> str:
         if overflow not in ("error", "drop"):
             raise OptionError(f"overflow is {overflow!r}: it must be 'error' or 'drop'")
+        check_variables(variables)
         self._scheduler.check_usable()
         while True:
             prompt = self._template.prompt(messages, schemas, **variables)

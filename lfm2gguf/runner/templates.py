@@ -124,6 +124,16 @@ def as_messages(messages: Messages) -> list[Message]:
     return listed
 
 
+_OURS = {"self", "messages", "tools", "documents", "add_generation_prompt"}
+
+
+def check_variables(variables: Mapping[str, Any]) -> None:
+    """Raise :class:`OptionError` for variables that are not the caller's to set."""
+    for name in variables:
+        if not isinstance(name, str) or name in _OURS:
+            raise OptionError(f"template: {name!r} is not among the variables that can be set")
+
+
 def drop_oldest_turn(messages: list[Message]) -> list[Message]:
     """Leave out the oldest question and all that belongs to it; system and last turn stay."""
     first = 1 if messages[0]["role"] == "system" else 0

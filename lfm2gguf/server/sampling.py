@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lfm2gguf.runner.options import LARGEST_SEED
 from lfm2gguf.server.errors import Refusal
 from lfm2gguf.server.requests import Sampling
 
@@ -21,7 +22,7 @@ def options_of(body: Sampling) -> list[dict[str, Any]]:
     options = {name: value for name, value in given.items() if value is not None}
     if body.seed is None:
         return [options] * (body.n or 1)
-    return [{**options, "seed": (body.seed + i) % 2**32} for i in range(body.n or 1)]
+    return [{**options, "seed": (body.seed + i) % (LARGEST_SEED + 1)} for i in range(body.n or 1)]
 
 
 def _logit_bias(bias: dict[str, float] | None) -> dict[int, float] | None:

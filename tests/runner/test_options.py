@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import numpy as np
 import pytest
 
+from lfm2gguf import Runner
 from lfm2gguf.errors import OptionError
-from lfm2gguf.runner.options import OptionChanges, Options, default_options
+from lfm2gguf.llamacpp import Model
+from lfm2gguf.runner.options import LARGEST_SEED, OptionChanges, Options, default_options
+from tests.models import tiny_gguf
 
 CARDS: dict[str, dict[str, Any]] = {  # the model cards' recommendations
     "LFM2 1.2B": {"temperature": 0.3, "min_p": 0.15, "repeat_penalty": 1.05, "top_k": 0},
@@ -59,3 +64,53 @@ def test_a_seed_is_drawn_once() -> None:
     drawn = Options().seeded()
     assert drawn.seed is not None
     assert drawn.seeded() is drawn
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_tokens": "5"}, {"max_tokens": 5.5}, {"max_tokens": True}, {"temperature": None},
+        {"temperature": "hot"}, {"temperature": math.nan}, {"top_k": 1.5}, {"stop": 5},
+        {"stop": [5]}, {"logit_bias": {"5": 1.0}}, {"logit_bias": {5: math.nan}},
+        {"logit_bias": {5: math.inf}}, {"grammar": 5}, {"json_schema": [1]}, {"adapter": 3},
+        {"seed": 2**32 - 1}, {"seed": -1}, {"logprobs": 1.0},
+    ],
+)  # fmt: skip
+def test_values_of_another_kind_are_refused_by_name(wrong: dict[str, Any]) -> None:
+    (name,) = wrong
+    with pytest.raises(OptionError, match=f"^{name} is "):
+        Options().changed(**wrong)
+
+
+def test_numpy_numbers_are_numbers() -> None:
+    options = Options().changed(
+        temperature=np.float32(0.5), top_k=np.int64(3), seed=np.uint32(7), max_tokens=np.int8(2)
+    )
+    with Model(tiny_gguf()) as model:
+        sampler = options.sampler(model)
+        assert 0 <= sampler.sample(np.zeros(model.n_vocab, np.float32)) < model.n_vocab
+        sampler.close()
+
+
+def test_every_seed_can_be_drawn_again() -> None:
+    with Runner(tiny_gguf(), device="cpu", threads=1, context=256) as lfm:
+        for seed in (0, LARGEST_SEED):
+            options: Any = {"seed": seed, "temperature": 2.0, "max_tokens": 8, "top_k": 0}
+            assert len({lfm.chat("Hi", **options).text for _ in range(4)}) == 1
+
+
+def test_a_wrong_option_harms_no_neighbour() -> None:
+    with Runner(tiny_gguf(), device="cpu", threads=1, context=1024) as lfm:
+        stream = lfm.stream("Go on.", max_tokens=200, ignore_eos=True)
+        with pytest.raises(OptionError):
+            lfm.chat("Hi", stop=[5])  # type: ignore[list-item]
+        assert stream.wait().usage.completion_tokens == 200
+
+
+@pytest.mark.parametrize("name", ["messages", "tools", "self", "add_generation_prompt"])
+def test_variables_that_are_the_runners_are_refused(name: str) -> None:
+    with (
+        Runner(tiny_gguf(), device="cpu", threads=1, context=256) as lfm,
+        pytest.raises(OptionError, match=f"{name!r} is not among"),
+    ):
+        lfm.chat("Hi", template={name: []})

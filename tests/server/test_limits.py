@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
@@ -27,8 +28,13 @@ def error(answer: httpx.Response) -> dict[str, Any]:
     return dict(body["error"])
 
 
-def chat(url: str, body: Any = ASK, **options: Any) -> httpx.Response:
-    return httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60, **options)
+def chat(url: str, body: Any = ASK, headers: dict[str, str] | None = None) -> httpx.Response:
+    return httpx.post(
+        f"{url}/v1/chat/completions",
+        content=json.dumps(body),
+        headers={"Content-Type": "application/json", **(headers or {})},
+        timeout=60,
+    )
 
 
 @pytest.mark.parametrize(
@@ -46,6 +52,11 @@ def chat(url: str, body: Any = ASK, **options: Any) -> httpx.Response:
         ({"tool_choice": "required"}, "tool_choice", None),
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema":
             {"type": "nonsense"}}}}, None, None),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema":
+            {"type": "string", "minLength": 100_000_000}}}}, None, None),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema":
+            {"const": "\ud800"}}}}, None, None),
+        ({"chat_template_kwargs": {"messages": []}}, None, None),
         ({"messages": [{"role": "user", "content": "a " * 5000}]}, None, "context_length_exceeded"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url":
             {"url": "data:image/png;base64,AAAA"}}]}]}, None, None),
