@@ -76,3 +76,17 @@ def wav(samples: np.ndarray, rate: int = RATE, declared: int | None = None) -> b
     body = b"WAVEfmt " + struct.pack("<I", 16) + form + b"data" + struct.pack("<I", size)
     riff = min(size + len(body), 2**32 - 1)
     return b"RIFF" + struct.pack("<I", riff) + body + data
+
+
+def flac(samples: int, rate: int = RATE) -> bytes:
+    """The beginning of a FLAC file that counts so many samples (RFC 9639, section 8.2)."""
+    fields = rate << 44 | 15 << 36 | samples  # one channel, 16 bits
+    info = struct.pack(">HH", 4096, 4096) + bytes(6) + fields.to_bytes(8, "big") + bytes(16)
+    return b"fLaC\x80\0\0\x22" + info + bytes(1000)
+
+
+def mp3(frames: int) -> bytes:
+    """An MP3 file of fifty silent frames (MPEG 1, 128 kbit/s, 44.1 kHz) with a count of its own."""
+    header, side_information, size = b"\xff\xfb\x90\x64", bytes(32), 417
+    tag = header + side_information + b"Xing" + struct.pack(">II", 1, frames)
+    return tag.ljust(size, b"\0") + 50 * header.ljust(size, b"\0")
