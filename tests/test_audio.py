@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lfm2gguf import convert
+from lfm2gguf import convert, verify
+from lfm2gguf.errors import UnsupportedError
 from tests.multimodal import Shapes, make
 from tests.sounds import AUDIO_CASE, sound
 from tests.test_parity import ROOT
@@ -70,3 +71,11 @@ def _swapped(shapes: Shapes, name: str) -> Shapes:
     one, other = f"conformer.layers.0.{name}", f"conformer.layers.1.{name}"
     names = {one: other, other: one}
     return {names.get(key, key): shape for key, shape in shapes.items()}
+
+
+def test_the_reference_of_a_verification_is_the_text_model(tmp_path: Path) -> None:
+    source = make(AUDIO_CASE, tmp_path / "LFM2.5-Audio-Run")
+    files = [convert(source, tmp_path, type, jobs=1).files[0].path for type in ("Q8_0", "F32")]
+    with pytest.raises(UnsupportedError, match="text model's F32 GGUF"):
+        verify(files[0], source)
+    assert verify(files[0], files[1], chunks=1, ctx=16).figures
