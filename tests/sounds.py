@@ -11,7 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from tests.multimodal import AUDIO, Case, audio_integers, audio_shapes
+from tests.multimodal import (
+    AUDIO,
+    DETOKENIZER,
+    Case,
+    audio_integers,
+    audio_shapes,
+    detokenizer_shapes,
+)
 
 RATE = 16_000
 PREPROCESSOR: dict[str, Any] = {
@@ -51,6 +58,22 @@ CONFIG: dict[str, Any] = AUDIO | {"preprocessor": PREPROCESSOR, "encoder": ENCOD
 AUDIO_CASE = Case(
     CONFIG, audio_shapes(CONFIG), dtype="F32", integers=audio_integers(CONFIG), by_fan_in=True
 )
+# liquid-audio's detokenizer has these sizes, and eight codebooks of 2048, written into it.
+SPECTRUM = 1282
+DETOKENIZER_CONFIG = DETOKENIZER | {
+    "hidden_size": 512,
+    "intermediate_size": 256,
+    "output_size": SPECTRUM,
+}
+DETOKENIZER_CASE = Case(
+    DETOKENIZER_CONFIG, detokenizer_shapes(DETOKENIZER_CONFIG), dtype="F32", by_fan_in=True
+)
+FRAMES = 6  # of the detokenizer for each of the codes
+
+
+def codes() -> np.ndarray:
+    """Codes of eight codebooks (8, 8): 48 frames, which is more than the sliding window."""
+    return np.random.default_rng(1).integers(0, 2048, (8, 8))
 
 
 def sound(seconds: float = 1.3, rate: int = RATE) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What llama.cpp computes of a sound with a converted projector, against liquid-audio's own code.
+"""What llama.cpp computes with converted audio models, against liquid-audio's own code.
 
 golden/make_audio_embeddings.py made the expected values.
 """
@@ -13,14 +13,17 @@ import numpy as np
 import pytest
 
 from lfm2gguf import convert, verify
+from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.errors import UnsupportedError
+from lfm2gguf.llamacpp import Chunk, Context, Model
 from tests.multimodal import Shapes, make
-from tests.sounds import AUDIO_CASE, sound
+from tests.sounds import AUDIO_CASE, DETOKENIZER_CASE, FRAMES, codes, sound
 from tests.test_parity import ROOT
 
 mtmd = pytest.importorskip("tests.mtmd", reason="llama-cpp-python is not installed")
 
-GOLDEN = np.load(ROOT / "tests/golden/audio_embeddings.npz")["embeddings"]
+EXPECTED = np.load(ROOT / "tests/golden/audio_embeddings.npz")
+GOLDEN, SPECTRA = EXPECTED["embeddings"], EXPECTED["spectra"]
 # Root mean square of the differences, of that of the embeddings: three times what was seen
 # (F32 1.6e-4, F16 5.0e-4, BF16 3.4e-3, Q8_0 1.2e-2). The least fault below makes 1.7e-2.
 CLOSE = {"F32": 5e-4, "F16": 1.5e-3, "BF16": 1e-2, "Q8_0": 4e-2}
@@ -79,3 +82,21 @@ def test_the_reference_of_a_verification_is_the_text_model(tmp_path: Path) -> No
     with pytest.raises(UnsupportedError, match="text model's F32 GGUF"):
         verify(files[0], source)
     assert verify(files[0], files[1], chunks=1, ctx=16).figures
+
+
+@pytest.mark.parametrize("window", [30, 20])
+def test_spectra_of_the_detokenizer_are_those_of_liquid_audio(tmp_path: Path, window: int) -> None:
+    """Codes embedded and spread here, as it does; with another window the later frames differ."""
+    config = {**DETOKENIZER_CASE.config, "sliding_window": window}
+    source = make(replace(DETOKENIZER_CASE, config=config), tmp_path / "audio_detokenizer")
+    file = convert(source, tmp_path, "F32", jobs=1).files[0].path
+    table = Checkpoint.open(source).read("emb.emb.weight").reshape(len(codes()), 2048, -1)
+    embedded = np.mean([rows[chosen] for rows, chosen in zip(table, codes(), strict=True)], axis=0)
+    rows = np.repeat(embedded, FRAMES, axis=0)
+    with Model(file) as model, Context(model, n_ctx=512, threads=1, embeddings=True) as context:
+        context.decode([Chunk(0, 0, [-1] * len(rows), rows=rows, outputs=len(rows))])
+        found = context.embeddings()[:, ::16].copy()
+    assert found.shape == SPECTRA.shape
+    errors = np.square(found - SPECTRA).mean(axis=1) / np.square(SPECTRA).mean()
+    assert np.sqrt(errors[:window]).max() < 1e-3
+    assert (np.sqrt(errors[window:]).max() < 1e-3) == (window == 30)
