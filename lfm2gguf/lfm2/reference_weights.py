@@ -123,10 +123,10 @@ class Weights:
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint) -> Weights:
         """Read from a Hugging Face folder. Raises UnsupportedError if it is no text model's."""
-        if "model_type" not in checkpoint.config and EMBEDDING not in checkpoint.tensors:
+        if EMBEDDING not in checkpoint.tensors:
             raise UnsupportedError(
                 f"{checkpoint.path}: it has no {EMBEDDING}, and the reference forward pass knows "
-                "text models; of an audio model take the text model's F32 GGUF as reference"
+                "text models; for a vision or audio model give its text model's F32 GGUF"
             )
         config = ReferenceConfig.from_huggingface(checkpoint.config)
         shapes, read = stacked(checkpoint)
