@@ -8,6 +8,7 @@ LFM2AudioDetokenizer). Nothing here shares code with the converter.
 from __future__ import annotations
 
 import json
+import math
 import struct
 import zlib
 from collections.abc import Mapping
@@ -127,6 +128,7 @@ class Case:
     beside: Mapping[str, Any] = field(default_factory=dict)  # JSON files of these names
     parts: tuple[str, ...] = ("text", "projector")
     integers: Shapes = field(default_factory=dict)
+    by_fan_in: bool = False  # random weights that keep the size of what goes through them
 
 
 WIDE_TEXT = config(architectures=["Lfm2ForCausalLM"], hidden_size=256, intermediate_size=512)
@@ -261,7 +263,10 @@ def make(case: Case, folder: Path) -> Path:
     """Write a whole checkpoint."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "config.json", case.config)
-    tensors = {name: _values(i, name, shape) for i, (name, shape) in enumerate(case.shapes.items())}
+    tensors = {
+        name: _values(i, name, shape, _scale(shape) if case.by_fan_in else 0.05)
+        for i, (name, shape) in enumerate(case.shapes.items())
+    }
     save(folder, tensors, case.dtype, case.shards)
     if case.integers:
         _save_integers(folder / "model-integers.safetensors", case.integers)
@@ -279,8 +284,12 @@ def _save_integers(path: Path, shapes: Shapes) -> None:
     write_raw_safetensors(path, json.dumps(header).encode(), data)
 
 
-def _values(seed: int, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    values = 0.05 * normal(seed, shape)
+def _scale(shape: tuple[int, ...]) -> float:
+    return 0.1 if len(shape) < 2 else math.sqrt(2 / math.prod(shape[1:]))
+
+
+def _values(seed: int, name: str, shape: tuple[int, ...], scale: float) -> np.ndarray:
+    values = scale * normal(seed, shape)
     about_one = "norm" in name and not name.endswith(("bias", "mean"))
     return (values + 1 if about_one else values).astype(np.float32)
 

@@ -60,7 +60,8 @@ def convert(
 
     Example: lfm2gguf convert LiquidAI/LFM2-1.2B -t Q4_K_M -t Q8_0
 
-    A vision or audio model becomes two files: once without and once with --mmproj.
+    A vision or audio model becomes two files: once without and once with --mmproj. LFM2.5-Audio's
+    detokenizer is a third: lfm2gguf convert LiquidAI/LFM2.5-Audio-1.5B/audio_detokenizer
     """
     from lfm2gguf.conversion import draft_conversion
     from lfm2gguf.pipeline import write

@@ -31,7 +31,7 @@ NEEDED_FILES = [
     "adapter_config.json",
     "adapter_model.safetensors",
 ]
-REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+REPOSITORY = re.compile(r"(?P<id>[\w-][\w.-]*/[\w.-]+)(/(?P<folder>[\w-][\w.-]*))?")
 CACHED_SNAPSHOT = re.compile(r"models--.+?--(?P<name>.+)")
 
 
@@ -48,13 +48,14 @@ def locate(
 ) -> Source:
     """Find a folder, or fetch a repository's needed files into the Hub's cache.
 
+    ``LiquidAI/LFM2.5-Audio-1.5B/audio_detokenizer`` is the checkpoint in a repository's folder.
     What is cached is not fetched again, an interrupted download goes on where it stopped,
     and with ``HF_HUB_OFFLINE=1`` only the cache is used; ``HF_ENDPOINT`` and ``HF_TOKEN``
     are honoured.
 
     Raises:
         CheckpointError: ``source`` is neither a folder nor a repository's id.
-        HubError: the repository cannot be fetched.
+        HubError: the repository cannot be fetched, or has no such folder.
 
     """
     path = Path(source)
@@ -62,12 +63,17 @@ def locate(
         return Source(path, _folder_name(path))
     if path.exists():
         raise CheckpointError(f"{path}: is a file; give the folder that holds config.json")
-    repository = str(source)
-    if not REPOSITORY.fullmatch(repository):
+    match = REPOSITORY.fullmatch(str(source))
+    if not match:
         raise CheckpointError(
             f"{source}: no such folder, and not a Hub repository's id such as LiquidAI/LFM2-1.2B"
         )
-    return Source(fetch(repository, revision, files), repository.split("/")[1])
+    if folder := match["folder"]:
+        path = fetch(match["id"], revision, [f"{folder}/{name}" for name in files]) / folder
+        if not path.is_dir():
+            raise HubError(f"{match['id']}: it has no folder {folder!r} with a checkpoint")
+        return Source(path, folder)
+    return Source(fetch(match["id"], revision, files), match["id"].split("/")[1])
 
 
 def _folder_name(path: Path) -> str:

@@ -91,6 +91,11 @@ class GGUFFile:
         """The model's architecture, such as ``lfm2``; empty where the file names none."""
         return str(self.get("general.architecture", ""))
 
+    @property
+    def has_text(self) -> bool:
+        """Whether it has a vocabulary; LFM2-Audio's detokenizer, an LFM2 too, has none."""
+        return self.get("tokenizer.ggml.model") != "none"
+
     def get(self, key: str, default: object = None) -> object:
         """The value of a metadata key, or ``default`` where the file lacks it."""
         value = self.metadata.get(key)

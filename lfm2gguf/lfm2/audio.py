@@ -30,7 +30,7 @@ CODE_VOCABULARY = 2049  # codes of one codebook, and the end of audio
 ENCODER_REASON = (
     "of the audio encoder and its projector, a file of their own: convert with --mmproj"
 )
-SPEECH_REASON = "of speech output, which llama.cpp does not have"
+SPEECH_REASON = "of speech output, which llama.cpp does not have for LFM2-Audio"
 TRAINING_REASON = "of training only"
 ENCODER_PARTS = ("conformer.", "audio_adapter.", "audio_embedding.")
 SPEECH_PARTS = ("depthformer.", "depth_linear.", "depth_embeddings.", "codebook_offsets")

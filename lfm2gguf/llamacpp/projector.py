@@ -18,6 +18,10 @@ from lfm2gguf.llamacpp.context import Floats
 from lfm2gguf.llamacpp.device import default_threads
 from lfm2gguf.llamacpp.library import Closed, captured_log, last_words, log_callback
 from lfm2gguf.llamacpp.model import Model
+from lfm2gguf.llamacpp.sound import declared_seconds
+
+LONGEST_SOUND = 3600.0  # seconds, where the encoder has no limit of its own
+SHORTEST_SOUND = 0.02  # two frames: with one mtmd-audio.cpp aborts (GGML_ASSERT)
 
 _TEXT = 0  # MTMD_INPUT_CHUNK_TYPE_TEXT
 
@@ -34,17 +38,23 @@ class Pixels:
 class Projector:
     """An image or audio encoder beside a text model. One thread at a time.
 
-    Raises :class:`GGUFError` where llama.cpp cannot load it or it belongs to another model, and
-    :class:`UnsupportedError` where its embeddings would need another way of decoding.
+    ``longest_sound`` is in seconds. Raises :class:`GGUFError` where llama.cpp cannot load it or it
+    belongs to another model, and :class:`UnsupportedError` where its embeddings would need another
+    way of decoding.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], model: Model, *, threads: int | None = None
+        self,
+        path: str | os.PathLike[str],
+        model: Model,
+        *,
+        threads: int | None = None,
+        longest_sound: float | None = None,
     ) -> None:
         self._mtmd = mtmd = _library()
         self._context: Any = None
         self.path = Path(path)
-        self._model = model
+        self._model, self._longest_sound = model, longest_sound or LONGEST_SOUND
         params = mtmd.mtmd_context_params_default()
         params.use_gpu = model.offloaded > 0
         params.n_threads = threads or default_threads()
@@ -72,11 +82,12 @@ class Projector:
         Lists of token ids (markers around tiles) and embeddings, ``(tokens, n_embd)`` float32.
         ``media`` is a file as it is: PNG, JPEG, BMP, GIF (stb_image), WAV, MP3, FLAC (miniaudio,
         resampled to what the encoder wants), or pixels. Raises :class:`OptionError` for what
-        cannot be decoded.
+        cannot be decoded, or is too short or too long.
         """
         bitmap = self._bitmap(media)
         chunks = self._mtmd.mtmd_input_chunks_init()
         try:
+            self._check(bitmap)
             self._cut(bitmap, chunks)
             count = self._mtmd.mtmd_input_chunks_size(chunks)
             return [self._part(self._mtmd.mtmd_input_chunks_get(chunks, i)) for i in range(count)]
@@ -87,6 +98,8 @@ class Projector:
     def _bitmap(self, media: bytes | Pixels) -> Any:
         mtmd = self._mtmd
         data = media.data if isinstance(media, Pixels) else media
+        if self.hears and isinstance(media, bytes):
+            self._check_length(declared_seconds(media), shortest=0)
         buffer = (ctypes.c_uint8 * len(data)).from_buffer_copy(data)
         with captured_log() as log:
             if isinstance(media, Pixels):
@@ -100,13 +113,26 @@ class Projector:
                 f"{len(data)} bytes are no image or sound that llama.cpp can decode "
                 f"({last_words(log)}): images as PNG, JPEG, BMP or GIF, sound as WAV, MP3 or FLAC"
             )
-        if mtmd.mtmd_bitmap_is_audio(bitmap) and not self.hears:
-            mtmd.mtmd_bitmap_free(bitmap)
-            raise OptionError(f"{self.path.name} is for images: it cannot take sound")
-        if not mtmd.mtmd_bitmap_is_audio(bitmap) and not self.sees:
-            mtmd.mtmd_bitmap_free(bitmap)
-            raise OptionError(f"{self.path.name} is for sound: it cannot take images")
         return bitmap
+
+    def _check(self, bitmap: Any) -> None:
+        """Refuse what this encoder is not for, and sounds at which it would abort."""
+        mtmd, name = self._mtmd, self.path.name
+        is_audio = mtmd.mtmd_bitmap_is_audio(bitmap)
+        if is_audio and not self.hears:
+            raise OptionError(f"{name} is for images: it cannot take sound")
+        if not is_audio and not self.sees:
+            raise OptionError(f"{name} is for sound: it cannot take images")
+        if is_audio:
+            rate = mtmd.mtmd_get_audio_sample_rate(self._context)
+            self._check_length(mtmd.mtmd_bitmap_get_nx(bitmap) / rate)
+
+    def _check_length(self, seconds: float, shortest: float = SHORTEST_SOUND) -> None:
+        if not shortest <= seconds <= self._longest_sound:
+            raise OptionError(
+                f"the sound lasts {seconds:.4g} s; {self.path.name} takes {SHORTEST_SOUND:g} to "
+                f"{self._longest_sound:.5g} s: give it in pieces of that length"
+            )
 
     def _cut(self, bitmap: Any, chunks: Any) -> None:
         """Cut the medium into tiles, with the model's own markers around them."""

@@ -21,7 +21,7 @@ def check_file(path: Path) -> GGUFFile:
     """Read a file's header before C code sees it.
 
     Raises :class:`GGUFError` for what is missing, no GGUF, or truncated, and
-    :class:`UnsupportedError` for projectors and other architectures.
+    :class:`UnsupportedError` for projectors, detokenizers and other architectures.
     """
     if path.is_dir():
         files = sorted(path.glob("*.gguf"))
@@ -37,10 +37,15 @@ def check_file(path: Path) -> GGUFFile:
             f"{path}: the architecture is {file.architecture!r}; lfm2gguf runs "
             f"{' and '.join(ARCHITECTURES)}. llama-cpp-python itself may run it"
         )
+    if not file.has_text:
+        raise UnsupportedError(
+            f"{path}: it has no vocabulary and speaks no text; this is an audio detokenizer, which "
+            "makes spectra of embeddings and which no program of llama.cpp drives"
+        )
     return file
 
 
-def check_projector(path: Path) -> None:
+def check_projector(path: Path) -> GGUFFile:
     """Read a projector's header before C code sees it. Raises :class:`GGUFError`."""
     file = GGUFFile.open(path)
     if file.architecture != "clip":
@@ -48,6 +53,20 @@ def check_projector(path: Path) -> None:
             f"{path}: the architecture is {file.architecture!r}, this is no projector (mmproj); "
             "`lfm2gguf convert --mmproj` makes one of a vision or audio checkpoint"
         )
+    return file
+
+
+def longest_sound(projector: GGUFFile) -> float | None:
+    """Return how many seconds an audio projector takes; None where it has no limit.
+
+    LFM2-Audio's graph in llama.cpp (tools/mtmd/models/conformer.cpp, commit 0c1e57098) aborts
+    where half the frames of 10 ms are more than the rows of ``a.position_embd``, although that
+    holds the audio codes and is not used there.
+    """
+    codes = projector.tensors.get("a.position_embd.weight")
+    if projector.get("clip.projector_type") != "lfm2a" or codes is None:
+        return None
+    return 0.02 * codes.shape[0]
 
 
 def check_adapter(path: Path, model: GGUFFile) -> None:

@@ -374,8 +374,9 @@ class Runner:
     ) -> Encoder | None:
         if mmproj is None:
             return None
-        placement.check_projector(Path(mmproj))
-        return Encoder(Projector(mmproj, self._model, threads=threads))
+        longest = placement.longest_sound(placement.check_projector(Path(mmproj)))
+        projector = Projector(mmproj, self._model, threads=threads, longest_sound=longest)
+        return Encoder(projector)
 
     def _take_media(self, messages: Messages) -> tuple[list[Message], list[Encoded]]:
         """Return the messages with places for their images and sounds, and these encoded."""

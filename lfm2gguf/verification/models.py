@@ -13,7 +13,7 @@ import numpy.typing as npt
 from lfm2gguf import llamacpp
 from lfm2gguf.checkpoint import Adapter, Checkpoint, locate
 from lfm2gguf.checkpoint.adapter import WEIGHTS
-from lfm2gguf.errors import CheckpointError, MissingDependencyError, OptionError
+from lfm2gguf.errors import CheckpointError, MissingDependencyError, OptionError, UnsupportedError
 from lfm2gguf.ggml import FileType
 from lfm2gguf.gguf_file import GGUFFile
 from lfm2gguf.lfm2 import text_model
@@ -119,7 +119,7 @@ def _with_adapter(model: ReferenceModel, lora: str | Path) -> ReferenceModel:
 
 
 def _open_gguf(path: Path) -> ReferenceModel:
-    file = GGUFFile.open(path)
+    file = _with_text(GGUFFile.open(path))
     quantized = [info for info in file.tensors.values() if info.type.is_quantized]
     if quantized:
         raise OptionError(
@@ -138,6 +138,13 @@ def _open_gguf(path: Path) -> ReferenceModel:
         vocabulary.bos if vocabulary.adds_bos else None,
         "llama.cpp, from the reference file",
     )
+
+
+def _with_text(file: GGUFFile) -> GGUFFile:
+    """Refuse what has no vocabulary: llama.cpp aborts when it is asked for tokens."""
+    if not file.has_text:
+        raise UnsupportedError(f"{file.path}: it has no vocabulary and predicts no text")
+    return file
 
 
 def llamacpp_ids(model: llamacpp.Model, text: str, *, bos: bool = True) -> Ids:
@@ -180,8 +187,8 @@ class Candidate:
 
     @classmethod
     def open(cls, path: str | Path) -> Candidate:
-        """Read the header. Raises GGUFError for a damaged file."""
-        file = GGUFFile.open(path)
+        """Read the header. Raises GGUFError for a damaged file, UnsupportedError without text."""
+        file = _with_text(GGUFFile.open(path))
         path = file.path
         names = {type.id: type.name for type in FileType}
         number = file.get("general.file_type")

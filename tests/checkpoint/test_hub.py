@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 
 from lfm2gguf import convert
+from lfm2gguf.checkpoint import locate
+from lfm2gguf.errors import CheckpointError
 from tests.checkpoint.fake_hub import COMMIT, REPOSITORY, Hub, serve
 from tests.cli.command import COMMAND
+from tests.multimodal import CASES, make
 
 ROOT = Path(__file__).parents[2]
 UNREACHABLE = "http://127.0.0.1:9"  # the discard port: nobody listens
@@ -41,10 +44,10 @@ def settings(home: Path, endpoint: str) -> dict[str, str]:
 
 
 def fetch_and_convert(
-    folder: Path, endpoint: str, *options: str, **more: str
+    folder: Path, endpoint: str, *options: str, source: str = REPOSITORY, **more: str
 ) -> subprocess.CompletedProcess[str]:
     """Convert in a process of its own: huggingface_hub reads its settings once."""
-    command = [*COMMAND, "convert", REPOSITORY, "-o", str(folder), *options]
+    command = [*COMMAND, "convert", source, "-o", str(folder), *options]
     environment = settings(folder / "home", endpoint) | more
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=100)
 
@@ -67,6 +70,30 @@ def test_only_what_is_needed_is_fetched(hub: Hub, small: Path, tmp_path: Path) -
     assert written.name == "LFM2-Small-Q4_K_M.gguf"  # the repository's name, not the snapshot's
     convert(small, tmp_path / "local.gguf")
     assert written.read_bytes() == (tmp_path / "local.gguf").read_bytes()
+
+
+def test_a_checkpoint_in_a_folder_of_the_repository(hub: Hub, tmp_path: Path) -> None:
+    """As the audio detokenizer is: only that is fetched, and it becomes the same file."""
+    inner = make(CASES["audio_detokenizer"], hub.folder / "audio_detokenizer")
+    done = fetch_and_convert(tmp_path, hub.url, "-q", source=f"{REPOSITORY}/audio_detokenizer")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert hub.fetched == {f"audio_detokenizer/{path.name}" for path in inner.iterdir()}
+    (written,) = tmp_path.glob("*.gguf")
+    (tmp_path / "local").mkdir()
+    local = convert(inner, tmp_path / "local").files[0].path
+    assert written.name == local.name
+    assert written.read_bytes() == local.read_bytes()
+
+
+def test_a_folder_that_the_repository_does_not_have(hub: Hub, tmp_path: Path) -> None:
+    done = fetch_and_convert(tmp_path, hub.url, source=f"{REPOSITORY}/audio_detokenizer")
+    assert "it has no folder 'audio_detokenizer'" in refusal(done, tmp_path)
+
+
+@pytest.mark.parametrize("source", ["./no/folder", "../none", "a/b/c/d", "a/b/.."])
+def test_what_looks_like_a_path_is_not_asked_for(source: str) -> None:
+    with pytest.raises(CheckpointError, match="no such folder"):
+        locate(source)
 
 
 def test_what_is_cached_is_not_fetched_again(hub: Hub, tmp_path: Path) -> None:

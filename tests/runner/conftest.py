@@ -10,13 +10,22 @@ from lfm2gguf import convert, convert_lora
 from tests.adapters import CASES, base, make_adapter
 from tests.checkpoints import make
 from tests.multimodal import IMAGE_CASE
-from tests.multimodal import make as make_vision
+from tests.multimodal import make as make_media
+from tests.sounds import AUDIO_CASE
 
 
 @pytest.fixture(scope="session")
 def vision(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A random LFM2-VL: the text model and the projector."""
-    source = make_vision(IMAGE_CASE, tmp_path_factory.mktemp("vl") / "LFM2-VL-Run")
+    source = make_media(IMAGE_CASE, tmp_path_factory.mktemp("vl") / "LFM2-VL-Run")
+    text = convert(source, source, "F32", jobs=1).files[0].path
+    return text, convert(source, source, "F32", projector=True, jobs=1).files[0].path
+
+
+@pytest.fixture(scope="session")
+def audio(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A random LFM2-Audio: the text model and the projector."""
+    source = make_media(AUDIO_CASE, tmp_path_factory.mktemp("audio") / "LFM2.5-Audio-Run")
     text = convert(source, source, "F32", jobs=1).files[0].path
     return text, convert(source, source, "F32", projector=True, jobs=1).files[0].path
 

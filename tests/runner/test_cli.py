@@ -18,6 +18,7 @@ from lfm2gguf import convert
 from lfm2gguf.runner.devices import BACKENDS
 from tests.models import EXAMPLE, tiny_gguf
 from tests.multimodal import image, png
+from tests.sounds import sound, wav
 
 COMMAND = [sys.executable, "-m", "lfm2gguf_cli.main"]
 
@@ -78,6 +79,15 @@ def test_an_image_and_its_projector(vision: tuple[Path, Path], tmp_path: Path) -
     refused = lfm2gguf(*ask, "--image", str(picture))
     assert refused.returncode == 2
     assert "convert --mmproj" in refused.stderr
+
+
+def test_a_sound_and_its_projector(audio: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "sound.wav").write_bytes(wav(sound()))
+    model, projector = map(str, audio)
+    ask = ("run", model, "-p", "What is it?", "-n", "3", "--json", "--mmproj", projector)
+    plain = json.loads(lfm2gguf(*ask).stdout)
+    heard = json.loads(lfm2gguf(*ask, "--audio", str(tmp_path / "sound.wav")).stdout)
+    assert heard["usage"]["prompt_tokens"] == plain["usage"]["prompt_tokens"] + 17
 
 
 def test_an_adapter(adapted: dict[str, Path]) -> None:

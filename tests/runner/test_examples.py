@@ -13,6 +13,7 @@ from lfm2gguf import convert
 from tests.models import tiny_gguf
 from tests.multimodal import image, png
 from tests.retrieval_checkpoints import CASES, make_retrieval
+from tests.sounds import sound, wav
 
 PAGE = Path(__file__).parents[2] / "examples" / "running" / "README.md"
 PYTHON = re.compile(r"^## (.+?)$|^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -38,11 +39,16 @@ def test_all_are_found() -> None:
 
 @pytest.fixture(scope="module")
 def names(
-    vision: tuple[Path, Path], adapted: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+    vision: tuple[Path, Path],
+    audio: tuple[Path, Path],
+    adapted: dict[str, Path],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Any]:
     """What the page calls its files."""
     picture = tmp_path_factory.mktemp("picture") / "picture.png"
     picture.write_bytes(png(image()))
+    speech = picture.with_name("speech.wav")
+    speech.write_bytes(wav(sound()))
     folder = tmp_path_factory.mktemp("retrieval")
     retrieval = {
         name: convert(make_retrieval(CASES[name], folder / name), folder, "Q8_0", jobs=1)
@@ -52,6 +58,7 @@ def names(
     return {
         "MODEL": os.fspath(tiny_gguf()), "EMBEDDING_MODEL": embedding, "COLBERT_MODEL": colbert,
         "VISION_MODEL": vision[0], "MMPROJ": vision[1], "PICTURE": picture,
+        "AUDIO_MODEL": audio[0], "AUDIO_MMPROJ": audio[1], "SOUND": speech,
         "BASE": adapted["base"], "FORMAL": adapted["a"], "BRIEF": adapted["b"],
     }  # fmt: skip
 
