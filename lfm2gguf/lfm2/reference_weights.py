@@ -122,12 +122,7 @@ class Weights:
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint) -> Weights:
-        """Read from a Hugging Face folder. Raises UnsupportedError if it is no text model's."""
-        if EMBEDDING not in checkpoint.tensors:
-            raise UnsupportedError(
-                f"{checkpoint.path}: it has no {EMBEDDING}, and the reference forward pass knows "
-                "text models; for a vision or audio model give its text model's F32 GGUF"
-            )
+        """Read from a Hugging Face folder."""
         config = ReferenceConfig.from_huggingface(checkpoint.config)
         shapes, read = stacked(checkpoint)
         return cls(config, shapes, read)
