@@ -185,8 +185,9 @@ def legend(report: Report) -> str:
     given = report.settings
     if not given:
         return "Figures as published."
+    at_most = "at most " if report.cut else ""
     return (
-        f"Median of {given['runs']} runs after {given['warm_ups']} warm-ups; "
+        f"Median of {at_most}{given['runs']} runs after {given['warm_ups']} warm-ups; "
         "± is half the range, in per cent of the median. "
         f"Greedy. Prompt caches: {given['prompt_caches']}."
     )

@@ -102,7 +102,8 @@ def _expressible() -> Iterator[None]:
     try:
         yield
     except Exception as error:  # the converter asserts, and looks keys up
-        reason = str(error) or type(error).__name__
+        said = isinstance(error, ValueError | AssertionError) and str(error)
+        reason = said or f"a part of it is of the wrong kind ({error!r})"
         raise OptionError(f"the JSON schema cannot be turned into a grammar: {reason}") from error
 
 

@@ -23,7 +23,10 @@ from lfm2gguf.llamacpp import (
     default_threads,
     devices,
 )
+from lfm2gguf.runner.placement import available_memory
 
+_AGAIN = "--force-reinstall --no-deps --no-cache-dir"  # pip would keep the build that is there
+_PACKAGE = '"llama-cpp-python>=0.3.36"'
 WHEELS = "https://abetlen.github.io/llama-cpp-python/whl"
 
 
@@ -33,31 +36,39 @@ class Backend:
 
     registry: str  # the name in ggml's registry
     cmake: str
+    wheel: str  # in the index of llama-cpp-python's prebuilt wheels (its README)
     driver: tuple[str, ...]  # files or programs, any of which shows that a driver is there
     driver_help: str
 
     @property
     def install(self) -> str:
         """The command that builds llama-cpp-python for this backend."""
-        flags = "--force-reinstall --no-cache-dir"
-        return f'CMAKE_ARGS="{self.cmake}" pip install {flags} "llama-cpp-python>=0.3.36"'
+        return f'CMAKE_ARGS="{self.cmake}" pip install {_AGAIN} {_PACKAGE}'
+
+    @property
+    def install_wheel(self) -> str:
+        """The command that takes a wheel that was built for it."""
+        index = f"--only-binary llama-cpp-python --extra-index-url {WHEELS}/{self.wheel}"
+        return f"pip install {_AGAIN} {_PACKAGE} {index}"
 
 
 BACKENDS = {
     "cuda": Backend(
-        "CUDA", "-DGGML_CUDA=on", ("nvidia-smi", "/proc/driver/nvidia/version"),
+        "CUDA", "-DGGML_CUDA=on", "cu124", ("nvidia-smi", "/proc/driver/nvidia/version"),
         "install NVIDIA's driver (nvidia-smi must list the GPU)",
     ),
     "vulkan": Backend(
-        "Vulkan", "-DGGML_VULKAN=on",
+        "Vulkan", "-DGGML_VULKAN=on", "vulkan",
         ("vulkaninfo", "/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d"),
         "install a Vulkan driver (mesa-vulkan-drivers, or the vendor's)",
     ),
     "rocm": Backend(
-        "ROCm", "-DGGML_HIP=on", ("rocminfo", "/dev/kfd"),
+        "ROCm", "-DGGML_HIP=on", "rocm72", ("rocminfo", "/dev/kfd"),
         "install ROCm (rocminfo must list the GPU)",
     ),
-    "metal": Backend("MTL", "-DGGML_METAL=on", ("/System/Library",), "Metal needs macOS"),
+    "metal": Backend(
+        "MTL", "-DGGML_METAL=on", "metal", ("/System/Library",), "Metal needs macOS",
+    ),
 }  # fmt: skip
 
 
@@ -116,13 +127,13 @@ def choose(wanted: str, found: Sequence[Device] | None = None) -> list[Device]:
 def missing(name: str, built: Sequence[str] | None = None, driver: bool | None = None) -> str:
     """Say which of three things a missing device lacks, and how to get it."""
     backend = BACKENDS[name]
+    if name == "metal" and not _on_mac():
+        return f"{name}: no such hardware: {backend.driver_help}"
     if backend.registry not in (backends() if built is None else built):
-        wheels = (
-            f"\n  or a prebuilt wheel: pip install llama-cpp-python --extra-index-url {WHEELS}/"
-        )
         return (
             f"{name}: the installed llama-cpp-python was built without it. Build it:\n  "
-            f"{backend.install}{wheels + 'cu124' if name == 'cuda' else ''}"
+            f"{backend.install}\nor, where there is one for this Python, take a prebuilt wheel:\n  "
+            f"{backend.install_wheel}"
         )
     if not (_has_driver(backend) if driver is None else driver):
         return f"{name}: the build has it, but no driver answers: {backend.driver_help}"
@@ -164,6 +175,8 @@ def overview() -> dict[str, Any]:
         index = seen[name] = seen.get(name, -1) + 1
         entry = asdict(device)
         del entry["handle"]
+        if device.kind == "cpu":  # llama.cpp calls all of it free
+            entry["memory_free"] = available_memory() or device.memory_free
         found.append({"use": name if name == "cpu" else f"{name}:{index}", **entry})
     absent = [name for name in BACKENDS if name not in seen and (name == "metal") == _on_mac()]
     return {

@@ -49,7 +49,7 @@ class Embedder:
         """Raise :class:`UnsupportedError` or :class:`OptionError` for what cannot be asked."""
         if not self._for_retrieval:
             raise UnsupportedError(
-                f"{self._model.path}: this model is made to write, not for embeddings; use a "
+                f"{self._model.path.name}: this model is made to write, not for embeddings; use a "
                 "member such as LFM2.5-Embedding-350M or LFM2-ColBERT-350M"
             )
         if kind is not None and kind not in POOLED_PREFIXES:

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from lfm2gguf.errors import DeviceError, GGUFError, UnsupportedError
+from lfm2gguf.errors import DeviceError, GGUFError, OptionError, UnsupportedError
 from lfm2gguf.gguf_file import GGUFFile
 from lfm2gguf.llamacpp import Device
 
@@ -150,7 +150,17 @@ def trained_context(file: GGUFFile) -> int:
 def place(
     file: GGUFFile, on: list[Device], layers: int | None, asked: str, n_ctx: int
 ) -> tuple[list[Device], int]:
-    """Decide how many layers go to the device; none that fit is an error if it was asked for."""
+    """Decide how many layers go to the device; none that fit is an error if it was asked for.
+
+    ``layers`` None: as many as fit, -1: all. Raises :class:`DeviceError`, :class:`OptionError`.
+    """
+    if layers is not None and layers < -1:
+        raise OptionError(f"gpu_layers is {layers}: it must be a number of layers, or -1 for all")
+    if layers and not on:
+        raise DeviceError(
+            f"gpu_layers is {layers}, and there is no GPU to hold them (device is {asked}); "
+            "`lfm2gguf devices` says what this installation can use"
+        )
     if not on or layers == 0:
         return [], 0
     if layers is not None:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 DEFAULT_CONTEXT = 8_192
+MOST_SEQUENCES = 256  # LLAMA_MAX_SEQ (src/llama-cparams.h)
 ANSWER_ROOM = 512  # tokens kept free for an answer when old turns are dropped
 
 
@@ -51,7 +52,7 @@ class Runner:
         path: the file.
         device: ``auto``, ``cpu``, ``cuda``, ``vulkan``, ``rocm`` or ``metal``; ``cuda:1`` is the
             second of its kind. What really runs is in :attr:`device`.
-        gpu_layers: layers to offload, the output counting as one; None: as many as fit.
+        gpu_layers: layers to offload, the output counting as one (-1: all); None: as many as fit.
         adapters: LoRA adapters as GGUF files (``lfm2gguf convert-lora``) by name, for the option
             ``adapter`` of each request.
         mmproj: the projector of a vision or audio model: messages may hold images or sound.
@@ -85,6 +86,8 @@ class Runner:
         for name, value in (("parallel", parallel), ("context", context), ("threads", threads)):
             if value is not None and value < 1:
                 raise OptionError(f"{name} is {value}: it must be at least 1")
+        if parallel > MOST_SEQUENCES:
+            raise OptionError(f"parallel is {parallel}: llama.cpp has {MOST_SEQUENCES} sequences")
         self.path = Path(path)
         file = placement.check_file(self.path)
         on = device_choice.choose(device)

@@ -117,7 +117,7 @@ def _grammar(body: ChatRequest, tools: list[dict[str, Any]]) -> str | None:
         several = False
     forced = body.tool_choice == "required" or isinstance(body.tool_choice, NamedTool)
     if forced and not tools:
-        raise Refusal(400, "tool_choice names a tool, and it is not in tools", param="tool_choice")
+        raise Refusal(400, "tool_choice asks for a tool that tools lacks", param="tool_choice")
     if forced or (tools and schema is not None):
         return call_grammar(tools, several=several, otherwise=None if forced else schema)
     return None if schema is None else json_schema_grammar(schema)

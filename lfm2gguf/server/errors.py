@@ -5,6 +5,7 @@ Source of the shape and its codes: OpenAI's API reference, "Error codes".
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -86,9 +87,9 @@ def _body(
 
 
 def _invalid(error: RequestValidationError) -> ErrorBody:
-    first: dict[str, Any] = max(error.errors(), key=lambda e: len(e["loc"]))  # in unions: closest
+    first: dict[str, Any] = max(error.errors(), key=_closeness)
     _, *path = map(str, first["loc"])
-    where = ".".join(name for name in path if "[" not in name)  # pydantic's names of unions
+    where = ".".join(name for name in path if _FIELD.fullmatch(name) and name not in _KINDS)
     if first["type"] == "json_invalid":
         return _body(400, f"the body is not JSON: {first['ctx']['error']}", code="invalid_json")
     if first["type"] == "extra_forbidden":
@@ -96,8 +97,32 @@ def _invalid(error: RequestValidationError) -> ErrorBody:
     return _body(400, f"{where or 'body'}: {first['msg']}", where or None, "invalid_value")
 
 
-async def _handle(_: Request, error: Exception) -> JSONResponse:
+_NO_JSON = "There was an error parsing the body"  # what FastAPI says of bytes that json refuses
+
+
+# Of a union pydantic tells every member's errors, the members' names in their places.
+_FIELD = re.compile(r"[a-z0-9_]+")
+_KINDS = {"str", "int", "float", "bool"}
+
+
+def _closeness(error: dict[str, Any]) -> tuple[int, bool]:
+    """How near a member of a union comes: how deep its error lies, and whether the type fits."""
+    return len(error["loc"]), not error["type"].endswith(("_type", "literal_error"))
+
+
+async def _handle(request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, RequestValidationError) and not _says_json(request):
+        error = Refusal(
+            415, "send the body as JSON, with the header Content-Type: application/json"
+        )
+    elif isinstance(error, HTTPException) and error.detail == _NO_JSON:
+        error = Refusal(400, "the body is no JSON in UTF-8, or nests too deep", code="invalid_json")
     return response_of(error)
+
+
+def _says_json(request: Request) -> bool:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return request.method != "POST" or kind == "application/json" or kind.endswith("+json")
 
 
 def add_handlers(app: FastAPI) -> None:

@@ -61,6 +61,7 @@ class Sampling(_Request, _Ignored):
     ignore_eos: bool | None = Field(None, description="Go on to max_tokens: for measuring.")
     cache_prompt: bool | None = Field(None, description="Has no effect: prompts are cached.")
     seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
+    reasoning_effort: str | None = Field(None, description="Has no effect: LFM2 has no levels.")
     stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
     logit_bias: dict[str, Finite] | None = Field(None, description="By token id.")
 

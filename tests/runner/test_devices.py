@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,20 @@ def test_unknown_devices(wanted: str) -> None:
         choose(wanted, [CPU])
 
 
+def test_a_wheel_would_replace_the_build_that_is_there() -> None:
+    text = missing("vulkan", built=["CPU"])
+    assert "--only-binary llama-cpp-python --extra-index-url" in text
+    assert text.count("--force-reinstall") == 2
+
+
+@pytest.mark.parametrize(
+    ("layers", "error"), [(3, DeviceError), (-1, DeviceError), (-7, OptionError)]
+)
+def test_layers_are_not_dropped_in_silence(layers: int, error: type[Exception]) -> None:
+    with pytest.raises(error, match=f"gpu_layers is {layers}"):
+        Runner(tiny_gguf(), device="cpu", gpu_layers=layers)
+
+
 def test_the_number_of_a_device_that_is_not_there() -> None:
     with pytest.raises(DeviceError, match="no cuda:2; there is cuda:0"):
         choose("cuda:2", [CPU, SMALL, BIG])
@@ -71,6 +86,9 @@ def test_the_number_of_a_device_that_is_not_there() -> None:
 @pytest.mark.parametrize("name", BACKENDS)
 def test_which_of_three_things_is_missing(name: str) -> None:
     registry = BACKENDS[name].registry
+    if name == "metal" and sys.platform != "darwin":
+        assert missing(name, built=[registry]) == "metal: no such hardware: Metal needs macOS"
+        return
     build = missing(name, built=["CPU"], driver=True)
     assert "built without it" in build
     assert f'CMAKE_ARGS="{BACKENDS[name].cmake}" pip install' in build

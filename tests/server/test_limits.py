@@ -50,6 +50,9 @@ def chat(url: str, body: Any = ASK, headers: dict[str, str] | None = None) -> ht
         ({"tempature": 1}, "tempature", "unknown_parameter"),
         ({"logit_bias": {"x": 1}}, "logit_bias", None),
         ({"tool_choice": "required"}, "tool_choice", None),
+        ({"tool_choice": {"type": "robot", "function": {"name": "a"}}}, "tool_choice.type",
+         "invalid_value"),
+        ({"stop": ["a"] * 17}, "stop", "invalid_value"),
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema":
             {"type": "nonsense"}}}}, None, None),
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema":
@@ -71,10 +74,13 @@ def test_bad_requests(url: str, change: dict[str, Any], param: str | None, code:
 
 
 def test_what_is_no_json_and_no_place(url: str) -> None:
-    answer = httpx.post(
-        f"{url}/v1/chat/completions", content=b"{", headers={"Content-Type": "application/json"}
-    )
-    assert (answer.status_code, error(answer)["code"]) == (400, "invalid_json")
+    address, json_type = f"{url}/v1/chat/completions", {"Content-Type": "application/json"}
+    for content in (b"{", b'{"a": "\xff"}', b"[" * 100_000):
+        answer = httpx.post(address, content=content, headers=json_type)
+        assert (answer.status_code, error(answer)["code"]) == (400, "invalid_json")
+    answer = httpx.post(address, content=json.dumps(ASK), headers={"Content-Type": "text/plain"})
+    assert answer.status_code == 415
+    assert "Content-Type: application/json" in error(answer)["message"]
     assert error(httpx.get(f"{url}/v1/nothing"))["message"]
     assert httpx.get(f"{url}/v1/nothing").status_code == 404
     assert httpx.get(f"{url}/v1/chat/completions").status_code == 405
