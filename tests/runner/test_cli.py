@@ -162,10 +162,13 @@ def test_a_conversation_in_a_terminal() -> None:
 def test_ctrl_c_at_the_prompt_and_ctrl_d() -> None:
     terminal = Terminal("run", str(tiny_gguf()), "--device", "cpu", "--threads", "1")
     terminal.expect("> ")
-    terminal.send("half a question\x03")
+    terminal.send("half a question")
+    terminal.expect("half a question")  # a Ctrl-C before input waits would be seen by nobody
+    terminal.send("\x03")
     terminal.expect("\n> ")
     terminal.send("/device\n")
     terminal.expect("CPU")
+    terminal.expect("> ")  # before it Ctrl-D would be the terminal's, not the prompt's
     terminal.send("\x04")
     assert terminal.wait() == 0
 
