@@ -11,11 +11,25 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lfm2gguf import Conversion, GGUFFile, convert
+from lfm2gguf import Conversion, GGUFFile, convert, convert_lora
 from lfm2gguf.errors import Lfm2ggufError
 from lfm2gguf.pipeline import parts, tasks
-from tests.adapters import CASES, PACKED, PREFIX, AdapterCase, base, linear, make_adapter, tensors
-from tests.checkpoints import config, make, weights, write_safetensors
+from tests import multimodal
+from tests.adapters import (
+    CASES,
+    GGUF_CASES,
+    PACKED,
+    PREFIX,
+    THREE,
+    UNTIED,
+    AdapterCase,
+    embedding,
+    linear,
+    make_adapter,
+    make_base,
+    tensors,
+)
+from tests.checkpoints import config, weights, write_safetensors
 from tests.cli.command import refusal, run
 from tests.test_parity import ROOT
 
@@ -35,7 +49,7 @@ Q = "model.layers.1.self_attn.q_proj"
 
 
 def merge(case: AdapterCase, folder: Path, type: str = "F32", **options: Any) -> Conversion:
-    make(base(case), folder / "Base")
+    make_base(case, folder / "Base")
     make_adapter(case, folder / "tune")
     target = folder / f"{type}.gguf"
     return convert(folder / "Base", target, type, lora=folder / "tune", **options)
@@ -180,9 +194,168 @@ class TestATiedHead:
         assert file.get("lfm2.vocab_size") == 320
 
 
+WHOLE = ("lm_head", "model.embed_tokens")
+GROWN = AdapterCase(
+    TIED,
+    {**linear(Q, 64, 64), **{f"{module}.weight": (320, 64) for module in WHOLE}},
+    {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"]},
+)
+
+
+def copied(x: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """As peft saves the embedding and head of a vocabulary that grew: thrice."""
+    saved = dict(x)
+    for module in WHOLE:
+        saved[f"{PREFIX}{module}.modules_to_save.weight"] = x[f"{PREFIX}{module}.weight"].copy()
+        saved[f"{PREFIX}{module}.original_module.weight"] = np.zeros((320, 64), np.float32)
+    return saved
+
+
+def test_trained_copies_of_embedding_and_head(tmp_path: Path) -> None:
+    first = merge(GROWN, tmp_path).files[0].path
+    assert GGUFFile.open(first).get("lfm2.vocab_size") == 320
+    assert rewritten(tmp_path, copied(tensors(GROWN)), GROWN) == first.read_bytes()
+
+
+def test_copies_that_differ(tmp_path: Path) -> None:
+    merge(GROWN, tmp_path)
+    saved = copied(tensors(GROWN))
+    saved[f"{PREFIX}lm_head.modules_to_save.weight"][5, 6] += 1
+    write_safetensors(tmp_path / "tune" / "adapter_model.safetensors", saved, "F32")
+    arguments = ["convert", tmp_path / "Base", "--lora", tmp_path / "tune"]
+    assert "are both 'lm_head.weight', and differ" in refusal(*arguments, within=tmp_path)
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_the_weights_that_factors_were_made_for(other: bool, tmp_path: Path) -> None:
+    """peft saves those of embedding and head; where they are not the base's, they are taken."""
+    case = CASES["embedding-and-head"]
+    merged = GGUFFile.open(merge(case, tmp_path).files[0].path)
+    plain = {name: x + np.float32(other) for name, x in weights(UNTIED).items()}
+    saved = {f"{PREFIX}{m}.base_layer.weight": plain[f"{m}.weight"] for m in WHOLE}
+    path = tmp_path / "tune" / "adapter_model.safetensors"
+    write_safetensors(path, tensors(case) | saved, "F32")
+    result = convert(tmp_path / "Base", tmp_path / "o.gguf", "F32", lora=tmp_path / "tune")
+    assert other == any("trained with other weights" in note for note in result.notes)
+    file = GGUFFile.open(result.files[0].path)
+    for module in WHOLE:
+        name = NAMES[f"{module}.weight"]
+        expected = floats(merged, name) + np.float32(other)
+        np.testing.assert_allclose(floats(file, name), expected, rtol=1e-6, atol=1e-6 * other)
+
+
+def test_a_retrieval_model(tmp_path: Path) -> None:
+    """Its names have no ``model.``, and neither have those of its adapters."""
+    retrieval = GGUF_CASES["retrieval"]
+    result = merge(retrieval, tmp_path)
+    assert "4 deltas (1 conv.in_proj, 2 feed_forward.w2, 1 self_attn.q_proj)" in result.notes[0]
+    file = GGUFFile.open(result.files[0].path)
+    same = GGUFFile.open(merge(CASES["plain"], tmp_path / "text").files[0].path)
+    for name in NAMES.values():
+        if name != "output.weight":
+            assert (file.data(name) == same.data(name)).all()
+
+
+class TestAnEmbeddingModel:
+    """Without a head, there is none to be parted from the embedding."""
+
+    @pytest.mark.parametrize(
+        ("shapes", "settings"),
+        [
+            ({"embed_tokens.weight": (320, 64)}, {"modules_to_save": ["embed_tokens"]}),
+            ({n.removeprefix("model."): s for n, s in embedding().items()}, {}),
+        ],
+    )
+    def test_its_embedding(
+        self, shapes: dict[str, tuple[int, ...]], settings: dict[str, Any], tmp_path: Path
+    ) -> None:
+        case = AdapterCase(GGUF_CASES["retrieval"].base, shapes, settings)
+        file = GGUFFile.open(merge(case, tmp_path).files[0].path)
+        assert "output.weight" not in file.tensors
+        rows = 320 if settings else 300
+        assert file.tensors["token_embd.weight"].shape == (rows, 64)
+        assert file.get("lfm2.vocab_size") == rows
+        plain = weights(TIED)["model.embed_tokens.weight"]
+        assert (floats(file, "token_embd.weight")[:300] != plain).any()
+
+
+def in_text_model(
+    root: str, others: tuple[str, ...] = (), **config: Any
+) -> tuple[AdapterCase, AdapterCase]:
+    """An adapter by the names of a model around the text model, and by those of that alone."""
+    whole = {**THREE, **linear("model.layers.1.self_attn.k_proj", 32, 64)}
+    plain = AdapterCase(UNTIED, whole, config)
+    named = {name.replace("model.", root, 1): shape for name, shape in whole.items()}
+    for module in others:
+        named |= linear(module, 64, 64)
+    return replace(plain, shapes=named), plain
+
+
+@pytest.mark.parametrize(
+    ("name", "root", "others"),
+    [
+        ("LFM2.5-VL-Tune-v2-float32", "model.language_model.", ()),
+        ("LFM2.5-VL-Tune-v2-float32", "language_model.model.", ()),
+        (
+            "LFM2.5-VL-Tune-v2-float32",
+            "model.language_model.",
+            (
+                "model.vision_tower.encoder.layers.0.self_attn.q_proj",
+                "model.multi_modal_projector.linear_1",
+            ),
+        ),
+        ("LFM2.5-Audio-1.5B", "lfm.", ("conformer.layers.0.self_attn.linear_q",)),
+    ],
+)
+def test_the_text_model_in_another(
+    name: str, root: str, others: tuple[str, ...], tmp_path: Path
+) -> None:
+    """peft has the names of the whole model; patterns are for those."""
+    patterns = {f"{root}layers.1.self_attn.q_proj": 32}
+    named, alone = in_text_model(root, others, alpha_pattern=patterns)
+    source = multimodal.make(multimodal.CASES[name], tmp_path / "Base")
+    folder = make_adapter(named, tmp_path / "tune")
+    result = convert(source, tmp_path / "out.gguf", "F32", lora=folder)
+    assert any("of its tensors are left out" in note for note in result.notes) == bool(others)
+    plain, file = (
+        GGUFFile.open(convert(source, tmp_path / "plain.gguf", "F32").files[0].path),
+        GGUFFile.open(result.files[0].path),
+    )
+    factors = {n.removeprefix(PREFIX): x for n, x in tensors(named).items()}
+    changed = {n for n in file.tensors if (file.data(n) != plain.data(n)).any()}
+    expected = {}
+    for module in {n.split(".lora")[0] for n in alone.shapes}:
+        there = module.replace("model.", root, 1)
+        a, b = (factors[f"{there}.lora_{x}.weight"] for x in "AB")
+        target = NAMES.get(f"{module}.weight", "blk.1.attn_k.weight")
+        expected[target] = (32 if "q_proj" in module else 8) / 4 * b @ a
+    assert changed == set(expected)
+    for target, delta in expected.items():
+        found = floats(file, target) - floats(plain, target)
+        np.testing.assert_allclose(found, delta, atol=1e-5)
+    applied = convert_lora(folder, source, tmp_path / "adapter.gguf")
+    assert {n.removesuffix(".lora_a") for n in GGUFFile.open(applied.file.path).tensors} >= changed
+    assert len(applied.notes) == 1 + bool(others)
+
+
+def test_a_projector_takes_no_adapter(tmp_path: Path) -> None:
+    source = multimodal.make(multimodal.CASES["LFM2-VL-450M"], tmp_path / "Base")
+    folder = make_adapter(in_text_model("model.language_model.")[0], tmp_path / "tune")
+    arguments = ["convert", source, "--mmproj", "--lora", folder, "-o", tmp_path / "out.gguf"]
+    assert "merged into text models" in refusal(*arguments, within=tmp_path)
+
+
+def test_an_adapter_of_the_tower_alone(tmp_path: Path) -> None:
+    source = multimodal.make(multimodal.CASES["LFM2-VL-450M"], tmp_path / "Base")
+    shapes = linear("model.vision_tower.encoder.layers.0.self_attn.q_proj", 64, 64)
+    folder = make_adapter(AdapterCase(TIED, shapes), tmp_path / "tune")
+    arguments = ["convert", source, "--lora", folder, "-o", tmp_path / "out.gguf"]
+    assert "nothing for the text model: what" in refusal(*arguments, within=tmp_path)
+
+
 def test_the_adapters_tokenizer_is_taken(tmp_path: Path) -> None:
     case = CASES["plain"]
-    make(base(case), tmp_path / "Base")
+    make_base(case, tmp_path / "Base")
     folder = make_adapter(case, tmp_path / "tune")
     for file in ("tokenizer.json", "tokenizer_config.json"):
         (folder / file).write_bytes((tmp_path / "Base" / file).read_bytes())
@@ -194,7 +367,7 @@ def test_the_adapters_tokenizer_is_taken(tmp_path: Path) -> None:
 
 
 def test_the_summary_says_what_went_where(tmp_path: Path) -> None:
-    make(base(CASES["plain"]), tmp_path / "Base")
+    make_base(CASES["plain"], tmp_path / "Base")
     make_adapter(CASES["plain"], tmp_path / "tune")
     arguments = ["-t", "Q8_0", "-o", tmp_path / "out.gguf", "--lora", tmp_path / "tune"]
     result = run("convert", tmp_path / "Base", *arguments)
@@ -224,7 +397,7 @@ def test_what_does_not_fit_is_named(
     shapes: dict[str, Any], settings: dict[str, Any], words: str, tmp_path: Path
 ) -> None:
     case = AdapterCase(TIED, shapes, {"target_modules": ["q_proj"]})
-    make(base(case), tmp_path / "Base")
+    make_base(case, tmp_path / "Base")
     folder = make_adapter(case, tmp_path / "tune", **settings)
     target = tmp_path / "out.gguf"
     message = refusal("convert", tmp_path / "Base", "-o", target, "--lora", folder, within=tmp_path)
@@ -240,7 +413,7 @@ def test_experts_of_another_size(tmp_path: Path) -> None:
 
 
 def test_a_pickled_adapter(tmp_path: Path) -> None:
-    make(base(CASES["plain"]), tmp_path / "Base")
+    make_base(CASES["plain"], tmp_path / "Base")
     folder = make_adapter(CASES["plain"], tmp_path / "tune")
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
     arguments = ["convert", tmp_path / "Base", "-o", tmp_path / "out.gguf", "--lora", folder]

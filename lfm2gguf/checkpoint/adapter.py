@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ from lfm2gguf.errors import CheckpointError, TensorError, UnsupportedError
 WEIGHTS = "adapter_model.safetensors"
 FACTORS = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector")
 FACTOR = re.compile(rf"(?P<module>.+)\.(?P<kind>{'|'.join(FACTORS)})(?:\.default)?(?:\.weight)?")
-# Parts of the names of weights that are saved whole.
-SAVED = (".modules_to_save.default", ".modules_to_save", ".base_layer")
+# In the names of weights that are saved whole: trained copies, of which peft takes the part away
+# itself, but not where it saves a grown vocabulary; and the weight that a copy was made of.
+COPY, ORIGINAL = re.compile(r"\.modules_to_save(\.default)?(?=\.)"), ".original_module."
+# And of a weight that factors are for, as it was in training.
+BASE_LAYER = ".base_layer."
 
 # Settings that compute something other than scale * B @ A when they are set.
 UNKNOWN = (
@@ -31,20 +35,19 @@ CHANGES_BASE = ("pissa", "corda", "olora", "loftq", "lora_ga")
 
 @dataclass(frozen=True)
 class Adapter:
-    """An opened folder: factors by module, whole weights by their names in the checkpoint."""
+    """An opened folder: ``tensors`` are by the names that they have in the model it was made of."""
 
     path: Path
     name: str
     config: Mapping[str, Any] = field(repr=False)
-    factors: Mapping[str, Mapping[str, TensorInfo]] = field(repr=False)
-    saved: Mapping[str, TensorInfo] = field(repr=False)
+    tensors: Mapping[str, TensorInfo] = field(repr=False)
 
     @classmethod
     def open(cls, path: str | Path, name: str | None = None) -> Adapter:
         """Read the folder's config and its tensors' names.
 
         Raises:
-            CheckpointError: a file is missing or damaged, or factors are not in pairs.
+            CheckpointError: a file is missing or damaged, or a weight is there twice, differently.
             UnsupportedError: not LoRA, or a variant of it that cannot be merged.
 
         """
@@ -57,18 +60,37 @@ class Adapter:
                 f"{path / WEIGHTS}: missing"
                 + ("; load the adapter in peft and save it again, which makes one" * pickled)
             )
+        tensors = _tensors(path / WEIGHTS)
+        return cls(path, name or path.resolve().name, config, tensors)
+
+    @cached_property
+    def factors(self) -> dict[str, dict[str, TensorInfo]]:
+        """The factors of each module, by their kind."""
         factors: dict[str, dict[str, TensorInfo]] = {}
-        saved: dict[str, TensorInfo] = {}
-        infos = read_header(path / WEIGHTS)
-        for raw, info in sorted(infos.items(), key=lambda item: item[1].offset):
-            weight = unwrapped(raw, has_head=True)
-            if found := FACTOR.fullmatch(weight):
+        for name, info in self.tensors.items():
+            if found := FACTOR.fullmatch(name):
                 factors.setdefault(found["module"], {})[found["kind"]] = info
-            else:
-                for part in SAVED:
-                    weight = weight.replace(f"{part}.", ".")
-                saved[weight] = info
-        return cls(path, name or path.resolve().name, config, factors, saved)
+        return factors
+
+    @cached_property
+    def saved(self) -> dict[str, TensorInfo]:
+        """The weights that were trained whole, by the names of those that they replace."""
+        return {n: t for n, t in self.tensors.items() if not _belongs_to_factors(n)}
+
+    @cached_property
+    def base_layers(self) -> dict[str, TensorInfo]:
+        """The weights that factors were trained with, where they are saved too, by their names."""
+        return {
+            name.replace(BASE_LAYER, "."): info
+            for name, info in self.tensors.items()
+            if BASE_LAYER in name and not FACTOR.fullmatch(name)
+        }
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether the folder has a tokenizer of its own, and what is special of its tokens."""
+        files = ("tokenizer.json", "tokenizer_config.json")
+        return all((self.path / name).is_file() for name in files)
 
     def pair(self, module: str) -> tuple[TensorInfo, TensorInfo]:
         """A module's A and B, an embedding's too.
@@ -91,7 +113,10 @@ class Adapter:
         )
 
     def scale(self, module: str, rank: int) -> float:
-        """What B @ A is multiplied by: alpha over the rank, or over its root (rsLoRA)."""
+        """What B @ A is multiplied by: alpha over the rank, or over its root (rsLoRA).
+
+        ``module`` is a :func:`trained_name`.
+        """
         alpha = float(self.alpha(module))
         return alpha / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
 
@@ -101,6 +126,33 @@ class Adapter:
             if re.match(rf"(.*\.)?({pattern})$", module):
                 return float(alpha)
         return float(self.config["lora_alpha"])
+
+
+def trained_name(factor: TensorInfo) -> str:
+    """The name of a factor's module in the model that was trained, which patterns are for."""
+    name = unwrapped(factor.name, has_head=False)
+    found = FACTOR.fullmatch(name)
+    return found["module"] if found else name
+
+
+def _belongs_to_factors(name: str) -> bool:
+    return BASE_LAYER in name or FACTOR.fullmatch(name) is not None
+
+
+def _tensors(file: Path) -> dict[str, TensorInfo]:
+    """The tensors in their order, without wrappers in their names, and each once."""
+    tensors: dict[str, TensorInfo] = {}
+    for raw, info in sorted(read_header(file).items(), key=lambda item: item[1].offset):
+        if ORIGINAL in raw:
+            continue
+        name = COPY.sub("", unwrapped(raw, has_head=False))
+        if name in tensors and not tensors[name].equals(info):
+            raise CheckpointError(
+                f"{file}: {tensors[name].name!r} and {raw!r} are both {name!r}, and differ; save "
+                "the adapter again"
+            )
+        tensors[name] = info
+    return tensors
 
 
 def _check_assumptions(path: Path, config: Mapping[str, Any]) -> None:

@@ -8,7 +8,8 @@ from types import ModuleType
 
 import gguf
 
-from lfm2gguf.checkpoint import Checkpoint
+from lfm2gguf.checkpoint import Adapter, Checkpoint
+from lfm2gguf.checkpoint.names import unwrapped
 from lfm2gguf.errors import CheckpointError, OptionError, UnsupportedError
 from lfm2gguf.lfm2 import audio, dense, detokenizer, head, moe, retrieval, vision
 from lfm2gguf.lfm2.config import Lfm2Config
@@ -23,7 +24,6 @@ __all__ = [
     "Plan",
     "PlannedTensor",
     "Source",
-    "adapt",
     "base_tensors",
     "check_deltas",
     "described",
@@ -31,6 +31,7 @@ __all__ = [
     "make_plan",
     "recorded",
     "summary",
+    "text_adapter",
     "text_model",
 ]
 
@@ -64,28 +65,40 @@ NOT_IN_LLAMA_CPP = {
 }
 
 
-def make_plan(checkpoint: Checkpoint, pre: str | None = None, *, projector: bool = False) -> Plan:
+def make_plan(
+    checkpoint: Checkpoint,
+    pre: str | None = None,
+    *,
+    projector: bool = False,
+    adapter: Adapter | None = None,
+) -> Plan:
     """Decide everything about a checkpoint's GGUF but the type, without reading a weight.
 
-    (But for a tied head that is saved beside the embedding: they are compared.)
+    (But for weights that are saved twice, as a tied head beside the embedding: they are compared.)
 
     ``pre`` forces the pre-tokenizer's name instead of recognising it. With ``projector`` the plan
-    is that of the projector (mmproj) of a vision or audio model, not of its text model.
+    is that of the projector (mmproj) of a vision or audio model, not of its text model. With
+    ``adapter`` it is that of the model with the adapter in it.
 
     Raises:
         CheckpointError: a file is missing or damaged, or its parts do not fit together.
-        OptionError: a projector is asked for, and the checkpoint has none.
+        OptionError: a projector is asked for, and the checkpoint has none, or an adapter is given.
         TensorError: a tensor is missing, left over, or of the wrong shape.
         UnsupportedError: not an LFM2 that can be converted; the message names what it is.
 
     """
     if projector:
-        return _projector_plan(checkpoint)
-    checkpoint, others, member = _seen_as_text(checkpoint)
+        return _projector_plan(checkpoint, adapter)
+    whole, (checkpoint, others, member) = checkpoint, _seen_as_text(checkpoint)
+    adapted = Adapted(checkpoint)
+    if adapter is not None:
+        adapted = adapt(checkpoint, *text_adapter(whole, adapter))
+        checkpoint = adapted.checkpoint
     config = Lfm2Config.read(checkpoint.config)
     checkpoint, config, notes = head.settle(checkpoint, config)
     tensors = tuple(member.tensors(config, checkpoint))
     left_out = match(checkpoint, tensors, others | member.left_out(config, checkpoint))
+    check_deltas(adapted, tensors)
     keys = {
         **general(checkpoint, member.ARCHITECTURE, tensors),
         **member.metadata(config, checkpoint),
@@ -96,7 +109,17 @@ def make_plan(checkpoint: Checkpoint, pre: str | None = None, *, projector: bool
     experts = metadata.get(f"{member.ARCHITECTURE}.expert_count")
     n_experts = experts.value if experts else 0
     n_layers = len(config.layer_types)
-    return Plan(checkpoint, metadata, tensors, left_out, n_layers, n_experts, tuple(notes))
+    return Plan(
+        checkpoint,
+        metadata,
+        tensors,
+        left_out,
+        n_layers,
+        n_experts,
+        (*adapted.notes, *notes),
+        adapted.deltas,
+        adapted.column_lengths,
+    )
 
 
 def base_tensors(checkpoint: Checkpoint) -> tuple[str, tuple[PlannedTensor, ...]]:
@@ -127,6 +150,21 @@ def text_model(checkpoint: Checkpoint) -> Checkpoint:
     return replace(checkpoint, tensors=text)
 
 
+def text_adapter(base: Checkpoint, adapter: Adapter) -> tuple[Adapter, dict[str, str]]:
+    """What of an adapter is for the text model, by the names that :func:`text_model` has.
+
+    Also why each of its other tensors is not. ``base`` needs no tensors.
+    """
+    seen, others, _ = _seen_as_text(replace(base, tensors=adapter.tensors))
+    text = {
+        unwrapped(name, has_head=seen.has_head): info
+        for name, info in seen.tensors.items()
+        if name not in others
+    }
+    left_out = {name: why for name, why in others.items() if name in seen.tensors}
+    return replace(adapter, tensors=text), left_out
+
+
 def _seen_as_text(checkpoint: Checkpoint) -> tuple[Checkpoint, dict[str, str], ModuleType]:
     """The text model, why the rest of the checkpoint is not part of it, and its member."""
     others: dict[str, str] = {}
@@ -135,7 +173,12 @@ def _seen_as_text(checkpoint: Checkpoint) -> tuple[Checkpoint, dict[str, str], M
     return checkpoint, others, MEMBERS[_class_name(checkpoint)]
 
 
-def _projector_plan(checkpoint: Checkpoint) -> Plan:
+def _projector_plan(checkpoint: Checkpoint, adapter: Adapter | None) -> Plan:
+    if adapter is not None:
+        raise OptionError(
+            f"{adapter.path}: adapters are merged into text models; convert the projector "
+            "(--mmproj) without --lora, or merge with peft and convert the result"
+        )
     if (architecture := _class_name(checkpoint)) not in PROJECTORS:
         raise OptionError(
             f"{checkpoint.path}: {architecture} is one file and has no projector; convert it "

@@ -9,13 +9,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
-from lfm2gguf.checkpoint import Checkpoint, TensorInfo
+from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.lfm2.config import Lfm2Config
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
-ROWS = 4096  # compared at a time
 DIFFERS = "the head is written: it differs from the embedding, though config.json ties them"
 
 
@@ -30,13 +27,6 @@ def settle(checkpoint: Checkpoint, config: Lfm2Config) -> tuple[Checkpoint, Lfm2
     if embedding is None:
         tensors = {EMBEDDING if n == HEAD else n: t for n, t in checkpoint.tensors.items()}
         return replace(checkpoint, tensors=tensors), config, []
-    if _equal(embedding, head):
+    if embedding.equals(head):
         return checkpoint, config, []
     return checkpoint, replace(config, tied=False), [DIFFERS]
-
-
-def _equal(a: TensorInfo, b: TensorInfo) -> bool:
-    if a.shape != b.shape:
-        return False
-    spans = [(i, min(i + ROWS, a.shape[0])) for i in range(0, a.shape[0], ROWS)]
-    return all(np.array_equal(a.read(*span), b.read(*span)) for span in spans)

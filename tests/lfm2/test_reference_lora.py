@@ -13,16 +13,17 @@ from lfm2gguf.checkpoint import Adapter, Checkpoint
 from lfm2gguf.errors import TensorError
 from lfm2gguf.lfm2.reference_lora import AdaptedWeights, adapted
 from lfm2gguf.lfm2.reference_weights import Weights
-from tests.adapters import CASES, GGUF_CASES, AdapterCase, base, linear, make_adapter
-from tests.checkpoints import config, make
+from tests.adapters import CASES, GGUF_CASES, AdapterCase, linear, make_adapter, make_base
+from tests.checkpoints import config
 from tests.test_parity import ROOT
 
 GOLDEN = json.loads((ROOT / "tests/golden/lora.json").read_text())["cases"]
 ALL = {**CASES, **GGUF_CASES}
+ALL = {name: case for name, case in ALL.items() if name not in ("retrieval", "activated")}
 
 
 def open_adapted(case: AdapterCase, folder: Path) -> AdaptedWeights:
-    make(base(case), folder / "Base")
+    make_base(case, folder / "Base")
     make_adapter(case, folder / "tune")
     weights = Weights.from_checkpoint(Checkpoint.open(folder / "Base"))
     return adapted(weights, Adapter.open(folder / "tune"))
