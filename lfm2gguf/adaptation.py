@@ -35,7 +35,7 @@ from lfm2gguf.lfm2 import (
     text_model,
 )
 from lfm2gguf.pipeline import WrittenFile
-from lfm2gguf.quants import quantize
+from lfm2gguf.quants import find_nonfinite, quantize
 
 TYPES = ("F32", "F16", "BF16", "Q8_0")
 MERGE = "merge it instead: lfm2gguf convert BASE --lora ADAPTER (convert(base, lora=adapter))"
@@ -93,7 +93,7 @@ def convert_lora(
     with layout.create(path, overwrite=overwrite) as partial, partial.open("r+b") as file:
         for tensor, spec, offset in zip(tensors, specs, layout.offsets, strict=True):
             file.seek(offset)
-            file.write(quantize(tensor.make(), spec.type).tobytes())
+            file.write(quantize(_finite(opened, tensor), spec.type).tobytes())
     n_weights = sum(math.prod(spec.shape) for spec in specs)
     written = WrittenFile(
         path,
@@ -200,6 +200,16 @@ def _pair(
     else:
         yield _Tensor(a, (*stack, rank, columns), right)
         yield _Tensor(b, (*stack, rows, rank), left)
+
+
+def _finite(adapter: Adapter, tensor: _Tensor) -> NDArray[np.float32]:
+    values = tensor.make()
+    if (at := find_nonfinite(values)) is not None:
+        raise TensorError(
+            f"{adapter.path}: holds {values[at]} for {tensor.name}; the adapter is broken (a "
+            "training that diverged?)"
+        )
+    return values
 
 
 def _metadata(

@@ -30,7 +30,7 @@ from tests.adapters import (
     tensors,
 )
 from tests.checkpoints import config, weights, write_safetensors
-from tests.cli.command import refusal, run
+from tests.cli.command import listing, refusal, run
 from tests.test_parity import ROOT
 
 GOLDEN = json.loads((ROOT / "tests/golden/lora.json").read_text())["cases"]
@@ -366,6 +366,19 @@ def test_the_adapters_tokenizer_is_taken(tmp_path: Path) -> None:
     assert file.get("tokenizer.chat_template") == "the adapter's"
 
 
+@pytest.mark.parametrize(
+    "files", [("tokenizer.json",), ("chat_template.jinja",), ("tokenizer_config.json",)]
+)
+def test_a_part_of_a_tokenizer_is_not(files: tuple[str, ...], tmp_path: Path) -> None:
+    case = CASES["plain"]
+    first = merge(case, tmp_path).files[0].path
+    for file in files:
+        (tmp_path / "tune" / file).write_text("{}")
+    result = convert(tmp_path / "Base", tmp_path / "out.gguf", "F32", lora=tmp_path / "tune")
+    assert result.files[0].path.read_bytes() == first.read_bytes()
+    assert f"tune: {files[0]}: not used, as a tokenizer is tokenizer.json and" in result.notes[1]
+
+
 def test_the_summary_says_what_went_where(tmp_path: Path) -> None:
     make_base(CASES["plain"], tmp_path / "Base")
     make_adapter(CASES["plain"], tmp_path / "tune")
@@ -390,7 +403,14 @@ def test_the_summary_says_what_went_where(tmp_path: Path) -> None:
         (linear(Q, 64, 64), {"peft_type": "ADALORA"}, "'ADALORA', not 'LORA'"),
         (linear(Q, 64, 64), {"init_lora_weights": "pissa_niter_4"}, "changed the base model too"),
         (linear(Q, 64, 64), {"layer_replication": [[0, 2]]}, "layer_replication is set"),
-        (linear(Q, 64, 64), {"lora_alpha": "8"}, "holds no number"),
+        (linear(Q, 64, 64), {"lora_alpha": "8"}, "lora_alpha is '8', and not a number"),
+        (linear(Q, 64, 64), {"use_dora": True}, f"{Q!r} has no lora_magnitude_vector"),
+        (
+            {**linear(Q, 64, 64), f"{Q}.lora_B.bias": (64,)},
+            {"lora_bias": True},
+            "LFM2's layers have none that they could be added to",
+        ),
+        (linear(Q, 64, 64), {"alora_invocation_tokens": [5, 6]}, "an activated LoRA"),
     ],
 )
 def test_what_does_not_fit_is_named(
@@ -402,6 +422,73 @@ def test_what_does_not_fit_is_named(
     target = tmp_path / "out.gguf"
     message = refusal("convert", tmp_path / "Base", "-o", target, "--lora", folder, within=tmp_path)
     assert words in message
+
+
+BOTH_COMMANDS = [
+    ({"lora_alpha": 0}, "adapter_config.json: lora_alpha is 0, and not"),
+    ({"lora_alpha": None}, "adapter_config.json: lora_alpha is None, and not"),
+    ({"lora_alpha": True}, "adapter_config.json: lora_alpha is True, and not"),
+    ({"lora_alpha": float("nan")}, "adapter_config.json: lora_alpha is nan, and not"),
+    ({"lora_alpha": 10**400}, "and not a number"),
+    ({"alpha_pattern": [16]}, "adapter_config.json: alpha_pattern is [16], and not"),
+    ({"alpha_pattern": {"q_proj": "16"}}, "alpha_pattern is {'q_proj': '16'}, and not"),
+    ({"rank_pattern": ["q_proj"]}, "adapter_config.json: rank_pattern is ['q_proj'], and not"),
+    ({"alpha_pattern": {"(": 16}}, "adapter_config.json: alpha_pattern: '(' is no regular"),
+    ({"invocation_string": "go"}, "give the ids of its tokens as alora_invocation_tokens"),
+    ({"alora_invocation_tokens": ["go"]}, "and not a list of token ids"),
+    ({"lora_bias": True}, "nor has an adapter file"),
+]
+
+
+@pytest.mark.parametrize(("settings", "words"), BOTH_COMMANDS)
+def test_settings_that_make_no_sense(settings: dict[str, Any], words: str, tmp_path: Path) -> None:
+    make_base(CASES["plain"], tmp_path / "Base")
+    folder = make_adapter(CASES["plain"], tmp_path / "tune", **settings)
+    target = tmp_path / "out.gguf"
+    for command in (
+        ["convert", tmp_path / "Base", "--lora", folder, "-o", target],
+        ["convert-lora", folder, "--base", tmp_path / "Base", "-o", target],
+    ):
+        assert words in refusal(*command, within=tmp_path)
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 64)])
+def test_factors_that_were_not_gathered(shape: tuple[int, ...], tmp_path: Path) -> None:
+    """As DeepSpeed ZeRO-3 leaves them."""
+    make_base(CASES["plain"], tmp_path / "Base")
+    case = AdapterCase(UNTIED, {f"{Q}.lora_A.weight": shape, f"{Q}.lora_B.weight": shape})
+    folder = make_adapter(case, tmp_path / "tune")
+    target = tmp_path / "out.gguf"
+    plain = convert(tmp_path / "Base", tmp_path / "plain.gguf", "F32").files[0].path
+    for command in (
+        ["convert", tmp_path / "Base", "--lora", folder, "-o", target],
+        ["convert-lora", folder, "--base", tmp_path / "Base", "-o", target],
+        ["verify", plain, "-r", tmp_path / "Base", "--lora", folder],
+    ):
+        message = refusal(*command, within=tmp_path)
+        assert "q_proj.lora_A.weight' is empty; DeepSpeed ZeRO-3" in message
+
+
+@pytest.mark.parametrize("part", ["lora_A", "lora_magnitude_vector"])
+def test_an_adapter_with_nan(part: str, tmp_path: Path) -> None:
+    """Is not blamed on the base."""
+    case = CASES["dora" if "magnitude" in part else "plain"]
+    make_base(case, tmp_path / "Base")
+    folder, broken = make_adapter(case, tmp_path / "tune"), tensors(case)
+    name = next(name for name in broken if f"{Q}.{part}" in name)
+    broken[name].reshape(-1)[3] = np.nan
+    write_safetensors(folder / "adapter_model.safetensors", broken, "F32")
+    commands = [["convert", tmp_path / "Base", "--lora", folder, "-o", tmp_path / "out.gguf"]]
+    if part == "lora_A":
+        commands.append(["convert-lora", folder, "--base", tmp_path / "Base", "-o", tmp_path])
+    before = listing(tmp_path)
+    for command in commands:
+        result = run(*command)
+        assert (result.code, listing(tmp_path)) == (2, before)
+        message = result.err.splitlines()[-1]  # others are of progress
+        assert "tune" in message
+        assert "the adapter is broken" in message
+        assert "nan" in message
 
 
 def test_experts_of_another_size(tmp_path: Path) -> None:

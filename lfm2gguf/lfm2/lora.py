@@ -45,8 +45,10 @@ def adapt(checkpoint: Checkpoint, adapter: Adapter, left_out: Mapping[str, str])
     Raises:
         CheckpointError: nothing of the adapter is for the text model.
         TensorError: a part of the adapter fits no weight of the checkpoint.
+        UnsupportedError: an adapter that cannot be merged.
 
     """
+    adapter.check_merge()
     if not adapter.tensors:
         why = f": what there is, is {next(iter(left_out.values()))}" if left_out else ""
         raise CheckpointError(f"{adapter.path}: holds nothing for the text model{why}")
@@ -118,10 +120,6 @@ def check_deltas(adapted: Adapted, planned: Iterable[PlannedTensor]) -> None:
                 f"{file}: the factors of {name!r} are {delta.left.shape} and {delta.right.shape}, "
                 f"which do not make up the weight's {shapes[name]}"
             )
-        lengths = delta.row_lengths or adapted.column_lengths.get(name)
-        expected = shapes[name][0 if delta.row_lengths else 1]
-        if lengths and lengths.shape != (expected,):
-            raise TensorError(f"{file}: {lengths.name!r} has not the {expected} values it needs")
 
 
 def _delta(adapter: Adapter, module: str) -> LowRank:

@@ -44,6 +44,7 @@ def adapted(base: Weights, adapter: Adapter, *, has_head: bool = True) -> Adapte
     ``model.`` or without; ``has_head`` says whether that predicts text. Raises TensorError for a
     part of the adapter that belongs to no weight of the base, or whose shape does not fit.
     """
+    adapter.check_merge()
     names = {unwrapped(name, has_head=True): info for name, info in adapter.tensors.items()}
     adapter = replace(adapter, tensors=names)
     shapes, saved = dict(base.shapes), {**adapter.base_layers, **adapter.saved}
