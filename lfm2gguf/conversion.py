@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lfm2gguf.checkpoint import Adapter, Checkpoint, TensorInfo, locate
+from lfm2gguf.checkpoint import Adapter, Checkpoint, LowRank, TensorInfo, locate
 from lfm2gguf.errors import UnsupportedError
 from lfm2gguf.ggml import FileType, GGMLType
 from lfm2gguf.gguf_file import parse_size
@@ -132,9 +132,11 @@ def _source(plan: Plan, planned: PlannedTensor) -> SourceTensor:
             parts[i] = replace(parts[i], delta=delta)
     if planned.compute:
         infos = [checkpoint.tensors[source.name] for source in planned.sources]
-        compute, n_rows = partial(_compute, planned.compute, infos), math.prod(planned.shape[:-1])
+        deltas = [plan.deltas.get(source.key) for source in planned.sources]
+        compute = partial(_compute, planned.compute, infos, deltas)
+        n_rows = math.prod(planned.shape[:-1])
         whole = replace(parts[0], type=GGMLType.F32, n_per_row=n_per_row, start=0, stop=n_rows)
-        parts = [replace(whole, compute=compute)]
+        parts = [replace(whole, delta=None, compute=compute)]
     # What llama.cpp's converter keeps in F32: vectors, norms, gates, the convolution's kernel.
     return SourceTensor(planned.name, planned.shape, tuple(parts), GGMLType.F32)
 
@@ -143,8 +145,13 @@ def _whole(part: Part) -> Iterator[NDArray[np.float32]]:
     return (part.weights(raw, row) for row, raw in part.tiles(part.start, part.stop))
 
 
-def _compute(function: Callable[..., Weights], infos: Sequence[TensorInfo]) -> Weights:
-    return function(*(info.read() for info in infos))
+def _compute(
+    function: Callable[..., Weights],
+    infos: Sequence[TensorInfo],
+    deltas: Sequence[LowRank | None],
+) -> Weights:
+    pairs = ((info.read(), delta) for info, delta in zip(infos, deltas, strict=True))
+    return function(*(delta.merge(weights, 0) if delta else weights for weights, delta in pairs))
 
 
 def _part(checkpoint: Checkpoint, source: Source, n_per_row: int) -> Part:

@@ -338,19 +338,53 @@ def test_the_text_model_in_another(
     assert len(applied.notes) == 1 + bool(others)
 
 
-def test_a_projector_takes_no_adapter(tmp_path: Path) -> None:
-    source = multimodal.make(multimodal.CASES["LFM2-VL-450M"], tmp_path / "Base")
-    folder = make_adapter(in_text_model("model.language_model.")[0], tmp_path / "tune")
-    arguments = ["convert", source, "--mmproj", "--lora", folder, "-o", tmp_path / "out.gguf"]
-    assert "merged into text models" in refusal(*arguments, within=tmp_path)
+def test_the_projector_of_a_vision_model(tmp_path: Path) -> None:
+    """Named as transformers 5 names it, where the checkpoint has published names."""
+    tower, case = "model.vision_tower.", multimodal.CASES["LFM2-VL-450M"]
+    targets = {
+        f"{tower}encoder.layers.1.self_attn.out_proj": ("v.blk.1.attn_out.weight", 64, 64),
+        f"{tower}embeddings.patch_embedding": ("v.patch_embd.weight", 64, 768),
+        "model.multi_modal_projector.linear_1": ("mm.1.weight", 160, 256),
+    }
+    shapes = in_text_model("model.language_model.")[0].shapes | {
+        name: shape
+        for module, (_, *size) in targets.items()
+        for name, shape in linear(module, *size).items()
+    }
+    adapter = AdapterCase(TIED, shapes)
+    source = multimodal.make(replace(case, dtype="F32"), tmp_path / "Base")
+    folder = make_adapter(adapter, tmp_path / "tune")
+    plain, file = (
+        GGUFFile.open(convert(source, tmp_path / f"{lora}.gguf", "F32", projector=True,
+                              lora=folder if lora else None).files[0].path)
+        for lora in (False, True)
+    )  # fmt: skip
+    changed = {n for n in file.tensors if (file.data(n) != plain.data(n)).any()}
+    assert changed == {name for name, *_ in targets.values()}
+    factors = tensors(adapter)
+    for module, (name, *_) in targets.items():
+        a, b = (factors[f"{PREFIX}{module}.lora_{x}.weight"] for x in "AB")
+        delta = 2 * b @ a
+        if "patch" in module:
+            delta = delta.reshape(-1, 16, 16, 3).transpose(0, 3, 1, 2)
+        np.testing.assert_allclose(floats(file, name) - floats(plain, name), delta, atol=1e-5)
 
 
-def test_an_adapter_of_the_tower_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("module", "options", "words"),
+    [
+        ("model.vision_tower.encoder.layers.0.self_attn.q_proj", [], "of the vision tower"),
+        ("model.language_model.layers.1.self_attn.q_proj", ["--mmproj"], "of the text model"),
+    ],
+)
+def test_an_adapter_for_the_other_file(
+    module: str, options: list[str], words: str, tmp_path: Path
+) -> None:
     source = multimodal.make(multimodal.CASES["LFM2-VL-450M"], tmp_path / "Base")
-    shapes = linear("model.vision_tower.encoder.layers.0.self_attn.q_proj", 64, 64)
-    folder = make_adapter(AdapterCase(TIED, shapes), tmp_path / "tune")
-    arguments = ["convert", source, "--lora", folder, "-o", tmp_path / "out.gguf"]
-    assert "nothing for the text model: what" in refusal(*arguments, within=tmp_path)
+    folder = make_adapter(AdapterCase(TIED, linear(module, 64, 64)), tmp_path / "tune")
+    arguments = ["convert", source, "--lora", folder, "-o", tmp_path / "out.gguf", *options]
+    message = refusal(*arguments, within=tmp_path)
+    assert f"nothing for this file: what there is, is {words}" in message
 
 
 def test_the_adapters_tokenizer_is_taken(tmp_path: Path) -> None:

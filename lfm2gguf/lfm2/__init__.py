@@ -13,7 +13,7 @@ from lfm2gguf.checkpoint.names import unwrapped
 from lfm2gguf.errors import CheckpointError, OptionError, UnsupportedError
 from lfm2gguf.lfm2 import audio, dense, detokenizer, head, moe, retrieval, vision
 from lfm2gguf.lfm2.config import Lfm2Config
-from lfm2gguf.lfm2.lora import Adapted, adapt, check_deltas, find_deltas, summary
+from lfm2gguf.lfm2.lora import Adapted, adapt, check_deltas, find_deltas, summary, with_tokenizer
 from lfm2gguf.lfm2.metadata import described, general, recorded, vocabulary
 from lfm2gguf.lfm2.plan import Plan, PlannedTensor, Source, match
 
@@ -82,7 +82,7 @@ def make_plan(
 
     Raises:
         CheckpointError: a file is missing or damaged, or its parts do not fit together.
-        OptionError: a projector is asked for, and the checkpoint has none, or an adapter is given.
+        OptionError: a projector is asked for, and the checkpoint has none.
         TensorError: a tensor is missing, left over, or of the wrong shape.
         UnsupportedError: not an LFM2 that can be converted; the message names what it is.
 
@@ -92,7 +92,7 @@ def make_plan(
     whole, (checkpoint, others, member) = checkpoint, _seen_as_text(checkpoint)
     adapted = Adapted(checkpoint)
     if adapter is not None:
-        adapted = adapt(checkpoint, *text_adapter(whole, adapter))
+        adapted = with_tokenizer(adapt(checkpoint, *text_adapter(whole, adapter)), adapter)
         checkpoint = adapted.checkpoint
     config = Lfm2Config.read(checkpoint.config)
     checkpoint, config, notes = head.settle(checkpoint, config)
@@ -174,21 +174,43 @@ def _seen_as_text(checkpoint: Checkpoint) -> tuple[Checkpoint, dict[str, str], M
 
 
 def _projector_plan(checkpoint: Checkpoint, adapter: Adapter | None) -> Plan:
-    if adapter is not None:
-        raise OptionError(
-            f"{adapter.path}: adapters are merged into text models; convert the projector "
-            "(--mmproj) without --lora, or merge with peft and convert the result"
-        )
     if (architecture := _class_name(checkpoint)) not in PROJECTORS:
         raise OptionError(
             f"{checkpoint.path}: {architecture} is one file and has no projector; convert it "
             "without --mmproj (projector=False)"
         )
     member = PROJECTORS[architecture]
+    adapted = Adapted(checkpoint)
+    if adapter is not None:
+        adapted = adapt(checkpoint, *_projector_adapter(member, checkpoint, adapter))
+        checkpoint = adapted.checkpoint
     tensors = tuple(member.projector_tensors(checkpoint))
     left_out = match(checkpoint, tensors, member.projector_left_out(checkpoint))
+    check_deltas(adapted, tensors)
     about = general(checkpoint, PROJECTOR_ARCHITECTURE, tensors, kind=gguf.GGUFType.MMPROJ)
-    return Plan(checkpoint, about | member.projector_metadata(checkpoint), tensors, left_out, 0)
+    return Plan(
+        checkpoint,
+        about | member.projector_metadata(checkpoint),
+        tensors,
+        left_out,
+        n_layers=0,
+        notes=adapted.notes,
+        deltas=adapted.deltas,
+        column_lengths=adapted.column_lengths,
+    )
+
+
+def _projector_adapter(
+    member: ModuleType, base: Checkpoint, adapter: Adapter
+) -> tuple[Adapter, dict[str, str]]:
+    """What of an adapter is for the projector, by the base's names, and why the rest is not."""
+    others = member.projector_left_out(replace(base, tensors=adapter.tensors))
+    own = {
+        member.projector_name(base, name): info
+        for name, info in adapter.tensors.items()
+        if name not in others
+    }
+    return replace(adapter, tensors=own), others
 
 
 def _class_name(checkpoint: Checkpoint) -> str:

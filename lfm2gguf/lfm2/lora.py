@@ -39,11 +39,11 @@ class Adapted:
 def adapt(checkpoint: Checkpoint, adapter: Adapter, left_out: Mapping[str, str]) -> Adapted:
     """Bring the two together.
 
-    ``checkpoint`` is the text model's, ``adapter`` what is for it, by the same names; ``left_out``
-    says why the rest of the adapter is not.
+    ``checkpoint`` is what becomes a file, ``adapter`` what is for it, by the same names;
+    ``left_out`` says why the rest of the adapter is not.
 
     Raises:
-        CheckpointError: nothing of the adapter is for the text model.
+        CheckpointError: nothing of the adapter is for the file.
         TensorError: a part of the adapter fits no weight of the checkpoint.
         UnsupportedError: an adapter that cannot be merged.
 
@@ -51,18 +51,27 @@ def adapt(checkpoint: Checkpoint, adapter: Adapter, left_out: Mapping[str, str])
     adapter.check_merge()
     if not adapter.tensors:
         why = f": what there is, is {next(iter(left_out.values()))}" if left_out else ""
-        raise CheckpointError(f"{adapter.path}: holds nothing for the text model{why}")
+        raise CheckpointError(f"{adapter.path}: holds nothing for this file{why}")
     deltas = find_deltas(checkpoint.config, adapter)
     changed, notes = _with_saved(checkpoint, adapter, deltas)
-    changed, more = _with_tokenizer(changed, adapter)
     changed = replace(changed, name=f"{checkpoint.name}-{adapter.name}")
     lengths = {
         f"{module}.weight": factors["lora_magnitude_vector"]
         for module, factors in adapter.factors.items()
         if factors.keys() >= {"lora_embedding_A", "lora_magnitude_vector"}
     }
-    said = (*summary(adapter, deltas, left_out), *notes, *more)
-    return Adapted(changed, deltas, lengths, said)
+    return Adapted(changed, deltas, lengths, (*summary(adapter, deltas, left_out), *notes))
+
+
+def with_tokenizer(adapted: Adapted, adapter: Adapter) -> Adapted:
+    """The same with the adapter's tokenizer, if it brings one that is whole."""
+    parts = [name for name in TOKENIZER_PARTS if (adapter.path / name).is_file()]
+    notes = [f"{adapter.path}: {name}: {NO_TOKENIZER}" for name in parts]
+    checkpoint = adapted.checkpoint
+    if adapter.has_tokenizer:
+        notes = ["the tokenizer is the adapter's"]
+        checkpoint = replace(checkpoint, tokenizer_path=adapter.path)
+    return replace(adapted, checkpoint=checkpoint, notes=(*adapted.notes, *notes))
 
 
 def find_deltas(config: Mapping[str, Any], adapter: Adapter) -> dict[str, LowRank]:
@@ -104,7 +113,9 @@ def check_deltas(adapted: Adapted, planned: Iterable[PlannedTensor]) -> None:
 
     """
     shapes = {
-        source.key: (source.n_rows(tensor.shape[-1]), tensor.shape[-1])
+        source.key: source.shape
+        if tensor.compute
+        else (source.n_rows(tensor.shape[-1]), tensor.shape[-1])
         for tensor in planned
         for source in tensor.sources
     }
@@ -215,15 +226,6 @@ def _other_base_layers(checkpoint: Checkpoint, adapter: Adapter) -> dict[str, Te
         for name, info in adapter.base_layers.items()
         if name not in base or not base[name].equals(info)
     }
-
-
-def _with_tokenizer(checkpoint: Checkpoint, adapter: Adapter) -> tuple[Checkpoint, list[str]]:
-    """The checkpoint with the adapter's tokenizer, if it brings one that is whole."""
-    if adapter.has_tokenizer:
-        changed = replace(checkpoint, tokenizer_path=adapter.path)
-        return changed, ["the tokenizer is the adapter's"]
-    parts = [name for name in TOKENIZER_PARTS if (adapter.path / name).is_file()]
-    return checkpoint, [f"{adapter.path}: {name}: {NO_TOKENIZER}" for name in parts]
 
 
 def _drifted(adapter: Adapter, deltas: Mapping[str, Any], grew: bool) -> bool:
