@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lfm2gguf import Conversion, GGUFFile, convert, convert_lora
+from lfm2gguf import Conversion, GGUFFile, convert, convert_lora, verify
 from lfm2gguf.errors import Lfm2ggufError
 from lfm2gguf.pipeline import parts, tasks
 from tests import multimodal
@@ -182,6 +182,27 @@ class TestATiedHead:
         )
         file = GGUFFile.open(merge(case, tmp_path).files[0].path)
         assert "output.weight" not in file.tensors
+
+    @pytest.mark.parametrize("moved", [False, True])
+    def test_whose_factors_are_the_embeddings(self, moved: bool, tmp_path: Path) -> None:
+        """peft saves them twice then, for the head read across; and parted if they differ."""
+        both = CASES["embedding-and-head"]
+        config = both.config | {"ensure_weight_tying": True}
+        case = replace(both, base=TIED, config=config)
+        make_base(case, tmp_path / "Base")
+        folder, x = make_adapter(case, tmp_path / "tune"), tensors(case)
+        embedding = f"{PREFIX}model.embed_tokens.lora_embedding_"
+        x[f"{PREFIX}lm_head.lora_A.weight"] = x[f"{embedding}B"].T + np.float32(moved)
+        x[f"{PREFIX}lm_head.lora_B.weight"] = x[f"{embedding}A"].T
+        x[f"{PREFIX}lm_head.base_layer.weight"] = weights(TIED)["model.embed_tokens.weight"]
+        write_safetensors(folder / "adapter_model.safetensors", x, "F32")
+        result = convert(tmp_path / "Base", tmp_path / "out.gguf", "F32", lora=folder)
+        file = GGUFFile.open(result.files[0].path)
+        assert ("output.weight" in file.tensors) == moved
+        assert any("the embedding's once more" in note for note in result.notes) != moved
+        checked = verify(file.path, tmp_path / "Base", lora=folder, chunks=1, engine="numpy",
+                         use_cache=False)  # fmt: skip
+        assert checked.passed, checked.failures
 
     def test_of_a_vocabulary_that_grew(self, tmp_path: Path) -> None:
         """peft then saves the whole embedding; nothing is left that it could differ from."""

@@ -162,6 +162,8 @@ def text_adapter(base: Checkpoint, adapter: Adapter) -> tuple[Adapter, dict[str,
         if name not in others
     }
     left_out = {name: why for name, why in others.items() if name in seen.tensors}
+    left_out |= head.repeated(replace(adapter, tensors=text), Lfm2Config.read(seen.config))
+    text = {name: info for name, info in text.items() if name not in left_out}
     return replace(adapter, tensors=text), left_out
 
 

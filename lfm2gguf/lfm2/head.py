@@ -9,10 +9,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lfm2gguf.checkpoint import Checkpoint
+import numpy as np
+
+from lfm2gguf.checkpoint import Adapter, Checkpoint
 from lfm2gguf.lfm2.config import Lfm2Config
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+# peft with ensure_weight_tying trains one pair of factors for both and saves it twice, for the head
+# read across (tuners/lora/model.py, 0.21).
+ACROSS = {"lora_A": "lora_embedding_B", "lora_B": "lora_embedding_A"}
+AGAIN = "of the head, and the embedding's once more, as ensure_weight_tying says"
 DIFFERS = "the head is written: it differs from the embedding, though config.json ties them"
 
 
@@ -30,3 +36,16 @@ def settle(checkpoint: Checkpoint, config: Lfm2Config) -> tuple[Checkpoint, Lfm2
     if embedding.equals(head):
         return checkpoint, config, []
     return checkpoint, replace(config, tied=False), [DIFFERS]
+
+
+def repeated(adapter: Adapter, config: Lfm2Config) -> dict[str, str]:
+    """The tensors of an adapter for a tied head that are the embedding's once more, and why."""
+    embedding, head = (
+        adapter.factors.get(weight.removesuffix(".weight"), {}) for weight in (EMBEDDING, HEAD)
+    )
+    is_pair = head.keys() == ACROSS.keys() and embedding.keys() == set(ACROSS.values())
+    if not (is_pair and config.tied and adapter.config.get("ensure_weight_tying")):
+        return {}
+    if not all(np.array_equal(head[a].read().T, embedding[b].read()) for a, b in ACROSS.items()):
+        return {}
+    return dict.fromkeys((name for name in adapter.tensors if name.startswith("lm_head.")), AGAIN)

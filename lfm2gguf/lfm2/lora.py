@@ -234,7 +234,7 @@ def _drifted(adapter: Adapter, deltas: Mapping[str, Any], grew: bool) -> bool:
     peft trains copies of what ``modules_to_save`` names and leaves the other one as it was,
     but with ``ensure_weight_tying``. An embedding that grew has no other one to be tied to.
     """
-    if adapter.config.get("ensure_weight_tying"):
+    if adapter.config.get("ensure_weight_tying") and HEAD not in deltas:
         return False
     trained = set(adapter.config.get("modules_to_save") or [])
     alone = "embed_tokens" in trained and not grew

@@ -86,7 +86,8 @@ def _parted(base: Weights, adapter: Adapter, changes: Mapping[str, Any]) -> bool
 
     peft wraps the module that is named, and leaves the other one with the weight they had.
     """
-    if adapter.config.get("ensure_weight_tying") or not base.config.tied:
+    together = adapter.config.get("ensure_weight_tying") and HEAD not in changes
+    if together or not base.config.tied:
         return False
     trained = adapter.config.get("modules_to_save") or ()
     embedding = "embed_tokens" in trained and not _grown(base, adapter.saved)
