@@ -11,26 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lfm2gguf import Conversion, GGUFFile, convert, convert_lora, verify
-from lfm2gguf.errors import Lfm2ggufError
+from lfm2gguf import Conversion, GGUFFile, convert, verify
 from lfm2gguf.pipeline import parts, tasks
-from tests import multimodal
 from tests.adapters import (
     CASES,
-    GGUF_CASES,
-    PACKED,
     PREFIX,
-    THREE,
     UNTIED,
     AdapterCase,
-    embedding,
     linear,
     make_adapter,
     make_base,
     tensors,
 )
 from tests.checkpoints import config, weights, write_safetensors
-from tests.cli.command import listing, refusal, run
+from tests.cli.command import run
 from tests.test_parity import ROOT
 
 GOLDEN = json.loads((ROOT / "tests/golden/lora.json").read_text())["cases"]
@@ -238,15 +232,6 @@ def test_trained_copies_of_embedding_and_head(tmp_path: Path) -> None:
     assert rewritten(tmp_path, copied(tensors(GROWN)), GROWN) == first.read_bytes()
 
 
-def test_copies_that_differ(tmp_path: Path) -> None:
-    merge(GROWN, tmp_path)
-    saved = copied(tensors(GROWN))
-    saved[f"{PREFIX}lm_head.modules_to_save.weight"][5, 6] += 1
-    write_safetensors(tmp_path / "tune" / "adapter_model.safetensors", saved, "F32")
-    arguments = ["convert", tmp_path / "Base", "--lora", tmp_path / "tune"]
-    assert "are both 'lm_head.weight', and differ" in refusal(*arguments, within=tmp_path)
-
-
 @pytest.mark.parametrize("other", [False, True])
 def test_the_weights_that_factors_were_made_for(other: bool, tmp_path: Path) -> None:
     """peft saves those of embedding and head; where they are not the base's, they are taken."""
@@ -263,149 +248,6 @@ def test_the_weights_that_factors_were_made_for(other: bool, tmp_path: Path) -> 
         name = NAMES[f"{module}.weight"]
         expected = floats(merged, name) + np.float32(other)
         np.testing.assert_allclose(floats(file, name), expected, rtol=1e-6, atol=1e-6 * other)
-
-
-def test_a_retrieval_model(tmp_path: Path) -> None:
-    """Its names have no ``model.``, and neither have those of its adapters."""
-    retrieval = GGUF_CASES["retrieval"]
-    result = merge(retrieval, tmp_path)
-    assert "4 deltas (1 conv.in_proj, 2 feed_forward.w2, 1 self_attn.q_proj)" in result.notes[0]
-    file = GGUFFile.open(result.files[0].path)
-    same = GGUFFile.open(merge(CASES["plain"], tmp_path / "text").files[0].path)
-    for name in NAMES.values():
-        if name != "output.weight":
-            assert (file.data(name) == same.data(name)).all()
-
-
-class TestAnEmbeddingModel:
-    """Without a head, there is none to be parted from the embedding."""
-
-    @pytest.mark.parametrize(
-        ("shapes", "settings"),
-        [
-            ({"embed_tokens.weight": (320, 64)}, {"modules_to_save": ["embed_tokens"]}),
-            ({n.removeprefix("model."): s for n, s in embedding().items()}, {}),
-        ],
-    )
-    def test_its_embedding(
-        self, shapes: dict[str, tuple[int, ...]], settings: dict[str, Any], tmp_path: Path
-    ) -> None:
-        case = AdapterCase(GGUF_CASES["retrieval"].base, shapes, settings)
-        file = GGUFFile.open(merge(case, tmp_path).files[0].path)
-        assert "output.weight" not in file.tensors
-        rows = 320 if settings else 300
-        assert file.tensors["token_embd.weight"].shape == (rows, 64)
-        assert file.get("lfm2.vocab_size") == rows
-        plain = weights(TIED)["model.embed_tokens.weight"]
-        assert (floats(file, "token_embd.weight")[:300] != plain).any()
-
-
-def in_text_model(
-    root: str, others: tuple[str, ...] = (), **config: Any
-) -> tuple[AdapterCase, AdapterCase]:
-    """An adapter by the names of a model around the text model, and by those of that alone."""
-    whole = {**THREE, **linear("model.layers.1.self_attn.k_proj", 32, 64)}
-    plain = AdapterCase(UNTIED, whole, config)
-    named = {name.replace("model.", root, 1): shape for name, shape in whole.items()}
-    for module in others:
-        named |= linear(module, 64, 64)
-    return replace(plain, shapes=named), plain
-
-
-@pytest.mark.parametrize(
-    ("name", "root", "others"),
-    [
-        ("LFM2.5-VL-Tune-v2-float32", "model.language_model.", ()),
-        ("LFM2.5-VL-Tune-v2-float32", "language_model.model.", ()),
-        (
-            "LFM2.5-VL-Tune-v2-float32",
-            "model.language_model.",
-            (
-                "model.vision_tower.encoder.layers.0.self_attn.q_proj",
-                "model.multi_modal_projector.linear_1",
-            ),
-        ),
-        ("LFM2.5-Audio-1.5B", "lfm.", ("conformer.layers.0.self_attn.linear_q",)),
-    ],
-)
-def test_the_text_model_in_another(
-    name: str, root: str, others: tuple[str, ...], tmp_path: Path
-) -> None:
-    """peft has the names of the whole model; patterns are for those."""
-    patterns = {f"{root}layers.1.self_attn.q_proj": 32}
-    named, alone = in_text_model(root, others, alpha_pattern=patterns)
-    source = multimodal.make(multimodal.CASES[name], tmp_path / "Base")
-    folder = make_adapter(named, tmp_path / "tune")
-    result = convert(source, tmp_path / "out.gguf", "F32", lora=folder)
-    assert any("of its tensors are left out" in note for note in result.notes) == bool(others)
-    plain, file = (
-        GGUFFile.open(convert(source, tmp_path / "plain.gguf", "F32").files[0].path),
-        GGUFFile.open(result.files[0].path),
-    )
-    factors = {n.removeprefix(PREFIX): x for n, x in tensors(named).items()}
-    changed = {n for n in file.tensors if (file.data(n) != plain.data(n)).any()}
-    expected = {}
-    for module in {n.split(".lora")[0] for n in alone.shapes}:
-        there = module.replace("model.", root, 1)
-        a, b = (factors[f"{there}.lora_{x}.weight"] for x in "AB")
-        target = NAMES.get(f"{module}.weight", "blk.1.attn_k.weight")
-        expected[target] = (32 if "q_proj" in module else 8) / 4 * b @ a
-    assert changed == set(expected)
-    for target, delta in expected.items():
-        found = floats(file, target) - floats(plain, target)
-        np.testing.assert_allclose(found, delta, atol=1e-5)
-    applied = convert_lora(folder, source, tmp_path / "adapter.gguf")
-    assert {n.removesuffix(".lora_a") for n in GGUFFile.open(applied.file.path).tensors} >= changed
-    assert len(applied.notes) == 1 + bool(others)
-
-
-def test_the_projector_of_a_vision_model(tmp_path: Path) -> None:
-    """Named as transformers 5 names it, where the checkpoint has published names."""
-    tower, case = "model.vision_tower.", multimodal.CASES["LFM2-VL-450M"]
-    targets = {
-        f"{tower}encoder.layers.1.self_attn.out_proj": ("v.blk.1.attn_out.weight", 64, 64),
-        f"{tower}embeddings.patch_embedding": ("v.patch_embd.weight", 64, 768),
-        "model.multi_modal_projector.linear_1": ("mm.1.weight", 160, 256),
-    }
-    shapes = in_text_model("model.language_model.")[0].shapes | {
-        name: shape
-        for module, (_, *size) in targets.items()
-        for name, shape in linear(module, *size).items()
-    }
-    adapter = AdapterCase(TIED, shapes)
-    source = multimodal.make(replace(case, dtype="F32"), tmp_path / "Base")
-    folder = make_adapter(adapter, tmp_path / "tune")
-    plain, file = (
-        GGUFFile.open(convert(source, tmp_path / f"{lora}.gguf", "F32", projector=True,
-                              lora=folder if lora else None).files[0].path)
-        for lora in (False, True)
-    )  # fmt: skip
-    changed = {n for n in file.tensors if (file.data(n) != plain.data(n)).any()}
-    assert changed == {name for name, *_ in targets.values()}
-    factors = tensors(adapter)
-    for module, (name, *_) in targets.items():
-        a, b = (factors[f"{PREFIX}{module}.lora_{x}.weight"] for x in "AB")
-        delta = 2 * b @ a
-        if "patch" in module:
-            delta = delta.reshape(-1, 16, 16, 3).transpose(0, 3, 1, 2)
-        np.testing.assert_allclose(floats(file, name) - floats(plain, name), delta, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("module", "options", "words"),
-    [
-        ("model.vision_tower.encoder.layers.0.self_attn.q_proj", [], "of the vision tower"),
-        ("model.language_model.layers.1.self_attn.q_proj", ["--mmproj"], "of the text model"),
-    ],
-)
-def test_an_adapter_for_the_other_file(
-    module: str, options: list[str], words: str, tmp_path: Path
-) -> None:
-    source = multimodal.make(multimodal.CASES["LFM2-VL-450M"], tmp_path / "Base")
-    folder = make_adapter(AdapterCase(TIED, linear(module, 64, 64)), tmp_path / "tune")
-    arguments = ["convert", source, "--lora", folder, "-o", tmp_path / "out.gguf", *options]
-    message = refusal(*arguments, within=tmp_path)
-    assert f"nothing for this file: what there is, is {words}" in message
 
 
 def test_the_adapters_tokenizer_is_taken(tmp_path: Path) -> None:
@@ -441,125 +283,6 @@ def test_the_summary_says_what_went_where(tmp_path: Path) -> None:
     result = run("convert", tmp_path / "Base", *arguments)
     assert GGUFFile.open(tmp_path / "out.gguf").get("general.name") == "Base Tune"
     assert "4 deltas (1 conv.in_proj, 2 feed_forward.w2, 1 self_attn.q_proj)" in result.err
-
-
-@pytest.mark.parametrize(
-    ("shapes", "settings", "words"),
-    [
-        (linear("model.layers.0.self_attn.q_proj", 64, 64), {}, "'model.layers.0.self_attn.q_proj"),
-        (linear("model.layers.7.conv.in_proj", 64, 64), {}, "does not have"),
-        (linear(Q, 64, 32), {}, "do not make up the weight's (64, 64)"),
-        (linear(Q, 96, 64), {}, "do not make up the weight's (64, 64)"),
-        ({f"{Q}.lora_A.weight": (4, 64)}, {}, "not a pair of lora_A and lora_B"),
-        ({f"{Q}.lora_A.weight": (4, 64), f"{Q}.lora_B.weight": (64, 3)}, {}, "do not make up"),
-        ({f"{Q}.lora_E.weight": (4, 64)}, {}, "is no factor"),
-        ({f"{Q}.bias": (64,)}, {}, "is no factor"),
-        ({**linear(Q, 64, 64), f"{Q}.lora_magnitude_vector": (32,)}, {}, "not the 64 values"),
-        (linear(Q, 64, 64), {"peft_type": "ADALORA"}, "'ADALORA', not 'LORA'"),
-        (linear(Q, 64, 64), {"init_lora_weights": "pissa_niter_4"}, "changed the base model too"),
-        (linear(Q, 64, 64), {"layer_replication": [[0, 2]]}, "layer_replication is set"),
-        (linear(Q, 64, 64), {"lora_alpha": "8"}, "lora_alpha is '8', and not a number"),
-        (linear(Q, 64, 64), {"use_dora": True}, f"{Q!r} has no lora_magnitude_vector"),
-        (
-            {**linear(Q, 64, 64), f"{Q}.lora_B.bias": (64,)},
-            {"lora_bias": True},
-            "LFM2's layers have none that they could be added to",
-        ),
-        (linear(Q, 64, 64), {"alora_invocation_tokens": [5, 6]}, "an activated LoRA"),
-    ],
-)
-def test_what_does_not_fit_is_named(
-    shapes: dict[str, Any], settings: dict[str, Any], words: str, tmp_path: Path
-) -> None:
-    case = AdapterCase(TIED, shapes, {"target_modules": ["q_proj"]})
-    make_base(case, tmp_path / "Base")
-    folder = make_adapter(case, tmp_path / "tune", **settings)
-    target = tmp_path / "out.gguf"
-    message = refusal("convert", tmp_path / "Base", "-o", target, "--lora", folder, within=tmp_path)
-    assert words in message
-
-
-BOTH_COMMANDS = [
-    ({"lora_alpha": 0}, "adapter_config.json: lora_alpha is 0, and not"),
-    ({"lora_alpha": None}, "adapter_config.json: lora_alpha is None, and not"),
-    ({"lora_alpha": True}, "adapter_config.json: lora_alpha is True, and not"),
-    ({"lora_alpha": float("nan")}, "adapter_config.json: lora_alpha is nan, and not"),
-    ({"lora_alpha": 10**400}, "and not a number"),
-    ({"alpha_pattern": [16]}, "adapter_config.json: alpha_pattern is [16], and not"),
-    ({"alpha_pattern": {"q_proj": "16"}}, "alpha_pattern is {'q_proj': '16'}, and not"),
-    ({"rank_pattern": ["q_proj"]}, "adapter_config.json: rank_pattern is ['q_proj'], and not"),
-    ({"alpha_pattern": {"(": 16}}, "adapter_config.json: alpha_pattern: '(' is no regular"),
-    ({"invocation_string": "go"}, "give the ids of its tokens as alora_invocation_tokens"),
-    ({"alora_invocation_tokens": ["go"]}, "and not a list of token ids"),
-    ({"lora_bias": True}, "nor has an adapter file"),
-]
-
-
-@pytest.mark.parametrize(("settings", "words"), BOTH_COMMANDS)
-def test_settings_that_make_no_sense(settings: dict[str, Any], words: str, tmp_path: Path) -> None:
-    make_base(CASES["plain"], tmp_path / "Base")
-    folder = make_adapter(CASES["plain"], tmp_path / "tune", **settings)
-    target = tmp_path / "out.gguf"
-    for command in (
-        ["convert", tmp_path / "Base", "--lora", folder, "-o", target],
-        ["convert-lora", folder, "--base", tmp_path / "Base", "-o", target],
-    ):
-        assert words in refusal(*command, within=tmp_path)
-
-
-@pytest.mark.parametrize("shape", [(0,), (0, 64)])
-def test_factors_that_were_not_gathered(shape: tuple[int, ...], tmp_path: Path) -> None:
-    """As DeepSpeed ZeRO-3 leaves them."""
-    make_base(CASES["plain"], tmp_path / "Base")
-    case = AdapterCase(UNTIED, {f"{Q}.lora_A.weight": shape, f"{Q}.lora_B.weight": shape})
-    folder = make_adapter(case, tmp_path / "tune")
-    target = tmp_path / "out.gguf"
-    plain = convert(tmp_path / "Base", tmp_path / "plain.gguf", "F32").files[0].path
-    for command in (
-        ["convert", tmp_path / "Base", "--lora", folder, "-o", target],
-        ["convert-lora", folder, "--base", tmp_path / "Base", "-o", target],
-        ["verify", plain, "-r", tmp_path / "Base", "--lora", folder],
-    ):
-        message = refusal(*command, within=tmp_path)
-        assert "q_proj.lora_A.weight' is empty; DeepSpeed ZeRO-3" in message
-
-
-@pytest.mark.parametrize("part", ["lora_A", "lora_magnitude_vector"])
-def test_an_adapter_with_nan(part: str, tmp_path: Path) -> None:
-    """Is not blamed on the base."""
-    case = CASES["dora" if "magnitude" in part else "plain"]
-    make_base(case, tmp_path / "Base")
-    folder, broken = make_adapter(case, tmp_path / "tune"), tensors(case)
-    name = next(name for name in broken if f"{Q}.{part}" in name)
-    broken[name].reshape(-1)[3] = np.nan
-    write_safetensors(folder / "adapter_model.safetensors", broken, "F32")
-    commands = [["convert", tmp_path / "Base", "--lora", folder, "-o", tmp_path / "out.gguf"]]
-    if part == "lora_A":
-        commands.append(["convert-lora", folder, "--base", tmp_path / "Base", "-o", tmp_path])
-    before = listing(tmp_path)
-    for command in commands:
-        result = run(*command)
-        assert (result.code, listing(tmp_path)) == (2, before)
-        message = result.err.splitlines()[-1]  # others are of progress
-        assert "tune" in message
-        assert "the adapter is broken" in message
-        assert "nan" in message
-
-
-def test_experts_of_another_size(tmp_path: Path) -> None:
-    case = replace(
-        CASES["packed-experts"], shapes={n: (s[0], s[1] + 12) for n, s in PACKED.items()}
-    )
-    with pytest.raises(Lfm2ggufError, match="neither of the experts' matrices"):
-        merge(case, tmp_path)
-
-
-def test_a_pickled_adapter(tmp_path: Path) -> None:
-    make_base(CASES["plain"], tmp_path / "Base")
-    folder = make_adapter(CASES["plain"], tmp_path / "tune")
-    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
-    arguments = ["convert", tmp_path / "Base", "-o", tmp_path / "out.gguf", "--lora", folder]
-    assert "save it again" in refusal(*arguments, within=tmp_path)
 
 
 def test_names_of_a_training_that_was_not_saved_by_peft(tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ from lfm2gguf.checkpoint import Adapter, Checkpoint
 from lfm2gguf.lfm2.config import Lfm2Config
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
-# peft with ensure_weight_tying trains one pair of factors for both and saves it twice, for the head
-# read across (tuners/lora/model.py, 0.21).
+# peft with ensure_weight_tying trains one pair of factors for both, and saves it twice: for the
+# head read across (tuners/lora/model.py, 0.21). Its forward pass has the delta once, its
+# merge_and_unload adds it to the shared weight twice.
 ACROSS = {"lora_A": "lora_embedding_B", "lora_B": "lora_embedding_A"}
 AGAIN = "of the head, and the embedding's once more, as ensure_weight_tying says"
 DIFFERS = "the head is written: it differs from the embedding, though config.json ties them"
