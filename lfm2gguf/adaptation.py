@@ -31,9 +31,11 @@ from lfm2gguf.lfm2 import (
     find_deltas,
     recorded,
     summary,
+    text_adapter,
+    text_model,
 )
 from lfm2gguf.pipeline import WrittenFile
-from lfm2gguf.quants import quantize
+from lfm2gguf.quants import find_nonfinite, quantize
 
 TYPES = ("F32", "F16", "BF16", "Q8_0")
 MERGE = "merge it instead: lfm2gguf convert BASE --lora ADAPTER (convert(base, lora=adapter))"
@@ -82,7 +84,7 @@ def convert_lora(
     began = time.perf_counter()
     found = locate(adapter)
     opened = Adapter.open(found.path, found.name)
-    deltas, tensors, metadata = _plan(opened, base)
+    notes, tensors, metadata = _plan(opened, base)
     stored = _type(type)
     specs = [TensorSpec(t.name, _fitting(stored, t.shape[-1]), t.shape) for t in tensors]
     layout, path = lay_out(metadata, specs), Path(target or "")
@@ -91,7 +93,7 @@ def convert_lora(
     with layout.create(path, overwrite=overwrite) as partial, partial.open("r+b") as file:
         for tensor, spec, offset in zip(tensors, specs, layout.offsets, strict=True):
             file.seek(offset)
-            file.write(quantize(tensor.make(), spec.type).tobytes())
+            file.write(quantize(_finite(opened, tensor), spec.type).tobytes())
     n_weights = sum(math.prod(spec.shape) for spec in specs)
     written = WrittenFile(
         path,
@@ -102,13 +104,13 @@ def convert_lora(
         time.perf_counter() - began,
         dict(Counter(spec.type.name for spec in specs)),
     )
-    return ConvertedAdapter(written, (summary(opened, deltas),))
+    return ConvertedAdapter(written, notes)
 
 
 def _plan(
     adapter: Adapter, base: str | Path | None
-) -> tuple[Mapping[str, LowRank], Sequence[_Tensor], Metadata]:
-    _refuse_what_has_no_place(adapter)
+) -> tuple[tuple[str, ...], Sequence[_Tensor], Metadata]:
+    """What is said, and what is written."""
     base = base or adapter.config.get("base_model_name_or_path")
     if not base:
         raise CheckpointError(
@@ -117,7 +119,9 @@ def _plan(
     found = locate(base, files=["config.json"])
     checkpoint = Checkpoint.config_only(found.path, found.name)
     architecture, planned = base_tensors(checkpoint)
-    deltas = find_deltas(checkpoint.config, adapter)
+    adapter, left_out = text_adapter(checkpoint, adapter)
+    _refuse_what_has_no_place(adapter, planned)
+    deltas = find_deltas(text_model(checkpoint).config, adapter)
     is_tied = not any(tensor.name == HEAD for tensor in planned)
     if is_tied and any(name.startswith(("lm_head.", "model.embed_tokens.")) for name in deltas):
         raise UnsupportedError(
@@ -131,15 +135,19 @@ def _plan(
         alpha *= next(iter(factors.values()))
         factors = dict.fromkeys(deltas, 1.0)
     tensors = list(_tensors(planned, deltas, factors))
-    return deltas, tensors, _metadata(adapter, architecture, alpha, tensors)
+    metadata = _metadata(adapter, architecture, alpha, tensors)
+    return summary(adapter, deltas, left_out), tensors, metadata
 
 
-def _refuse_what_has_no_place(adapter: Adapter) -> None:
+def _refuse_what_has_no_place(adapter: Adapter, planned: Sequence[PlannedTensor]) -> None:
     if not adapter.factors:
-        raise CheckpointError(f"{adapter.path}: holds no LoRA factors")
-    if adapter.saved:
+        raise CheckpointError(f"{adapter.path}: holds no LoRA factors for the text model")
+    shapes = {source.key: source.shape for tensor in planned for source in tensor.sources}
+    # Of the base's shape they are the base's weights once more.
+    other = [n for n, t in adapter.base_layers.items() if t.shape != shapes.get(n, t.shape)]
+    if whole := [*adapter.saved, *other]:
         raise UnsupportedError(
-            f"{adapter.path}: holds {next(iter(adapter.saved))!r} whole (modules_to_save, or a "
+            f"{adapter.path}: holds {whole[0]!r} whole (modules_to_save, or a "
             f"grown vocabulary), which an adapter file has no place for; {MERGE}"
         )
     if any("lora_magnitude_vector" in factors for factors in adapter.factors.values()):
@@ -192,6 +200,16 @@ def _pair(
     else:
         yield _Tensor(a, (*stack, rank, columns), right)
         yield _Tensor(b, (*stack, rows, rank), left)
+
+
+def _finite(adapter: Adapter, tensor: _Tensor) -> NDArray[np.float32]:
+    values = tensor.make()
+    if (at := find_nonfinite(values)) is not None:
+        raise TensorError(
+            f"{adapter.path}: holds {values[at]} for {tensor.name}; the adapter is broken (a "
+            "training that diverged?)"
+        )
+    return values
 
 
 def _metadata(

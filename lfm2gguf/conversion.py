@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lfm2gguf.checkpoint import Adapter, Checkpoint, TensorInfo, locate
+from lfm2gguf.checkpoint import Adapter, Checkpoint, LowRank, TensorInfo, locate
 from lfm2gguf.errors import UnsupportedError
 from lfm2gguf.ggml import FileType, GGMLType
 from lfm2gguf.gguf_file import parse_size
-from lfm2gguf.lfm2 import Adapted, Plan, PlannedTensor, Source, adapt, check_deltas, make_plan
+from lfm2gguf.lfm2 import Plan, PlannedTensor, Source, make_plan
 from lfm2gguf.pipeline import (
     Draft,
     Part,
@@ -100,11 +100,9 @@ def draft_conversion(
     types = parse_types(DEFAULT_TYPE[projector] if type is None else type)
     found = locate(source, revision)
     checkpoint = Checkpoint.open(found.path, found.name)
-    adapted = _adapted(checkpoint, lora) if lora else Adapted(checkpoint)
-    plan = make_plan(adapted.checkpoint, pre, projector=projector)
-    check_deltas(adapted, plan.tensors)
-    plan = replace(plan, notes=(*adapted.notes, *plan.notes))
-    sources = [_source(plan.checkpoint, adapted, planned) for planned in plan.tensors]
+    adapter = _adapter(lora) if lora else None
+    plan = make_plan(checkpoint, pre, projector=projector, adapter=adapter)
+    sources = [_source(plan, planned) for planned in plan.tensors]
     targets = target_paths(plan.metadata, types, target)
     options = {
         "n_layers": plan.n_layers,
@@ -118,24 +116,27 @@ def draft_conversion(
     return plan, drafts
 
 
-def _adapted(checkpoint: Checkpoint, lora: str | Path) -> Adapted:
+def _adapter(lora: str | Path) -> Adapter:
     found = locate(lora)
-    return adapt(checkpoint, Adapter.open(found.path, found.name))
+    return Adapter.open(found.path, found.name)
 
 
-def _source(checkpoint: Checkpoint, adapted: Adapted, planned: PlannedTensor) -> SourceTensor:
+def _source(plan: Plan, planned: PlannedTensor) -> SourceTensor:
+    checkpoint = plan.checkpoint
     n_per_row = planned.shape[-1]
     parts = [_part(checkpoint, source, n_per_row) for source in planned.sources]
     for i, source in enumerate(planned.sources):
-        if delta := adapted.deltas.get(source.key):
-            if lengths := adapted.column_lengths.get(source.key):
+        if delta := plan.deltas.get(source.key):
+            if lengths := plan.column_lengths.get(source.key):
                 delta = delta.with_column_lengths(lengths, _whole(parts[i]))
             parts[i] = replace(parts[i], delta=delta)
     if planned.compute:
         infos = [checkpoint.tensors[source.name] for source in planned.sources]
-        compute, n_rows = partial(_compute, planned.compute, infos), math.prod(planned.shape[:-1])
+        deltas = [plan.deltas.get(source.key) for source in planned.sources]
+        compute = partial(_compute, planned.compute, infos, deltas)
+        n_rows = math.prod(planned.shape[:-1])
         whole = replace(parts[0], type=GGMLType.F32, n_per_row=n_per_row, start=0, stop=n_rows)
-        parts = [replace(whole, compute=compute)]
+        parts = [replace(whole, delta=None, compute=compute)]
     # What llama.cpp's converter keeps in F32: vectors, norms, gates, the convolution's kernel.
     return SourceTensor(planned.name, planned.shape, tuple(parts), GGMLType.F32)
 
@@ -144,8 +145,13 @@ def _whole(part: Part) -> Iterator[NDArray[np.float32]]:
     return (part.weights(raw, row) for row, raw in part.tiles(part.start, part.stop))
 
 
-def _compute(function: Callable[..., Weights], infos: Sequence[TensorInfo]) -> Weights:
-    return function(*(info.read() for info in infos))
+def _compute(
+    function: Callable[..., Weights],
+    infos: Sequence[TensorInfo],
+    deltas: Sequence[LowRank | None],
+) -> Weights:
+    pairs = ((info.read(), delta) for info, delta in zip(infos, deltas, strict=True))
+    return function(*(delta.merge(weights, 0) if delta else weights for weights, delta in pairs))
 
 
 def _part(checkpoint: Checkpoint, source: Source, n_per_row: int) -> Part:

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from tests.checkpoints import MOE, Case, config, write_json, write_safetensors
+from tests.checkpoints import MOE, Case, config, make, write_json, write_safetensors
 from tests.quants.samples import normal
+from tests.retrieval_checkpoints import Retrieval, make_retrieval
 
 PREFIX = "base_model.model."
 CONV, ATTENTION = "model.layers.0.", "model.layers.1."
@@ -109,9 +110,22 @@ ONE_BY_ONE = {
     for matrix, rows, columns in (("w1", 96, 256), ("w2", 256, 96), ("w3", 96, 256))
     for name, shape in linear(f"{EXPERTS.format(layer)}.{i}.{matrix}", rows, columns, 3).items()
 }
+BOTH = CASES["embedding-and-head"]
+# What peft saves beside the factors of embedding and head: the weights that they were made for.
+BASE_LAYERS = {f"{x}.base_layer.weight": (300, 64) for x in ("lm_head", "model.embed_tokens")}
+RETRIEVAL = config(architectures=["Lfm2Model"])
 GGUF_CASES = {name: CASES[name] for name in ("plain", "bfloat16", "embedding-and-head")} | {
     "experts": AdapterCase(
         SMALL_MOE, ONE_BY_ONE, {"target_modules": ["w1", "w2", "w3"], "r": 3, "lora_alpha": 6}
+    ),
+    "base-layers": AdapterCase(UNTIED, {**BASE_LAYERS, **BOTH.shapes}, BOTH.config),
+    "retrieval": AdapterCase(
+        RETRIEVAL,
+        {name.removeprefix("model."): shape for name, shape in THREE.items()},
+        {"target_modules": TARGETS, "task_type": "FEATURE_EXTRACTION"},
+    ),
+    "activated": AdapterCase(
+        UNTIED, THREE, {"target_modules": TARGETS, "alora_invocation_tokens": [40, 50]}
     ),
 }
 
@@ -119,6 +133,13 @@ GGUF_CASES = {name: CASES[name] for name in ("plain", "bfloat16", "embedding-and
 def base(case: AdapterCase) -> Case:
     """The checkpoint that it is for."""
     return Case(case.base, dtype="F32")
+
+
+def make_base(case: AdapterCase, folder: Path) -> Path:
+    """Write that checkpoint."""
+    if case.base["architectures"] == RETRIEVAL["architectures"]:
+        return make_retrieval(Retrieval(dict(case.base), dtype="F32"), folder)
+    return make(base(case), folder)
 
 
 def tensors(case: AdapterCase) -> dict[str, np.ndarray]:

@@ -11,12 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lfm2gguf import Conversion, GGUFFile, convert
-from lfm2gguf.errors import Lfm2ggufError
+from lfm2gguf import Conversion, GGUFFile, convert, verify
 from lfm2gguf.pipeline import parts, tasks
-from tests.adapters import CASES, PACKED, PREFIX, AdapterCase, base, linear, make_adapter, tensors
-from tests.checkpoints import config, make, weights, write_safetensors
-from tests.cli.command import refusal, run
+from tests.adapters import (
+    CASES,
+    PREFIX,
+    UNTIED,
+    AdapterCase,
+    linear,
+    make_adapter,
+    make_base,
+    tensors,
+)
+from tests.checkpoints import config, weights, write_safetensors
+from tests.cli.command import run
 from tests.test_parity import ROOT
 
 GOLDEN = json.loads((ROOT / "tests/golden/lora.json").read_text())["cases"]
@@ -35,7 +43,7 @@ Q = "model.layers.1.self_attn.q_proj"
 
 
 def merge(case: AdapterCase, folder: Path, type: str = "F32", **options: Any) -> Conversion:
-    make(base(case), folder / "Base")
+    make_base(case, folder / "Base")
     make_adapter(case, folder / "tune")
     target = folder / f"{type}.gguf"
     return convert(folder / "Base", target, type, lora=folder / "tune", **options)
@@ -169,6 +177,27 @@ class TestATiedHead:
         file = GGUFFile.open(merge(case, tmp_path).files[0].path)
         assert "output.weight" not in file.tensors
 
+    @pytest.mark.parametrize("moved", [False, True])
+    def test_whose_factors_are_the_embeddings(self, moved: bool, tmp_path: Path) -> None:
+        """peft saves them twice then, for the head read across; and parted if they differ."""
+        both = CASES["embedding-and-head"]
+        config = both.config | {"ensure_weight_tying": True}
+        case = replace(both, base=TIED, config=config)
+        make_base(case, tmp_path / "Base")
+        folder, x = make_adapter(case, tmp_path / "tune"), tensors(case)
+        embedding = f"{PREFIX}model.embed_tokens.lora_embedding_"
+        x[f"{PREFIX}lm_head.lora_A.weight"] = x[f"{embedding}B"].T + np.float32(moved)
+        x[f"{PREFIX}lm_head.lora_B.weight"] = x[f"{embedding}A"].T
+        x[f"{PREFIX}lm_head.base_layer.weight"] = weights(TIED)["model.embed_tokens.weight"]
+        write_safetensors(folder / "adapter_model.safetensors", x, "F32")
+        result = convert(tmp_path / "Base", tmp_path / "out.gguf", "F32", lora=folder)
+        file = GGUFFile.open(result.files[0].path)
+        assert ("output.weight" in file.tensors) == moved
+        assert any("the embedding's once more" in note for note in result.notes) != moved
+        checked = verify(file.path, tmp_path / "Base", lora=folder, chunks=1, engine="numpy",
+                         use_cache=False)  # fmt: skip
+        assert checked.passed, checked.failures
+
     def test_of_a_vocabulary_that_grew(self, tmp_path: Path) -> None:
         """peft then saves the whole embedding; nothing is left that it could differ from."""
         shapes = {**linear(Q, 64, 64), "model.embed_tokens.weight": (320, 64)}
@@ -180,9 +209,50 @@ class TestATiedHead:
         assert file.get("lfm2.vocab_size") == 320
 
 
+WHOLE = ("lm_head", "model.embed_tokens")
+GROWN = AdapterCase(
+    TIED,
+    {**linear(Q, 64, 64), **{f"{module}.weight": (320, 64) for module in WHOLE}},
+    {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"]},
+)
+
+
+def copied(x: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """As peft saves the embedding and head of a vocabulary that grew: thrice."""
+    saved = dict(x)
+    for module in WHOLE:
+        saved[f"{PREFIX}{module}.modules_to_save.weight"] = x[f"{PREFIX}{module}.weight"].copy()
+        saved[f"{PREFIX}{module}.original_module.weight"] = np.zeros((320, 64), np.float32)
+    return saved
+
+
+def test_trained_copies_of_embedding_and_head(tmp_path: Path) -> None:
+    first = merge(GROWN, tmp_path).files[0].path
+    assert GGUFFile.open(first).get("lfm2.vocab_size") == 320
+    assert rewritten(tmp_path, copied(tensors(GROWN)), GROWN) == first.read_bytes()
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_the_weights_that_factors_were_made_for(other: bool, tmp_path: Path) -> None:
+    """peft saves those of embedding and head; where they are not the base's, they are taken."""
+    case = CASES["embedding-and-head"]
+    merged = GGUFFile.open(merge(case, tmp_path).files[0].path)
+    plain = {name: x + np.float32(other) for name, x in weights(UNTIED).items()}
+    saved = {f"{PREFIX}{m}.base_layer.weight": plain[f"{m}.weight"] for m in WHOLE}
+    path = tmp_path / "tune" / "adapter_model.safetensors"
+    write_safetensors(path, tensors(case) | saved, "F32")
+    result = convert(tmp_path / "Base", tmp_path / "o.gguf", "F32", lora=tmp_path / "tune")
+    assert other == any("trained with other weights" in note for note in result.notes)
+    file = GGUFFile.open(result.files[0].path)
+    for module in WHOLE:
+        name = NAMES[f"{module}.weight"]
+        expected = floats(merged, name) + np.float32(other)
+        np.testing.assert_allclose(floats(file, name), expected, rtol=1e-6, atol=1e-6 * other)
+
+
 def test_the_adapters_tokenizer_is_taken(tmp_path: Path) -> None:
     case = CASES["plain"]
-    make(base(case), tmp_path / "Base")
+    make_base(case, tmp_path / "Base")
     folder = make_adapter(case, tmp_path / "tune")
     for file in ("tokenizer.json", "tokenizer_config.json"):
         (folder / file).write_bytes((tmp_path / "Base" / file).read_bytes())
@@ -193,58 +263,26 @@ def test_the_adapters_tokenizer_is_taken(tmp_path: Path) -> None:
     assert file.get("tokenizer.chat_template") == "the adapter's"
 
 
+@pytest.mark.parametrize(
+    "files", [("tokenizer.json",), ("chat_template.jinja",), ("tokenizer_config.json",)]
+)
+def test_a_part_of_a_tokenizer_is_not(files: tuple[str, ...], tmp_path: Path) -> None:
+    case = CASES["plain"]
+    first = merge(case, tmp_path).files[0].path
+    for file in files:
+        (tmp_path / "tune" / file).write_text("{}")
+    result = convert(tmp_path / "Base", tmp_path / "out.gguf", "F32", lora=tmp_path / "tune")
+    assert result.files[0].path.read_bytes() == first.read_bytes()
+    assert f"tune: {files[0]}: not used, as a tokenizer is tokenizer.json and" in result.notes[1]
+
+
 def test_the_summary_says_what_went_where(tmp_path: Path) -> None:
-    make(base(CASES["plain"]), tmp_path / "Base")
+    make_base(CASES["plain"], tmp_path / "Base")
     make_adapter(CASES["plain"], tmp_path / "tune")
     arguments = ["-t", "Q8_0", "-o", tmp_path / "out.gguf", "--lora", tmp_path / "tune"]
     result = run("convert", tmp_path / "Base", *arguments)
     assert GGUFFile.open(tmp_path / "out.gguf").get("general.name") == "Base Tune"
     assert "4 deltas (1 conv.in_proj, 2 feed_forward.w2, 1 self_attn.q_proj)" in result.err
-
-
-@pytest.mark.parametrize(
-    ("shapes", "settings", "words"),
-    [
-        (linear("model.layers.0.self_attn.q_proj", 64, 64), {}, "'model.layers.0.self_attn.q_proj"),
-        (linear("model.layers.7.conv.in_proj", 64, 64), {}, "does not have"),
-        (linear(Q, 64, 32), {}, "do not make up the weight's (64, 64)"),
-        (linear(Q, 96, 64), {}, "do not make up the weight's (64, 64)"),
-        ({f"{Q}.lora_A.weight": (4, 64)}, {}, "not a pair of lora_A and lora_B"),
-        ({f"{Q}.lora_A.weight": (4, 64), f"{Q}.lora_B.weight": (64, 3)}, {}, "do not make up"),
-        ({f"{Q}.lora_E.weight": (4, 64)}, {}, "is no factor"),
-        ({f"{Q}.bias": (64,)}, {}, "is no factor"),
-        ({**linear(Q, 64, 64), f"{Q}.lora_magnitude_vector": (32,)}, {}, "not the 64 values"),
-        (linear(Q, 64, 64), {"peft_type": "ADALORA"}, "'ADALORA', not 'LORA'"),
-        (linear(Q, 64, 64), {"init_lora_weights": "pissa_niter_4"}, "changed the base model too"),
-        (linear(Q, 64, 64), {"layer_replication": [[0, 2]]}, "layer_replication is set"),
-        (linear(Q, 64, 64), {"lora_alpha": "8"}, "holds no number"),
-    ],
-)
-def test_what_does_not_fit_is_named(
-    shapes: dict[str, Any], settings: dict[str, Any], words: str, tmp_path: Path
-) -> None:
-    case = AdapterCase(TIED, shapes, {"target_modules": ["q_proj"]})
-    make(base(case), tmp_path / "Base")
-    folder = make_adapter(case, tmp_path / "tune", **settings)
-    target = tmp_path / "out.gguf"
-    message = refusal("convert", tmp_path / "Base", "-o", target, "--lora", folder, within=tmp_path)
-    assert words in message
-
-
-def test_experts_of_another_size(tmp_path: Path) -> None:
-    case = replace(
-        CASES["packed-experts"], shapes={n: (s[0], s[1] + 12) for n, s in PACKED.items()}
-    )
-    with pytest.raises(Lfm2ggufError, match="neither of the experts' matrices"):
-        merge(case, tmp_path)
-
-
-def test_a_pickled_adapter(tmp_path: Path) -> None:
-    make(base(CASES["plain"]), tmp_path / "Base")
-    folder = make_adapter(CASES["plain"], tmp_path / "tune")
-    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
-    arguments = ["convert", tmp_path / "Base", "-o", tmp_path / "out.gguf", "--lora", folder]
-    assert "save it again" in refusal(*arguments, within=tmp_path)
 
 
 def test_names_of_a_training_that_was_not_saved_by_peft(tmp_path: Path) -> None:

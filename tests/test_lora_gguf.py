@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from lfm2gguf import GGUFFile, convert, convert_lora
-from tests.adapters import CASES, GGUF_CASES, AdapterCase, base, linear, make_adapter
-from tests.checkpoints import config, make
+from tests.adapters import CASES, GGUF_CASES, AdapterCase, linear, make_adapter, make_base
+from tests.checkpoints import config
 from tests.cli.command import refusal, run
 from tests.golden.summary import digest, value
 from tests.test_parity import ROOT
@@ -22,8 +22,15 @@ GOLDEN = json.loads((ROOT / "tests/golden/lora_gguf.json").read_text())["cases"]
 Q = "model.layers.1.self_attn.q_proj"
 
 
+BASE_LAYERS = GGUF_CASES["base-layers"]
+GROWN = replace(
+    BASE_LAYERS,
+    shapes={n: (320, 64) if "embed_tokens.base" in n else s for n, s in BASE_LAYERS.shapes.items()},
+)
+
+
 def made(case: AdapterCase, folder: Path) -> tuple[Path, Path]:
-    return make(base(case), folder / "Base"), make_adapter(case, folder / "tune")
+    return make_base(case, folder / "Base"), make_adapter(case, folder / "tune")
 
 
 @pytest.mark.parametrize("type", ["F32", "F16", "BF16", "Q8_0"])
@@ -85,6 +92,7 @@ def test_a_uniform_scale_changes_alpha_and_no_weight(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("case", "words"),
     [
+        (GROWN, "holds 'model.embed_tokens.weight' whole"),
         (CASES["dora"], "is DoRA"),
         (CASES["modules-to-save"], "holds 'model.embed_tokens.weight' whole"),
         (replace(CASES["embedding-and-head"], base=config()), "are one weight in the base"),

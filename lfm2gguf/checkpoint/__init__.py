@@ -1,6 +1,6 @@
 """What a Hugging Face folder holds: config, tensors, tokenizer, and where it comes from."""
 
-from lfm2gguf.checkpoint.adapter import Adapter
+from lfm2gguf.checkpoint.adapter import Adapter, trained_name
 from lfm2gguf.checkpoint.folder import Checkpoint
 from lfm2gguf.checkpoint.hub import Source, fetch, locate, repository_files
 from lfm2gguf.checkpoint.lowrank import Factor, LowRank
@@ -19,4 +19,5 @@ __all__ = [
     "fetch",
     "locate",
     "repository_files",
+    "trained_name",
 ]

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,16 @@ from lfm2gguf.errors import CheckpointError, TensorError, UnsupportedError
 WEIGHTS = "adapter_model.safetensors"
 FACTORS = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector")
 FACTOR = re.compile(rf"(?P<module>.+)\.(?P<kind>{'|'.join(FACTORS)})(?:\.default)?(?:\.weight)?")
-# Parts of the names of weights that are saved whole.
-SAVED = (".modules_to_save.default", ".modules_to_save", ".base_layer")
+# In the names of weights that are saved whole: trained copies, of which peft takes the part away
+# itself, but not where it saves a grown vocabulary; and the weight that a copy was made of.
+COPY, ORIGINAL = re.compile(r"\.modules_to_save(\.default)?(?=\.)"), ".original_module."
+# And of a weight that factors are for, as it was in training.
+BASE_LAYER = ".base_layer."
 
+NOT_GATHERED = (
+    "DeepSpeed ZeRO-3 and FSDP leave it so where the model is saved without gathering its "
+    "parameters; save the adapter again"
+)
 # Settings that compute something other than scale * B @ A when they are set.
 UNKNOWN = (
     "layer_replication", "use_qalora", "use_bdlora", "velora_config", "kasa_config",
@@ -31,20 +39,19 @@ CHANGES_BASE = ("pissa", "corda", "olora", "loftq", "lora_ga")
 
 @dataclass(frozen=True)
 class Adapter:
-    """An opened folder: factors by module, whole weights by their names in the checkpoint."""
+    """An opened folder: ``tensors`` are by the names that they have in the model it was made of."""
 
     path: Path
     name: str
     config: Mapping[str, Any] = field(repr=False)
-    factors: Mapping[str, Mapping[str, TensorInfo]] = field(repr=False)
-    saved: Mapping[str, TensorInfo] = field(repr=False)
+    tensors: Mapping[str, TensorInfo] = field(repr=False)
 
     @classmethod
     def open(cls, path: str | Path, name: str | None = None) -> Adapter:
         """Read the folder's config and its tensors' names.
 
         Raises:
-            CheckpointError: a file is missing or damaged, or factors are not in pairs.
+            CheckpointError: a file is missing or damaged, or a weight is there twice, differently.
             UnsupportedError: not LoRA, or a variant of it that cannot be merged.
 
         """
@@ -57,32 +64,81 @@ class Adapter:
                 f"{path / WEIGHTS}: missing"
                 + ("; load the adapter in peft and save it again, which makes one" * pickled)
             )
+        tensors = _tensors(path / WEIGHTS)
+        adapter = cls(path, name or path.resolve().name, config, tensors)
+        for module, factors in adapter.factors.items() if config.get("use_dora") else ():
+            if "lora_magnitude_vector" not in factors:
+                raise CheckpointError(
+                    f"{path}: use_dora is set, and {module!r} has no lora_magnitude_vector; save "
+                    "the adapter again, whole"
+                )
+        return adapter
+
+    @cached_property
+    def factors(self) -> dict[str, dict[str, TensorInfo]]:
+        """The factors of each module, by their kind."""
         factors: dict[str, dict[str, TensorInfo]] = {}
-        saved: dict[str, TensorInfo] = {}
-        infos = read_header(path / WEIGHTS)
-        for raw, info in sorted(infos.items(), key=lambda item: item[1].offset):
-            weight = unwrapped(raw, has_head=True)
-            if found := FACTOR.fullmatch(weight):
+        for name, info in self.tensors.items():
+            if found := FACTOR.fullmatch(name):
                 factors.setdefault(found["module"], {})[found["kind"]] = info
-            else:
-                for part in SAVED:
-                    weight = weight.replace(f"{part}.", ".")
-                saved[weight] = info
-        return cls(path, name or path.resolve().name, config, factors, saved)
+        return factors
+
+    @cached_property
+    def saved(self) -> dict[str, TensorInfo]:
+        """The weights that were trained whole, by the names of those that they replace."""
+        return {n: t for n, t in self.tensors.items() if not _belongs_to_factors(n)}
+
+    @cached_property
+    def base_layers(self) -> dict[str, TensorInfo]:
+        """The weights that factors were trained with, where they are saved too, by their names."""
+        return {
+            name.replace(BASE_LAYER, "."): info
+            for name, info in self.tensors.items()
+            if BASE_LAYER in name and not FACTOR.fullmatch(name)
+        }
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether the folder has a tokenizer of its own, and what is special of its tokens."""
+        files = ("tokenizer.json", "tokenizer_config.json")
+        return all((self.path / name).is_file() for name in files)
+
+    def check_merge(self) -> None:
+        """Refuse what a merged model would do at other times than the adapter.
+
+        Raises:
+            UnsupportedError: an activated LoRA, https://arxiv.org/abs/2504.12397.
+
+        """
+        if tokens := self.config.get("alora_invocation_tokens"):
+            raise UnsupportedError(
+                f"{self.path}: is an activated LoRA (alora_invocation_tokens is {tokens}), which "
+                "counts only from those tokens on, as a merged weight cannot; make an adapter "
+                "file of it: lfm2gguf convert-lora ADAPTER --base BASE"
+            )
 
     def pair(self, module: str) -> tuple[TensorInfo, TensorInfo]:
         """A module's A and B, an embedding's too.
 
         Raises:
-            TensorError: one of them is missing, or they are not matrices.
+            CheckpointError: a factor is empty.
+            TensorError: one of them is missing, they are not matrices, or DoRA's lengths not as
+                many as B has rows.
 
         """
         factors = self.factors[module]
+        if empty := next((info for info in factors.values() if 0 in info.shape), None):
+            raise CheckpointError(f"{self.path / WEIGHTS}: {empty.name!r} is empty; {NOT_GATHERED}")
         for a, b in (("lora_A", "lora_B"), ("lora_embedding_A", "lora_embedding_B")):
             if a in factors and b in factors:
                 if any(len(factors[kind].shape) != 2 for kind in (a, b)):
                     raise TensorError(
                         f"{self.path}: the factors of {module!r} are not matrices (a convolution?)"
+                    )
+                lengths, n = factors.get("lora_magnitude_vector"), factors[b].shape[0]
+                if lengths and lengths.shape != (n,):
+                    raise TensorError(
+                        f"{self.path}: {lengths.name!r} has not the {n} values it needs"
                     )
                 return factors[a], factors[b]
         raise TensorError(
@@ -91,7 +147,10 @@ class Adapter:
         )
 
     def scale(self, module: str, rank: int) -> float:
-        """What B @ A is multiplied by: alpha over the rank, or over its root (rsLoRA)."""
+        """What B @ A is multiplied by: alpha over the rank, or over its root (rsLoRA).
+
+        ``module`` is a :func:`trained_name`.
+        """
         alpha = float(self.alpha(module))
         return alpha / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
 
@@ -103,13 +162,44 @@ class Adapter:
         return float(self.config["lora_alpha"])
 
 
+def trained_name(factor: TensorInfo) -> str:
+    """The name of a factor's module in the model that was trained, which patterns are for."""
+    name = unwrapped(factor.name, has_head=False)
+    found = FACTOR.fullmatch(name)
+    return found["module"] if found else name
+
+
+def _belongs_to_factors(name: str) -> bool:
+    return BASE_LAYER in name or FACTOR.fullmatch(name) is not None
+
+
+def _tensors(file: Path) -> dict[str, TensorInfo]:
+    """The tensors in their order, without wrappers in their names, and each once."""
+    tensors: dict[str, TensorInfo] = {}
+    for raw, info in sorted(read_header(file).items(), key=lambda item: item[1].offset):
+        if ORIGINAL in raw:
+            continue
+        name = COPY.sub("", unwrapped(raw, has_head=False))
+        if name in tensors and not tensors[name].equals(info):
+            raise CheckpointError(
+                f"{file}: {tensors[name].name!r} and {raw!r} are both {name!r}, and differ; save "
+                "the adapter again"
+            )
+        tensors[name] = info
+    return tensors
+
+
 def _check_assumptions(path: Path, config: Mapping[str, Any]) -> None:
     file = path / "adapter_config.json"
     if config.get("peft_type") != "LORA":
         raise UnsupportedError(f"{file}: peft_type is {config.get('peft_type')!r}, not 'LORA'")
-    alphas = [config.get("lora_alpha"), *(config.get("alpha_pattern") or {}).values()]
-    if not all(isinstance(alpha, int | float) for alpha in alphas):
-        raise CheckpointError(f"{file}: lora_alpha or alpha_pattern holds no number")
+    _check_numbers(file, config)
+    _check_invocation(file, config)
+    if config.get("lora_bias"):
+        raise UnsupportedError(
+            f"{file}: lora_bias is set: B has biases, and LFM2's layers have none that they could "
+            "be added to, nor has an adapter file; train without it, or stay with peft"
+        )
     if key := next((key for key in UNKNOWN if config.get(key)), ""):
         raise UnsupportedError(
             f"{file}: {key} is set, which is more than a low-rank delta; merge it with peft "
@@ -121,3 +211,38 @@ def _check_assumptions(path: Path, config: Mapping[str, Any]) -> None:
             f"{file}: init_lora_weights is {kind!r}, which changed the base model too; save the "
             "adapter converted (peft: path_initial_model_for_weight_conversion), or merge with peft"
         )
+
+
+def _check_numbers(file: Path, config: Mapping[str, Any]) -> None:
+    """The scale and the patterns for other scales and ranks: numbers by regular expressions."""
+    if not (_is_number(alpha := config.get("lora_alpha")) and alpha):
+        raise CheckpointError(f"{file}: lora_alpha is {alpha!r}, and not a number other than 0")
+    for key in ("alpha_pattern", "rank_pattern"):
+        patterns = config.get(key) or {}
+        if not isinstance(patterns, dict) or not all(map(_is_number, patterns.values())):
+            raise CheckpointError(f"{file}: {key} is {patterns!r}, and not numbers by patterns")
+        if bad := next(filter(_why_no_pattern, patterns), None):
+            raise CheckpointError(f"{file}: {key}: {bad!r} {_why_no_pattern(bad)}")
+
+
+def _why_no_pattern(pattern: str) -> str:
+    try:
+        re.compile(f"({pattern})")
+    except re.error as error:
+        return f"is no regular expression ({error})"
+    return ""
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < 1e38  # in float32, too; NaN is not
+
+
+def _check_invocation(file: Path, config: Mapping[str, Any]) -> None:
+    """What an activated LoRA is activated by."""
+    key, tokens = "alora_invocation_tokens", config.get("alora_invocation_tokens")
+    if config.get("invocation_string") and not tokens:
+        raise UnsupportedError(
+            f"{file}: invocation_string is set; give the ids of its tokens as {key}, as peft does"
+        )
+    if tokens and not (isinstance(tokens, list) and all(type(t) is int and t >= 0 for t in tokens)):
+        raise CheckpointError(f"{file}: {key} is {tokens!r}, and not a list of token ids")

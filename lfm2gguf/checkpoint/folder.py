@@ -59,6 +59,11 @@ class Checkpoint:
         config = read_json(path / "config.json", needed_for=f"{path} to be a checkpoint")
         return cls(path, name, config, {})
 
+    @property
+    def has_head(self) -> bool:
+        """Whether the architecture has a head, and so ``model.`` before all other names."""
+        return _has_head(self.config)
+
     def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
         """Rows ``start:stop`` of a tensor's first axis, as float32.
 
@@ -108,11 +113,14 @@ def _parsed(path: Path) -> Any:
         raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from error
 
 
+def _has_head(config: Mapping[str, Any]) -> bool:
+    return str(config.get("architectures")).endswith("ForCausalLM']")
+
+
 def _unwrapped(folder: Path, config: Mapping[str, Any]) -> dict[str, TensorInfo]:
     tensors = _tensors(folder)
-    has_head = str(config.get("architectures")).endswith("ForCausalLM']")
     try:
-        names = unwrapped_names(tensors, has_head=has_head)
+        names = unwrapped_names(tensors, has_head=_has_head(config))
     except CheckpointError as error:
         raise CheckpointError(f"{folder}: {error}") from error
     return {name: tensors[there] for name, there in names.items()}

@@ -27,6 +27,7 @@ ITEM_SIZE = {
     "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8,
 }  # fmt: skip
 STORED_AS = {"BF16": "<u2", "F16": "<f2", "F32": "<f4"}
+ROWS = 4096  # compared at a time
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,18 @@ class TensorInfo:
             return np.zeros(shape, STORED_AS[self.dtype])
         offset = self.offset + start * (self.nbytes // self.shape[0])
         return np.memmap(self.file, STORED_AS[self.dtype], "r", offset, shape)
+
+    def equals(self, other: TensorInfo) -> bool:
+        """Whether another has the same shape and values, if not the dtype; scalars never do.
+
+        Raises:
+            UnsupportedError: one of them does not hold BF16, F16 or F32.
+
+        """
+        if self.shape != other.shape or not self.shape:
+            return False
+        spans = [(i, min(i + ROWS, self.shape[0])) for i in range(0, self.shape[0], ROWS)]
+        return all(np.array_equal(self.read(*span), other.read(*span)) for span in spans)
 
     def widened(self, stored: NDArray[Any]) -> NDArray[np.float32]:
         """Values of this tensor's dtype as float32, exactly."""

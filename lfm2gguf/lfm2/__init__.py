@@ -8,11 +8,12 @@ from types import ModuleType
 
 import gguf
 
-from lfm2gguf.checkpoint import Checkpoint
+from lfm2gguf.checkpoint import Adapter, Checkpoint
+from lfm2gguf.checkpoint.names import unwrapped
 from lfm2gguf.errors import CheckpointError, OptionError, UnsupportedError
 from lfm2gguf.lfm2 import audio, dense, detokenizer, head, moe, retrieval, vision
 from lfm2gguf.lfm2.config import Lfm2Config
-from lfm2gguf.lfm2.lora import Adapted, adapt, check_deltas, find_deltas, summary
+from lfm2gguf.lfm2.lora import Adapted, adapt, check_deltas, find_deltas, summary, with_tokenizer
 from lfm2gguf.lfm2.metadata import described, general, recorded, vocabulary
 from lfm2gguf.lfm2.plan import Plan, PlannedTensor, Source, match
 
@@ -23,7 +24,6 @@ __all__ = [
     "Plan",
     "PlannedTensor",
     "Source",
-    "adapt",
     "base_tensors",
     "check_deltas",
     "described",
@@ -31,6 +31,7 @@ __all__ = [
     "make_plan",
     "recorded",
     "summary",
+    "text_adapter",
     "text_model",
 ]
 
@@ -64,13 +65,20 @@ NOT_IN_LLAMA_CPP = {
 }
 
 
-def make_plan(checkpoint: Checkpoint, pre: str | None = None, *, projector: bool = False) -> Plan:
+def make_plan(
+    checkpoint: Checkpoint,
+    pre: str | None = None,
+    *,
+    projector: bool = False,
+    adapter: Adapter | None = None,
+) -> Plan:
     """Decide everything about a checkpoint's GGUF but the type, without reading a weight.
 
-    (But for a tied head that is saved beside the embedding: they are compared.)
+    (But for weights that are saved twice, as a tied head beside the embedding: they are compared.)
 
     ``pre`` forces the pre-tokenizer's name instead of recognising it. With ``projector`` the plan
-    is that of the projector (mmproj) of a vision or audio model, not of its text model.
+    is that of the projector (mmproj) of a vision or audio model, not of its text model. With
+    ``adapter`` it is that of the model with the adapter in it.
 
     Raises:
         CheckpointError: a file is missing or damaged, or its parts do not fit together.
@@ -80,12 +88,17 @@ def make_plan(checkpoint: Checkpoint, pre: str | None = None, *, projector: bool
 
     """
     if projector:
-        return _projector_plan(checkpoint)
-    checkpoint, others, member = _seen_as_text(checkpoint)
+        return _projector_plan(checkpoint, adapter)
+    whole, (checkpoint, others, member) = checkpoint, _seen_as_text(checkpoint)
+    adapted = Adapted(checkpoint)
+    if adapter is not None:
+        adapted = with_tokenizer(adapt(checkpoint, *text_adapter(whole, adapter)), adapter)
+        checkpoint = adapted.checkpoint
     config = Lfm2Config.read(checkpoint.config)
     checkpoint, config, notes = head.settle(checkpoint, config)
     tensors = tuple(member.tensors(config, checkpoint))
     left_out = match(checkpoint, tensors, others | member.left_out(config, checkpoint))
+    check_deltas(adapted, tensors)
     keys = {
         **general(checkpoint, member.ARCHITECTURE, tensors),
         **member.metadata(config, checkpoint),
@@ -96,7 +109,17 @@ def make_plan(checkpoint: Checkpoint, pre: str | None = None, *, projector: bool
     experts = metadata.get(f"{member.ARCHITECTURE}.expert_count")
     n_experts = experts.value if experts else 0
     n_layers = len(config.layer_types)
-    return Plan(checkpoint, metadata, tensors, left_out, n_layers, n_experts, tuple(notes))
+    return Plan(
+        checkpoint,
+        metadata,
+        tensors,
+        left_out,
+        n_layers,
+        n_experts,
+        (*adapted.notes, *notes),
+        adapted.deltas,
+        adapted.column_lengths,
+    )
 
 
 def base_tensors(checkpoint: Checkpoint) -> tuple[str, tuple[PlannedTensor, ...]]:
@@ -127,6 +150,23 @@ def text_model(checkpoint: Checkpoint) -> Checkpoint:
     return replace(checkpoint, tensors=text)
 
 
+def text_adapter(base: Checkpoint, adapter: Adapter) -> tuple[Adapter, dict[str, str]]:
+    """What of an adapter is for the text model, by the names that :func:`text_model` has.
+
+    Also why each of its other tensors is not. ``base`` needs no tensors.
+    """
+    seen, others, _ = _seen_as_text(replace(base, tensors=adapter.tensors))
+    text = {
+        unwrapped(name, has_head=seen.has_head): info
+        for name, info in seen.tensors.items()
+        if name not in others
+    }
+    left_out = {name: why for name, why in others.items() if name in seen.tensors}
+    left_out |= head.repeated(replace(adapter, tensors=text), Lfm2Config.read(seen.config))
+    text = {name: info for name, info in text.items() if name not in left_out}
+    return replace(adapter, tensors=text), left_out
+
+
 def _seen_as_text(checkpoint: Checkpoint) -> tuple[Checkpoint, dict[str, str], ModuleType]:
     """The text model, why the rest of the checkpoint is not part of it, and its member."""
     others: dict[str, str] = {}
@@ -135,17 +175,44 @@ def _seen_as_text(checkpoint: Checkpoint) -> tuple[Checkpoint, dict[str, str], M
     return checkpoint, others, MEMBERS[_class_name(checkpoint)]
 
 
-def _projector_plan(checkpoint: Checkpoint) -> Plan:
+def _projector_plan(checkpoint: Checkpoint, adapter: Adapter | None) -> Plan:
     if (architecture := _class_name(checkpoint)) not in PROJECTORS:
         raise OptionError(
             f"{checkpoint.path}: {architecture} is one file and has no projector; convert it "
             "without --mmproj (projector=False)"
         )
     member = PROJECTORS[architecture]
+    adapted = Adapted(checkpoint)
+    if adapter is not None:
+        adapted = adapt(checkpoint, *_projector_adapter(member, checkpoint, adapter))
+        checkpoint = adapted.checkpoint
     tensors = tuple(member.projector_tensors(checkpoint))
     left_out = match(checkpoint, tensors, member.projector_left_out(checkpoint))
+    check_deltas(adapted, tensors)
     about = general(checkpoint, PROJECTOR_ARCHITECTURE, tensors, kind=gguf.GGUFType.MMPROJ)
-    return Plan(checkpoint, about | member.projector_metadata(checkpoint), tensors, left_out, 0)
+    return Plan(
+        checkpoint,
+        about | member.projector_metadata(checkpoint),
+        tensors,
+        left_out,
+        n_layers=0,
+        notes=adapted.notes,
+        deltas=adapted.deltas,
+        column_lengths=adapted.column_lengths,
+    )
+
+
+def _projector_adapter(
+    member: ModuleType, base: Checkpoint, adapter: Adapter
+) -> tuple[Adapter, dict[str, str]]:
+    """What of an adapter is for the projector, by the base's names, and why the rest is not."""
+    others = member.projector_left_out(replace(base, tensors=adapter.tensors))
+    own = {
+        member.projector_name(base, name): info
+        for name, info in adapter.tensors.items()
+        if name not in others
+    }
+    return replace(adapter, tensors=own), others
 
 
 def _class_name(checkpoint: Checkpoint) -> str:

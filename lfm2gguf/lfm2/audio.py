@@ -136,6 +136,11 @@ def text(checkpoint: Checkpoint) -> tuple[Checkpoint, dict[str, str]]:
     return text_checkpoint(checkpoint, "lfm", {"lfm.": "model."}), encoder | _reasons(checkpoint)
 
 
+def projector_name(checkpoint: Checkpoint, name: str) -> str:
+    """What the checkpoint calls a tensor: it has one name only."""
+    return name
+
+
 def projector_left_out(checkpoint: Checkpoint) -> dict[str, str]:
     """What the projector's file does not hold."""
     counters = (name for name in checkpoint.tensors if name.endswith(BATCHES_SEEN))

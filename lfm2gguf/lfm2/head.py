@@ -11,11 +11,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from lfm2gguf.checkpoint import Checkpoint, TensorInfo
+from lfm2gguf.checkpoint import Adapter, Checkpoint
 from lfm2gguf.lfm2.config import Lfm2Config
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
-ROWS = 4096  # compared at a time
+# peft with ensure_weight_tying trains one pair of factors for both, and saves it twice: for the
+# head read across (tuners/lora/model.py, 0.21). Its forward pass has the delta once, its
+# merge_and_unload adds it to the shared weight twice.
+ACROSS = {"lora_A": "lora_embedding_B", "lora_B": "lora_embedding_A"}
+AGAIN = "of the head, and the embedding's once more, as ensure_weight_tying says"
 DIFFERS = "the head is written: it differs from the embedding, though config.json ties them"
 
 
@@ -30,13 +34,19 @@ def settle(checkpoint: Checkpoint, config: Lfm2Config) -> tuple[Checkpoint, Lfm2
     if embedding is None:
         tensors = {EMBEDDING if n == HEAD else n: t for n, t in checkpoint.tensors.items()}
         return replace(checkpoint, tensors=tensors), config, []
-    if _equal(embedding, head):
+    if embedding.equals(head):
         return checkpoint, config, []
     return checkpoint, replace(config, tied=False), [DIFFERS]
 
 
-def _equal(a: TensorInfo, b: TensorInfo) -> bool:
-    if a.shape != b.shape:
-        return False
-    spans = [(i, min(i + ROWS, a.shape[0])) for i in range(0, a.shape[0], ROWS)]
-    return all(np.array_equal(a.read(*span), b.read(*span)) for span in spans)
+def repeated(adapter: Adapter, config: Lfm2Config) -> dict[str, str]:
+    """The tensors of an adapter for a tied head that are the embedding's once more, and why."""
+    embedding, head = (
+        adapter.factors.get(weight.removesuffix(".weight"), {}) for weight in (EMBEDDING, HEAD)
+    )
+    is_pair = head.keys() == ACROSS.keys() and embedding.keys() == set(ACROSS.values())
+    if not (is_pair and config.tied and adapter.config.get("ensure_weight_tying")):
+        return {}
+    if not all(np.array_equal(head[a].read().T, embedding[b].read()) for a, b in ACROSS.items()):
+        return {}
+    return dict.fromkeys((name for name in adapter.tensors if name.startswith("lm_head.")), AGAIN)

@@ -8,13 +8,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lfm2gguf.checkpoint import Adapter, Checkpoint, Factor, LowRank, TensorInfo
-from lfm2gguf.errors import TensorError
+from lfm2gguf.checkpoint import Adapter, Checkpoint, Factor, LowRank, TensorInfo, trained_name
+from lfm2gguf.errors import CheckpointError, TensorError
 from lfm2gguf.lfm2.config import Lfm2Config
 from lfm2gguf.lfm2.head import EMBEDDING, HEAD
 from lfm2gguf.lfm2.plan import PlannedTensor
 
 PACKED = re.compile(r"(?P<layer>.+\.feed_forward\.experts)(\.base_layer)*")
+TAKEN = "they are taken, as peft does"
+TOKENIZER_PARTS = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+NO_TOKENIZER = (
+    "not used, as a tokenizer is tokenizer.json and tokenizer_config.json: the base's is taken"
+)
 UNTIED = (
     "the head is written as a matrix of its own: the adapter changes it or the embedding alone, "
     "and the config ties them"
@@ -31,21 +36,42 @@ class Adapted:
     notes: tuple[str, ...] = ()
 
 
-def adapt(checkpoint: Checkpoint, adapter: Adapter) -> Adapted:
+def adapt(checkpoint: Checkpoint, adapter: Adapter, left_out: Mapping[str, str]) -> Adapted:
     """Bring the two together.
 
+    ``checkpoint`` is what becomes a file, ``adapter`` what is for it, by the same names;
+    ``left_out`` says why the rest of the adapter is not.
+
     Raises:
+        CheckpointError: nothing of the adapter is for the file.
         TensorError: a part of the adapter fits no weight of the checkpoint.
+        UnsupportedError: an adapter that cannot be merged.
 
     """
+    adapter.check_merge()
+    if not adapter.tensors:
+        why = f": what there is, is {next(iter(left_out.values()))}" if left_out else ""
+        raise CheckpointError(f"{adapter.path}: holds nothing for this file{why}")
     deltas = find_deltas(checkpoint.config, adapter)
     changed, notes = _with_saved(checkpoint, adapter, deltas)
+    changed = replace(changed, name=f"{checkpoint.name}-{adapter.name}")
     lengths = {
         f"{module}.weight": factors["lora_magnitude_vector"]
         for module, factors in adapter.factors.items()
         if factors.keys() >= {"lora_embedding_A", "lora_magnitude_vector"}
     }
-    return Adapted(changed, deltas, lengths, (summary(adapter, deltas), *notes))
+    return Adapted(changed, deltas, lengths, (*summary(adapter, deltas, left_out), *notes))
+
+
+def with_tokenizer(adapted: Adapted, adapter: Adapter) -> Adapted:
+    """The same with the adapter's tokenizer, if it brings one that is whole."""
+    parts = [name for name in TOKENIZER_PARTS if (adapter.path / name).is_file()]
+    notes = [f"{adapter.path}: {name}: {NO_TOKENIZER}" for name in parts]
+    checkpoint = adapted.checkpoint
+    if adapter.has_tokenizer:
+        notes = ["the tokenizer is the adapter's"]
+        checkpoint = replace(checkpoint, tokenizer_path=adapter.path)
+    return replace(adapted, checkpoint=checkpoint, notes=(*adapted.notes, *notes))
 
 
 def find_deltas(config: Mapping[str, Any], adapter: Adapter) -> dict[str, LowRank]:
@@ -64,11 +90,19 @@ def find_deltas(config: Mapping[str, Any], adapter: Adapter) -> dict[str, LowRan
     return deltas
 
 
-def summary(adapter: Adapter, deltas: Iterable[str]) -> str:
-    """How many deltas go where."""
+def summary(
+    adapter: Adapter, deltas: Iterable[str], left_out: Mapping[str, str]
+) -> tuple[str, ...]:
+    """How many deltas go where, and how many tensors of the adapter nowhere."""
     places = Counter(map(_place, deltas))
     counted = ", ".join(f"{n} {place}" for place, n in sorted(places.items()))
-    return f"{adapter.path}: {places.total()} deltas ({counted})"
+    return (
+        f"{adapter.path}: {places.total()} deltas ({counted})",
+        *(
+            f"{adapter.path}: {n} of its tensors are left out: {why}"
+            for why, n in Counter(left_out.values()).items()
+        ),
+    )
 
 
 def check_deltas(adapted: Adapted, planned: Iterable[PlannedTensor]) -> None:
@@ -79,7 +113,9 @@ def check_deltas(adapted: Adapted, planned: Iterable[PlannedTensor]) -> None:
 
     """
     shapes = {
-        source.key: (source.n_rows(tensor.shape[-1]), tensor.shape[-1])
+        source.key: source.shape
+        if tensor.compute
+        else (source.n_rows(tensor.shape[-1]), tensor.shape[-1])
         for tensor in planned
         for source in tensor.sources
     }
@@ -95,16 +131,12 @@ def check_deltas(adapted: Adapted, planned: Iterable[PlannedTensor]) -> None:
                 f"{file}: the factors of {name!r} are {delta.left.shape} and {delta.right.shape}, "
                 f"which do not make up the weight's {shapes[name]}"
             )
-        lengths = delta.row_lengths or adapted.column_lengths.get(name)
-        expected = shapes[name][0 if delta.row_lengths else 1]
-        if lengths and lengths.shape != (expected,):
-            raise TensorError(f"{file}: {lengths.name!r} has not the {expected} values it needs")
 
 
 def _delta(adapter: Adapter, module: str) -> LowRank:
     factors = adapter.factors[module]
     a, b = adapter.pair(module)
-    scale = adapter.scale(module, a.shape[0])
+    scale = adapter.scale(trained_name(a), a.shape[0])
     if "lora_embedding_A" in factors:  # (rank, vocabulary) and (hidden, rank)
         return LowRank(Factor.whole(a, flipped=True), Factor.whole(b, flipped=True), scale)
     lengths = factors.get("lora_magnitude_vector")
@@ -133,7 +165,10 @@ def _expert_deltas(
         )
     name, flipped = (across | fits)[found]
     rank = a.shape[0] // count
-    scale = adapter.scale(f"{layer}.{name}", rank)
+    trained = trained_name(a)
+    if packed := PACKED.fullmatch(trained):
+        trained = packed["layer"]
+    scale = adapter.scale(f"{trained}.{name}", rank)
     deltas = {}
     for i in range(count):
         of_a = Factor(a, i * rank, rank, 0, 1, a.shape[1], flipped)
@@ -152,7 +187,10 @@ def _with_saved(
 ) -> tuple[Checkpoint, list[str]]:
     """The checkpoint with the weights that the adapter holds whole, its head tied or not."""
     tensors, config, notes = dict(checkpoint.tensors), dict(checkpoint.config), []
-    for name, info in adapter.saved.items():
+    embedding = EMBEDDING if checkpoint.has_head else EMBEDDING.removeprefix("model.")
+    others = _other_base_layers(checkpoint, adapter)
+    whole = others | adapter.saved
+    for name, info in whole.items():
         if name not in (*checkpoint.tensors, HEAD):
             raise TensorError(
                 f"{adapter.path}: the tensor {info.name!r} is no factor, and the base model has no "
@@ -161,31 +199,43 @@ def _with_saved(
         tensors[name] = info
     if adapter.saved:
         notes.append(f"replaced by the adapter's own: {', '.join(adapter.saved)}")
-    if EMBEDDING in adapter.saved:
-        config["vocab_size"] = tensors[EMBEDDING].shape[0]
-    if Lfm2Config.read(config).tied and _drifted(checkpoint, adapter, deltas):
-        base = checkpoint.tensors[EMBEDDING]
-        grew = base.shape != tensors[EMBEDDING].shape
-        tensors.setdefault(HEAD, tensors[EMBEDDING] if grew else base)
-        config |= {"tie_word_embeddings": False, "tie_embedding": False}
-        notes.append(UNTIED)
-    changed = replace(checkpoint, tensors=tensors, config=config)
-    if (adapter.path / "tokenizer.json").is_file():
-        notes.append("the tokenizer is the adapter's")
-        changed = replace(changed, tokenizer_path=adapter.path)
-    return replace(changed, name=f"{checkpoint.name}-{adapter.name}"), notes
+    if others:
+        notes.append(f"trained with other weights than the base's: {', '.join(others)}; {TAKEN}")
+    if embedding in whole:
+        config["vocab_size"] = whole[embedding].shape[0]
+    if checkpoint.has_head and Lfm2Config.read(config).tied:
+        base, own = checkpoint.tensors.get(EMBEDDING), whole.get(EMBEDDING)
+        grew = bool(base and own and base.shape != own.shape)
+        if _drifted(adapter, deltas, grew):
+            tensors.setdefault(HEAD, tensors[EMBEDDING] if grew or not base else base)
+            config |= {"tie_word_embeddings": False, "tie_embedding": False}
+            notes.append(UNTIED)
+    return replace(checkpoint, tensors=tensors, config=config), notes
 
 
-def _drifted(checkpoint: Checkpoint, adapter: Adapter, deltas: Mapping[str, Any]) -> bool:
+def _other_base_layers(checkpoint: Checkpoint, adapter: Adapter) -> dict[str, TensorInfo]:
+    """The weights that factors were trained with, where they are not the checkpoint's.
+
+    peft saves those of embedding and head, and loads them (``utils/save_and_load.py``).
+    """
+    base = dict(checkpoint.tensors)
+    if EMBEDDING in base:
+        base.setdefault(HEAD, base[EMBEDDING])
+    return {
+        name: info
+        for name, info in adapter.base_layers.items()
+        if name not in base or not base[name].equals(info)
+    }
+
+
+def _drifted(adapter: Adapter, deltas: Mapping[str, Any], grew: bool) -> bool:
     """Whether training moved the embedding and the head, tied at first, apart.
 
     peft trains copies of what ``modules_to_save`` names and leaves the other one as it was,
     but with ``ensure_weight_tying``. An embedding that grew has no other one to be tied to.
     """
-    if adapter.config.get("ensure_weight_tying"):
+    if adapter.config.get("ensure_weight_tying") and HEAD not in deltas:
         return False
-    base, saved = checkpoint.tensors.get(EMBEDDING), adapter.saved.get(EMBEDDING)
-    grew = bool(base and saved and base.shape != saved.shape)
     trained = set(adapter.config.get("modules_to_save") or [])
     alone = "embed_tokens" in trained and not grew
     return alone or "lm_head" in trained or EMBEDDING in deltas or HEAD in deltas

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from lfm2gguf.checkpoint import Checkpoint
+from lfm2gguf.checkpoint import Checkpoint, LowRank, TensorInfo
 from lfm2gguf.errors import TensorError
 from lfm2gguf.gguf_file import Metadata
 
@@ -78,6 +78,9 @@ class Plan:
     n_layers: int
     n_experts: int = 0
     notes: tuple[str, ...] = ()  # what was decided that a user may not expect
+    # Of an adapter, by weight: see lora.Adapted.
+    deltas: Mapping[str, LowRank] = field(default_factory=dict, repr=False)
+    column_lengths: Mapping[str, TensorInfo] = field(default_factory=dict, repr=False)
 
 
 def match(

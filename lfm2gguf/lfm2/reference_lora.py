@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from lfm2gguf.checkpoint import Adapter, TensorInfo
+from lfm2gguf.checkpoint import Adapter, TensorInfo, trained_name
+from lfm2gguf.checkpoint.names import unwrapped
 from lfm2gguf.errors import TensorError
 from lfm2gguf.lfm2.reference_weights import EMBEDDING, HEAD, Array, Weights
 
@@ -36,13 +37,17 @@ class AdaptedWeights(Weights):
     changed: frozenset[str]
 
 
-def adapted(base: Weights, adapter: Adapter) -> AdaptedWeights:
+def adapted(base: Weights, adapter: Adapter, *, has_head: bool = True) -> AdaptedWeights:
     """Give the weights as peft merges them.
 
-    Raises TensorError for a part of the adapter that belongs to no weight of the base, or
-    whose shape does not fit.
+    The adapter's names are those of the text model (:func:`lfm2gguf.lfm2.text_adapter`), with
+    ``model.`` or without; ``has_head`` says whether that predicts text. Raises TensorError for a
+    part of the adapter that belongs to no weight of the base, or whose shape does not fit.
     """
-    shapes, saved = dict(base.shapes), dict(adapter.saved)
+    adapter.check_merge()
+    names = {unwrapped(name, has_head=True): info for name, info in adapter.tensors.items()}
+    adapter = replace(adapter, tensors=names)
+    shapes, saved = dict(base.shapes), {**adapter.base_layers, **adapter.saved}
     changes: dict[str, list[Change]] = {}
     for name, change in _changes(base, adapter):
         if name not in (*shapes, HEAD):
@@ -52,7 +57,7 @@ def adapted(base: Weights, adapter: Adapter) -> AdaptedWeights:
         if name not in (*shapes, HEAD):
             raise TensorError(f"{adapter.path}: holds {name}, which the base has not")
         shapes[name] = info.shape
-    if HEAD not in shapes and _parted(base, adapter, changes):
+    if has_head and HEAD not in shapes and _parted(base, adapter, changes):
         shapes[HEAD] = shapes[EMBEDDING] if _grown(base, saved) else base.shapes[EMBEDDING]
 
     def unchanged(name: str, start: int, stop: int) -> Array:
@@ -81,7 +86,8 @@ def _parted(base: Weights, adapter: Adapter, changes: Mapping[str, Any]) -> bool
 
     peft wraps the module that is named, and leaves the other one with the weight they had.
     """
-    if adapter.config.get("ensure_weight_tying") or not base.config.tied:
+    together = adapter.config.get("ensure_weight_tying") and HEAD not in changes
+    if together or not base.config.tied:
         return False
     trained = adapter.config.get("modules_to_save") or ()
     embedding = "embed_tokens" in trained and not _grown(base, adapter.saved)
@@ -105,9 +111,10 @@ def _changes(base: Weights, adapter: Adapter) -> Iterator[tuple[str, Change]]:
 
 def _linear(adapter: Adapter, module: str, factors: Mapping[str, Array]) -> Change:
     """``W + s B A``; with DoRA every row is then given the length that was trained."""
-    adapter.pair(module)
+    of_a, _ = adapter.pair(module)
     a, b = factors["lora_A"], factors["lora_B"]
-    scale, lengths = _scale(adapter, module, len(a)), factors.get("lora_magnitude_vector")
+    scale = _scale(adapter, trained_name(of_a), len(a))
+    lengths = factors.get("lora_magnitude_vector")
 
     def change(rows: Array, start: int, stop: int) -> Array:
         rows += _product(b[start:stop], a, scale, rows.shape, module)
@@ -122,8 +129,10 @@ def _embedding(
     base: Weights, adapter: Adapter, module: str, factors: Mapping[str, Array]
 ) -> Change:
     """``W + s (B A)ᵀ``, a row a token; with DoRA every column has a trained length."""
+    of_a, _ = adapter.pair(module)
     a, b = factors["lora_embedding_A"], factors["lora_embedding_B"]
-    scale, lengths = _scale(adapter, module, len(a)), factors.get("lora_magnitude_vector")
+    scale = _scale(adapter, trained_name(of_a), len(a))
+    lengths = factors.get("lora_magnitude_vector")
 
     def added(rows: Array, start: int, stop: int) -> Array:
         return rows + _product(a.T[start:stop], b.T, scale, rows.shape, module)
@@ -176,7 +185,9 @@ def _packed(
     across = found not in (gate_up, down)
     is_down = (found[::-1] if across else found) == down
     name = "down_proj" if is_down else "gate_up_proj"
-    scale = np.float32(_scale(adapter, f"{experts}.{name}", a.shape[1]))
+    trained = PACKED.fullmatch(trained_name(of_a))
+    pattern = f"{trained['experts'] if trained else experts}.{name}"
+    scale = np.float32(_scale(adapter, pattern, a.shape[1]))
 
     def change(rows: Array, start: int, stop: int, matrix: slice = slice(None)) -> Array:
         for i in range(start, stop):

@@ -181,6 +181,14 @@ def projector_left_out(checkpoint: Checkpoint) -> dict[str, str]:
     return text | dict.fromkeys(starting(checkpoint, head), HEAD_REASON)
 
 
+def projector_name(checkpoint: Checkpoint, name: str) -> str:
+    """What the checkpoint calls a tensor that another version of transformers named."""
+    for roots in (TOWER_ROOTS, CONNECTOR_ROOTS):
+        if found := next((r for r in roots if name.startswith(r)), ""):
+            return root(checkpoint, *roots) + name.removeprefix(found)
+    return name
+
+
 def projector_metadata(checkpoint: Checkpoint) -> Metadata:
     """The keys of the projector, in the order in which llama.cpp's converter writes them.
 

@@ -88,7 +88,7 @@ def run(task: Task, files: Files) -> list[float]:
             began = time.perf_counter()
             if weights is None:
                 weights = task.part.weights(raw, row)
-                _refuse_nonfinite(task, row, weights)
+                _refuse_nonfinite(task, row, raw, weights)
             if output.type not in stored:
                 stored[output.type] = _store(task, row, weights, output.type)
             place = output.offset + row * output.type.row_bytes(task.part.n_per_row)
@@ -108,13 +108,18 @@ def _store(task: Task, row: int, weights: NDArray[np.float32], type: GGMLType) -
     return data
 
 
-def _refuse_nonfinite(task: Task, row: int, weights: NDArray[np.float32]) -> None:
-    at = find_nonfinite(weights)
-    if at is not None:
-        raise TensorError(
-            f"{task.part.place} holds {weights[at]} at row {row + at[0]}, column "
-            f"{at[1]}; the checkpoint is broken (a training that diverged?)"
-        )
+def _refuse_nonfinite(
+    task: Task, row: int, raw: NDArray[np.uint8], weights: NDArray[np.float32]
+) -> None:
+    if (at := find_nonfinite(weights)) is None:
+        return
+    found, what = f"{weights[at]} at row {row + at[0]}, column {at[1]}", "checkpoint"
+    where = f"{task.part.place} holds {found}"
+    plain = replace(task.part, delta=None)
+    if task.part.delta and find_nonfinite(plain.weights(raw, row)) is None:
+        file, what = task.part.delta.left.tensor.file, "adapter"
+        where = f"{file}: its delta of {task.part.origin!r} makes {found}"
+    raise TensorError(f"{where}; the {what} is broken (a training that diverged?)")
 
 
 def split(source: SourceTensor, outputs: Sequence[Output]) -> Iterator[Task]:

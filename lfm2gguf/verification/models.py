@@ -16,7 +16,7 @@ from lfm2gguf.checkpoint.adapter import WEIGHTS
 from lfm2gguf.errors import CheckpointError, MissingDependencyError, OptionError, UnsupportedError
 from lfm2gguf.ggml import FileType
 from lfm2gguf.gguf_file import GGUFFile
-from lfm2gguf.lfm2 import text_model
+from lfm2gguf.lfm2 import text_adapter, text_model
 from lfm2gguf.lfm2.reference import Reference
 from lfm2gguf.lfm2.reference_lora import adapted
 from lfm2gguf.lfm2.reference_retrieval import (
@@ -78,7 +78,8 @@ def open_reference(
             raise OptionError("--lora needs a checkpoint as the reference, not a GGUF")
         return _open_gguf(Path(source))
     found = locate(source, revision)
-    checkpoint = text_model(Checkpoint.open(found.path, found.name))
+    whole = Checkpoint.open(found.path, found.name)
+    checkpoint = text_model(whole)
     files = {found.path / "config.json", *(info.file for info in checkpoint.tensors.values())}
     encode, name = _checkpoint_encoder(found.path)
     ids = encode("")
@@ -92,7 +93,7 @@ def open_reference(
         name,
         prefixes(checkpoint) if is_retrieval(checkpoint) else ("", ""),
     )
-    return model if lora is None else _with_adapter(model, lora)
+    return model if lora is None else _with_adapter(model, whole, lora)
 
 
 def _forward(checkpoint: Checkpoint) -> Reference:
@@ -101,18 +102,18 @@ def _forward(checkpoint: Checkpoint) -> Reference:
     return Reference(Weights.from_checkpoint(checkpoint))
 
 
-def _with_adapter(model: ReferenceModel, lora: str | Path) -> ReferenceModel:
+def _with_adapter(model: ReferenceModel, base: Checkpoint, lora: str | Path) -> ReferenceModel:
     """The model with an adapter in its weights, and with its tokenizer if it brings one."""
     found = locate(lora)
-    adapter = Adapter.open(found.path, found.name)
+    adapter, _ = text_adapter(base, Adapter.open(found.path, found.name))
     own = [found.path / name for name in ("adapter_config.json", WEIGHTS)]
     changed = replace(
         model,
         name=f"{model.name} with {adapter.name}",
         files=(*model.files, *own),
-        forward=model.forward.of(adapted(model.weights, adapter)),
+        forward=model.forward.of(adapted(model.weights, adapter, has_head=not model.retrieval)),
     )
-    if not (found.path / "tokenizer.json").is_file():
+    if not adapter.has_tokenizer:
         return changed
     encode, name = _checkpoint_encoder(found.path)
     return replace(changed, path=found.path, encode=encode, tokenizer=f"{name} of {adapter.name}")

@@ -14,15 +14,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.adapters import GGUF_CASES, AdapterCase, base, make_adapter
-from tests.checkpoints import make
+from tests.adapters import GGUF_CASES, AdapterCase, make_adapter, make_base
 from tests.golden.make_llama_cpp import describe
 
 TARGET = Path(__file__).with_name("lora_gguf.json")
 
 
 def golden(llama_cpp: Path, case: AdapterCase, folder: Path) -> dict[str, Any]:
-    make(base(case), folder / "base")
+    make_base(case, folder / "base")
     make_adapter(case, folder / "tune")
     files = {}
     for type in ("F32", "F16", "BF16", "Q8_0"):

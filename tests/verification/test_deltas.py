@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.resources import files as resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +20,8 @@ from lfm2gguf.verification import Candidate, Limits, Prepared, Verification, jud
 from lfm2gguf.verification import prepare as prepare_reference
 from lfm2gguf.verification.markdown import markdown
 from lfm2gguf.verification.report import dumps
-from tests.adapters import PREFIX
+from tests import multimodal
+from tests.adapters import GGUF_CASES, PREFIX, linear, make_adapter, make_base
 from tests.checkpoints import write_json, write_safetensors
 from tests.verification.faults import Editor
 from tests.verification.test_command import run, start
@@ -157,6 +160,34 @@ def test_a_change_of_another_tensor_is_caught(
     result = judged(reference, path)
     gate = next(gate for gate in result.failures if gate.name == OTHERS)
     assert gate.detail.startswith("blk.0.ffn_gate.weight")
+
+
+AROUND = {  # names in the adapter of what a text model has as model.layers.1...
+    "LFM2.5-VL-Tune-v2-float32": "model.language_model.",
+    "LFM2.5-Audio-1.5B": "lfm.",
+    "retrieval": "",
+}
+
+
+@pytest.mark.parametrize("name", AROUND)
+def test_the_text_model_in_another(name: str, tmp_path: Path) -> None:
+    """Vision, audio and retrieval: their adapters have the names of the whole."""
+    q = f"{AROUND[name]}layers.1.self_attn.q_proj"
+    tower = linear("model.vision_tower.encoder.layers.0.self_attn.q_proj", 64, 64)
+    shapes = linear(q, 64, 64) | (tower if "VL" in name else {})
+    case = replace(GGUF_CASES["retrieval"], shapes=shapes, config={"alpha_pattern": {q: 2}})
+    if name == "retrieval":
+        source = make_base(case, tmp_path / "Base")
+    else:
+        source = multimodal.make(multimodal.CASES[name], tmp_path / "Base")
+    tune = make_adapter(case, tmp_path / "tune")
+    one, other = (convert(source, tmp_path, type, lora) for type, lora in
+                  (("F32", tune), ("F16", None)))  # fmt: skip
+    options: dict[str, Any] = {"lora": tune, "chunks": 1, "engine": "numpy", "use_cache": False}
+    result = lfm2gguf.verify(one, source, **options)
+    assert result.passed, result.failures
+    assert [delta.name for delta in result.deltas] == ["blk.1.attn_q.weight"]
+    assert {EACH, ALL} <= failed(lfm2gguf.verify(other, source, **options))
 
 
 def test_an_untrained_adapter_is_refused(example: Path, adapter: Path, tmp_path: Path) -> None:
