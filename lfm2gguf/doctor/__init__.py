@@ -18,8 +18,8 @@ __all__ = ["BACKENDS", "Diagnosis", "Finding", "Severity", "diagnose"]
 BACKENDS = tuple(runtime.BACKENDS)
 CHECKS = (
     structure.architecture,
-    structure.feed_forward,
-    structure.norm_name,
+    structure.needed_keys,
+    structure.tensors,
     structure.vocabulary,
     structure.token_types,
     structure.context,
