@@ -15,7 +15,7 @@ from lfm2gguf.checkpoint.names import unwrapped_names
 from lfm2gguf.checkpoint.safetensors import TensorInfo, read_header
 from lfm2gguf.errors import CheckpointError, TensorError, UnsupportedError
 
-INDEX = "model.safetensors.index.json"
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,14 @@ def _shards(folder: Path) -> tuple[list[Path], dict[str, str]]:
         for file in weight_map.values():
             if not isinstance(file, str) or Path(file).name != file:
                 raise CheckpointError(f"{folder / INDEX}: {file!r} is not a file's plain name")
-        return [folder / file for file in sorted(set(weight_map.values()))], weight_map
+        shards = sorted(set(weight_map.values()))
+        if shards != [SINGLE] and (folder / SINGLE).is_file():
+            raise CheckpointError(
+                f"{folder}: has {SINGLE}, and {INDEX} that names {len(shards)} other shards; "
+                f"transformers loads {SINGLE}. Delete that file, or else {INDEX} and its shards, "
+                "whichever is the older model"
+            )
+        return [folder / shard for shard in shards], weight_map
     if shards := sorted(folder.glob("model*.safetensors")):
         return shards, {}
     if list(folder.glob("*.bin")) or list(folder.glob("*.pt*")):

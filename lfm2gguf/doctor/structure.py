@@ -6,6 +6,7 @@ Facts: src/models/lfm2.cpp and src/llama-vocab.cpp of llama.cpp, commit 0c1e5709
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
@@ -145,6 +146,15 @@ def vocabulary(subject: Subject) -> Iterator[Finding]:
             f"has {rows} rows for {n} tokens; llama.cpp wants one for each",
             "resize the embedding (model.resize_token_embeddings(len(tokenizer))), save the "
             "checkpoint, and convert it again",
+        )  # fmt: skip
+    if twice := [
+        text for text, times in Counter(t for t, _ in subject.tokens).items() if times > 1
+    ]:
+        yield Finding(
+            "token-twice", Severity.ERROR, "tokenizer.ggml.tokens",
+            f"has {_and_more([repr(text) for text in twice])} more than once; llama.cpp ends the "
+            "process (GGML_ASSERT in src/llama-vocab.cpp)",
+            "take the later one out of tokenizer.json or tokenizer_config.json, and " + AGAIN,
         )  # fmt: skip
     for kind in NAMED_TOKENS:
         id = subject.number(f"tokenizer.ggml.{kind}_token_id")

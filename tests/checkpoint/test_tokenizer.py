@@ -13,6 +13,7 @@ from lfm2gguf import GGUFFile, convert
 from lfm2gguf.checkpoint import Tokenizer, TokenType
 from lfm2gguf.errors import CheckpointError, UnsupportedError
 from tests.checkpoints import PLAIN, SPECIAL, write_json
+from tests.cli.command import refusal
 
 
 def edit(folder: Path, name: str, change: Callable[[Any], Any]) -> None:
@@ -46,6 +47,21 @@ def test_tokens_added_by_a_fine_tune(checkpoint: Path) -> None:
     assert tokens[289] == "[PAD289]"
     convert(checkpoint, checkpoint / "f.gguf")
     assert GGUFFile.open(checkpoint / "f.gguf").get("tokenizer.ggml.tokens") == tokens
+
+
+def test_a_text_that_is_known_already(checkpoint: Path) -> None:
+    """What only tokenizer_config.json has under a second id is left out, as in transformers."""
+    plain = Tokenizer.load(checkpoint).padded(300)
+    stale = {"290": {"content": "<|im_end|>", "special": True}}
+    edit(checkpoint, "tokenizer_config.json", lambda t: t["added_tokens_decoder"].update(stale))
+    assert Tokenizer.load(checkpoint).padded(300) == plain
+
+
+def test_two_tokens_of_the_same_text(checkpoint: Path, tmp_path: Path) -> None:
+    again = {"id": 290, "content": "<|im_end|>", "special": True}
+    edit(checkpoint, "tokenizer.json", lambda t: t["added_tokens"].append(again))
+    message = refusal("convert", checkpoint, "-o", tmp_path / "f.gguf", within=tmp_path)
+    assert "the tokens 7 and 290 of tokenizer.json are both '<|im_end|>'" in message
 
 
 def test_a_token_past_the_embedding(small: Path) -> None:

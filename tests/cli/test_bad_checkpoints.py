@@ -131,6 +131,10 @@ FILES: Damages = {
     "shard truncated": (
         shards(lambda f, m: cut(SECOND, 9)(f)), "truncated",
     ),
+    "shards of an older model": (
+        lambda folder: save(folder, weights(config()), shards=3),
+        "names 3 other shards; transformers loads model.safetensors",
+    ),
     "index leads out": (shards(lambda f, m: m.update({DOWN: "../x"})), "plain name"),
     "index with an absolute path": (shards(lambda f, m: m.update({DOWN: "/x"})), "plain name"),
     "index with a number": (shards(lambda f, m: m.update({DOWN: 3})), "plain name"),

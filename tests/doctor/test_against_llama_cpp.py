@@ -83,6 +83,10 @@ def test_what_ends_the_process(name: str, mixture: Path, tmp_path: Path) -> None
     assert not aborts(mixture)
 
 
+def test_a_token_twice_ends_the_process(sound: Path, tmp_path: Path) -> None:
+    assert aborts(rewrite(sound, tmp_path / "planted.gguf", PLANTED["a token twice"][0]))
+
+
 def aborts(path: Path) -> bool:
     """Whether loading a file ends a process of its own by a signal (or Windows' abort)."""
     program = (

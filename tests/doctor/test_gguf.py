@@ -119,6 +119,11 @@ PLANTED = {
                 "tokenizer.ggml.bos_token_id": None, "tokenizer.ggml.eos_token_id": None,
                 TEMPLATE: Value(T.STRING, "{{ messages[-1].content }}{{ tools }}")}),
         "vocabulary-rows", ERROR, "300 rows for 299 tokens"),
+    "a token twice": (
+        Change({"tokenizer.ggml.tokens": Value(T.ARRAY, [f"t{i if i < 299 else 50}" for i in range(300)],
+                                               T.STRING),
+                TEMPLATE: Value(T.STRING, "{{ messages[-1].content }}{{ tools }}")}),
+        "token-twice", ERROR, "'t50' more than once"),
     "id past the last token": (metadata(tokenizer__ggml__eos_token_id=300), "token-id", ERROR,
                                "is 300, and there are 300 tokens"),
     "normal special token": (types(t6=1), "special-token-type", ERROR, "<|im_start|>"),
