@@ -69,7 +69,11 @@ def _checkpoint(path: Path) -> tuple[Subject, list[Finding]]:
         ]  # fmt: skip
         return from_checkpoint(checkpoint, {}, {}), findings
     shapes = {tensor.name: tensor.shape for tensor in plan.tensors}
-    return from_checkpoint(checkpoint, plan.metadata, shapes), []
+    notes = [
+        Finding("conversion", Severity.WARNING, str(path), note, "see the message")
+        for note in plan.notes
+    ]
+    return from_checkpoint(checkpoint, plan.metadata, shapes), notes
 
 
 def _width(checkpoint: Checkpoint) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ import gguf
 
 from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.errors import CheckpointError, OptionError, UnsupportedError
-from lfm2gguf.lfm2 import audio, dense, detokenizer, head, moe, retrieval, vision
+from lfm2gguf.lfm2 import audio, dense, detokenizer, head, moe, retrieval, template, vision
 from lfm2gguf.lfm2.config import Lfm2Config
 from lfm2gguf.lfm2.lora import Adapted, adapt, check_deltas, find_deltas, summary
 from lfm2gguf.lfm2.metadata import described, general, recorded, vocabulary
@@ -86,6 +86,8 @@ def make_plan(checkpoint: Checkpoint, pre: str | None = None, *, projector: bool
     checkpoint, config, notes = head.settle(checkpoint, config)
     tensors = tuple(member.tensors(config, checkpoint))
     left_out = match(checkpoint, tensors, others | member.left_out(config, checkpoint))
+    if not hasattr(member, "vocabulary"):
+        notes += template.notes(checkpoint.tokenizer_path or checkpoint.path)
     keys = {
         **general(checkpoint, member.ARCHITECTURE, tensors),
         **member.metadata(config, checkpoint),

@@ -20,6 +20,7 @@ from lfm2gguf.checkpoint import Checkpoint, Tokenizer
 from lfm2gguf.checkpoint.folder import read_json
 from lfm2gguf.errors import CheckpointError
 from lfm2gguf.gguf_file import Metadata, Value, ValueType
+from lfm2gguf.lfm2 import template
 from lfm2gguf.lfm2.plan import PlannedTensor
 
 # Attribute of gguf.Metadata: keys of generation_config.json, the first that is there.
@@ -123,6 +124,7 @@ def vocabulary(checkpoint: Checkpoint, n_rows: int, pre: str | None) -> Metadata
                 for kind in order
                 if kind in special.add_special_token
             }
+            special.chat_template = template.chosen(folder, special.chat_template)
             special.add_to_gguf(writer, quiet=True)
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise CheckpointError(

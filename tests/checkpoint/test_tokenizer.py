@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from lfm2gguf import GGUFFile, convert
+from lfm2gguf import GGUFFile, convert, diagnose
 from lfm2gguf.checkpoint import Tokenizer, TokenType
 from lfm2gguf.errors import CheckpointError, UnsupportedError
-from tests.checkpoints import PLAIN, SPECIAL, write_json
+from tests.checkpoints import PLAIN, SPECIAL, TEMPLATE, write_json
 from tests.cli.command import refusal
 
 
@@ -93,6 +93,38 @@ def test_where_the_chat_template_may_be(checkpoint: Path, where: str) -> None:
         edit(checkpoint, where, lambda content: content.update(chat_template=template))
     convert(checkpoint, checkpoint / "f.gguf")
     assert GGUFFile.open(checkpoint / "f.gguf").get("tokenizer.chat_template") == template
+
+
+def test_two_templates_that_differ(checkpoint: Path) -> None:
+    """llama.cpp's converter takes one, transformers the other: so it is said."""
+    (checkpoint / "chat_template.jinja").write_text("new\n")
+    config = checkpoint / "tokenizer_config.json"
+    edit(checkpoint, config.name, lambda content: content.update(chat_template="new"))
+    assert convert(checkpoint, checkpoint / "f.gguf").notes == ()
+    edit(checkpoint, config.name, lambda content: content.update(chat_template="old"))
+    assert "is another" in convert(checkpoint, checkpoint / "f.gguf", overwrite=True).notes[0]
+    assert GGUFFile.open(checkpoint / "f.gguf").get("tokenizer.chat_template") == "old"
+    assert [f.what for f in diagnose(checkpoint).findings if "is another" in f.what]
+
+
+def test_templates_by_name(checkpoint: Path) -> None:
+    """As a list of names and templates, or as an object: the same file."""
+    named = {"default": "plain", "tool_use": "tools"}
+    several = [{"name": name, "template": text} for name, text in named.items()]
+    for content in (several, named):
+        edit(
+            checkpoint, "tokenizer_config.json", lambda c, new=content: c.update(chat_template=new)
+        )
+        convert(checkpoint, checkpoint / "f.gguf", overwrite=True)
+        file = GGUFFile.open(checkpoint / "f.gguf")
+        assert file.get("tokenizer.chat_template") == "plain"
+        assert file.get("tokenizer.chat_template.tool_use") == "tools"
+
+
+def test_a_template_of_null_is_none(checkpoint: Path) -> None:
+    edit(checkpoint, "tokenizer_config.json", lambda content: content.update(chat_template=None))
+    convert(checkpoint, checkpoint / "f.gguf")
+    assert GGUFFile.open(checkpoint / "f.gguf").get("tokenizer.chat_template") == TEMPLATE
 
 
 def test_special_ids_come_from_the_files(checkpoint: Path) -> None:

@@ -238,6 +238,13 @@ TOKENIZER: Damages = {
         pre_tokenizer(lambda p: p["pretokenizers"][1].update(add_prefix_space=True)), "--pre",
     ),
     "metaspace": (pre_tokenizer(lambda p: p.update(type="Metaspace")), "Metaspace"),
+    **{
+        f"a template of {template}": (
+            edit("tokenizer_config.json", lambda c, t=template: c.update(chat_template=t)),
+            "its chat_template is neither",
+        )
+        for template in (5, ["text"], [{"name": "default"}], {"default": None})
+    },
     "its config": (text("tokenizer_config.json", "{"), "cannot be read as JSON"),
 }  # fmt: skip
 

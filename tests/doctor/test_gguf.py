@@ -120,8 +120,8 @@ PLANTED = {
                 TEMPLATE: Value(T.STRING, "{{ messages[-1].content }}{{ tools }}")}),
         "vocabulary-rows", ERROR, "300 rows for 299 tokens"),
     "a token twice": (
-        Change({"tokenizer.ggml.tokens": Value(T.ARRAY, [f"t{i if i < 299 else 50}" for i in range(300)],
-                                               T.STRING),
+        Change({"tokenizer.ggml.tokens":
+                Value(T.ARRAY, [*(f"t{i}" for i in range(299)), "t50"], T.STRING),
                 TEMPLATE: Value(T.STRING, "{{ messages[-1].content }}{{ tools }}")}),
         "token-twice", ERROR, "'t50' more than once"),
     "id past the last token": (metadata(tokenizer__ggml__eos_token_id=300), "token-id", ERROR,
