@@ -155,6 +155,7 @@ def test_an_untied_head(folder: Path) -> None:
         ("v_head.summary.weight", "training"),
         ("model.pos_emb.inv_freq", "config"),
         ("model.layers.1.self_attn.rotary_emb.inv_freq", "config"),
+        ("model.rotary_emb.original_inv_freq", "config"),
     ],
 )
 def test_what_only_training_needs_is_left_out(folder: Path, name: str, why: str) -> None:

@@ -86,6 +86,7 @@ def make_plan(checkpoint: Checkpoint, pre: str | None = None, *, projector: bool
     checkpoint, config, notes = head.settle(checkpoint, config)
     tensors = tuple(member.tensors(config, checkpoint))
     left_out = match(checkpoint, tensors, others | member.left_out(config, checkpoint))
+    notes += member.notes(checkpoint) if hasattr(member, "notes") else []
     if not hasattr(member, "vocabulary"):
         notes += template.notes(checkpoint.tokenizer_path or checkpoint.path)
     keys = {
@@ -147,7 +148,9 @@ def _projector_plan(checkpoint: Checkpoint) -> Plan:
     tensors = tuple(member.projector_tensors(checkpoint))
     left_out = match(checkpoint, tensors, member.projector_left_out(checkpoint))
     about = general(checkpoint, PROJECTOR_ARCHITECTURE, tensors, kind=gguf.GGUFType.MMPROJ)
-    return Plan(checkpoint, about | member.projector_metadata(checkpoint), tensors, left_out, 0)
+    notes = member.projector_notes(checkpoint) if hasattr(member, "projector_notes") else []
+    metadata = about | member.projector_metadata(checkpoint)
+    return Plan(checkpoint, metadata, tensors, left_out, 0, notes=tuple(notes))
 
 
 def _class_name(checkpoint: Checkpoint) -> str:

@@ -19,8 +19,9 @@ import yaml
 from lfm2gguf.checkpoint import Checkpoint, Tokenizer
 from lfm2gguf.checkpoint.folder import read_json
 from lfm2gguf.errors import CheckpointError
-from lfm2gguf.gguf_file import Metadata, Value, ValueType
+from lfm2gguf.gguf_file import UNSTORABLE, Metadata, Value, ValueType
 from lfm2gguf.lfm2 import template
+from lfm2gguf.lfm2.config import get
 from lfm2gguf.lfm2.plan import PlannedTensor
 
 # Attribute of gguf.Metadata: keys of generation_config.json, the first that is there.
@@ -59,7 +60,26 @@ def general(
     writer = gguf.GGUFWriter(None, architecture)
     writer.add_type(kind)
     about.set_gguf_meta_model(writer)
-    return recorded(writer)
+    keys = recorded(writer)
+    for key, value in keys.items():
+        _check(checkpoint.path, key, value)
+    return keys
+
+
+def _check(folder: Path, key: str, value: Value) -> None:
+    """Name the file that gave a key what it cannot hold."""
+    try:
+        value.to_bytes()
+    except UNSTORABLE as error:
+        file = "generation_config.json" if key.startswith("general.sampling.") else "README.md"
+        raise CheckpointError(
+            f"{folder / file}: gives {value.value!r} for {key}, which holds {_kind(value)} "
+            f"({error}); correct it, or delete it"
+        ) from error
+
+
+def _kind(value: Value) -> str:
+    return f"{value.item_type.name.lower()}s" if value.item_type else value.type.name.lower()
 
 
 def described(
@@ -72,6 +92,7 @@ def described(
 
     """
     generation = read_json(folder / "generation_config.json")
+    get(config, str, "_name_or_path", default="")
     try:
         card = gguf.Metadata.load_model_card(folder) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:

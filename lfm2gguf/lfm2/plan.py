@@ -21,6 +21,7 @@ IGNORED_PREFIXES = dict.fromkeys(
 )
 IGNORED_SUFFIXES = {
     ".rotary_emb.inv_freq": FROM_CONFIG,
+    ".rotary_emb.original_inv_freq": FROM_CONFIG,
     ".pos_emb.inv_freq": FROM_CONFIG,
     ".pos_emb.original_inv_freq": FROM_CONFIG,
 }
