@@ -43,6 +43,8 @@ class Checkpoint:
         path = Path(path)
         if not path.is_dir():
             raise CheckpointError(f"{path}: no such folder")
+        if not (path / "config.json").is_file():
+            _refuse_adapter(path)
         config = read_json(path / "config.json", needed_for=f"{path} to be a checkpoint")
         _refuse_quantized(path, config)
         tensors = _unwrapped(path, config) | _module_tensors(path)
@@ -174,12 +176,16 @@ def _shards(folder: Path) -> tuple[list[Path], dict[str, str]]:
             "load the model in transformers and save it with "
             "save_pretrained(folder, safe_serialization=True)"
         )
+    _refuse_adapter(folder)
+    raise CheckpointError(f"{folder}: has no weights (model.safetensors or {INDEX})")
+
+
+def _refuse_adapter(folder: Path) -> None:
     if (folder / "adapter_config.json").is_file():
         raise UnsupportedError(
             f"{folder}: is a LoRA adapter, not a whole checkpoint; convert its base model with "
             "--lora ADAPTER (lora=...), or make an adapter file of it with convert-lora"
         )
-    raise CheckpointError(f"{folder}: has no weights (model.safetensors or {INDEX})")
 
 
 def _refuse_quantized(folder: Path, config: Mapping[str, Any]) -> None:

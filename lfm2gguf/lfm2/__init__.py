@@ -28,6 +28,7 @@ __all__ = [
     "check_deltas",
     "described",
     "find_deltas",
+    "has_projector",
     "make_plan",
     "recorded",
     "summary",
@@ -100,6 +101,12 @@ def make_plan(checkpoint: Checkpoint, pre: str | None = None, *, projector: bool
     n_experts = experts.value if experts else 0
     n_layers = len(config.layer_types)
     return Plan(checkpoint, metadata, tensors, left_out, n_layers, n_experts, tuple(notes))
+
+
+def has_projector(checkpoint: Checkpoint) -> bool:
+    """Whether it becomes two files."""
+    names = checkpoint.config.get("architectures")
+    return isinstance(names, list) and bool(names) and str(names[0]) in PROJECTORS
 
 
 def base_tensors(checkpoint: Checkpoint) -> tuple[str, tuple[PlannedTensor, ...]]:

@@ -60,26 +60,21 @@ def general(
     writer = gguf.GGUFWriter(None, architecture)
     writer.add_type(kind)
     about.set_gguf_meta_model(writer)
-    keys = recorded(writer)
-    for key, value in keys.items():
-        _check(checkpoint.path, key, value)
-    return keys
+    return {k: _storable(checkpoint.path, k, v) for k, v in writer.kv_data[0].items()}
 
 
-def _check(folder: Path, key: str, value: Value) -> None:
-    """Name the file that gave a key what it cannot hold."""
+def _storable(folder: Path, key: str, given: Any) -> Value:
+    """A key's value, or the name of the file that gave it what it cannot hold."""
     try:
+        value = _value(given.value, given.type, given.sub_type)
         value.to_bytes()
     except UNSTORABLE as error:
         file = "generation_config.json" if key.startswith("general.sampling.") else "README.md"
         raise CheckpointError(
-            f"{folder / file}: gives {value.value!r} for {key}, which holds {_kind(value)} "
+            f"{folder / file}: gives {given.value!r} for {key}, of type {given.type.name.lower()} "
             f"({error}); correct it, or delete it"
         ) from error
-
-
-def _kind(value: Value) -> str:
-    return f"{value.item_type.name.lower()}s" if value.item_type else value.type.name.lower()
+    return value
 
 
 def described(

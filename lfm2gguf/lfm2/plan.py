@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from lfm2gguf.checkpoint import Checkpoint
+from lfm2gguf.checkpoint import Checkpoint, TensorInfo
 from lfm2gguf.errors import TensorError
 from lfm2gguf.gguf_file import Metadata
 
@@ -79,6 +79,12 @@ class Plan:
     n_layers: int
     n_experts: int = 0
     notes: tuple[str, ...] = ()  # what was decided that a user may not expect
+
+    @property
+    def sources(self) -> set[TensorInfo]:
+        """The checkpoint's tensors that are used."""
+        names = {source.name for tensor in self.tensors for source in tensor.sources}
+        return {self.checkpoint.tensors[name] for name in names}
 
 
 def match(
