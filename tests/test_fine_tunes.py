@@ -76,6 +76,13 @@ def test_names_as_wrappers_leave_them(folder: Path, change: Callable[[str], str]
     assert converted(folder).path.read_bytes() == plain
 
 
+def test_an_index_of_the_one_file_there_is(folder: Path) -> None:
+    plain = converted(folder).path.read_bytes()
+    index = {"weight_map": dict.fromkeys(weights(PLAIN), "model.safetensors")}
+    write_json(folder / "model.safetensors.index.json", index)
+    assert converted(folder).path.read_bytes() == plain
+
+
 def test_two_names_for_one_tensor(folder: Path, tmp_path: Path) -> None:
     save(folder, weights(PLAIN) | {f"_orig_mod.{EMBEDDING}": weights(PLAIN)[EMBEDDING]})
     message = refusal("convert", folder, "-o", tmp_path / "out.gguf", within=tmp_path)
@@ -148,6 +155,7 @@ def test_an_untied_head(folder: Path) -> None:
         ("v_head.summary.weight", "training"),
         ("model.pos_emb.inv_freq", "config"),
         ("model.layers.1.self_attn.rotary_emb.inv_freq", "config"),
+        ("model.rotary_emb.original_inv_freq", "config"),
     ],
 )
 def test_what_only_training_needs_is_left_out(folder: Path, name: str, why: str) -> None:

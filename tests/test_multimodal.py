@@ -221,6 +221,14 @@ def _edit(**changes: Any) -> Callable[[Path], None]:
     return edit
 
 
+def _processor(**changes: Any) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        path = folder / "preprocessor_config.json"
+        write_json(path, json.loads(path.read_text()) | changes)
+
+    return edit
+
+
 def _without_processor(folder: Path) -> None:
     (folder / "preprocessor_config.json").unlink()
 
@@ -243,6 +251,22 @@ REFUSED: dict[str, tuple[Callable[[Path], None], type[Lfm2ggufError], str]] = {
     "another text model": (
         _edit(text_config__model_type="llama"), UnsupportedError, "text_config is a 'llama'",
     ),
+    "a text model of several kinds": (
+        _edit(text_config__model_type=["lfm2"]), CheckpointError, "model_type is",
+    ),
+    "several layers": (
+        _edit(vision_feature_layer=[-1, -2]), CheckpointError, "vision_feature_layer is",
+    ),
+    "a layer from the front": (
+        _edit(vision_feature_layer=1), UnsupportedError, "counted from the end",
+    ),
+    "a layer too far from the end": (
+        _edit(vision_feature_layer=-4), CheckpointError, "vision_feature_layer is -4",
+    ),
+    "a processor that is a list": (
+        _processor(image_processor=[1]), CheckpointError, "preprocessor_config.json: image_proc",
+    ),
+    "one channel": (_processor(image_mean=[0.5]), CheckpointError, "as 3 numbers"),
     "no text model": (_edit(text_config=None), CheckpointError, "no 'text_config'"),
     "no tower": (_edit(vision_config=[]), CheckpointError, "no 'vision_config'"),
     "no settings for pixels": (_without_processor, CheckpointError, "image_mean"),
@@ -260,6 +284,32 @@ def test_refused(what: str, tmp_path: Path) -> None:
     with pytest.raises(error, match=message.replace("(", r"\(")):
         convert(source, tmp_path / "out.gguf", projector=True, jobs=1)
     assert not list(tmp_path.glob("*.gguf*"))
+
+
+def test_a_layer_may_be_a_list_of_one(vl: Path, tmp_path: Path) -> None:
+    source = make(VL_CASES[vl.name], tmp_path / vl.name)
+    blocks = []
+    for layer in (-2, [-2]):
+        _edit(vision_feature_layer=layer)(source)
+        file = convert(source, tmp_path / "out.gguf", projector=True, overwrite=True).files[0].path
+        blocks.append(GGUFFile.open(file).get("clip.vision.block_count"))
+    assert blocks == [2, 2]
+
+
+@pytest.mark.parametrize("sizes", [[], [64, 64], ["64"]])
+def test_an_audio_adapter_has_one_hidden_layer(sizes: list[Any], tmp_path: Path) -> None:
+    source = make(CASES["LFM2.5-Audio-1.5B"], tmp_path / "LFM2.5-Audio-1.5B")
+    _edit(adapter_hidden_dims=sizes)(source)
+    with pytest.raises(Lfm2ggufError, match="adapter_hidden_dims"):
+        convert(source, tmp_path / "out.gguf", projector=True)
+
+
+def test_a_width_of_audio_that_llama_cpp_does_not_run(tmp_path: Path) -> None:
+    """It aborts there; the conversion is sound, and says it."""
+    source = make(CASES["LFM2.5-Audio-1.5B"], tmp_path / "LFM2.5-Audio-1.5B")
+    (note,) = convert(source, tmp_path / "out.gguf", projector=True).notes
+    assert "(d_model) is 64" in note
+    assert convert(source, tmp_path / "text.gguf").notes == ()
 
 
 def test_a_text_model_has_no_projector(small: Path, tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ class Display:
                 yield _BarStages(bars)
 
     def verifications(self, results: Sequence[Verification]) -> None:
-        """Show the ladder, the gates of each file, and the verdict."""
+        """Show the ladder, the gates of each file, and the verdict; if quiet, failures alone."""
         from lfm2gguf.verification.words import (
             conditions,
             explanation,
@@ -167,7 +167,14 @@ class Display:
             summary_cells,
         )
 
+        failures = [
+            f"{result.candidate} FAILED: {explanation(result)}"
+            for result in results
+            if not result.passed
+        ]
         if self.quiet or self.json:  # then standard output is silent, or holds JSON alone
+            for failure in failures:
+                self.err.print(failure, markup=False, soft_wrap=True)
             return
         self.out.print(conditions(results[0]), markup=False, soft_wrap=True)
         if len(results) == 1:
@@ -176,10 +183,8 @@ class Display:
         ladder = [summary_cells(result) for result in results]
         heads = headings(results[0])
         self._table(heads, ladder if self.out.is_terminal else [heads, *ladder])
-        for result in results:
-            if not result.passed:
-                text = f"{result.candidate} FAILED: {explanation(result)}"
-                self.out.print(text, markup=False, soft_wrap=True)
+        for failure in failures:
+            self.out.print(failure, markup=False, soft_wrap=True)
 
     @contextlib.contextmanager
     def bench_progress(self) -> Iterator[Callable[[BenchProgress], None] | None]:

@@ -15,7 +15,7 @@ from lfm2gguf.checkpoint.names import unwrapped_names
 from lfm2gguf.checkpoint.safetensors import TensorInfo, read_header
 from lfm2gguf.errors import CheckpointError, TensorError, UnsupportedError
 
-INDEX = "model.safetensors.index.json"
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ class Checkpoint:
         path = Path(path)
         if not path.is_dir():
             raise CheckpointError(f"{path}: no such folder")
+        if not (path / "config.json").is_file():
+            _refuse_adapter(path)
         config = read_json(path / "config.json", needed_for=f"{path} to be a checkpoint")
         _refuse_quantized(path, config)
         tensors = _unwrapped(path, config) | _module_tensors(path)
@@ -166,7 +168,14 @@ def _shards(folder: Path) -> tuple[list[Path], dict[str, str]]:
         for file in weight_map.values():
             if not isinstance(file, str) or Path(file).name != file:
                 raise CheckpointError(f"{folder / INDEX}: {file!r} is not a file's plain name")
-        return [folder / file for file in sorted(set(weight_map.values()))], weight_map
+        shards = sorted(set(weight_map.values()))
+        if shards != [SINGLE] and (folder / SINGLE).is_file():
+            raise CheckpointError(
+                f"{folder}: has {SINGLE}, and {INDEX} that names {len(shards)} other shards; "
+                f"transformers loads {SINGLE}. Delete that file, or else {INDEX} and its shards, "
+                "whichever is the older model"
+            )
+        return [folder / shard for shard in shards], weight_map
     if shards := sorted(folder.glob("model*.safetensors")):
         return shards, {}
     if list(folder.glob("*.bin")) or list(folder.glob("*.pt*")):
@@ -175,12 +184,16 @@ def _shards(folder: Path) -> tuple[list[Path], dict[str, str]]:
             "load the model in transformers and save it with "
             "save_pretrained(folder, safe_serialization=True)"
         )
+    _refuse_adapter(folder)
+    raise CheckpointError(f"{folder}: has no weights (model.safetensors or {INDEX})")
+
+
+def _refuse_adapter(folder: Path) -> None:
     if (folder / "adapter_config.json").is_file():
         raise UnsupportedError(
             f"{folder}: is a LoRA adapter, not a whole checkpoint; convert its base model with "
             "--lora ADAPTER (lora=...), or make an adapter file of it with convert-lora"
         )
-    raise CheckpointError(f"{folder}: has no weights (model.safetensors or {INDEX})")
 
 
 def _refuse_quantized(folder: Path, config: Mapping[str, Any]) -> None:

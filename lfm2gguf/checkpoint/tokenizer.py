@@ -83,7 +83,7 @@ class Tokenizer:
         """One token for each of the embedding's ``n_rows`` rows; rows without one are unused.
 
         Raises:
-            CheckpointError: there are tokens past the last row.
+            CheckpointError: there are tokens past the last row, or two have the same text.
 
         """
         if (last := max(self.tokens, default=-1)) >= n_rows:
@@ -93,6 +93,13 @@ class Tokenizer:
                 "(model.resize_token_embeddings(len(tokenizer))) and save the checkpoint again"
             )
         rows = [self.tokens.get(i, (f"[PAD{i}]", TokenType.UNUSED)) for i in range(n_rows)]
+        ids: dict[str, int] = {}
+        for id, (text, _) in enumerate(rows):
+            if (first := ids.setdefault(text, id)) != id:
+                raise CheckpointError(
+                    f"the tokens {first} and {id} of tokenizer.json are both {text!r}; llama.cpp "
+                    "cannot load such a vocabulary. Take one of them out of its added_tokens"
+                )
         return [token for token, _ in rows], [type for _, type in rows]
 
 
@@ -140,12 +147,18 @@ def _is_large(tokens: Mapping[int, tuple[str, TokenType]], model: Mapping[str, A
 
 
 def _added_tokens(folder: Path, data: dict[str, Any]) -> list[dict[str, Any]]:
-    """Those of tokenizer.json, then those that only tokenizer_config.json knows."""
+    """Those of tokenizer.json, then those that only tokenizer_config.json knows.
+
+    An id or a text that tokenizer.json has already is its, as in transformers.
+    """
     added = list(data.get("added_tokens") or [])
     known = {token["id"] for token in added}
+    ids = data["model"]["vocab"] | {token["content"]: token["id"] for token in added}
     config = read_json(folder / "tokenizer_config.json").get("added_tokens_decoder") or {}
     extra = [token | {"id": int(id)} for id, token in config.items() if int(id) not in known]
-    return added + extra
+    return added + [
+        token for token in extra if ids.get(token["content"], token["id"]) == token["id"]
+    ]
 
 
 def _added(token: dict[str, Any]) -> tuple[str, TokenType]:

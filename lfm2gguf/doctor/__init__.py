@@ -7,19 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lfm2gguf.checkpoint import Checkpoint
-from lfm2gguf.doctor import runtime, scan, structure, template
+from lfm2gguf.doctor import adapter, runtime, scan, structure, template
 from lfm2gguf.doctor.finding import Diagnosis, Finding, Severity
 from lfm2gguf.doctor.subject import Subject, from_checkpoint, from_gguf
 from lfm2gguf.errors import Lfm2ggufError, OptionError
-from lfm2gguf.lfm2 import Lfm2Config, make_plan
+from lfm2gguf.lfm2 import Lfm2Config, Plan, has_projector, make_plan
 
 __all__ = ["BACKENDS", "Diagnosis", "Finding", "Severity", "diagnose"]
 
 BACKENDS = tuple(runtime.BACKENDS)
 CHECKS = (
     structure.architecture,
-    structure.feed_forward,
-    structure.norm_name,
+    structure.needed_keys,
+    structure.tensors,
     structure.vocabulary,
     structure.token_types,
     structure.context,
@@ -27,6 +27,7 @@ CHECKS = (
     runtime.minimum_build,
     scan.weights,
 )
+ADAPTER_CHECKS = (adapter.kind, adapter.pairs, scan.weights)
 
 
 def diagnose(path: str | Path, *, backend: str = "cpu") -> Diagnosis:
@@ -48,7 +49,7 @@ def diagnose(path: str | Path, *, backend: str = "cpu") -> Diagnosis:
         findings += found
     else:
         subject = from_gguf(path)
-    for check in CHECKS:
+    for check in ADAPTER_CHECKS if subject.get("general.type") == "adapter" else CHECKS:
         findings += check(subject)
     findings += runtime.types(subject, runtime.BACKENDS[backend])
     order = list(Severity)
@@ -59,17 +60,31 @@ def diagnose(path: str | Path, *, backend: str = "cpu") -> Diagnosis:
 def _checkpoint(path: Path) -> tuple[Subject, list[Finding]]:
     """See a checkpoint as the GGUF that it would become, or say why it would not."""
     checkpoint = Checkpoint.open(path)
+    plan, findings = _plan(checkpoint, projector=False)
+    plans = [plan]
+    if has_projector(checkpoint):
+        projector, found = _plan(checkpoint, projector=True)
+        plans.append(projector)
+        findings += [finding for finding in found if finding not in findings]
+    tensors = list(checkpoint.tensors.values())
+    if all(plans):  # what no file holds is not the model's
+        used = {info for plan in plans if plan for info in plan.sources}
+        tensors = [info for info in tensors if info in used]
+    return from_checkpoint(path, plan, tensors), findings
+
+
+def _plan(checkpoint: Checkpoint, *, projector: bool) -> tuple[Plan | None, list[Finding]]:
+    """A plan, with its notes; or why there is none."""
+    where = str(checkpoint.path)
     try:
-        plan = make_plan(checkpoint)
+        plan = make_plan(checkpoint, projector=projector)
     except Lfm2ggufError as error:
-        findings = list(_width(checkpoint)) or [
-            Finding(
-                "does-not-convert", Severity.ERROR, str(path), str(error), "see the message"
-            )
-        ]  # fmt: skip
-        return from_checkpoint(checkpoint, {}, {}), findings
-    shapes = {tensor.name: tensor.shape for tensor in plan.tensors}
-    return from_checkpoint(checkpoint, plan.metadata, shapes), []
+        finding = Finding("does-not-convert", Severity.ERROR, where, str(error), "see the message")
+        return None, ([] if projector else list(_width(checkpoint))) or [finding]
+    return plan, [
+        Finding("conversion", Severity.WARNING, where, note, "see the message")
+        for note in plan.notes
+    ]
 
 
 def _width(checkpoint: Checkpoint) -> Iterator[Finding]:

@@ -6,13 +6,27 @@ Facts: src/models/lfm2.cpp and src/llama-vocab.cpp of llama.cpp, commit 0c1e5709
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
 from lfm2gguf.checkpoint import TokenType
 from lfm2gguf.doctor.finding import Finding, Severity
 from lfm2gguf.doctor.subject import LFM2, Subject
+from lfm2gguf.lfm2.keys import Keys
 
+Shape = tuple[int, ...]
+
+EMBEDDING, NORM, OLD_NORM = "token_embd.weight", "token_embd_norm.weight", "output_norm.weight"
+WIDTH = "feed-forward-width"
+# Keys that give one axis of a tensor its length.
+LENGTHS = {
+    "embedding_length": (NORM, 0),
+    "feed_forward_length": (".ffn_gate.weight", 0),
+    "shortconv.l_cache": (".shortconv.conv.weight", 1),
+    "expert_count": (".ffn_gate_inp.weight", 0),
+    "expert_feed_forward_length": (".ffn_gate_exps.weight", 1),
+}
 AGAIN = "convert the checkpoint again with this version of lfm2gguf"
 LOOKS_SPECIAL = re.compile(r"<\|.*\|>")
 RESERVED = re.compile(r"<\|reserved_")  # LFM2's 14 and 15 are plain words of its vocabulary
@@ -34,53 +48,113 @@ def architecture(subject: Subject) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def feed_forward(subject: Subject) -> Iterator[Finding]:
-    """The width that the metadata gives against the one that the weights have."""
-    said = subject.own("feed_forward_length")
-    if subject.architecture not in LFM2:
-        return
-    for name, shape in subject.shapes.items():
-        if not name.endswith(".ffn_gate.weight"):
-            continue
-        layer = name.split(".")[1]
-        width = said[int(layer)] if isinstance(said, list) and layer.isdecimal() else said
-        if width != shape[0]:
-            key = f"{subject.architecture}.feed_forward_length"
+def needed_keys(subject: Subject) -> Iterator[Finding]:
+    """The keys that llama.cpp needs."""
+    if subject.kind == "gguf" and subject.architecture in LFM2:
+        for key, what in Keys(subject.architecture, subject.metadata).problems().items():
             yield Finding(
-                "feed-forward-width", Severity.ERROR, key,
-                f"is {width}, and {name} is {shape[0]} wide; llama.cpp refuses the file",
-                f"{AGAIN}, or: gguf-set-metadata {subject.path} {key} {shape[0]}",
-            )  # fmt: skip
-            return
+                "metadata-key", Severity.ERROR, key, f"{what}; llama.cpp refuses the file", AGAIN
+            )
 
 
-def norm_name(subject: Subject) -> Iterator[Finding]:
-    """The final norm's name: old converters called it ``output_norm``."""
-    if subject.architecture not in LFM2 or "token_embd_norm.weight" in subject.shapes:
+def tensors(subject: Subject) -> Iterator[Finding]:
+    """Names and shapes against those that the keys call for, as llama.cpp compares them."""
+    if subject.kind != "gguf" or subject.architecture not in LFM2:
         return
-    if "output_norm.weight" in subject.shapes:
+    keys = Keys(subject.architecture, subject.metadata)
+    if keys.problems():
+        return  # they have been said
+    there = {name: _trimmed(shape) for name, shape in subject.shapes.items()}
+    # One row for each token: see vocabulary.
+    n_vocab = there.get(EMBEDDING, (0,))[0] if subject.tokens else keys.number("vocab_size")
+    needed, optional = keys.tensors(n_vocab)
+    if NORM not in there and there.pop(OLD_NORM, ()):
+        needed.pop(NORM)
         yield Finding(
-            "old-norm-name", Severity.ERROR, "output_norm.weight",
-            "is the old name of the final norm; llama.cpp looks for token_embd_norm.weight "
-            "and reports a missing tensor",
+            "old-norm-name", Severity.ERROR, OLD_NORM,
+            f"is the old name of the final norm; llama.cpp looks for {NORM} and reports a "
+            "missing tensor",
             AGAIN,
         )  # fmt: skip
-    else:
+    if missing := [name for name in needed if name not in there]:
         yield Finding(
-            "norm-missing", Severity.ERROR, "token_embd_norm.weight",
-            "the final norm is missing; llama.cpp refuses the file", AGAIN,
+            "tensor-missing", Severity.ERROR, _and_more(missing),
+            "the metadata calls for it, and it is missing; llama.cpp refuses the file",
+            f"{AGAIN}; if tensors are unknown too, the keys are another model's",
         )  # fmt: skip
+    known = needed | optional
+    if unknown := [name for name in there if name not in known]:
+        yield Finding(
+            "tensor-unknown", Severity.ERROR, _and_more(unknown),
+            "has no place in what the metadata describes; llama.cpp refuses the file",
+            f"{AGAIN}; if tensors are missing too, the keys are another model's",
+        )  # fmt: skip
+    yield from _shapes(subject, keys, {
+        name: (shape, there[name])
+        for name, shape in known.items()
+        if name in there and _trimmed(shape) != there[name]
+    })  # fmt: skip
+
+
+def _shapes(
+    subject: Subject, keys: Keys, wrong: Mapping[str, tuple[Shape, Shape]]
+) -> Iterator[Finding]:
+    """Tensors of another shape (called for, there): the key that is wrong, where one alone is."""
+    blamed = False
+    for key, (suffix, axis) in LENGTHS.items():
+        name = next((name for name in wrong if name.endswith(suffix)), "")
+        called, found = wrong.get(name, ((), ()))
+        if len(called) == len(found) > axis and called[axis] != found[axis]:
+            blamed, full = True, f"{subject.architecture}.{key}"
+            yield Finding(
+                WIDTH if key == "feed_forward_length" else "tensor-shape", Severity.ERROR, full,
+                f"is {keys.number(key)}, and {name} is {found[axis]} wide; llama.cpp refuses "
+                "the file",
+                f"{AGAIN}, or: gguf-set-metadata {subject.path} {full} {found[axis]}",
+            )  # fmt: skip
+    if wrong and not blamed:
+        name, (called, found) = next(iter(wrong.items()))
+        yield Finding(
+            "tensor-shape", Severity.ERROR, _and_more(list(wrong)),
+            f"is {_dims(found)}, and the metadata calls for {_dims(called)}; llama.cpp refuses the "
+            "file",
+            f"{AGAIN}, or correct {subject.architecture}.attention.head_count and the other keys",
+        )  # fmt: skip
+
+
+def _trimmed(shape: Shape) -> Shape:
+    """Without leading ones, which llama.cpp does not tell from none."""
+    while len(shape) > 1 and shape[0] == 1:
+        shape = shape[1:]
+    return shape
+
+
+def _dims(shape: Shape) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _and_more(names: Sequence[str]) -> str:
+    return f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]
 
 
 def vocabulary(subject: Subject) -> Iterator[Finding]:
     """One token for each row of the embedding, and ids that exist."""
-    n, rows = len(subject.tokens), subject.shapes.get("token_embd.weight", (0,))[0]
+    n, rows = len(subject.tokens), subject.shapes.get(EMBEDDING, (0,))[0]
     if rows and n and n != rows:
         yield Finding(
-            "vocabulary-rows", Severity.ERROR, "token_embd.weight",
+            "vocabulary-rows", Severity.ERROR, EMBEDDING,
             f"has {rows} rows for {n} tokens; llama.cpp wants one for each",
             "resize the embedding (model.resize_token_embeddings(len(tokenizer))), save the "
             "checkpoint, and convert it again",
+        )  # fmt: skip
+    if twice := [
+        text for text, times in Counter(t for t, _ in subject.tokens).items() if times > 1
+    ]:
+        yield Finding(
+            "token-twice", Severity.ERROR, "tokenizer.ggml.tokens",
+            f"has {_and_more([repr(text) for text in twice])} more than once; llama.cpp ends the "
+            "process (GGML_ASSERT in src/llama-vocab.cpp)",
+            "take the later one out of tokenizer.json or tokenizer_config.json, and " + AGAIN,
         )  # fmt: skip
     for kind in NAMED_TOKENS:
         id = subject.number(f"tokenizer.ggml.{kind}_token_id")

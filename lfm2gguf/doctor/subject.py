@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from lfm2gguf.checkpoint import Checkpoint, TokenType
 from lfm2gguf.checkpoint import TensorInfo as CheckpointTensor
+from lfm2gguf.checkpoint import TokenType
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.gguf_file import GGUFFile, Metadata
+from lfm2gguf.lfm2 import Plan
 
 LFM2 = ("lfm2", "lfm2moe")
 STORED_AS = {"BF16": GGMLType.BF16, "F16": GGMLType.F16, "F32": GGMLType.F32}
@@ -99,23 +100,29 @@ def from_gguf(path: Path) -> Subject:
     """Raises GGUFError for a file that cannot be read."""
     file = GGUFFile.open(path)
     weights = tuple(
-        Weights(t.name, t.shape, t.type, t.type.name, t.file, t.offset)
+        Weights(t.name, _in_rows(t.shape), t.type, t.type.name, t.file, t.offset)
         for t in file.tensors.values()
     )
     shapes = {name: tensor.shape for name, tensor in file.tensors.items()}
     return Subject(path, "gguf", file.metadata, shapes, weights)
 
 
-def from_checkpoint(
-    checkpoint: Checkpoint, metadata: Metadata, shapes: Mapping[str, tuple[int, ...]]
-) -> Subject:
-    """A checkpoint with what its plan says, if it could be planned."""
-    weights = tuple(_weights(tensor) for tensor in checkpoint.tensors.values())
-    return Subject(checkpoint.path, "checkpoint", metadata, shapes, weights)
+def from_checkpoint(path: Path, plan: Plan | None, tensors: Iterable[CheckpointTensor]) -> Subject:
+    """A checkpoint's tensors, with what its plan says, if it could be planned."""
+    weights = tuple(_weights(tensor) for tensor in tensors)
+    if plan is None:
+        return Subject(path, "checkpoint", {}, {}, weights)
+    shapes = {tensor.name: tensor.shape for tensor in plan.tensors}
+    return Subject(path, "checkpoint", plan.metadata, shapes, weights)
 
 
 def _weights(tensor: CheckpointTensor) -> Weights:
-    stored = STORED_AS.get(tensor.dtype)
-    return Weights(
-        tensor.name, tensor.shape or (1,), stored, tensor.dtype, tensor.file, tensor.offset
-    )
+    stored, shape = STORED_AS.get(tensor.dtype), _in_rows(tensor.shape)
+    return Weights(tensor.name, shape, stored, tensor.dtype, tensor.file, tensor.offset)
+
+
+def _in_rows(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Without ones at the end: rows of one number, such as kernels of 1 x 1, are none."""
+    while len(shape) > 1 and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape or (1,)

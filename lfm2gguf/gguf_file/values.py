@@ -31,6 +31,8 @@ class ValueType(Enum):
         self.code = code
 
 
+# What packing a value raises that its type does not hold.
+UNSTORABLE = (struct.error, TypeError, ValueError, AttributeError, OverflowError)
 VALUE_TYPE_BY_ID = {type.id: type for type in ValueType}
 
 

@@ -19,7 +19,14 @@ from pathlib import Path
 from lfm2gguf.errors import GGUFError, OutputError
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.gguf_file.reader import MAGIC
-from lfm2gguf.gguf_file.values import ALIGNMENT, DEFAULT_ALIGNMENT, Metadata, Value, pack_string
+from lfm2gguf.gguf_file.values import (
+    ALIGNMENT,
+    DEFAULT_ALIGNMENT,
+    UNSTORABLE,
+    Metadata,
+    Value,
+    pack_string,
+)
 
 VERSION = 3
 PARTIAL = ".partial"
@@ -147,7 +154,7 @@ def output_errors(target: Path) -> Iterator[None]:
 def _pair(key: str, value: Value) -> bytes:
     try:
         return pack_string(key) + struct.pack("<I", value.type.id) + value.to_bytes()
-    except (struct.error, TypeError, ValueError, AttributeError, OverflowError) as error:
+    except UNSTORABLE as error:
         raise GGUFError(
             f"the metadata key {key!r} cannot be stored as {value.type.name} ({error})"
         ) from error

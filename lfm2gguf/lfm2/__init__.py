@@ -11,7 +11,7 @@ import gguf
 from lfm2gguf.checkpoint import Adapter, Checkpoint
 from lfm2gguf.checkpoint.names import unwrapped
 from lfm2gguf.errors import CheckpointError, OptionError, UnsupportedError
-from lfm2gguf.lfm2 import audio, dense, detokenizer, head, moe, retrieval, vision
+from lfm2gguf.lfm2 import audio, dense, detokenizer, head, moe, retrieval, template, vision
 from lfm2gguf.lfm2.config import Lfm2Config
 from lfm2gguf.lfm2.lora import Adapted, adapt, check_deltas, find_deltas, summary, with_tokenizer
 from lfm2gguf.lfm2.metadata import described, general, recorded, vocabulary
@@ -28,6 +28,7 @@ __all__ = [
     "check_deltas",
     "described",
     "find_deltas",
+    "has_projector",
     "make_plan",
     "recorded",
     "summary",
@@ -99,6 +100,9 @@ def make_plan(
     tensors = tuple(member.tensors(config, checkpoint))
     left_out = match(checkpoint, tensors, others | member.left_out(config, checkpoint))
     check_deltas(adapted, tensors)
+    notes += member.notes(checkpoint) if hasattr(member, "notes") else []
+    if not hasattr(member, "vocabulary"):
+        notes += template.notes(checkpoint.tokenizer_path or checkpoint.path)
     keys = {
         **general(checkpoint, member.ARCHITECTURE, tensors),
         **member.metadata(config, checkpoint),
@@ -120,6 +124,12 @@ def make_plan(
         adapted.deltas,
         adapted.column_lengths,
     )
+
+
+def has_projector(checkpoint: Checkpoint) -> bool:
+    """Whether it becomes two files."""
+    names = checkpoint.config.get("architectures")
+    return isinstance(names, list) and bool(names) and str(names[0]) in PROJECTORS
 
 
 def base_tensors(checkpoint: Checkpoint) -> tuple[str, tuple[PlannedTensor, ...]]:
@@ -190,13 +200,14 @@ def _projector_plan(checkpoint: Checkpoint, adapter: Adapter | None) -> Plan:
     left_out = match(checkpoint, tensors, member.projector_left_out(checkpoint))
     check_deltas(adapted, tensors)
     about = general(checkpoint, PROJECTOR_ARCHITECTURE, tensors, kind=gguf.GGUFType.MMPROJ)
+    notes = member.projector_notes(checkpoint) if hasattr(member, "projector_notes") else []
     return Plan(
         checkpoint,
         about | member.projector_metadata(checkpoint),
         tensors,
         left_out,
         n_layers=0,
-        notes=adapted.notes,
+        notes=(*adapted.notes, *notes),
         deltas=adapted.deltas,
         column_lengths=adapted.column_lengths,
     )

@@ -25,6 +25,7 @@ from lfm2gguf.lfm2.plan import PlannedTensor, Source
 
 LAYER_NORM_EPS = 1e-5  # PyTorch's default, which no config states
 BATCH_NORM_EPS = 1e-5  # too
+MODEL_SIZE = 512  # the only one that llama.cpp computes
 CODE_VOCABULARY = 2049  # codes of one codebook, and the end of audio
 
 ENCODER_REASON = (
@@ -114,6 +115,11 @@ class AudioConfig:
         _check_assumptions(config, encoder)
         text = get(text_config(config, "lfm"), int, "hidden_size")
         adapter = get(config, list, "adapter_hidden_dims", default=[text])
+        if len(adapter) != 1:
+            raise UnsupportedError(
+                f"config.json: adapter_hidden_dims is {adapter}; llama.cpp's LFM2-Audio has one "
+                "hidden layer there"
+            )
         return cls(
             n_mel_bins=get(encoder, int, "feat_in"),
             n_layers=get(encoder, int, "n_layers"),
@@ -122,7 +128,7 @@ class AudioConfig:
             expansion=get(encoder, int, "ff_expansion_factor", default=4),
             channels=get(encoder, int, "subsampling_conv_channels"),
             kernel=get(encoder, int, "conv_kernel_size"),
-            adapter_size=adapter[0],
+            adapter_size=get({"adapter_hidden_dims": adapter[0]}, int, "adapter_hidden_dims"),
             text_size=text,
             n_codes=get(config, int, "codebooks")
             * get(config, int, "audio_vocab_size", default=CODE_VOCABULARY),
@@ -239,6 +245,16 @@ def _folded_weight(weight: Vector, variance: Vector) -> Vector:
 
 def _folded_bias(bias: Vector, mean: Vector, weight: Vector, variance: Vector) -> Vector:
     return bias - mean * _folded_weight(weight, variance)
+
+
+def projector_notes(checkpoint: Checkpoint) -> list[str]:
+    """What a user may not expect: llama.cpp ends the process on another width."""
+    if (size := AudioConfig.read(checkpoint.config).model_size) == MODEL_SIZE:
+        return []
+    return [
+        f"llama.cpp does not run this encoder: its width (d_model) is {size}, and the positions in "
+        f"tools/mtmd/models/conformer.cpp and clip.cpp are made for {MODEL_SIZE}"
+    ]
 
 
 def projector_metadata(checkpoint: Checkpoint) -> Metadata:

@@ -63,16 +63,23 @@ class Lfm2Config:
             norm_eps=get(config, float, "norm_eps", "block_norm_eps", default=1e-5),
             rope_theta=_rope_theta(config),
             context_length=get(config, int, "max_position_embeddings", default=128_000),
-            tied=get(config, bool, "tie_word_embeddings", "tie_embedding", default=True),
+            tied=get(config, bool, "tie_embedding", "tie_word_embeddings", default=True),
             head_dim=head_dim,
             states_head_dim=config.get("head_dim") is not None,
         )
 
 
 def get(
-    config: Mapping[str, Any], kind: type, *names: str, default: Any = _REQUIRED, least: int = 1
+    config: Mapping[str, Any],
+    kind: type,
+    *names: str,
+    default: Any = _REQUIRED,
+    least: int = 1,
+    file: str = "config.json",
 ) -> Any:
     """The first of the spellings that is there; an int where a float belongs is taken too.
+
+    ``file`` is what the config was read from.
 
     Raises:
         CheckpointError: it has another type, or is an int under ``least``, or none is there.
@@ -86,10 +93,10 @@ def get(
             return float(value)
         wrong = not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)
         if wrong or (kind is int and value < least):
-            raise CheckpointError(f"config.json: {name} is {value!r}, not a valid {kind.__name__}")
+            raise CheckpointError(f"{file}: {name} is {value!r}, not a valid {kind.__name__}")
         return value
     if default is _REQUIRED:
-        raise CheckpointError(f"config.json: {' or '.join(names)} is missing")
+        raise CheckpointError(f"{file}: {' or '.join(names)} is missing")
     return default
 
 
@@ -121,13 +128,17 @@ def _feed_forward(config: Mapping[str, Any]) -> int:
 
 
 def _rope_theta(config: Mapping[str, Any]) -> float:
-    rope = get(config, dict, "rope_parameters", "rope_scaling", default={})
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind not in ("default", None):
-        raise UnsupportedError(
-            f"config.json: rotary positions scaled by {kind!r}; LFM2 members use 'default'"
-        )
-    theta: float = get({**config, **rope}, float, "rope_theta", default=1_000_000.0)
+    said: dict[str, Any] = {}
+    for key in ("rope_scaling", "rope_parameters"):  # before transformers 5, and since
+        rope = get(config, dict, key, default={})
+        kind = rope.get("rope_type", rope.get("type", "default"))
+        if kind not in ("default", None):
+            raise UnsupportedError(
+                f"config.json: {key} scales rotary positions by {kind!r}; LFM2 members use "
+                "'default'"
+            )
+        said |= rope
+    theta: float = get({**config, **said}, float, "rope_theta", default=1_000_000.0)
     return theta
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.gguf_file import Metadata, Value, ValueType
@@ -50,9 +50,15 @@ OPERATOR: dict[str, Table] = {
 
 def tensors(config: Lfm2Config, checkpoint: Checkpoint) -> Iterator[PlannedTensor]:
     """Every tensor of the file, with its source."""
-    sizes = dimensions(config)
-    yield from expand(OUTER if config.tied else OUTER | HEAD, sizes)
-    for i, kind in enumerate(config.layer_types):
+    return layout(config.layer_types, dimensions(config), tied=config.tied)
+
+
+def layout(
+    kinds: Iterable[str], sizes: Mapping[str, int], *, tied: bool
+) -> Iterator[PlannedTensor]:
+    """Every tensor of a model with layers of these kinds and these sizes."""
+    yield from expand(OUTER if tied else OUTER | HEAD, sizes)
+    for i, kind in enumerate(kinds):
         table = NORMS | FEED_FORWARD | OPERATOR[kind]
         yield from expand(table, sizes, f"blk.{i}.", f"model.layers.{i}.")
 
@@ -69,16 +75,19 @@ def expand(
 
 def dimensions(config: Lfm2Config) -> dict[str, int]:
     """The sizes that the tables name."""
-    return {
-        "1": 1,
-        "hidden": config.hidden_size,
-        "3 hidden": 3 * config.hidden_size,
-        "ffn": config.feed_forward,
-        "vocab": config.vocab_size,
-        "head": config.head_dim,
-        "kv": config.n_kv_heads * config.head_dim,
-        "conv_cache": config.conv_cache,
-    }
+    return named_sizes(
+        hidden=config.hidden_size,
+        ffn=config.feed_forward,
+        vocab=config.vocab_size,
+        head=config.head_dim,
+        kv=config.n_kv_heads * config.head_dim,
+        conv_cache=config.conv_cache,
+    )
+
+
+def named_sizes(*, hidden: int, **others: int) -> dict[str, int]:
+    """The sizes that the tables name, those that follow from others included."""
+    return {"1": 1, "hidden": hidden, "3 hidden": 3 * hidden, **others}
 
 
 def left_out(config: Lfm2Config, checkpoint: Checkpoint) -> dict[str, str]:

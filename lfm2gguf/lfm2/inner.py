@@ -8,6 +8,7 @@ from typing import Any
 
 from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.errors import CheckpointError, UnsupportedError
+from lfm2gguf.lfm2.config import get
 
 # The text config's model_type: the architecture that converts it.
 TEXT_MODELS = {"lfm2": "Lfm2ForCausalLM", "lfm2_moe": "Lfm2MoeForCausalLM"}
@@ -36,7 +37,7 @@ def text_config(config: Mapping[str, Any], key: str) -> dict[str, Any]:
 
     """
     inner = section(config, key)
-    kind = inner.get("model_type", "lfm2")
+    kind = get(inner, str, "model_type", default="lfm2")
     if kind not in TEXT_MODELS:
         raise UnsupportedError(f"config.json: {key} is a {kind!r}, not one of {list(TEXT_MODELS)}")
     outer = {"architectures": [TEXT_MODELS[kind]], "_name_or_path": config.get("_name_or_path")}

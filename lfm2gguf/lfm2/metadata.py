@@ -19,7 +19,9 @@ import yaml
 from lfm2gguf.checkpoint import Checkpoint, Tokenizer
 from lfm2gguf.checkpoint.folder import read_json
 from lfm2gguf.errors import CheckpointError
-from lfm2gguf.gguf_file import Metadata, Value, ValueType
+from lfm2gguf.gguf_file import UNSTORABLE, Metadata, Value, ValueType
+from lfm2gguf.lfm2 import template
+from lfm2gguf.lfm2.config import get
 from lfm2gguf.lfm2.plan import PlannedTensor
 
 # Attribute of gguf.Metadata: keys of generation_config.json, the first that is there.
@@ -58,7 +60,21 @@ def general(
     writer = gguf.GGUFWriter(None, architecture)
     writer.add_type(kind)
     about.set_gguf_meta_model(writer)
-    return recorded(writer)
+    return {k: _storable(checkpoint.path, k, v) for k, v in writer.kv_data[0].items()}
+
+
+def _storable(folder: Path, key: str, given: Any) -> Value:
+    """A key's value, or the name of the file that gave it what it cannot hold."""
+    try:
+        value = _value(given.value, given.type, given.sub_type)
+        value.to_bytes()
+    except UNSTORABLE as error:
+        file = "generation_config.json" if key.startswith("general.sampling.") else "README.md"
+        raise CheckpointError(
+            f"{folder / file}: gives {given.value!r} for {key}, of type {given.type.name.lower()} "
+            f"({error}); correct it, or delete it"
+        ) from error
+    return value
 
 
 def described(
@@ -71,6 +87,7 @@ def described(
 
     """
     generation = read_json(folder / "generation_config.json")
+    get(config, str, "_name_or_path", default="")
     try:
         card = gguf.Metadata.load_model_card(folder) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -123,6 +140,7 @@ def vocabulary(checkpoint: Checkpoint, n_rows: int, pre: str | None) -> Metadata
                 for kind in order
                 if kind in special.add_special_token
             }
+            special.chat_template = template.chosen(folder, special.chat_template)
             special.add_to_gguf(writer, quiet=True)
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise CheckpointError(

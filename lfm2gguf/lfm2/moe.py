@@ -7,7 +7,7 @@ GGUF has them stacked (conversion/lfm2.py, llama.cpp commit 0c1e57098).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -63,30 +63,45 @@ class Experts:
 def tensors(config: Lfm2Config, checkpoint: Checkpoint) -> Iterator[PlannedTensor]:
     """Every tensor of the file, with its sources."""
     experts = Experts.read(checkpoint.config)
-    config = replace(config, feed_forward=experts.dense_width)
-    sizes = dense.dimensions(config) | {"experts": experts.count}
-    yield from dense.expand(dense.OUTER if config.tied else dense.OUTER | dense.HEAD, sizes)
-    for i, kind in enumerate(config.layer_types):
+    sizes = dense.dimensions(config) | {
+        "ffn": experts.dense_width,
+        "experts": experts.count,
+        "expert": experts.width,
+    }
+    return layout(
+        config.layer_types, sizes,
+        tied=config.tied, dense_layers=experts.dense_layers, stored=checkpoint.tensors,
+    )  # fmt: skip
+
+
+def layout(
+    kinds: Iterable[str],
+    sizes: Mapping[str, int],
+    *,
+    tied: bool,
+    dense_layers: int,
+    stored: Container[str] = (),
+) -> Iterator[PlannedTensor]:
+    """Every tensor of a model of these sizes; ``stored`` says how its experts are saved."""
+    yield from dense.expand(dense.OUTER if tied else dense.OUTER | dense.HEAD, sizes)
+    for i, kind in enumerate(kinds):
         to, source = f"blk.{i}.", f"model.layers.{i}."
         yield from dense.expand(dense.NORMS | dense.OPERATOR[kind], sizes, to, source)
-        if i < experts.dense_layers:
+        if i < dense_layers:
             yield from dense.expand(dense.FEED_FORWARD, sizes, to, source)
         else:
-            yield from _mixture(
-                experts, config.hidden_size, to, f"{source}feed_forward.", checkpoint
-            )
+            yield from _mixture(sizes, to, f"{source}feed_forward.", stored)
 
 
 def _mixture(
-    experts: Experts, hidden: int, to: str, source: str, checkpoint: Checkpoint
+    sizes: Mapping[str, int], to: str, source: str, stored: Container[str]
 ) -> Iterator[PlannedTensor]:
     """The gate, its bias, and the three matrices of all experts."""
-    count, width = experts.count, experts.width
+    count, width, hidden = sizes["experts"], sizes["expert"], sizes["hidden"]
     gate, bias = Source(f"{source}gate.weight", (count, hidden)), (count,)
     yield PlannedTensor(f"{to}ffn_gate_inp.weight", gate.shape, (gate,))
     yield PlannedTensor(f"{to}exp_probs_b.bias", bias, (Source(f"{source}expert_bias", bias),))
-    packed = f"{source}experts.gate_up_proj" in checkpoint.tensors
-    find = _packed if packed else _one_by_one
+    find = _packed if f"{source}experts.gate_up_proj" in stored else _one_by_one
     for name, (matrix, shape) in {
         "ffn_gate_exps": ("w1", (width, hidden)),
         "ffn_up_exps": ("w3", (width, hidden)),

@@ -21,6 +21,7 @@ IGNORED_PREFIXES = dict.fromkeys(
 )
 IGNORED_SUFFIXES = {
     ".rotary_emb.inv_freq": FROM_CONFIG,
+    ".rotary_emb.original_inv_freq": FROM_CONFIG,
     ".pos_emb.inv_freq": FROM_CONFIG,
     ".pos_emb.original_inv_freq": FROM_CONFIG,
 }
@@ -81,6 +82,12 @@ class Plan:
     # Of an adapter, by weight: see lora.Adapted.
     deltas: Mapping[str, LowRank] = field(default_factory=dict, repr=False)
     column_lengths: Mapping[str, TensorInfo] = field(default_factory=dict, repr=False)
+
+    @property
+    def sources(self) -> set[TensorInfo]:
+        """The checkpoint's tensors that are used."""
+        names = {source.name for tensor in self.tensors for source in tensor.sources}
+        return {self.checkpoint.tensors[name] for name in names}
 
 
 def match(

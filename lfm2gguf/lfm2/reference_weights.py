@@ -54,8 +54,9 @@ class ReferenceConfig:
                 f"the reference forward pass knows LFM2's text models, not {config['model_type']!r}"
             )
         rope = config.get("rope_parameters") or {}
-        if rope.get("rope_type", "default") != "default":
-            raise UnsupportedError(f"unknown rope_type {rope['rope_type']!r} in config.json")
+        for scaling in (rope, config.get("rope_scaling") or {}):
+            if (kind := scaling.get("rope_type", scaling.get("type"))) not in (None, "default"):
+                raise UnsupportedError(f"unknown rope_type {kind!r} in config.json")
         return cls(
             layers=_layers(config),
             heads=int(config["num_attention_heads"]),

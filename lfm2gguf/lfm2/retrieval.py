@@ -86,12 +86,23 @@ def _projected(checkpoint: Checkpoint) -> int:
 def _modules(checkpoint: Checkpoint) -> dict[str, str]:
     """The folder of each module by the last part of its type, such as ``Pooling``."""
     path = checkpoint.path / "modules.json"
-    try:
-        return {
-            module["type"].rpartition(".")[2]: module["path"] for module in read_json_list(path)
-        }
-    except (TypeError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{path}: is damaged ({error!r}); download it again") from error
+    modules = read_json_list(path)
+    for module in modules:
+        about = module if isinstance(module, dict) else {}
+        if not all(isinstance(about.get(key), str) for key in ("type", "path")):
+            raise CheckpointError(f"{path}: {module!r} has no type and path; download it again")
+    return {module["type"].rpartition(".")[2]: module["path"] for module in modules}
+
+
+def notes(checkpoint: Checkpoint) -> list[str]:
+    """What a user may not expect: vectors of tokens, where one of the text is usual."""
+    if PROJECTION in checkpoint.tensors or "Pooling" in _modules(checkpoint):
+        return []
+    return [
+        "no pooling is written, as no modules.json names one: llama.cpp gives a vector for each "
+        "token. If the model is meant to give one for each text, download its whole folder, or "
+        "say how to pool when running it (llama-embedding --pooling)"
+    ]
 
 
 def _pooling(checkpoint: Checkpoint, folder: str) -> int:

@@ -34,6 +34,7 @@ from lfm2gguf.lfm2.inner import (
 from lfm2gguf.lfm2.plan import PlannedTensor, Source
 
 IMAGE_SIZE = 256  # llama.cpp's converter sets it for every NaFlex tower: any size is taken
+COLOURS = 3  # llama.cpp reads as many numbers (tools/mtmd/clip.cpp)
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")  # the later wins
 
 TEXT_ROOTS = {
@@ -101,11 +102,11 @@ class VisionConfig:
         """
         vision = section(config, "vision_config")
         _check_assumptions(config, vision)
-        layer = config.get("vision_feature_layer")
+        n_layers = get(vision, int, "num_hidden_layers", default=12)
         return cls(
             hidden_size=get(vision, int, "hidden_size", default=768),
             feed_forward=get(vision, int, "intermediate_size", default=3072),
-            n_layers=get(vision, int, "num_hidden_layers", default=12),
+            n_layers=n_layers,
             n_heads=get(vision, int, "num_attention_heads", default=12),
             patch_size=get(vision, int, "patch_size", default=16),
             n_channels=get(vision, int, "num_channels", default=3),
@@ -115,7 +116,7 @@ class VisionConfig:
             projector_size=get(config, int, "projector_hidden_size", default=2560),
             projector_norm=get(config, bool, "projector_use_layernorm", default=True),
             text_size=get(text_config(config, "text_config"), int, "hidden_size"),
-            feature_layer=-1 if layer is None else layer,
+            feature_layer=_feature_layer(config, n_layers),
         )
 
 
@@ -219,19 +220,34 @@ def projector_metadata(checkpoint: Checkpoint) -> Metadata:
     return {f"clip.{key}": value for key, value in keys.items()}
 
 
+def _feature_layer(config: Mapping[str, Any], n_layers: int) -> int:
+    """The layer whose output is used, counted from the end, or a list of it alone."""
+    key = "vision_feature_layer"
+    given = config.get(key)
+    one = given[0] if isinstance(given, list) and len(given) == 1 else given
+    layer: int = get({key: one}, int, key, default=-1, least=-n_layers)
+    if layer >= 0:
+        raise UnsupportedError(
+            f"config.json: {key} is {layer}; llama.cpp's LFM2-VL takes a layer counted from the "
+            "end, such as -1"
+        )
+    return layer
+
+
 def _pixel_statistic(checkpoint: Checkpoint, key: str) -> list[float]:
-    """``image_mean`` or ``image_std``, one number for each channel."""
+    """``image_mean`` or ``image_std``, one number for each of three channels."""
     settings: dict[str, Any] = {}
     for file in PROCESSORS:
         content = read_json(checkpoint.path / file)
         for inner in ("media_proc_cfg", "image_processor"):
-            content |= content.get(inner) or {}
+            content |= get(content, dict, inner, default={}, file=str(checkpoint.path / file))
         settings |= content
     values = settings.get(key)
-    if not isinstance(values, list) or not all(isinstance(v, int | float) for v in values):
+    numbers = isinstance(values, list) and all(isinstance(v, int | float) for v in values)
+    if not isinstance(values, list) or not numbers or len(values) != COLOURS:
         raise CheckpointError(
-            f"{checkpoint.path}: {' or '.join(PROCESSORS)} should give {key!r}, as numbers; copy "
-            "the file from the model that this one was made from"
+            f"{checkpoint.path}: {' or '.join(PROCESSORS)} should give {key!r}, as {COLOURS} "
+            "numbers; copy the file from the model that this one was made from"
         )
     return [float(value) for value in values]
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from lfm2gguf import GGUFFile, convert
+from lfm2gguf import GGUFFile, convert, diagnose
 from lfm2gguf.checkpoint import Tokenizer, TokenType
 from lfm2gguf.errors import CheckpointError, UnsupportedError
-from tests.checkpoints import PLAIN, SPECIAL, write_json
+from tests.checkpoints import PLAIN, SPECIAL, TEMPLATE, write_json
+from tests.cli.command import refusal
 
 
 def edit(folder: Path, name: str, change: Callable[[Any], Any]) -> None:
@@ -48,6 +49,21 @@ def test_tokens_added_by_a_fine_tune(checkpoint: Path) -> None:
     assert GGUFFile.open(checkpoint / "f.gguf").get("tokenizer.ggml.tokens") == tokens
 
 
+def test_a_text_that_is_known_already(checkpoint: Path) -> None:
+    """What only tokenizer_config.json has under a second id is left out, as in transformers."""
+    plain = Tokenizer.load(checkpoint).padded(300)
+    stale = {"290": {"content": "<|im_end|>", "special": True}}
+    edit(checkpoint, "tokenizer_config.json", lambda t: t["added_tokens_decoder"].update(stale))
+    assert Tokenizer.load(checkpoint).padded(300) == plain
+
+
+def test_two_tokens_of_the_same_text(checkpoint: Path, tmp_path: Path) -> None:
+    again = {"id": 290, "content": "<|im_end|>", "special": True}
+    edit(checkpoint, "tokenizer.json", lambda t: t["added_tokens"].append(again))
+    message = refusal("convert", checkpoint, "-o", tmp_path / "f.gguf", within=tmp_path)
+    assert "the tokens 7 and 290 of tokenizer.json are both '<|im_end|>'" in message
+
+
 def test_a_token_past_the_embedding(small: Path) -> None:
     with pytest.raises(CheckpointError, match="resize_token_embeddings"):
         Tokenizer.load(small).padded(len(SPECIAL))
@@ -77,6 +93,38 @@ def test_where_the_chat_template_may_be(checkpoint: Path, where: str) -> None:
         edit(checkpoint, where, lambda content: content.update(chat_template=template))
     convert(checkpoint, checkpoint / "f.gguf")
     assert GGUFFile.open(checkpoint / "f.gguf").get("tokenizer.chat_template") == template
+
+
+def test_two_templates_that_differ(checkpoint: Path) -> None:
+    """llama.cpp's converter takes one, transformers the other: so it is said."""
+    (checkpoint / "chat_template.jinja").write_text("new\n")
+    config = checkpoint / "tokenizer_config.json"
+    edit(checkpoint, config.name, lambda content: content.update(chat_template="new"))
+    assert convert(checkpoint, checkpoint / "f.gguf").notes == ()
+    edit(checkpoint, config.name, lambda content: content.update(chat_template="old"))
+    assert "is another" in convert(checkpoint, checkpoint / "f.gguf", overwrite=True).notes[0]
+    assert GGUFFile.open(checkpoint / "f.gguf").get("tokenizer.chat_template") == "old"
+    assert [f.what for f in diagnose(checkpoint).findings if "is another" in f.what]
+
+
+def test_templates_by_name(checkpoint: Path) -> None:
+    """As a list of names and templates, or as an object: the same file."""
+    named = {"default": "plain", "tool_use": "tools"}
+    several = [{"name": name, "template": text} for name, text in named.items()]
+    for content in (several, named):
+        edit(
+            checkpoint, "tokenizer_config.json", lambda c, new=content: c.update(chat_template=new)
+        )
+        convert(checkpoint, checkpoint / "f.gguf", overwrite=True)
+        file = GGUFFile.open(checkpoint / "f.gguf")
+        assert file.get("tokenizer.chat_template") == "plain"
+        assert file.get("tokenizer.chat_template.tool_use") == "tools"
+
+
+def test_a_template_of_null_is_none(checkpoint: Path) -> None:
+    edit(checkpoint, "tokenizer_config.json", lambda content: content.update(chat_template=None))
+    convert(checkpoint, checkpoint / "f.gguf")
+    assert GGUFFile.open(checkpoint / "f.gguf").get("tokenizer.chat_template") == TEMPLATE
 
 
 def test_special_ids_come_from_the_files(checkpoint: Path) -> None:

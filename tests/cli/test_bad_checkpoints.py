@@ -131,6 +131,10 @@ FILES: Damages = {
     "shard truncated": (
         shards(lambda f, m: cut(SECOND, 9)(f)), "truncated",
     ),
+    "shards of an older model": (
+        lambda folder: save(folder, weights(config()), shards=3),
+        "names 3 other shards; transformers loads model.safetensors",
+    ),
     "index leads out": (shards(lambda f, m: m.update({DOWN: "../x"})), "plain name"),
     "index with an absolute path": (shards(lambda f, m: m.update({DOWN: "/x"})), "plain name"),
     "index with a number": (shards(lambda f, m: m.update({DOWN: 3})), "plain name"),
@@ -148,7 +152,14 @@ FILES: Damages = {
     "model card": (text("README.md", "---\na: [\n---\n"), "front matter is not YAML"),
     "generation config": (text("generation_config.json", "]"), "cannot be read as JSON"),
     "generation config with text": (
-        edit("generation_config.json", lambda c: c.update(temperature="hot")), "temp",
+        edit("generation_config.json", lambda c: c.update(temperature="hot")),
+        "generation_config.json: gives 'hot' for general.sampling.temp",
+    ),
+    "model card with a date": (
+        text("README.md", "---\nmodel_name: 2026-01-01\n---\n"), "README.md: gives datetime.date",
+    ),
+    "model card with numbers": (
+        text("README.md", "---\ntags: [1, null]\n---\n"), "README.md: gives [1, None] for",
     ),
 }  # fmt: skip
 
@@ -183,6 +194,16 @@ CONFIG: Damages = {
     "a bias": (setting(conv_bias=True), "conv_bias is True"),
     "another activation": (setting(hidden_act="gelu"), "'gelu'"),
     "scaled positions": (setting(rope_parameters={"rope_type": "yarn"}), "'yarn'"),
+    "positions scaled, and not": (
+        setting(rope_scaling={"rope_type": "yarn", "factor": 4.0}), "rope_scaling scales",
+    ),
+    "positions scaled as of old": (
+        setting(rope_parameters=None, rope_scaling={"type": "linear"}), "by 'linear'",
+    ),
+    "its name is a number": (setting(_name_or_path=5), "_name_or_path is 5, not a valid str"),
+    "untied by one key, tied by another": (
+        setting(tie_embedding=False, tie_word_embeddings=True), "'lm_head.weight' is missing",
+    ),
     "rope is text": (setting(rope_parameters="none"), "rope_parameters is 'none'"),
     "eps is a list": (setting(norm_eps=[1]), "norm_eps is [1]"),
     "a context past 32 bits": (setting(max_position_embeddings=2**40), "context_length"),
@@ -234,6 +255,13 @@ TOKENIZER: Damages = {
         pre_tokenizer(lambda p: p["pretokenizers"][1].update(add_prefix_space=True)), "--pre",
     ),
     "metaspace": (pre_tokenizer(lambda p: p.update(type="Metaspace")), "Metaspace"),
+    **{
+        f"a template of {template}": (
+            edit("tokenizer_config.json", lambda c, t=template: c.update(chat_template=t)),
+            "its chat_template is neither",
+        )
+        for template in (5, ["text"], [{"name": "default"}], {"default": None})
+    },
     "its config": (text("tokenizer_config.json", "{"), "cannot be read as JSON"),
 }  # fmt: skip
 

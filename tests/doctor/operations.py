@@ -15,10 +15,10 @@ from lfm2gguf.gguf_file import GGUFFile, TensorSpec, Value, lay_out
 
 @dataclass(frozen=True)
 class Change:
-    """Keys and tensors to replace; a key of None is taken away."""
+    """Keys and tensors to replace or add; a key of None is taken away, as is a tensor named so."""
 
     metadata: Mapping[str, Value | None] = field(default_factory=dict)
-    names: Mapping[str, str] = field(default_factory=dict)
+    names: Mapping[str, str | None] = field(default_factory=dict)
     tensors: Mapping[str, tuple[GGMLType, np.ndarray]] = field(default_factory=dict)
 
 
@@ -26,11 +26,16 @@ def rewrite(source: Path, target: Path, change: Change) -> Path:
     file = GGUFFile.open(source)
     metadata = {**file.metadata, **change.metadata}
     specs, data = [], []
-    for name, info in file.tensors.items():
-        type, rows = change.tensors.get(name, (info.type, file.data(name)))
-        row = rows.shape[-1] * rows.itemsize // type.type_size * type.block_size
-        shape = (*rows.shape[:-1], row) if name in change.tensors else info.shape
-        specs.append(TensorSpec(change.names.get(name, name), type, shape))
+    for name in file.tensors | change.tensors:
+        if (new_name := change.names.get(name, name)) is None:
+            continue
+        if name in change.tensors:
+            type, rows = change.tensors[name]
+            row = rows.shape[-1] * rows.itemsize // type.type_size * type.block_size
+            shape = (*rows.shape[:-1], row)
+        else:
+            type, rows, shape = file.tensors[name].type, file.data(name), file.tensors[name].shape
+        specs.append(TensorSpec(new_name, type, shape))
         data.append(np.ascontiguousarray(rows).tobytes())
     layout = lay_out({key: value for key, value in metadata.items() if value}, specs)
     with target.open("wb") as out:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +16,14 @@ from lfm2gguf import convert
 from lfm2gguf.doctor.runtime import NOT_WEIGHTS
 from lfm2gguf.ggml import GGMLType
 from tests.doctor.operations import Change, rewrite
-from tests.doctor.test_gguf import HEALTHY, PLANTED, types
+from tests.doctor.test_gguf import HEALTHY, MIXTURE, PLANTED, types
 
-REFUSED = ("feed-forward width", "old norm name", "no norm", "fewer tokens than rows")
+REFUSED = (
+    "feed-forward width", "old norm name", "no norm", "fewer tokens than rows", "no matrix",
+    "no key norm", "unknown tensor", "a layer more", "other heads", "other KV heads",
+    "KV heads of more layers", "other kernel", "no kernel", "no epsilon", "width as text",
+)  # fmt: skip
+ABORTS = {"no experts", "more used than there are"}  # GGML_ASSERT: the process ends
 PROMPT = "<|startoftext|><|im_start|>"
 
 
@@ -62,6 +69,32 @@ def test_a_sound_file_loads(sound: Path) -> None:
 def test_what_it_refuses(name: str, sound: Path, tmp_path: Path) -> None:
     with loaded(rewrite(sound, tmp_path / "planted.gguf", PLANTED[name][0])) as (_, model):
         assert not model
+
+
+@pytest.mark.parametrize("name", sorted(set(MIXTURE) - ABORTS))
+def test_what_it_refuses_of_a_mixture(name: str, mixture: Path, tmp_path: Path) -> None:
+    with loaded(rewrite(mixture, tmp_path / "planted.gguf", MIXTURE[name][0])) as (_, model):
+        assert not model
+
+
+@pytest.mark.parametrize("name", sorted(ABORTS))
+def test_what_ends_the_process(name: str, mixture: Path, tmp_path: Path) -> None:
+    assert aborts(rewrite(mixture, tmp_path / "planted.gguf", MIXTURE[name][0]))
+    assert not aborts(mixture)
+
+
+def test_a_token_twice_ends_the_process(sound: Path, tmp_path: Path) -> None:
+    assert aborts(rewrite(sound, tmp_path / "planted.gguf", PLANTED["a token twice"][0]))
+
+
+def aborts(path: Path) -> bool:
+    """Whether loading a file ends a process of its own by a signal (or Windows' abort)."""
+    program = (
+        f"import llama_cpp as l; l.llama_model_load_from_file({str(path).encode()!r}, "
+        "l.llama_model_default_params())"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    return result.returncode != 0
 
 
 def test_a_special_token_of_the_wrong_type(sound: Path, tmp_path: Path) -> None:

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 
 from lfm2gguf import diagnose
+from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.doctor import Finding, Severity
+from lfm2gguf.errors import UnsupportedError
+from tests import multimodal
 from tests.checkpoints import BASE, save, weights, write_json
 from tests.cli.command import refusal, run
 
@@ -76,6 +79,52 @@ def test_a_dtype_that_cannot_be_converted(checkpoint: Path) -> None:
     at = data.index(b'"BF16"')
     path.write_bytes(data[:at] + b'"I16" ' + data[at + 6 :])
     assert found(checkpoint)["dtype"].severity is Severity.ERROR
+
+
+@pytest.mark.parametrize("name", ["LFM2-VL-450M", "LFM2.5-Audio-1.5B"])
+def test_a_model_of_two_files(name: str, tmp_path: Path) -> None:
+    """No tensor that neither file holds is examined, and a kernel of 1 x 1 is no row."""
+    ids = set(found(multimodal.make(multimodal.CASES[name], tmp_path / name)))
+    template = {"template-drops-tools", "bos-doubled"}
+    width = {"conversion"} if "Audio" in name else set()  # of the encoder, which is small
+    assert ids == {"minimum-build"} | template | width
+
+
+def test_the_projector_is_planned_too(tmp_path: Path) -> None:
+    source = multimodal.make(multimodal.CASES["LFM2-VL-450M"], tmp_path / "VL")
+    (source / "preprocessor_config.json").unlink()
+    finding = found(source)["does-not-convert"]
+    assert finding.severity is Severity.ERROR
+    assert "image_mean" in finding.what
+
+
+def test_a_constant_kernel_of_one_by_one_is_found(tmp_path: Path) -> None:
+    case = multimodal.CASES["LFM2.5-Audio-1.5B"]
+    source = multimodal.make(case, tmp_path / "Audio")
+    name = "conformer.pre_encode.conv.3.weight"
+    info = Checkpoint.open(source).tensors[name]
+    with info.file.open("r+b") as file:
+        file.seek(info.offset)
+        file.write(b"\x80\x3f" * info.shape[1])  # the first row: ones, in BF16
+    finding = found(source)["constant-rows"]
+    assert (finding.where, finding.what.split(" (")[0]) == (name, f"1 of {info.shape[0]} rows")
+
+
+def test_what_only_training_needs_is_not_examined(checkpoint: Path) -> None:
+    save(checkpoint, weights(BASE) | {"optimizer.state": np.full((4, 4), np.nan, np.float32)})
+    assert diagnose(checkpoint).healthy
+
+
+def test_an_adapters_folder(checkpoint: Path) -> None:
+    (checkpoint / "config.json").unlink()
+    write_json(checkpoint / "adapter_config.json", {})
+    with pytest.raises(UnsupportedError, match=r"is a LoRA adapter.*--lora ADAPTER"):
+        diagnose(checkpoint)
+
+
+def test_a_name_that_is_no_text(checkpoint: Path) -> None:
+    write_json(checkpoint / "config.json", BASE | {"_name_or_path": 5})
+    assert "_name_or_path" in found(checkpoint)["does-not-convert"].what
 
 
 def test_the_command_prints_remedies_and_fails(checkpoint: Path) -> None:

@@ -77,7 +77,12 @@ def types(**changes: int) -> Change:
     return Change({"tokenizer.ggml.token_type": Value(T.ARRAY, ids, T.INT32)})
 
 
+def kv_heads(*each: int) -> Change:
+    return Change({"lfm2.attention.head_count_kv": Value(T.ARRAY, list(each), T.INT32)})
+
+
 BF16 = GGMLType.BF16
+SOME = np.arange(512, dtype=np.float32).reshape(2, 256)
 PLANTED = {
     "another architecture": (metadata(general__architecture="llama"), "architecture", WARNING,
                              "'llama'"),
@@ -85,13 +90,40 @@ PLANTED = {
                            "is 768, and blk.0.ffn_gate.weight is 512 wide"),
     "old norm name": (Change(names={"token_embd_norm.weight": "output_norm.weight"}),
                       "old-norm-name", ERROR, "token_embd_norm.weight"),
-    "no norm": (Change(names={"token_embd_norm.weight": "x.weight"}), "norm-missing", ERROR,
-                "final norm is missing"),
+    "no norm": (Change(names={"token_embd_norm.weight": None}), "tensor-missing", ERROR,
+                "the metadata calls for it"),
+    "no matrix": (Change(names={"blk.1.ffn_up.weight": None}), "tensor-missing", ERROR,
+                  "it is missing"),
+    "no key norm": (Change(names={"blk.1.attn_k_norm.weight": None}), "tensor-missing", ERROR,
+                    "it is missing"),
+    "unknown tensor": (Change(tensors={"blk.1.extra.weight": f32(SOME)}), "tensor-unknown", ERROR,
+                       "has no place"),
+    "a layer more": (Change(tensors={"blk.2.ffn_norm.weight": f32(SOME[0])}), "tensor-unknown",
+                     ERROR, "has no place"),
+    "other heads": (metadata(lfm2__attention__head_count=8), "tensor-shape", ERROR,
+                    "is 128 x 256, and the metadata calls for 64 x 256"),
+    "other KV heads": (kv_heads(0, 4), "tensor-shape", ERROR, "calls for 256 x 256"),
+    "KV heads of more layers": (kv_heads(0, 2, 0), "metadata-key", ERROR,
+                                "has 3 items for 2 layers"),
+    "other kernel": (metadata(lfm2__shortconv__l_cache=4), "tensor-shape", ERROR,
+                     "is 4, and blk.0.shortconv.conv.weight is 3 wide"),
+    "no kernel": (metadata(lfm2__shortconv__l_cache=None), "metadata-key", ERROR, "is missing"),
+    "no epsilon": (metadata(lfm2__attention__layer_norm_rms_epsilon=None), "metadata-key", ERROR,
+                   "is missing"),
+    "width as text": (metadata(lfm2__embedding_length="256"), "metadata-key", ERROR,
+                      "is string, where a uint32 belongs"),
+    "too many layers": (metadata(lfm2__block_count=600, lfm2__attention__head_count_kv=2),
+                        "metadata-key", ERROR, "is 600"),
     "fewer tokens than rows": (
         Change({"tokenizer.ggml.tokens": Value(T.ARRAY, [f"t{i}" for i in range(299)], T.STRING),
                 "tokenizer.ggml.bos_token_id": None, "tokenizer.ggml.eos_token_id": None,
                 TEMPLATE: Value(T.STRING, "{{ messages[-1].content }}{{ tools }}")}),
         "vocabulary-rows", ERROR, "300 rows for 299 tokens"),
+    "a token twice": (
+        Change({"tokenizer.ggml.tokens":
+                Value(T.ARRAY, [*(f"t{i}" for i in range(299)), "t50"], T.STRING),
+                TEMPLATE: Value(T.STRING, "{{ messages[-1].content }}{{ tools }}")}),
+        "token-twice", ERROR, "'t50' more than once"),
     "id past the last token": (metadata(tokenizer__ggml__eos_token_id=300), "token-id", ERROR,
                                "is 300, and there are 300 tokens"),
     "normal special token": (types(t6=1), "special-token-type", ERROR, "<|im_start|>"),
@@ -257,6 +289,34 @@ def test_a_mixture_of_experts(name: str, tmp_path: Path) -> None:
     for diagnosis in (diagnose(source), diagnose(file)):
         assert diagnosis.healthy, diagnosis.findings
         assert "b6709" in next(f.what for f in diagnosis.findings if f.id == "minimum-build")
+
+
+MIXTURE = {
+    "another width": (metadata(lfm2moe__expert_feed_forward_length=128),
+                      {"tensor-shape"}, "is 128, and blk.2.ffn_gate_exps.weight is 256 wide"),
+    "fewer experts": (metadata(lfm2moe__expert_count=4),
+                      {"tensor-shape"}, "is 4, and blk.2.ffn_gate_inp.weight is 8 wide"),
+    "more used than there are": (metadata(lfm2moe__expert_used_count=9),
+                                 {"metadata-key"}, "is more than the 8 experts"),
+    "no experts": (metadata(lfm2moe__expert_count=None), {"metadata-key"}, "is missing"),
+    "more dense layers": (metadata(lfm2moe__leading_dense_block_count=3),
+                          {"tensor-missing", "tensor-unknown"}, "calls for it"),
+    "fewer dense layers": (metadata(lfm2moe__leading_dense_block_count=1),
+                           {"tensor-missing", "tensor-unknown"}, "calls for it"),
+    "no gate": (Change(names={"blk.3.ffn_gate_inp.weight": None}), {"tensor-missing"},
+                "it is missing"),
+    "no bias": (Change(names={"blk.3.exp_probs_b.bias": None}), {"tensor-missing"},
+                "it is missing"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MIXTURE)
+def test_a_mixture_of_experts_and_its_keys(name: str, mixture: Path, tmp_path: Path) -> None:
+    change, ids, words = MIXTURE[name]
+    findings = diagnose(rewrite(mixture, tmp_path / "changed.gguf", change)).findings
+    errors = {f.id: f for f in findings if f.severity is ERROR}
+    assert set(errors) == ids
+    assert any(words in f.what for f in errors.values())
 
 
 def test_a_type_whose_first_build_is_unknown_is_said_to_be(examine: Any, q4: Path) -> None:

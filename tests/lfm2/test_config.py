@@ -14,6 +14,7 @@ SPELLINGS: dict[str, dict[str, Any]] = {
     "layer types by index": {"layer_types": None, "full_attn_idxs": [1]},
     "both kinds of layer types": {"full_attn_idxs": [1]},
     "tie_embedding": {"tie_word_embeddings": None, "tie_embedding": True},
+    "tie_embedding wins": {"tie_word_embeddings": False, "tie_embedding": True},
     "tied by default": {"tie_word_embeddings": None},
     "rope_theta": {"rope_parameters": None, "rope_theta": 1_000_000},
     "rope_theta beside its type": {

@@ -93,7 +93,8 @@ def test_refuses_a_pooling_that_is_missing(embedding: Path) -> None:
         convert(embedding, embedding / "out.gguf")
 
 
-@pytest.mark.parametrize("modules", [{}, [1], [{"type": "a.Pooling"}], [{"type": 3, "path": ""}]])
+@pytest.mark.parametrize("modules", [{}, [1], [{"type": "a.Pooling"}], [{"type": 3, "path": ""}],
+                                     [{"type": "a.Pooling", "path": 5}]])  # fmt: skip
 def test_refuses_damaged_modules(embedding: Path, modules: Any) -> None:
     write_json(embedding / "modules.json", modules)
     with pytest.raises(CheckpointError, match=r"modules\.json"):
@@ -150,6 +151,12 @@ def test_refuses_encoders_with_a_head(file: Path | None, colbert: Path) -> None:
     (colbert / "config.json").write_text(file.read_text())
     with pytest.raises(UnsupportedError, match="an encoder with a head of its own"):
         convert(colbert, colbert / "out.gguf")
+
+
+def test_says_that_nothing_is_pooled(embedding: Path) -> None:
+    assert convert(embedding, embedding / "pooled.gguf").notes == ()
+    (embedding / "modules.json").unlink()
+    assert "no pooling is written" in convert(embedding, embedding / "out.gguf").notes[0]
 
 
 def test_the_file_says_how_to_pool(embedding: Path) -> None:

@@ -61,6 +61,13 @@ def test_a_failed_gate_exits_with_1_and_says_which(example: Path, files: dict[st
     assert "Traceback" not in done.stderr
 
 
+def test_quiet_says_why_it_failed(example: Path, files: dict[str, Path]) -> None:
+    done = run(files["Q4_0"], "-r", example, "--max-kld", "0.001", "--engine", "numpy", "-q")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "FAILED: mean KL divergence" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_json_goes_to_standard_output_alone(example: Path, files: dict[str, Path]) -> None:
     done = run(
         files["Q8_0"], "-r", example, "--engine", "numpy", "--json", "-",
@@ -137,6 +144,11 @@ def test_a_converted_file_that_fails_is_kept(
     assert done.exit_code == 1
     assert "kept, but it did not pass: a.gguf" in done.output
     assert target.is_file()
+    quiet = CliRunner().invoke(
+        app, ["convert", str(example), "-t", "Q8_0", "-o", str(target), "--verify", "-qf"]
+    )
+    assert quiet.exit_code == 1
+    assert "a.gguf FAILED: " in quiet.output
 
 
 def test_a_split_model_is_one_file_of_the_ladder(example: Path, tmp_path: Path) -> None:

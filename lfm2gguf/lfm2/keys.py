@@ -1,0 +1,137 @@
+"""The tensors that a GGUF's own keys call for: conversion's tables, entered from the other end.
+
+llama.cpp creates its tensors from the keys, and refuses a file whose tensors have other names or
+shapes. Which keys it reads, and how: ``load_hparams`` in src/llama-model.cpp, src/models/lfm2.cpp
+and lfm2moe.cpp, commit 0c1e57098.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lfm2gguf.gguf_file import Metadata, Value, ValueType
+from lfm2gguf.lfm2 import dense, moe
+from lfm2gguf.lfm2.config import MAX_LAYERS
+
+Shapes = dict[str, tuple[int, ...]]
+MAX_EXPERTS = 1024  # LLAMA_MAX_EXPERTS, src/llama-hparams.h
+
+
+@dataclass(frozen=True)
+class Key:
+    """A whole number, or one for each layer; ``least`` is of the first. Zero stands for none."""
+
+    name: str
+    least: int = 1
+    most: int = 2**32 - 1
+    needed: bool = True
+    per_layer: bool = False
+
+    def problem(self, value: Value | None, n_layers: int) -> str:
+        """What llama.cpp would not take; empty where it is sound."""
+        if value is None:
+            return "is missing" if self.needed else ""
+        if value.type is ValueType.ARRAY and self.per_layer:
+            if len(value.value) != n_layers:
+                return f"has {len(value.value)} items for {n_layers} layers"
+            kind, number = value.item_type, value.value[0] if value.value else 0
+        else:
+            kind, number = value.type, value.value
+        if kind is not ValueType.UINT32 and (kind, value.type) != (
+            ValueType.INT32,
+            ValueType.ARRAY,
+        ):
+            return f"is {kind.name.lower() if kind else 'nothing'}, where a uint32 belongs"
+        return "" if self.least <= number <= self.most else f"is {number}"
+
+
+KEYS = (
+    Key("block_count", most=MAX_LAYERS),
+    Key("context_length"),
+    Key("embedding_length"),
+    Key("feed_forward_length", per_layer=True),
+    Key("attention.head_count", per_layer=True),
+    Key("attention.head_count_kv", least=0, needed=False, per_layer=True),
+    Key("attention.key_length", needed=False),
+    Key("embedding_length_out", least=0, needed=False),
+    Key("shortconv.l_cache"),
+    Key("vocab_size", least=0, needed=False),
+)
+EXPERT_KEYS = (
+    Key("expert_count", most=MAX_EXPERTS),
+    Key("expert_used_count", most=MAX_EXPERTS, per_layer=True),
+    Key("expert_feed_forward_length", per_layer=True),
+    Key("expert_gating_func"),
+    Key("leading_dense_block_count", least=0, needed=False),
+)
+BY_ARCHITECTURE = {dense.ARCHITECTURE: KEYS, moe.ARCHITECTURE: KEYS + EXPERT_KEYS}
+NORM_EPS = "attention.layer_norm_rms_epsilon"
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The keys of an LFM2's GGUF, by their names without the architecture."""
+
+    architecture: str
+    metadata: Metadata
+
+    def value(self, name: str) -> Value | None:
+        """What one holds."""
+        return self.metadata.get(f"{self.architecture}.{name}")
+
+    def number(self, name: str, default: int = 0) -> int:
+        """Its whole number; the first layer's, where there is one for each."""
+        value = self.value(name)
+        number = default if value is None else value.value
+        return int(number[0] if isinstance(number, list) else number)
+
+    def problems(self) -> dict[str, str]:
+        """The keys that llama.cpp does not take, or misses, with what is wrong."""
+        layers = self.value("block_count")
+        n_layers = layers.value if layers and layers.type is ValueType.UINT32 else 0
+        known = BY_ARCHITECTURE[self.architecture]
+        found = {key.name: key.problem(self.value(key.name), n_layers) for key in known}
+        found[NORM_EPS] = "" if self.value(NORM_EPS) else "is missing"
+        used, count = self.value("expert_used_count"), self.value("expert_count")
+        if (
+            not any(found.values())
+            and used
+            and count
+            and self.number("expert_used_count") > count.value
+        ):
+            found["expert_used_count"] = f"is more than the {count.value} experts"
+        return {f"{self.architecture}.{name}": what for name, what in found.items() if what}
+
+    def tensors(self, n_vocab: int) -> tuple[Shapes, Shapes]:
+        """The tensors that the file has to have, and those that it may: name and shape.
+
+        There are no problems; ``n_vocab`` is how many tokens there are.
+        """
+        hidden, n_layers = self.number("embedding_length"), self.number("block_count")
+        head = self.number("attention.key_length", hidden // self.number("attention.head_count"))
+        kv_heads = self.value("attention.head_count_kv") or self.value("attention.head_count")
+        each = kv_heads.value if kv_heads else 0
+        each = each if isinstance(each, list) else [each] * n_layers
+        kinds = ["full_attention" if n else "conv" for n in each]
+        sizes = dense.named_sizes(
+            hidden=hidden,
+            ffn=self.number("feed_forward_length"),
+            vocab=n_vocab,
+            head=head,
+            kv=max(each) * head,
+            conv_cache=self.number("shortconv.l_cache"),
+            experts=self.number("expert_count"),
+            expert=self.number("expert_feed_forward_length"),
+        )
+        if self.architecture == moe.ARCHITECTURE:
+            n_dense = self.number("leading_dense_block_count")
+            needed = moe.layout(kinds, sizes, tied=True, dense_layers=n_dense)
+        else:
+            needed = dense.layout(kinds, sizes, tied=True)
+        out = self.number("embedding_length_out") or hidden
+        optional = {
+            "output.weight": (n_vocab, hidden),
+            "dense_2.weight": (out, hidden),
+            "dense_2.bias": (out,),
+        }
+        return {tensor.name: tensor.shape for tensor in needed}, optional
