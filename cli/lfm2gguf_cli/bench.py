@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from lfm2gguf_cli.options import Quiet
+from lfm2gguf_cli.running import Device, GpuLayers, Threads
 
 INTERRUPTED = 130
 
@@ -57,15 +58,9 @@ def bench(
     prompt_cache: Annotated[
         bool, typer.Option("--prompt-cache", help="Let prompt caches work; else they are defeated.")
     ] = False,
-    device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda, vulkan, rocm or metal; cuda:1 for the second.")
-    ] = "auto",
-    gpu_layers: Annotated[
-        int | None, typer.Option(help="Layers to offload.", show_default="as many as fit")
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads.", show_default="physical cores")
-    ] = None,
+    device: Device = "auto",
+    gpu_layers: GpuLayers = None,
+    threads: Threads = None,
     model: Annotated[
         str | None,
         typer.Option("--model", help="The endpoint's name for it.", show_default="its first"),

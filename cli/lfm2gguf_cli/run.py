@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,12 +9,19 @@ from typing import Annotated, Any
 import typer
 
 from lfm2gguf_cli.options import Json
+from lfm2gguf_cli.running import (
+    Device,
+    GpuLayers,
+    HubType,
+    Mmproj,
+    ModelOrId,
+    Threads,
+    open_runner,
+)
 
 
 def run(
-    model: Annotated[
-        str, typer.Argument(help="A GGUF file, or a Hub id such as LiquidAI/LFM2-1.2B-GGUF.")
-    ],
+    model: ModelOrId,
     prompt: Annotated[
         str | None,
         typer.Option("--prompt", "-p", help="Answer this and end; without it, standard input."),
@@ -27,28 +33,18 @@ def run(
     audio: Annotated[
         list[Path] | None, typer.Option(help="Sound that comes before the prompt; repeatable.")
     ] = None,
-    mmproj: Annotated[
-        Path | None, typer.Option(help="The model's projector, for images and sound.")
-    ] = None,
+    mmproj: Mmproj = None,
     adapter: Annotated[
         Path | None, typer.Option(help="A LoRA adapter, from lfm2gguf convert-lora.")
     ] = None,
     adapter_scale: Annotated[float, typer.Option(help="How strongly the adapter applies.")] = 1.0,
-    type: Annotated[
-        str, typer.Option("--type", "-t", help="Which file of a Hub repository.")
-    ] = "Q4_K_M",
-    device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda, vulkan, rocm or metal; cuda:1 for the second.")
-    ] = "auto",
-    gpu_layers: Annotated[
-        int | None, typer.Option(help="Layers to offload.", show_default="as many as fit")
-    ] = None,
+    type: HubType = "Q4_K_M",
+    device: Device = "auto",
+    gpu_layers: GpuLayers = None,
     context: Annotated[
         int | None, typer.Option(help="Tokens of context.", show_default="as trained, up to 8192")
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option(help="CPU threads.", show_default="physical cores")
-    ] = None,
+    threads: Threads = None,
     max_tokens: Annotated[int | None, typer.Option("--max-tokens", "-n", min=1)] = None,
     temperature: Annotated[
         float | None, typer.Option(min=0, show_default="the model's own")
@@ -60,7 +56,6 @@ def run(
 
     Example: lfm2gguf run LFM2-1.2B-Q4_K_M.gguf -p "What is C. elegans?"
     """
-    from lfm2gguf.runner import Runner
     from lfm2gguf_cli.chat import Chat, one_answer
 
     given = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
@@ -76,11 +71,7 @@ def run(
     media += [{"type": "audio", "path": path} for path in audio or ()]
     if prompt is None and not sys.stdin.isatty():
         prompt = sys.stdin.read().strip()
-    remote = not Path(model).exists() and model.count("/") == 1 and not model.endswith(".gguf")
-    if not sys.stderr.isatty():  # progress bars are for people
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    opened = Runner.from_hub(model, type, **settings) if remote else Runner(model, **settings)
-    with opened as lfm:
+    with open_runner(model, type, **settings) as lfm:
         if prompt is not None:
             one_answer(lfm, prompt, system, media, options, json=json)
         else:

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import logging
 import signal
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from lfm2gguf_cli.running import (
+    Device,
+    GpuLayers,
+    HubType,
+    Mmproj,
+    ModelOrId,
+    Threads,
+    open_runner,
+)
+
 
 def serve(
-    model: Annotated[
-        str, typer.Argument(help="A GGUF file, or a Hub id such as LiquidAI/LFM2-1.2B-GGUF.")
-    ],
+    model: ModelOrId,
     host: Annotated[
         str, typer.Option(help="Where to listen; 0.0.0.0 is everywhere.")
     ] = "127.0.0.1",
@@ -30,21 +37,11 @@ def serve(
         int | None,
         typer.Option(help="Tokens of all conversations.", show_default="as trained, up to 8192"),
     ] = None,
-    mmproj: Annotated[
-        Path | None, typer.Option(help="The model's projector, for images and sound.")
-    ] = None,
-    type: Annotated[
-        str, typer.Option("--type", "-t", help="Which file of a Hub repository.")
-    ] = "Q4_K_M",
-    device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda, vulkan, rocm or metal; cuda:1 for the second.")
-    ] = "auto",
-    gpu_layers: Annotated[
-        int | None, typer.Option(help="Layers to offload.", show_default="as many as fit")
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(help="CPU threads.", show_default="physical cores")
-    ] = None,
+    mmproj: Mmproj = None,
+    type: HubType = "Q4_K_M",
+    device: Device = "auto",
+    gpu_layers: GpuLayers = None,
+    threads: Threads = None,
     max_body: Annotated[
         int, typer.Option(help="Bytes of a request; larger ones get 413.", min=1)
     ] = 32 << 20,
@@ -65,7 +62,6 @@ def serve(
     Example: lfm2gguf serve LFM2-1.2B-Q4_K_M.gguf
     """
     from lfm2gguf import server
-    from lfm2gguf.runner import Runner
 
     limits = server.Limits(
         body_bytes=max_body, prompt_tokens=max_prompt, queue=max_queue, seconds=max_seconds
@@ -76,9 +72,7 @@ def serve(
         "device": device, "gpu_layers": gpu_layers, "context": context, "threads": threads,
         "parallel": parallel, "mmproj": mmproj,
     }  # fmt: skip
-    remote = not Path(model).exists() and model.count("/") == 1 and not model.endswith(".gguf")
-    opened = Runner.from_hub(model, type, **settings) if remote else Runner(model, **settings)
-    with opened as lfm:
+    with open_runner(model, type, **settings) as lfm:
         app = create_app(lfm, name=name, api_key=api_key, limits=limits)
 
         def started(url: str) -> None:

@@ -84,8 +84,8 @@ class Scheduler:
         if len(request.prompt) >= self._context.n_ctx:
             raise ContextError(
                 f"the prompt has {len(request.prompt)} tokens, the context {self._context.n_ctx}: "
-                "shorten it, open the model with a larger context, or pass overflow='drop' to "
-                "leave out the oldest turns"
+                "shorten it or open the model with a larger context; of a conversation, "
+                "overflow='drop' in Python leaves out the oldest turns"
             )
         if not request.prompt:
             raise OptionError("the prompt is empty")
