@@ -14,14 +14,14 @@ from lfm2gguf.version import __version__
 
 if TYPE_CHECKING:
     from lfm2gguf import quants
-    from lfm2gguf.adaptation import ConvertedAdapter, convert_lora
     from lfm2gguf.bench import benchmark
-    from lfm2gguf.conversion import Conversion, convert
+    from lfm2gguf.conversion import Progress, WrittenFile
+    from lfm2gguf.conversion.adapter_file import ConvertedAdapter, convert_lora
+    from lfm2gguf.conversion.from_checkpoint import Conversion, convert
+    from lfm2gguf.conversion.from_gguf import quantize
     from lfm2gguf.doctor import Diagnosis, Finding, Severity, diagnose
     from lfm2gguf.ggml import FileType, GGMLType
     from lfm2gguf.gguf_file import GGUFFile
-    from lfm2gguf.pipeline import Progress, WrittenFile
-    from lfm2gguf.quantization import quantize
     from lfm2gguf.runner import Reply, Runner, ToolCall
     from lfm2gguf.verification import Verification, verify
 
@@ -53,24 +53,24 @@ __all__ = [
 
 _HOME = {
     "Conversion": "lfm2gguf.conversion",
-    "ConvertedAdapter": "lfm2gguf.adaptation",
+    "ConvertedAdapter": "lfm2gguf.conversion",
     "Diagnosis": "lfm2gguf.doctor",
     "FileType": "lfm2gguf.ggml",
     "Finding": "lfm2gguf.doctor",
     "GGMLType": "lfm2gguf.ggml",
     "GGUFFile": "lfm2gguf.gguf_file",
-    "Progress": "lfm2gguf.pipeline",
+    "Progress": "lfm2gguf.conversion",
     "Reply": "lfm2gguf.runner",
     "Runner": "lfm2gguf.runner",
     "Severity": "lfm2gguf.doctor",
     "ToolCall": "lfm2gguf.runner",
     "Verification": "lfm2gguf.verification",
-    "WrittenFile": "lfm2gguf.pipeline",
+    "WrittenFile": "lfm2gguf.conversion",
     "benchmark": "lfm2gguf.bench",
     "convert": "lfm2gguf.conversion",
-    "convert_lora": "lfm2gguf.adaptation",
+    "convert_lora": "lfm2gguf.conversion",
     "diagnose": "lfm2gguf.doctor",
-    "quantize": "lfm2gguf.quantization",
+    "quantize": "lfm2gguf.conversion",
     "verify": "lfm2gguf.verification",
 }
 

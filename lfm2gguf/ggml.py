@@ -79,7 +79,7 @@ TYPE_BY_ID = {type.id: type for type in GGMLType}
 class FileType(Enum):
     """What a file as a whole is called: its id in ``general.file_type`` and its default type.
 
-    Which tensors get another type than the default is said in :mod:`lfm2gguf.quants.mixtures`.
+    Which tensors get another type than the default is said in :mod:`lfm2gguf.conversion.mixtures`.
     """
 
     F32 = (0, GGMLType.F32)

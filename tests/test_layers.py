@@ -8,19 +8,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 LAYERS = [
     ["errors", "ggml", "version"],
-    ["checkpoint", "quants", "gguf_file", "llamacpp", "jinja"],
-    ["lfm2", "pipeline"],
-    [
-        "conversion",
-        "adaptation",
-        "quantization",
-        "inspect",
-        "doctor",
-        "verification",
-        "verify",
-        "runner",
-    ],
-    ["bench", "server"],
+    ["quants", "llamacpp", "rendering"],
+    ["checkpoint", "gguf_file"],
+    ["chat", "lfm2", "reference"],
+    ["conversion", "doctor", "runner", "verification"],
+    ["bench", "export", "server"],
     ["cli"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -14,10 +14,11 @@ import pytest
 
 from lfm2gguf import GGUFFile, convert
 from lfm2gguf.checkpoint import Checkpoint, TensorInfo
+from lfm2gguf.conversion import Part, SourceTensor, target_paths
+from lfm2gguf.conversion.draft import draft
 from lfm2gguf.errors import CheckpointError, Lfm2ggufError, OptionError, UnsupportedError
 from lfm2gguf.ggml import FileType, GGMLType
 from lfm2gguf.lfm2 import make_plan
-from lfm2gguf.pipeline import Part, SourceTensor, draft, target_paths
 from tests.checkpoints import write_json, write_safetensors
 from tests.multimodal import (
     CASES,
@@ -79,7 +80,7 @@ def test_the_same_bytes_from_workers(
 ) -> None:
     """A tensor that is computed is computed in a worker's process too."""
     alone = convert(vl, tmp_path / "1.gguf", projector=True, jobs=1).files[0]
-    monkeypatch.setattr("lfm2gguf.pipeline.run.WEIGHTS_PER_WORKER", 1)
+    monkeypatch.setattr("lfm2gguf.conversion.write.WEIGHTS_PER_WORKER", 1)
     together = convert(vl, tmp_path / "2.gguf", projector=True, jobs=2).files[0]
     assert together.path.read_bytes() == alone.path.read_bytes()
 

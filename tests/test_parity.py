@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lfm2gguf import GGUFFile, convert, quantize
-from lfm2gguf.conversion import draft_conversion
+from lfm2gguf.conversion.from_checkpoint import draft_conversion
 from tests.checkpoints import CASES, REAL, make, real
 from tests.golden.summary import digest, value
 from tests.realdata import needs, path_of

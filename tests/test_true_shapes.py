@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from lfm2gguf.conversion import draft_conversion
-from lfm2gguf.pipeline import Draft
+from lfm2gguf.conversion import Draft
+from lfm2gguf.conversion.from_checkpoint import draft_conversion
 from tests.benchmarks.make_checkpoint import shapes
 from tests.checkpoints import tokenizer, write_json
 from tests.realdata import DATA

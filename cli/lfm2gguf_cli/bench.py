@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lfm2gguf_cli.options import Quiet
-from lfm2gguf_cli.running import Device, GpuLayers, Threads
+from lfm2gguf_cli.options import Device, GpuLayers, Quiet, Threads
 
 INTERRUPTED = 130
 
@@ -95,9 +94,9 @@ def bench(
     """
     from lfm2gguf.bench import benchmark
     from lfm2gguf.bench.cells import tokens
-    from lfm2gguf.bench.comparison import subjects
-    from lfm2gguf.bench.files import check_targets, write
-    from lfm2gguf.bench.report import read_reports
+    from lfm2gguf.bench.report.comparison import subjects
+    from lfm2gguf.bench.report.data import read_reports
+    from lfm2gguf.bench.report.files import check_targets, write
     from lfm2gguf_cli.display import Display
 
     targets = {"json": json, "csv": csv, "markdown": markdown, "html": html}

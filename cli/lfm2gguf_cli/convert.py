@@ -63,8 +63,8 @@ def convert(
     A vision or audio model becomes two files: once without and once with --mmproj. LFM2.5-Audio's
     detokenizer is a third: lfm2gguf convert LiquidAI/LFM2.5-Audio-1.5B/audio_detokenizer
     """
-    from lfm2gguf.conversion import draft_conversion
-    from lfm2gguf.pipeline import write
+    from lfm2gguf.conversion.from_checkpoint import draft_conversion
+    from lfm2gguf.conversion.write import write
     from lfm2gguf_cli.display import Display
 
     if verify and mmproj:

@@ -28,7 +28,7 @@ def convert_lora(
 
     Example: lfm2gguf convert-lora ./my-adapter --base LiquidAI/LFM2-1.2B
     """
-    from lfm2gguf.adaptation import convert_lora
+    from lfm2gguf.conversion.adapter_file import convert_lora
     from lfm2gguf_cli.display import Display
 
     display = Display(quiet=quiet, json=json)

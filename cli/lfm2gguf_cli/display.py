@@ -22,8 +22,8 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from lfm2gguf.inspect import Description
-from lfm2gguf.pipeline import Draft, Progress, ProgressCallback, WrittenFile
+from lfm2gguf.conversion import Draft, Progress, ProgressCallback, WrittenFile
+from lfm2gguf.doctor.description import Description
 
 if TYPE_CHECKING:
     from lfm2gguf.bench import Progress as BenchProgress
@@ -159,7 +159,7 @@ class Display:
 
     def verifications(self, results: Sequence[Verification]) -> None:
         """Show the ladder, the gates of each file, and the verdict; if quiet, failures alone."""
-        from lfm2gguf.verification.words import (
+        from lfm2gguf.verification.report.words import (
             conditions,
             explanation,
             gate_cells,
@@ -204,8 +204,8 @@ class Display:
 
     def benchmarks(self, reports: Sequence[Report]) -> None:
         """Show a report's tables, or several reports side by side."""
-        from lfm2gguf.bench.comparison import LEGEND, comparison_tables
-        from lfm2gguf.bench.tables import legend, remarks, tables
+        from lfm2gguf.bench.report.comparison import LEGEND, comparison_tables
+        from lfm2gguf.bench.report.tables import legend, remarks, tables
 
         if self.quiet:
             return
@@ -238,7 +238,7 @@ class Display:
     ) -> None:
         result = {"files": files, "left_out": dict(left_out or {}), "notes": list(notes)}
         if verified:
-            from lfm2gguf.verification.report import to_json
+            from lfm2gguf.verification.report.data import to_json
 
             result["verification"] = to_json(verified)
         self._json(result)

@@ -33,7 +33,7 @@ def export(
 
     Example: lfm2gguf export ollama LFM2-1.2B-Q4_K_M.gguf -o Modelfile
     """
-    from lfm2gguf.runner.export import export_for
+    from lfm2gguf.export.programs import export_for
 
     made = export_for(program.value, model)
     if output is not None:

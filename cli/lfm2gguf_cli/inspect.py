@@ -23,7 +23,7 @@ def inspect(
 
     Example: lfm2gguf inspect LFM2-1.2B-Q4_K_M.gguf
     """
-    from lfm2gguf.inspect import describe
+    from lfm2gguf.doctor.description import describe
     from lfm2gguf_cli.display import Display
 
     Display(json=json).description(describe(path, full=full))

@@ -30,8 +30,8 @@ def quantize(
 
     Example: lfm2gguf quantize LFM2-1.2B-BF16.gguf -t Q4_K_M
     """
-    from lfm2gguf.pipeline import write
-    from lfm2gguf.quantization import draft_quantization
+    from lfm2gguf.conversion.from_gguf import draft_quantization
+    from lfm2gguf.conversion.write import write
     from lfm2gguf_cli.display import Display
 
     display = Display(quiet=quiet, json=json)

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from lfm2gguf_cli.options import Json
-from lfm2gguf_cli.running import (
+from lfm2gguf_cli.options import (
     Device,
     GpuLayers,
     HubType,
+    Json,
     Mmproj,
     ModelOrId,
     Threads,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lfm2gguf_cli.running import (
+from lfm2gguf_cli.options import (
     Device,
     GpuLayers,
     HubType,

@@ -157,7 +157,7 @@ def verify(
     Example: lfm2gguf verify LFM2-1.2B-Q4_K_M.gguf --reference LiquidAI/LFM2-1.2B
     """
     from lfm2gguf.verification import verify_all
-    from lfm2gguf.verification.files import candidates, check_targets, write_reports
+    from lfm2gguf.verification.report.files import candidates, check_targets, write_reports
     from lfm2gguf_cli.display import Display
 
     targets = {

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from lfm2gguf.bench.cells import Cell
-from lfm2gguf.bench.measurement import Measurement, Sample, summarise
-from lfm2gguf.bench.report import Row
+from lfm2gguf.bench.metrics import Measurement, Sample, summarise
+from lfm2gguf.bench.report.data import Row
 from lfm2gguf.bench.workloads import Numbers
 from lfm2gguf.errors import EndpointError, Lfm2ggufError
 

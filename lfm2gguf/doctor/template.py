@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from lfm2gguf import jinja
+from lfm2gguf.chat.environment import environment as jinja_environment
 from lfm2gguf.doctor.finding import Finding, Severity
 from lfm2gguf.doctor.subject import LFM2, Subject
 from lfm2gguf.errors import MissingDependencyError
@@ -44,7 +44,7 @@ def templates(subject: Subject) -> Iterator[Finding]:
             "not meant to chat needs none)",
         )  # fmt: skip
     try:
-        environment = jinja.environment()
+        environment = jinja_environment()
     except MissingDependencyError:
         if sources:
             yield Finding(

@@ -20,8 +20,8 @@ from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.errors import UnsupportedError
 from lfm2gguf.gguf_file import Metadata, Value, ValueType
 from lfm2gguf.lfm2.config import get
-from lfm2gguf.lfm2.inner import TEXT_REASON, section, starting, text_checkpoint, text_config
 from lfm2gguf.lfm2.plan import PlannedTensor, Source
+from lfm2gguf.lfm2.text_part import TEXT_REASON, section, starting, text_checkpoint, text_config
 
 LAYER_NORM_EPS = 1e-5  # PyTorch's default, which no config states
 BATCH_NORM_EPS = 1e-5  # too

@@ -8,10 +8,10 @@ from types import ModuleType
 
 import gguf
 
-from lfm2gguf.checkpoint import Adapter, Checkpoint
+from lfm2gguf.checkpoint import Adapter, Checkpoint, chat_template
 from lfm2gguf.checkpoint.names import unwrapped
 from lfm2gguf.errors import CheckpointError, OptionError, UnsupportedError
-from lfm2gguf.lfm2 import audio, dense, detokenizer, head, moe, retrieval, template, vision
+from lfm2gguf.lfm2 import audio, dense, detokenizer, moe, retrieval, tied_head, vision
 from lfm2gguf.lfm2.config import Lfm2Config
 from lfm2gguf.lfm2.lora import Adapted, adapt, check_deltas, with_tokenizer
 from lfm2gguf.lfm2.metadata import general, vocabulary
@@ -77,13 +77,13 @@ def make_plan(
         adapted = with_tokenizer(adapt(checkpoint, *text_adapter(whole, adapter)), adapter)
         checkpoint = adapted.checkpoint
     config = Lfm2Config.read(checkpoint.config)
-    checkpoint, config, notes = head.settle(checkpoint, config)
+    checkpoint, config, notes = tied_head.settle(checkpoint, config)
     tensors = tuple(member.tensors(config, checkpoint))
     left_out = match(checkpoint, tensors, others | member.left_out(config, checkpoint))
     check_deltas(adapted, tensors)
     notes += member.notes(checkpoint) if hasattr(member, "notes") else []
     if not hasattr(member, "vocabulary"):
-        notes += template.notes(checkpoint.tokenizer_path or checkpoint.path)
+        notes + chat_template.notes(checkpoint.tokenizer_path or checkpoint.path)
     keys = {
         **general(checkpoint, member.ARCHITECTURE, tensors),
         **member.metadata(config, checkpoint),
@@ -153,7 +153,7 @@ def text_adapter(base: Checkpoint, adapter: Adapter) -> tuple[Adapter, dict[str,
         if name not in others
     }
     left_out = {name: why for name, why in others.items() if name in seen.tensors}
-    left_out |= head.repeated(replace(adapter, tensors=text), Lfm2Config.read(seen.config))
+    left_out |= tied_head.repeated(replace(adapter, tensors=text), Lfm2Config.read(seen.config))
     text = {name: info for name, info in text.items() if name not in left_out}
     return replace(adapter, tensors=text), left_out
 

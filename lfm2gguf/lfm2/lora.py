@@ -11,8 +11,8 @@ from typing import Any
 from lfm2gguf.checkpoint import Adapter, Checkpoint, Factor, LowRank, TensorInfo, trained_name
 from lfm2gguf.errors import CheckpointError, TensorError
 from lfm2gguf.lfm2.config import Lfm2Config
-from lfm2gguf.lfm2.head import EMBEDDING, HEAD
 from lfm2gguf.lfm2.plan import PlannedTensor
+from lfm2gguf.lfm2.tied_head import EMBEDDING, HEAD
 
 PACKED = re.compile(r"(?P<layer>.+\.feed_forward\.experts)(\.base_layer)*")
 TAKEN = "they are taken, as peft does"

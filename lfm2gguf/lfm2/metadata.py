@@ -16,11 +16,10 @@ from typing import Any
 import gguf
 import yaml
 
-from lfm2gguf.checkpoint import Checkpoint, Tokenizer
+from lfm2gguf.checkpoint import Checkpoint, Tokenizer, chat_template
 from lfm2gguf.checkpoint.folder import read_json
 from lfm2gguf.errors import CheckpointError
 from lfm2gguf.gguf_file import UNSTORABLE, Metadata, Value, ValueType
-from lfm2gguf.lfm2 import template
 from lfm2gguf.lfm2.config import get
 from lfm2gguf.lfm2.plan import PlannedTensor
 
@@ -140,7 +139,7 @@ def vocabulary(checkpoint: Checkpoint, n_rows: int, pre: str | None) -> Metadata
                 for kind in order
                 if kind in special.add_special_token
             }
-            special.chat_template = template.chosen(folder, special.chat_template)
+            special.chat_template = chat_template.chosen(folder, special.chat_template)
             special.add_to_gguf(writer, quiet=True)
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise CheckpointError(

@@ -23,7 +23,8 @@ from lfm2gguf.checkpoint.folder import read_json
 from lfm2gguf.errors import CheckpointError, UnsupportedError
 from lfm2gguf.gguf_file import Metadata, Value, ValueType
 from lfm2gguf.lfm2.config import get
-from lfm2gguf.lfm2.inner import (
+from lfm2gguf.lfm2.plan import PlannedTensor, Source
+from lfm2gguf.lfm2.text_part import (
     TEXT_REASON,
     root,
     section,
@@ -31,7 +32,6 @@ from lfm2gguf.lfm2.inner import (
     text_checkpoint,
     text_config,
 )
-from lfm2gguf.lfm2.plan import PlannedTensor, Source
 
 IMAGE_SIZE = 256  # llama.cpp's converter sets it for every NaFlex tower: any size is taken
 COLOURS = 3  # llama.cpp reads as many numbers (tools/mtmd/clip.cpp)

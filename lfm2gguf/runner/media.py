@@ -17,9 +17,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lfm2gguf.chat.template import Message
 from lfm2gguf.errors import OptionError
 from lfm2gguf.llamacpp import Floats, Pixels, Projector
-from lfm2gguf.runner.templates import Message
 
 PLACE = "\ufdd1"  # a noncharacter around a medium's number: where it stands in a rendered prompt
 PLACES = re.compile(f"{PLACE}(\\d+){PLACE}")

@@ -11,23 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lfm2gguf.errors import ContextError, OptionError, UnsupportedError
-from lfm2gguf.gguf_file import GGUFFile
-from lfm2gguf.llamacpp import Adapter, Context, Floats, Model, Projector
-from lfm2gguf.runner import devices as device_choice
-from lfm2gguf.runner import placement, rounds
-from lfm2gguf.runner.answer import THINK, THINK_END, Answer, Verbatim
-from lfm2gguf.runner.calls import END, START
-from lfm2gguf.runner.embeddings import Embedder
-from lfm2gguf.runner.markers import Guard, markers_of
-from lfm2gguf.runner.media import Encoded, Encoder, take_out
-from lfm2gguf.runner.memory import MemoryUse
-from lfm2gguf.runner.options import OptionChanges, default_options
-from lfm2gguf.runner.prompts import PromptTokens
-from lfm2gguf.runner.request import Event, Load, Request
-from lfm2gguf.runner.scheduler import Scheduler
-from lfm2gguf.runner.stream import Conversation, Reply, Stream
-from lfm2gguf.runner.templates import (
+from lfm2gguf.chat.dialect import END, START, THINK, THINK_END
+from lfm2gguf.chat.guard import Guard, markers_of
+from lfm2gguf.chat.template import (
     Message,
     Messages,
     Template,
@@ -35,7 +21,23 @@ from lfm2gguf.runner.templates import (
     check_variables,
     drop_oldest_turn,
 )
-from lfm2gguf.runner.tools import Tool, ToolLike, as_tools
+from lfm2gguf.chat.tools import Tool, ToolLike, as_tools
+from lfm2gguf.errors import ContextError, OptionError, UnsupportedError
+from lfm2gguf.gguf_file import GGUFFile
+from lfm2gguf.llamacpp import Adapter, Context, Floats, Model, Projector
+from lfm2gguf.llamacpp.machine import available_memory
+from lfm2gguf.runner import devices as device_choice
+from lfm2gguf.runner import placement
+from lfm2gguf.runner.answer import tool_rounds
+from lfm2gguf.runner.answer.pieces import Answer, Verbatim
+from lfm2gguf.runner.answer.stream import Conversation, Reply, Stream
+from lfm2gguf.runner.embeddings import Embedder
+from lfm2gguf.runner.engine.memory import MemoryUse
+from lfm2gguf.runner.engine.prompt_tokens import PromptTokens
+from lfm2gguf.runner.engine.request import Event, Load, Request
+from lfm2gguf.runner.engine.scheduler import Scheduler
+from lfm2gguf.runner.media import Encoded, Encoder, take_out
+from lfm2gguf.runner.options import OptionChanges, default_options
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -96,7 +98,7 @@ class Runner:
         n_ctx = context or min(trained, DEFAULT_CONTEXT)
         on, layers = placement.place(file, on, gpu_layers, device, n_ctx)
         if not on:
-            placement.check_memory(self.path, size, placement.available_memory())
+            placement.check_memory(self.path, size, available_memory())
         with contextlib.ExitStack() as parts:  # what is open is closed if the rest fails
             self._model = parts.enter_context(Model(self.path, on, layers))
             loaded = self._load_adapters(adapters or {}, file)
@@ -239,11 +241,11 @@ class Runner:
         its schema or raises is told to the model as its result, never executed. After
         ``max_rounds`` the last reply may still hold calls.
         """
-        known = rounds.functions(tools, max_rounds)
+        known = tool_rounds.functions(tools, max_rounds)
         history = list(as_messages(messages))
         for _ in range(max_rounds):
             reply = self.chat(history, tools=tools, **arguments)
-            told = rounds.results(known, reply)
+            told = tool_rounds.results(known, reply)
             history += [reply.message, *told]
             if not told:
                 break
@@ -261,11 +263,11 @@ class Runner:
 
         Coroutine functions are awaited; others run in a thread, so that the loop goes on.
         """
-        known = rounds.functions(tools, max_rounds, awaited=True)
+        known = tool_rounds.functions(tools, max_rounds, awaited=True)
         history = list(as_messages(messages))
         for _ in range(max_rounds):
             reply = await self.achat(history, tools=tools, **arguments)
-            told = await rounds.aresults(known, reply)
+            told = await tool_rounds.aresults(known, reply)
             history += [reply.message, *told]
             if not told:
                 break

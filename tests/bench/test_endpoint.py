@@ -15,10 +15,10 @@ import pytest
 
 from lfm2gguf.bench import benchmark
 from lfm2gguf.bench.cells import Cell
-from lfm2gguf.bench.counter import Counter
-from lfm2gguf.bench.endpoint import Endpoint
-from lfm2gguf.bench.measurement import CHUNKS, TOKENIZER, USAGE
-from lfm2gguf.bench.processes import listener
+from lfm2gguf.bench.machine.processes import listener
+from lfm2gguf.bench.metrics import CHUNKS, TOKENIZER, USAGE
+from lfm2gguf.bench.sources.endpoint import Endpoint
+from lfm2gguf.bench.sources.token_counter import Counter
 from lfm2gguf.bench.suite import Suite
 from lfm2gguf.bench.workloads import workload
 from lfm2gguf.errors import EndpointError, OptionError

@@ -6,7 +6,7 @@ import pytest
 
 from lfm2gguf.bench import Progress, Report, benchmark
 from lfm2gguf.bench.cells import Cell, plan
-from lfm2gguf.bench.inprocess import InProcess
+from lfm2gguf.bench.sources.inprocess import InProcess
 from lfm2gguf.errors import DeviceError, Lfm2ggufError
 from tests.models import tiny_gguf
 
@@ -166,7 +166,7 @@ def test_a_missing_device_is_said_before_anything_is_measured() -> None:
 def test_a_context_that_does_not_fit_into_memory_is_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("lfm2gguf.bench.inprocess.available_memory", lambda: 1000)
+    monkeypatch.setattr("lfm2gguf.bench.sources.inprocess.available_memory", lambda: 1000)
     source = InProcess(tiny_gguf(), cells=plan("depth", [64]), device="cpu")
     with pytest.raises(Lfm2ggufError, match="memory are available"):
         source.prepare(Cell("depth", "64", 64, 32))

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from lfm2gguf import GGUFFile, convert
-from lfm2gguf.bench.environment import describe_file, environment
-from lfm2gguf.bench.processes import listener, own_resident, resident
-from lfm2gguf.bench.roofline import cache_bytes, roofline, weight_bytes
+from lfm2gguf.bench.machine.environment import describe_file, environment
+from lfm2gguf.bench.machine.processes import listener, own_resident, resident
+from lfm2gguf.bench.machine.roofline import cache_bytes, roofline, weight_bytes
 from lfm2gguf.llamacpp.probes import Probes, probe
 from tests.checkpoints import MOE, Case, make
 from tests.models import tiny_gguf

@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lfm2gguf.bench import METRICS, Measurement, Report, Row, Sample, Subject, read_reports
-from lfm2gguf.bench.comparison import compare, comparison_tables, differences, to_json
-from lfm2gguf.bench.files import WRITERS
-from lfm2gguf.bench.measurement import summarise
-from lfm2gguf.bench.report import published
-from lfm2gguf.bench.tables import csv_text, markdown, remarks, tables
+from lfm2gguf.bench.metrics import summarise
+from lfm2gguf.bench.report.comparison import compare, comparison_tables, differences, to_json
+from lfm2gguf.bench.report.data import published
+from lfm2gguf.bench.report.files import WRITERS
+from lfm2gguf.bench.report.tables import csv_text, markdown, remarks, tables
 from lfm2gguf.errors import OptionError
 
 HOSTILE = "a|b<script>alert(1)</script>\n`x`"

@@ -20,7 +20,7 @@ PUBLISHED = {"chat": (31, 100), "codegen": (65, 850), "rag": (752, 110), "agent"
 def test_prompts_have_the_published_lengths(name: str, number: int) -> None:
     tokenizers = pytest.importorskip("tokenizers", reason="tokenizers is not installed")
     pytest.importorskip("jinja2", reason="jinja2 is not installed")
-    from lfm2gguf.runner.templates import Template
+    from lfm2gguf.chat.template import Template
 
     folder = path_of("LFM2-1.2B")
     source = (folder / "chat_template.jinja").read_text("utf-8")

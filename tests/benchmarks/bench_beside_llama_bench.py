@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from lfm2gguf.bench.cells import DECODED, Cell
-from lfm2gguf.bench.inprocess import InProcess
-from lfm2gguf.bench.measurement import METRICS
+from lfm2gguf.bench.metrics import METRICS
+from lfm2gguf.bench.sources.inprocess import InProcess
 from lfm2gguf.llamacpp import default_threads
 
 

@@ -26,8 +26,8 @@ from typing import Any
 import openai
 
 from lfm2gguf.bench.cells import Cell, plan
-from lfm2gguf.bench.endpoint import Endpoint
-from lfm2gguf.bench.measurement import METRICS, Measurement
+from lfm2gguf.bench.metrics import METRICS, Measurement
+from lfm2gguf.bench.sources.endpoint import Endpoint
 from lfm2gguf.bench.workloads import Numbers, workload
 from lfm2gguf.llamacpp import default_threads
 

@@ -17,8 +17,8 @@ import time
 import numpy as np
 
 from lfm2gguf.checkpoint import Checkpoint
-from lfm2gguf.lfm2.reference import Reference
-from lfm2gguf.lfm2.reference_weights import EMBEDDING, Weights
+from lfm2gguf.reference.forward import Reference
+from lfm2gguf.reference.weights import EMBEDDING, Weights
 
 
 def product_rate(rows: int, width: int, tokens: int = 2048) -> float:

@@ -19,7 +19,7 @@ import numpy as np
 from lfm2gguf import convert
 from lfm2gguf.ggml import FileType
 from lfm2gguf.verification import Candidate, SimilarityLimits, judge, open_reference, prepare
-from lfm2gguf.verification.similarity import Similarity
+from lfm2gguf.verification.measure.similarity import Similarity
 from tests.retrieval_example import KINDS, make_example
 
 

@@ -43,7 +43,7 @@ def test_several_types_come_out_of_one_reading(
     wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each tile of the checkpoint is mapped once, however many types are asked for."""
-    from lfm2gguf.pipeline import Part
+    from lfm2gguf.conversion import Part
 
     read: list[str] = []
     stored = Part.stored

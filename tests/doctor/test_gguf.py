@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lfm2gguf import convert, diagnose, jinja
+from lfm2gguf import convert, diagnose
+from lfm2gguf.chat import environment
 from lfm2gguf.doctor import BACKENDS, Finding, Severity
 from lfm2gguf.errors import GGUFError, OptionError
 from lfm2gguf.ggml import GGMLType
@@ -332,7 +333,7 @@ def test_without_jinja_the_template_is_said_to_be_unexamined(
     q4: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "jinja2", None)  # as if it were not installed
-    jinja.environment.cache_clear()
+    environment.environment.cache_clear()
     (finding,) = (f for f in diagnose(q4).findings if f.id.startswith("template"))
     assert finding.id == "template-not-examined"
     assert finding.severity is NOTE

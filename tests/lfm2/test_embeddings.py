@@ -10,8 +10,8 @@ import pytest
 
 from lfm2gguf import GGUFFile, convert
 from lfm2gguf.checkpoint import Checkpoint
-from lfm2gguf.lfm2 import reference_retrieval
-from lfm2gguf.lfm2.reference_retrieval import RetrievalReference, full_attention
+from lfm2gguf.reference import retrieval as reference_retrieval
+from lfm2gguf.reference.retrieval import RetrievalReference, full_attention
 from tests.lfm2.llama import embed
 from tests.retrieval_checkpoints import CASES, SEQUENCES, make_retrieval
 from tests.test_parity import ROOT

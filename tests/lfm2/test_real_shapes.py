@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lfm2gguf.conversion import draft_conversion
+from lfm2gguf.conversion.from_checkpoint import draft_conversion
 from lfm2gguf.errors import UnsupportedError
 from tests.benchmarks.make_checkpoint import shapes
 from tests.realdata import needs, path_of

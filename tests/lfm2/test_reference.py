@@ -11,9 +11,9 @@ import pytest
 
 from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.errors import TensorError, UnsupportedError
-from lfm2gguf.lfm2 import reference
-from lfm2gguf.lfm2.reference import Reference
-from lfm2gguf.lfm2.reference_weights import Array, ReferenceConfig, Weights, gguf_names
+from lfm2gguf.reference import forward
+from lfm2gguf.reference.forward import Reference
+from lfm2gguf.reference.weights import Array, ReferenceConfig, Weights, gguf_names
 from tests.realdata import needs, path_of
 
 CONFIGS = path_of("configs")
@@ -69,7 +69,7 @@ def everything(sequences: list[Any]) -> list[Any]:
 def test_attention_equals_the_textbook_loop() -> None:
     rng = np.random.default_rng(1)
     q, k, v = (rng.standard_normal((37, n, 8), dtype=np.float32) for n in (6, 2, 2))
-    got = reference.causal_attention(q, k, v).reshape(37, 6, 8)
+    got = forward.causal_attention(q, k, v).reshape(37, 6, 8)
     for t in range(37):
         for head in range(6):
             scores = k[: t + 1, head // 3] @ q[t, head] / np.sqrt(8)
@@ -81,9 +81,9 @@ def test_attention_equals_the_textbook_loop() -> None:
 def test_attention_does_not_depend_on_the_block_of_queries(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(2)
     q, k, v = (rng.standard_normal((70, n, 8), dtype=np.float32) for n in (4, 2, 2))
-    whole = reference.causal_attention(q, k, v)
-    monkeypatch.setattr(reference, "SCORE_BYTES", 4 * 4 * 70 * 16)
-    np.testing.assert_allclose(reference.causal_attention(q, k, v), whole, rtol=1e-5, atol=1e-6)
+    whole = forward.causal_attention(q, k, v)
+    monkeypatch.setattr(forward, "SCORE_BYTES", 4 * 4 * 70 * 16)
+    np.testing.assert_allclose(forward.causal_attention(q, k, v), whole, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 20])
@@ -91,7 +91,7 @@ def test_convolution_equals_numpy_convolve(length: int) -> None:
     rng = np.random.default_rng(3)
     x = rng.standard_normal((length, 5), dtype=np.float32)
     kernel = rng.standard_normal((5, 3), dtype=np.float32)
-    got = reference.causal_convolution(x, kernel)
+    got = forward.causal_convolution(x, kernel)
     for channel in range(5):
         expected = np.convolve(x[:, channel], kernel[channel, ::-1])[:length]
         np.testing.assert_allclose(got[:, channel], expected, rtol=1e-5, atol=1e-6)
@@ -100,10 +100,10 @@ def test_convolution_equals_numpy_convolve(length: int) -> None:
 def test_rotation_is_a_complex_product_and_keeps_relative_positions() -> None:
     rng = np.random.default_rng(4)
     q, k = rng.standard_normal((2, 1, 1, 8), dtype=np.float32)
-    cos, sin = reference.rotary_tables(50, 8, 1e4)
+    cos, sin = forward.rotary_tables(50, 8, 1e4)
 
     def at(x: Array, position: int) -> Array:
-        return reference.rotate(x, cos[position:], sin[position:]).ravel()
+        return forward.rotate(x, cos[position:], sin[position:]).ravel()
 
     turned = at(q, 5)
     angle = 5 / 1e4 ** (np.arange(0, 8, 2) / 8)
@@ -114,7 +114,7 @@ def test_rotation_is_a_complex_product_and_keeps_relative_positions() -> None:
 
 def test_swiglu_survives_large_arguments() -> None:
     gate = np.array([[-200.0, -1.0, 0.0, 1.0, 200.0]], np.float32)
-    reference.swiglu(gate, np.full((1, 5), 2, np.float32))
+    forward.swiglu(gate, np.full((1, 5), 2, np.float32))
     np.testing.assert_allclose(gate, [[0, -0.5378828, 0, 1.4621172, 400]], rtol=1e-6)
 
 
@@ -125,8 +125,8 @@ def test_sequences_are_independent_of_their_company(monkeypatch: pytest.MonkeyPa
     together = model.states(sequences, everything(sequences))
     alone = [model.states([ids], [np.arange(len(ids))]) for ids in sequences]
     np.testing.assert_allclose(together, np.concatenate(alone), rtol=2e-4, atol=2e-5)
-    monkeypatch.setattr(reference, "GROUP_TOKENS", 16)
-    monkeypatch.setattr(reference, "LINEAR_TOKENS", 7)
+    monkeypatch.setattr(forward, "GROUP_TOKENS", 16)
+    monkeypatch.setattr(forward, "LINEAR_TOKENS", 7)
     in_groups = model.states(sequences, everything(sequences))
     np.testing.assert_allclose(together, in_groups, rtol=2e-4, atol=2e-5)
 
@@ -171,7 +171,7 @@ def test_an_untied_head_is_used_and_a_missing_one_is_reported() -> None:
 
 
 def test_logits_equal_one_product_over_the_whole_head(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reference, "VOCABULARY_ROWS", 33)
+    monkeypatch.setattr(forward, "VOCABULARY_ROWS", 33)
     weights = random_weights()
     states = np.random.default_rng(6).standard_normal((5, 32), dtype=np.float32)
     head = weights.read("model.embed_tokens.weight")

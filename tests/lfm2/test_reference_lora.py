@@ -11,8 +11,8 @@ import pytest
 from lfm2gguf import GGUFFile, convert
 from lfm2gguf.checkpoint import Adapter, Checkpoint
 from lfm2gguf.errors import TensorError, UnsupportedError
-from lfm2gguf.lfm2.reference_lora import AdaptedWeights, adapted
-from lfm2gguf.lfm2.reference_weights import Weights
+from lfm2gguf.reference.adapter import AdaptedWeights, adapted
+from lfm2gguf.reference.weights import Weights
 from tests.adapters import (
     CASES,
     GGUF_CASES,

@@ -10,10 +10,10 @@ import pytest
 
 from lfm2gguf import GGUFFile, convert
 from lfm2gguf.checkpoint import Checkpoint
-from lfm2gguf.lfm2.reference import Reference
-from lfm2gguf.lfm2.reference_moe import Routing
-from lfm2gguf.lfm2.reference_weights import Weights
-from lfm2gguf.verification.tensors import tensor_differences, unmatched
+from lfm2gguf.reference.experts import Routing
+from lfm2gguf.reference.forward import Reference
+from lfm2gguf.reference.weights import Weights
+from lfm2gguf.verification.measure.tensors import tensor_differences, unmatched
 from tests.checkpoints import pack, save
 from tests.lfm2.moe_cases import CASES, IDS, SHOWN, make_moe, wide_weights
 from tests.test_parity import ROOT

@@ -9,8 +9,8 @@ import pytest
 
 from lfm2gguf import Progress, convert
 from lfm2gguf.checkpoint import Checkpoint
+from lfm2gguf.conversion import sources, tasks, write
 from lfm2gguf.errors import OptionError, TensorError
-from lfm2gguf.pipeline import parts, run, tasks
 from tests.checkpoints import config, save, weights
 from tests.golden.summary import digest
 
@@ -35,7 +35,7 @@ def test_the_cut(
 ) -> None:  # fmt: skip
     types = ["Q4_K_M"] if task < 50_000 else TYPES  # a few rows at a time are slow
     monkeypatch.setattr(tasks, "TASK_WEIGHTS", task)
-    monkeypatch.setattr(parts, "TILE_WEIGHTS", tile)
+    monkeypatch.setattr(sources, "TILE_WEIGHTS", tile)
     found = digests(wide, tmp_path / "out", 1, types)
     assert found == {type: expected[type] for type in found}
 
@@ -44,23 +44,23 @@ def test_the_cut(
 def test_jobs(
     wide: Path, tmp_path: Path, expected: dict[str, str], jobs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "WEIGHTS_PER_WORKER", 1000)
+    monkeypatch.setattr(write, "WEIGHTS_PER_WORKER", 1000)
     monkeypatch.setattr(tasks, "TASK_WEIGHTS", 50_000)
     assert digests(wide, tmp_path / "out", jobs) == expected
 
 
 def test_small_models_need_one_process() -> None:
-    assert run._jobs(8, 1000) == 1
-    assert run._jobs(8, run.WEIGHTS_PER_WORKER * 3) == 3
-    assert run._jobs(2, run.WEIGHTS_PER_WORKER * 3) == 2
+    assert write._jobs(8, 1000) == 1
+    assert write._jobs(8, write.WEIGHTS_PER_WORKER * 3) == 3
+    assert write._jobs(2, write.WEIGHTS_PER_WORKER * 3) == 2
     with pytest.raises(OptionError, match="jobs is 0"):
-        run._jobs(0, 1000)
+        write._jobs(0, 1000)
 
 
 def test_a_worker_says_what_is_wrong(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "WEIGHTS_PER_WORKER", 1000)
+    monkeypatch.setattr(write, "WEIGHTS_PER_WORKER", 1000)
     spoilt = weights(config())
     spoilt["model.embed_tokens.weight"][299, 63] = np.inf
     save(checkpoint, spoilt)

@@ -12,7 +12,7 @@ import pytest
 
 from lfm2gguf import Runner
 from lfm2gguf.errors import GGUFError, OptionError
-from lfm2gguf.runner.memory import Held
+from lfm2gguf.runner.engine.memory import Held
 from tests.models import tiny_gguf
 
 QUESTIONS = ["Who?", "What is it?", "Where and when?", "Why, and how often?"]

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lfm2gguf.runner.answer import Answer, Piece
-from lfm2gguf.runner.calls import ToolCall
-from lfm2gguf.runner.text import TextStream
+from lfm2gguf.chat.tool_calls import ToolCall
+from lfm2gguf.runner.answer.pieces import Answer, Piece
+from lfm2gguf.runner.engine.text import TextStream
 
 CALL = '<|tool_call_start|>[f(x="1"), g()]<|tool_call_end|>'
 F, G = ToolCall("f", {"x": "1"}), ToolCall("g", {})

@@ -10,15 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lfm2gguf.runner.calls import (
-    END,
-    START,
-    MalformedError,
-    ToolCall,
-    parse_calls,
-    read_calls,
-    write_calls,
-)
+from lfm2gguf.chat.dialect import END, START
+from lfm2gguf.chat.tool_calls import MalformedError, ToolCall, parse_calls, read_calls, write_calls
 
 CALLS = {
     'f(x="1")': [ToolCall("f", {"x": "1"})],

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from lfm2gguf import convert
-from lfm2gguf.runner.devices import BACKENDS
+from lfm2gguf.llamacpp.selection import BACKENDS
 from tests.models import EXAMPLE, tiny_gguf
 from tests.multimodal import image, png
 from tests.sounds import sound, wav

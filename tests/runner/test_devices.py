@@ -12,15 +12,15 @@ from gguf import GGUFWriter
 
 from lfm2gguf.errors import DeviceError, GGUFError, Lfm2ggufError, OptionError, UnsupportedError
 from lfm2gguf.llamacpp import Device
-from lfm2gguf.runner import Runner
-from lfm2gguf.runner.devices import (
+from lfm2gguf.llamacpp.machine import available_memory
+from lfm2gguf.llamacpp.selection import (
     BACKENDS,
     choose,
     missing,
 )
+from lfm2gguf.runner import Runner
 from lfm2gguf.runner.placement import (
     MARGIN,
-    available_memory,
     check_file,
     check_memory,
     layers_that_fit,
@@ -222,6 +222,6 @@ def test_a_model_larger_than_memory(tmp_path: Path) -> None:
 def test_a_runner_asks_for_the_memory_before_it_loads(monkeypatch: pytest.MonkeyPatch) -> None:
     available = available_memory()
     assert available is None or available > 10**8
-    monkeypatch.setattr("lfm2gguf.runner.placement.available_memory", lambda: 1000)
+    monkeypatch.setattr("lfm2gguf.runner.runner.available_memory", lambda: 1000)
     with pytest.raises(GGUFError, match="are available: close other programs"):
         Runner(tiny_gguf(), device="cpu")

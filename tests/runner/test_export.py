@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from gguf import GGUFWriter
 
+from lfm2gguf.chat.template import as_messages
+from lfm2gguf.chat.tool_calls import parse_calls
 from lfm2gguf.errors import UnsupportedError
-from lfm2gguf.runner.calls import parse_calls
-from lfm2gguf.runner.export import STOPS, export_for
-from lfm2gguf.runner.ollama import go_template
-from lfm2gguf.runner.templates import as_messages
+from lfm2gguf.export.ollama import go_template
+from lfm2gguf.export.programs import STOPS, export_for
 from tests.cli.command import run
 from tests.golden.template_cases import CASES
 from tests.models import tiny_gguf

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from lfm2gguf.chat.dialect import START
 from lfm2gguf.errors import OptionError
 from lfm2gguf.runner import Runner, ToolCall, call_grammar
-from lfm2gguf.runner.calls import START
 from tests.models import tiny_gguf
 
 TOOLS: list[dict[str, Any]] = [

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lfm2gguf.chat.guard import CUT, Guard, markers_of
 from lfm2gguf.gguf_file import GGUFFile
 from lfm2gguf.llamacpp import Model
 from lfm2gguf.runner import Runner
-from lfm2gguf.runner.markers import CUT, Guard, markers_of
-from lfm2gguf.runner.prompts import PromptTokens
+from lfm2gguf.runner.engine.prompt_tokens import PromptTokens
 from tests.golden.template_cases import CASES
 from tests.models import tiny_gguf
 from tests.runner.test_templates import NAMES, load

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lfm2gguf.llamacpp import Chunk, Context, Model
-from lfm2gguf.runner.memory import MAX_MARKS, Held, Memory, common_prefix
+from lfm2gguf.runner.engine.memory import MAX_MARKS, Held, Memory, common_prefix
 from tests.models import tiny_gguf
 
 tokens = st.lists(st.integers(0, 3), max_size=40)

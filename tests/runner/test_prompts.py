@@ -9,7 +9,7 @@ import pytest
 
 from lfm2gguf import Runner
 from lfm2gguf.llamacpp import Model
-from lfm2gguf.runner.prompts import PromptTokens
+from lfm2gguf.runner.engine.prompt_tokens import PromptTokens
 from tests.models import tiny_gguf
 
 HEAD = "<|startoftext|><|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"

@@ -418,7 +418,7 @@ def test_a_long_prompt_does_not_stall_who_decodes() -> None:
 def test_who_came_first_is_served_first_and_the_queue_is_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("lfm2gguf.runner.scheduler.MAX_WAITING", 6)
+    monkeypatch.setattr("lfm2gguf.runner.engine.scheduler.MAX_WAITING", 6)
     with fresh(parallel=1, context=512) as lfm:
         order: list[int] = []
         streams = [lfm.stream(f"{i}?", max_tokens=1 + i % 3) for i in range(7)]

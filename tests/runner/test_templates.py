@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from lfm2gguf import jinja
+from lfm2gguf.chat import environment as jinja
+from lfm2gguf.chat.template import Template
+from lfm2gguf.chat.tool_calls import ToolCall, parse_calls
 from lfm2gguf.errors import GGUFError, OptionError
-from lfm2gguf.runner.calls import ToolCall, parse_calls
-from lfm2gguf.runner.templates import Template
 from tests.golden.template_cases import CASES, DAY, TOKENS
 from tests.realdata import path_of
 

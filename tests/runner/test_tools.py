@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from lfm2gguf.chat.tool_calls import ToolCall
+from lfm2gguf.chat.tools import as_tools, function_schema, schema_problem
 from lfm2gguf.errors import OptionError
-from lfm2gguf.runner.calls import ToolCall
-from lfm2gguf.runner.tools import as_tools, function_schema, schema_problem
 from tests.golden.template_cases import FUNCTIONS, WEATHER, WRAPPED, plan
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "templates.json").read_text("utf-8"))

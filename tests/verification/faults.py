@@ -18,7 +18,7 @@ import lfm2gguf
 from lfm2gguf.checkpoint import Checkpoint, TensorInfo
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.gguf_file import GGUFFile
-from lfm2gguf.lfm2.reference_weights import ReferenceConfig
+from lfm2gguf.reference.weights import ReferenceConfig
 
 Edit = Callable[["Editor"], None]
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lfm2gguf.verification import cache, open_reference, prepare
-from lfm2gguf.verification.texts import Sample
+from lfm2gguf.verification import open_reference, prepare
+from lfm2gguf.verification.material import cache
+from lfm2gguf.verification.material.texts import Sample
 
 
 @pytest.fixture

@@ -133,7 +133,7 @@ def test_a_converted_file_that_fails_is_kept(
     """Limits that nothing can meet stand for a fault: the converter itself makes none."""
     from typer.testing import CliRunner
 
-    from lfm2gguf.verification import limits
+    from lfm2gguf.verification.verdict import limits
     from lfm2gguf_cli.main import app
 
     monkeypatch.setitem(limits.LIMITS, "Q8_0", limits.Limits(-1.0, 0.0, 1.0))

@@ -18,8 +18,8 @@ from lfm2gguf.errors import OptionError
 from lfm2gguf.ggml import FileType
 from lfm2gguf.verification import Candidate, Limits, Prepared, Verification, judge, open_reference
 from lfm2gguf.verification import prepare as prepare_reference
-from lfm2gguf.verification.markdown import markdown
-from lfm2gguf.verification.report import dumps
+from lfm2gguf.verification.report.data import dumps
+from lfm2gguf.verification.report.markdown import markdown
 from tests import multimodal
 from tests.adapters import GGUF_CASES, PREFIX, linear, make_adapter, make_base
 from tests.checkpoints import write_json, write_safetensors

@@ -120,7 +120,7 @@ def test_three_way_names_the_runtime(prepared: Prepared, files: dict[str, Path])
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
     import unittest.mock
 
-    from lfm2gguf.verification import scorers
+    from lfm2gguf.verification.measure import scorers
 
     original = scorers.LlamaCppScorer.logits
 

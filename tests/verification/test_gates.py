@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 
 from lfm2gguf.errors import OptionError
-from lfm2gguf.lfm2.reference_weights import ReferenceConfig
+from lfm2gguf.reference.weights import ReferenceConfig
 from lfm2gguf.verification import Candidate, Prepared, Verification, judge, limits_for
-from lfm2gguf.verification.baseline import drift_gates
-from lfm2gguf.verification.figures import summarize
-from lfm2gguf.verification.gates import (
+from lfm2gguf.verification.measure.figures import summarize
+from lfm2gguf.verification.measure.scores import Scores, score
+from lfm2gguf.verification.measure.tensors import TensorDifference
+from lfm2gguf.verification.report.data import dumps
+from lfm2gguf.verification.verdict.baseline import drift_gates
+from lfm2gguf.verification.verdict.gates import (
     CONFIG,
     Gate,
     figure_gates,
@@ -23,10 +26,7 @@ from lfm2gguf.verification.gates import (
     tensor_gate,
     tolerated_ratio_error,
 )
-from lfm2gguf.verification.limits import LIMITS, TENSOR_LIMITS, Limits
-from lfm2gguf.verification.report import dumps
-from lfm2gguf.verification.scores import Scores, score
-from lfm2gguf.verification.tensors import TensorDifference
+from lfm2gguf.verification.verdict.limits import LIMITS, TENSOR_LIMITS, Limits
 
 
 def logits(n: int, vocabulary: int = 400, seed: int = 0) -> np.ndarray:

@@ -12,13 +12,13 @@ import pytest
 
 from lfm2gguf.errors import MissingDependencyError, OptionError, OutputError
 from lfm2gguf.verification import Candidate, Prepared, Verification, judge, limits_for
-from lfm2gguf.verification.files import check_targets, write_reports
-from lfm2gguf.verification.gates import Gate
-from lfm2gguf.verification.junit import junit
-from lfm2gguf.verification.markdown import markdown
-from lfm2gguf.verification.plot import draw
-from lfm2gguf.verification.report import dumps, write_report
-from lfm2gguf.verification.words import explanation, headings, number, summary_cells
+from lfm2gguf.verification.report.data import dumps, write_report
+from lfm2gguf.verification.report.files import check_targets, write_reports
+from lfm2gguf.verification.report.junit import junit
+from lfm2gguf.verification.report.markdown import markdown
+from lfm2gguf.verification.report.plot import draw
+from lfm2gguf.verification.report.words import explanation, headings, number, summary_cells
+from lfm2gguf.verification.verdict.gates import Gate
 
 
 @pytest.fixture(scope="module")

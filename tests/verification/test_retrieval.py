@@ -24,12 +24,12 @@ from lfm2gguf.verification import (
     open_reference,
     prepare,
 )
-from lfm2gguf.verification.baseline import drift_gates
-from lfm2gguf.verification.junit import junit
-from lfm2gguf.verification.limits import SIMILARITY_LIMITS
-from lfm2gguf.verification.markdown import markdown
-from lfm2gguf.verification.plot import draw
-from lfm2gguf.verification.report import dumps
+from lfm2gguf.verification.report.data import dumps
+from lfm2gguf.verification.report.junit import junit
+from lfm2gguf.verification.report.markdown import markdown
+from lfm2gguf.verification.report.plot import draw
+from lfm2gguf.verification.verdict.baseline import drift_gates
+from lfm2gguf.verification.verdict.limits import SIMILARITY_LIMITS
 from tests.models import EXAMPLE
 from tests.retrieval_example import (
     BERT,

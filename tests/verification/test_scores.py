@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lfm2gguf.verification.figures import mean, split, summarize
-from lfm2gguf.verification.scores import Scores, score
+from lfm2gguf.verification.measure.figures import mean, split, summarize
+from lfm2gguf.verification.measure.scores import Scores, score
 
 
 def random_logits(seed: int, positions: int, vocabulary: int, noise: float) -> tuple[Any, Any, Any]:
@@ -67,7 +67,7 @@ def test_a_logit_that_is_not_finite_is_counted_and_left_out(bad: float) -> None:
 def test_scores_do_not_depend_on_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
     logits = random_logits(1, 40, 100, 0.3)
     whole = score(*logits)
-    monkeypatch.setattr("lfm2gguf.verification.scores.ROW_BYTES", 8 * 100 * 3)
+    monkeypatch.setattr("lfm2gguf.verification.measure.scores.ROW_BYTES", 8 * 100 * 3)
     pieces = score(*logits)
     for name in vars(whole):
         np.testing.assert_array_equal(getattr(whole, name), getattr(pieces, name))

@@ -13,10 +13,15 @@ import pytest
 
 from lfm2gguf.errors import CheckpointError, HubError, OptionError
 from lfm2gguf.verification import Prepared, prepare
-from lfm2gguf.verification.chat import ChatTemplate, chat_samples, read_conversations, rendered
-from lfm2gguf.verification.models import ReferenceModel, open_reference
-from lfm2gguf.verification.preparation import _encode_enough
-from lfm2gguf.verification.texts import cut, load_texts, python_docs
+from lfm2gguf.verification.material.conversations import (
+    ChatTemplate,
+    chat_samples,
+    read_conversations,
+    rendered,
+)
+from lfm2gguf.verification.material.models import ReferenceModel, open_reference
+from lfm2gguf.verification.material.preparation import _encode_enough
+from lfm2gguf.verification.material.texts import cut, load_texts, python_docs
 from tests.realdata import needs, path_of
 
 TEMPLATES = path_of("chat_templates")

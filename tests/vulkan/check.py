@@ -9,8 +9,8 @@ from pathlib import Path
 
 from lfm2gguf import Runner, convert
 from lfm2gguf.llamacpp import build_info, devices
+from lfm2gguf.llamacpp.selection import choose
 from lfm2gguf.runner import Reply
-from lfm2gguf.runner.devices import choose
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "tiny-lfm2"
 QUESTIONS = [f"What does str.{name} do?" for name in ("upper", "split", "join")]

@@ -1,0 +1,1 @@
+"""The machine: its environment, its processes, and what its memory allows."""

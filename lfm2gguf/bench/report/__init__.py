@@ -1,0 +1,1 @@
+"""A benchmark as data, tables, a comparison and a page."""

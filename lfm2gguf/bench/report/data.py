@@ -1,0 +1,182 @@
+"""A benchmark as plain data: what its JSON holds, and reading it back.
+
+The published tables ship in the same form (``published/*.json``), so that comparing with them
+is comparing two reports.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from lfm2gguf.bench.metrics import METRICS, Sample
+from lfm2gguf.errors import OptionError
+
+REPORT_VERSION = 1
+PUBLISHED = "published"
+
+
+@dataclass(frozen=True)
+class Row:
+    """The figures of one cell; ``metrics`` by the ids of :data:`METRICS`, in SI units.
+
+    ``memory_growth`` is in bytes, over the measured runs; ``roofline`` is the decode speed in
+    tokens/s that the measured memory bandwidth allows at this depth, and ``share`` what part of
+    it was reached. None: not known, or not meant.
+    """
+
+    suite: str
+    name: str
+    concurrency: int
+    metrics: Mapping[str, Sample]
+    runs: int | None = None
+    memory_growth: int | None = None
+    cached_tokens: int | None = None
+    counted: str | None = None
+    roofline: float | None = None
+    share: float | None = None
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """What makes two rows comparable."""
+        return self.suite, self.name, self.concurrency
+
+    @property
+    def label(self) -> str:
+        """The name, and how many requests at once."""
+        return self.name + (f" x{self.concurrency}" if self.concurrency > 1 else "")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One model on one machine: its rows, and all that is needed to read them.
+
+    ``left_out`` maps what was not measured to the reason.
+    """
+
+    name: str
+    via: str
+    machine: str
+    rows: tuple[Row, ...]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    file: Mapping[str, Any] | None = None
+    device: Mapping[str, Any] | None = None
+    probes: Mapping[str, Any] | None = None
+    source: str | None = None  # of published figures
+
+    @property
+    def label(self) -> str:
+        """Model and machine."""
+        return f"{self.name}, {self.machine}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """A run of ``lfm2gguf bench``. ``cut`` says what an interruption left unmeasured."""
+
+    subjects: tuple[Subject, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    created: str = ""
+    cut: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain data; NaN and infinity become null."""
+        data = {"report": "lfm2gguf bench", "version": REPORT_VERSION, **asdict(self)}
+        for subject in data["subjects"]:
+            for row in subject["rows"]:
+                row["metrics"] = {k: _sample_json(v) for k, v in row["metrics"].items()}
+        cleaned: dict[str, Any] = _plain(data)
+        return cleaned
+
+    def dumps(self) -> str:
+        """Return the JSON text."""
+        return json.dumps(self.to_json(), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _sample_json(sample: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in sample.items() if value not in (None, (), [])}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def read_reports(names: Sequence[str | Path]) -> list[Report]:
+    """Read reports by their paths; ``published`` stands for all published ones.
+
+    Raises :class:`OptionError` for what is no report, or one of another version.
+    """
+    found: list[Report] = []
+    for name in names:
+        if str(name) == PUBLISHED and not Path(name).exists():
+            found += published()
+        else:
+            found.append(_read(Path(name)))
+    return found
+
+
+def published() -> list[Report]:
+    """Return the published tables, each a report that names its source."""
+    folder = files("lfm2gguf.bench") / "published"
+    entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
+    texts = [(e.name, e.read_text("utf-8")) for e in entries if e.name.endswith(".json")]
+    return [_parse(text, name) for name, text in texts]
+
+
+def _read(path: Path) -> Report:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise OptionError(f"cannot read the report {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise OptionError(f"{path} is not a report of lfm2gguf bench --json") from error
+    return _parse(text, str(path))
+
+
+def _parse(text: str, name: str) -> Report:
+    try:
+        data = json.loads(text)
+        if data["report"] != "lfm2gguf bench":
+            raise ValueError
+        version = data["version"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise OptionError(f"{name} is not a report of lfm2gguf bench --json") from error
+    if version != REPORT_VERSION:
+        raise OptionError(
+            f"{name} is a report of version {version}; this lfm2gguf reads {REPORT_VERSION}: "
+            "measure again"
+        )
+    try:
+        known = {key: data[key] for key in ("settings", "environment", "created", "cut")}
+        return Report(tuple(_subject(s) for s in data["subjects"]), **known)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise OptionError(f"{name}: the report is damaged ({error!r})") from error
+
+
+def _subject(data: dict[str, Any]) -> Subject:
+    rows = tuple(_row(row) for row in data["rows"])
+    return Subject(**{**data, "rows": rows, "notes": tuple(data["notes"])})
+
+
+def _row(data: dict[str, Any]) -> Row:
+    metrics = {
+        id: Sample(**{**sample, "values": tuple(map(float, sample.get("values", ())))})
+        for id, sample in data["metrics"].items()
+        if id in METRICS
+    }
+    if not all(isinstance(sample.median, (int, float)) for sample in metrics.values()):
+        raise ValueError("a median is no number")
+    return Row(**{**data, "metrics": metrics})

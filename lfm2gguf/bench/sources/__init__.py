@@ -1,0 +1,1 @@
+"""Where measurements come from: this process, a worker, or an endpoint."""

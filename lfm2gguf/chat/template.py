@@ -1,0 +1,182 @@
+"""Chat templates: the file's own Jinja, rendered as transformers' apply_chat_template does.
+
+A template is code from wherever the file came from, so it runs in Jinja's immutable sandbox
+and sees plain data only. Source: transformers 5.23, ``utils/chat_template_utils.py``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lfm2gguf.chat.dialect import THINK, THINK_END
+from lfm2gguf.chat.environment import environment
+from lfm2gguf.chat.tool_calls import ToolCall, write_calls
+from lfm2gguf.errors import GGUFError, MissingDependencyError, OptionError
+
+Message = Mapping[str, Any]
+Messages = str | Sequence[Message]
+
+_REASONING = ("reasoning_content", "thinking", "reasoning")  # names for one thing
+_PROBE = "lfm2gguf_probe"
+
+
+class Template:
+    """A chat template, and what it makes of thinking and of earlier tool calls."""
+
+    def __init__(self, source: str, *, bos: str = "", eos: str = "", pad: str = "") -> None:
+        self.source = source
+        self._tokens = {"bos_token": bos, "eos_token": eos, "pad_token": pad}
+        try:
+            self._compiled = environment().from_string(source)
+        except MissingDependencyError:
+            raise
+        except Exception as error:
+            raise GGUFError(f"the chat template does not compile: {error}") from error
+        self.writes_calls = self._shows({"content": "", "tool_calls": _PROBE_CALLS})
+        self.writes_thinking = self._shows({"content": "", "thinking": _PROBE})
+
+    def _shows(self, answer: dict[str, Any]) -> bool:
+        """Ask the template itself whether a part of an answer reaches the prompt."""
+        question = {"role": "user", "content": "?"}
+        try:
+            return _PROBE in self.render([question, {"role": "assistant", **answer}])
+        except OptionError:
+            return False
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        add_generation_prompt: bool = False,
+        **variables: Any,
+    ) -> str:
+        """Return the text of a conversation, character for character as transformers renders it.
+
+        Raises :class:`OptionError` where the template refuses the messages.
+        """
+        try:
+            return str(
+                self._compiled.render(
+                    messages=[_with_reasoning(_plain(message)) for message in messages],
+                    tools=None if tools is None else _plain(list(tools)),
+                    documents=None,
+                    add_generation_prompt=add_generation_prompt,
+                    **{**self._tokens, **_plain(variables)},
+                )
+            )
+        except Exception as error:  # a template may raise anything
+            raise OptionError(f"the chat template refuses these messages: {error}") from error
+
+    def prompt(
+        self,
+        messages: Messages,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        **variables: Any,
+    ) -> str:
+        """Return the prompt for the next answer.
+
+        Unlike :meth:`render` it writes earlier tool calls and thinking into the content where
+        the template would lose them, and accepts arguments given as JSON text.
+        """
+        prepared = [self._prepare(message) for message in as_messages(messages)]
+        return self.render(prepared, tools or None, add_generation_prompt=True, **variables)
+
+    def _prepare(self, message: Message) -> dict[str, Any]:
+        prepared = dict(message)
+        content = prepared.get("content")
+        prepared["content"] = "" if content is None else content
+        if prepared["role"] != "assistant":
+            return prepared
+        calls = [_as_call(call) for call in prepared.pop("tool_calls", None) or ()]
+        if calls and self.writes_calls:
+            prepared["tool_calls"] = [_as_message_call(call) for call in calls]
+        elif calls:
+            prepared["content"] = write_calls(calls) + str(prepared["content"])
+        thinking = next((prepared[key] for key in _REASONING if prepared.get(key)), None)
+        if thinking and not self.writes_thinking:
+            prepared["content"] = f"{THINK}{thinking}{THINK_END}{prepared['content']}"
+        return prepared
+
+
+_PROBE_CALLS = [
+    {"type": "function", "function": {"name": _PROBE, "arguments": {"x": "1"}}},
+]
+
+
+def as_messages(messages: Messages) -> list[Message]:
+    """Return a list of messages; a text becomes a user's. Raises :class:`OptionError`."""
+    if isinstance(messages, str):
+        return [{"role": "user", "content": messages}]
+    listed = list(messages)
+    if not listed:
+        raise OptionError("there are no messages: give a text or at least one message")
+    for i, message in enumerate(listed):
+        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+            raise OptionError(
+                f"message {i} is {message!r}: a message is a dict such as "
+                '{"role": "user", "content": "..."}'
+            )
+        if not isinstance(message.get("content", ""), str | list | None):
+            raise OptionError(f"message {i}: its content must be a text or a list of parts")
+    return listed
+
+
+_OURS = {"self", "messages", "tools", "documents", "add_generation_prompt"}
+
+
+def check_variables(variables: Mapping[str, Any]) -> None:
+    """Raise :class:`OptionError` for variables that are not the caller's to set."""
+    for name in variables:
+        if not isinstance(name, str) or name in _OURS:
+            raise OptionError(f"template: {name!r} is not among the variables that can be set")
+
+
+def drop_oldest_turn(messages: list[Message]) -> list[Message]:
+    """Leave out the oldest question and all that belongs to it; system and last turn stay."""
+    first = 1 if messages[0]["role"] == "system" else 0
+    questions = [i for i, m in enumerate(messages) if m["role"] == "user" and i > first]
+    return messages[:first] + messages[questions[0] :] if questions else messages
+
+
+def _as_call(call: Any) -> ToolCall:
+    """Read a call of an earlier answer: our own, or OpenAI's form."""
+    if isinstance(call, ToolCall):
+        return call
+    function = call.get("function", call) if isinstance(call, Mapping) else {}
+    name, arguments = function.get("name"), function.get("arguments") or {}
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments)
+        except json.JSONDecodeError as error:
+            raise OptionError(f"tool_calls: the arguments of {name} are no JSON: {error}") from None
+    if not isinstance(name, str) or not isinstance(arguments, Mapping):
+        raise OptionError(f"tool_calls: {call!r} needs a name and an object of arguments")
+    return ToolCall(name, dict(arguments))
+
+
+def _as_message_call(call: ToolCall) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
+    thought = next((message[key] for key in _REASONING if message.get(key) is not None), None)
+    if thought is None:
+        return message
+    return {"thinking": thought, **message, "reasoning_content": thought}
+
+
+def _plain(value: Any) -> Any:
+    """Rebuild a value from plain JSON types: methods of richer ones would leave the sandbox."""
+    if value is None or isinstance(value, bool):
+        return value
+    for kind in (str, int, float):
+        if isinstance(value, kind):
+            return kind(value)
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return f"<{type(value).__name__}>"

@@ -1,0 +1,212 @@
+"""A draft: a whole GGUF file decided, before the first weight is read."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import gguf
+
+from lfm2gguf.conversion.mixtures import PROJECTOR_TYPES, assign, assign_projector, file_order
+from lfm2gguf.conversion.sources import SourceTensor
+from lfm2gguf.errors import OptionError
+from lfm2gguf.ggml import FileType, GGMLType
+from lfm2gguf.gguf_file import (
+    Layout,
+    Metadata,
+    TensorSpec,
+    Value,
+    ValueType,
+    group,
+    lay_out,
+    split_keys,
+    split_path,
+)
+from lfm2gguf.gguf_file.splits import MOST_FILES
+
+# In a name that may be anybody's: control characters, what is not UTF-8, and what some system
+# does not take.
+NOT_IN_NAMES = re.compile(r'[\x00-\x1f\udc80-\udcff/\\:*?"<>|]')
+LONGEST_NAME = 200
+QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION, ggml/include/ggml.h
+
+
+@dataclass(frozen=True)
+class DraftedFile:
+    """One file of a draft: its name, and its layout."""
+
+    path: Path
+    layout: Layout
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A model to be written: every tensor's type and place, and the metadata.
+
+    It becomes one file, or several of about ``max_bytes`` where that is not 0.
+    """
+
+    target: Path
+    type: FileType
+    metadata: Metadata = field(repr=False)
+    sources: tuple[SourceTensor, ...] = field(repr=False)
+    tensors: tuple[TensorSpec, ...] = field(repr=False)
+    max_bytes: int = 0
+
+    @cached_property
+    def layout(self) -> Layout:
+        """The header, every tensor's offset, and the size, all in one file."""
+        return lay_out(self.metadata, self.tensors)
+
+    @cached_property
+    def files(self) -> tuple[DraftedFile, ...]:
+        """What will be written.
+
+        Raises:
+            OptionError: there would be more files than can be numbered.
+
+        """
+        sizes = [tensor.nbytes for tensor in self.tensors]
+        groups = group(sizes, self.max_bytes or self.layout.size)
+        if (n := len(groups)) == 1:
+            return (DraftedFile(self.target, self.layout),)
+        if n > MOST_FILES:
+            raise OptionError(f"{self.target}: {n} files are too many; allow them a larger size")
+        files = []
+        for i, span in enumerate(groups):
+            own = (self.metadata if i == 0 else {}) | split_keys(i, n, len(sizes))
+            layout = lay_out(own, self.tensors[span])
+            files.append(DraftedFile(split_path(self.target, i, n), layout))
+        return tuple(files)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all files."""
+        return sum(file.layout.size for file in self.files)
+
+    @property
+    def places(self) -> list[tuple[DraftedFile, int]]:
+        """For each tensor the file that it is in, and where there it begins."""
+        return [(file, offset) for file in self.files for offset in file.layout.offsets]
+
+    @property
+    def n_weights(self) -> int:
+        """Weights in all tensors."""
+        return sum(math.prod(tensor.shape) for tensor in self.tensors)
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits of all files for each weight."""
+        return 8 * self.nbytes / self.n_weights
+
+    @property
+    def type_counts(self) -> dict[str, int]:
+        """How many tensors have each type."""
+        return dict(Counter(tensor.type.name for tensor in self.tensors).most_common())
+
+
+def draft(
+    metadata: Metadata,
+    sources: Sequence[SourceTensor],
+    target: Path,
+    type: FileType,
+    *,
+    n_layers: int,
+    n_experts: int = 0,
+    max_bytes: int = 0,
+) -> Draft:
+    """Decide a file: tensors in llama-quantize's order, with the types of the mixture.
+
+    Raises:
+        OptionError: a projector is not stored in this type.
+
+    """
+    sources = tuple(sorted(sources, key=lambda source: file_order(source.name)))
+    named = [(source.name, source.shape) for source in sources]
+    types: Sequence[GGMLType | None]
+    if _is_projector(metadata):
+        _check_projector_type(type)
+        types = assign_projector(type, named)
+    else:
+        types = assign(type, named, n_layers, n_experts)
+    tensors = tuple(
+        TensorSpec(source.name, type or source.kept, source.shape)
+        for source, type in zip(sources, types, strict=True)
+    )
+    last = {
+        "general.quantization_version": Value(ValueType.UINT32, QUANTIZATION_VERSION),
+        "general.file_type": Value(ValueType.UINT32, type.id),
+    }
+    rest = {key: value for key, value in metadata.items() if key not in last}
+    return Draft(target, type, rest | last, sources, tensors, max_bytes)
+
+
+def parse_types(types: str | FileType | Sequence[str | FileType]) -> list[FileType]:
+    """File types from their names, in any case, each once.
+
+    Raises:
+        OptionError: a name is unknown; the message has the nearest one.
+
+    """
+    given = [types] if isinstance(types, str | FileType) else list(types)
+    if not given:
+        raise OptionError("no type given; Q4_K_M is a good one")
+    return list(dict.fromkeys(_parse_type(type) for type in given))
+
+
+def _parse_type(type: str | FileType) -> FileType:
+    if isinstance(type, FileType):
+        return type
+    names = list(FileType.__members__)
+    if (name := type.strip().upper()) in names:
+        return FileType[name]
+    near = max(names, key=lambda known: difflib.SequenceMatcher(None, name, known).ratio())
+    raise OptionError(f"unknown type {type!r}; did you mean {near}? Known: {', '.join(names)}")
+
+
+def default_name(metadata: Metadata, type: FileType) -> str:
+    """llama.cpp's name for a file (gguf-py/gguf/utility.py, ``naming_convention``)."""
+    keys = ("name", "basename", "finetune", "version", "size_label")
+    about = [metadata.get(f"general.{key}") for key in keys]
+    prefix = ""
+    if _is_projector(metadata):  # its size is not the model's, and not in the name
+        prefix, about[-1] = "mmproj-", None
+    texts = (v.value if v and isinstance(v.value, str) else None for v in about)
+    name = NOT_IN_NAMES.sub("-", gguf.naming_convention(*texts, None))
+    return f"{prefix}{name[:LONGEST_NAME]}-{type.name}.gguf"
+
+
+def _is_projector(metadata: Metadata) -> bool:
+    kind = metadata.get("general.type")
+    return kind is not None and kind.value == gguf.GGUFType.MMPROJ
+
+
+def _check_projector_type(type: FileType) -> None:
+    if type not in PROJECTOR_TYPES:
+        raise OptionError(
+            f"a projector is stored as {', '.join(t.name for t in PROJECTOR_TYPES)}, not as "
+            f"{type.name}; {type.name} is for the text model"
+        )
+
+
+def target_paths(
+    metadata: Metadata, types: Sequence[FileType], target: str | Path | None
+) -> list[Path]:
+    """Where each type's file goes: the default name in a folder, or the one name given.
+
+    Raises:
+        OptionError: one name is given for several types.
+
+    """
+    target = Path(target or "")
+    if target.is_dir():
+        return [target / default_name(metadata, type) for type in types]
+    if len(types) > 1:
+        raise OptionError(f"{target}: several types need a folder that exists, not a file's name")
+    return [target]

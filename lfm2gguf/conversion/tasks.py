@@ -1,0 +1,137 @@
+"""One task: some rows of one tensor, read once, stored in every type asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lfm2gguf.conversion.sources import Part, SourceTensor
+from lfm2gguf.errors import QuantizationError, TensorError
+from lfm2gguf.ggml import GGMLType
+from lfm2gguf.gguf_file.writer import output_errors, target_of
+from lfm2gguf.quants import find_nonfinite, quantize, validate
+
+TASK_WEIGHTS = 1 << 21  # what a worker is given at a time
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where the rows go: bytes from the start of a file, and how they are stored there."""
+
+    path: Path
+    offset: int
+    type: GGMLType
+
+
+@dataclass(frozen=True)
+class Task:
+    """Some rows of one part of the tensor ``name``, counted as the part counts them.
+
+    Row 0 (which may not be the part's) would be at the offset that each of ``outputs`` says.
+    """
+
+    name: str
+    part: Part
+    start: int
+    stop: int
+    outputs: tuple[Output, ...]
+
+    @property
+    def n_weights(self) -> int:
+        """Weights in these rows."""
+        return (self.stop - self.start) * self.part.n_per_row
+
+
+class Files:
+    """Files opened for filling in, each once."""
+
+    def __init__(self) -> None:
+        self._open: dict[Path, BinaryIO] = {}
+
+    def write(self, path: Path, offset: int, data: NDArray[np.uint8]) -> None:
+        """Put bytes at a place in a file that is there already."""
+        with output_errors(target_of(path)):
+            if path not in self._open:
+                self._open[path] = path.open("r+b", buffering=0)
+            file = self._open[path]
+            file.seek(offset)
+            view = np.ascontiguousarray(data).reshape(-1).data
+            while view:
+                view = view[file.write(view) :]
+
+    def close(self) -> None:
+        """Close all of them."""
+        for file in self._open.values():
+            file.close()
+        self._open.clear()
+
+
+def run(task: Task, files: Files) -> list[float]:
+    """Do a task; returns the seconds spent on each of its outputs.
+
+    Raises:
+        TensorError: a weight is NaN or infinite, or too large for a type.
+        OutputError: a file cannot be written.
+
+    """
+    seconds = [0.0] * len(task.outputs)
+    for row, raw in task.part.tiles(task.start, task.stop):
+        stored = {} if task.part.delta else {task.part.type: raw}
+        weights: NDArray[np.float32] | None = None
+        for i, output in enumerate(task.outputs):
+            began = time.perf_counter()
+            if weights is None:
+                weights = task.part.weights(raw, row)
+                _refuse_nonfinite(task, row, raw, weights)
+            if output.type not in stored:
+                stored[output.type] = _store(task, row, weights, output.type)
+            place = output.offset + row * output.type.row_bytes(task.part.n_per_row)
+            files.write(output.path, place, stored[output.type])
+            seconds[i] += time.perf_counter() - began
+    return seconds
+
+
+def _store(task: Task, row: int, weights: NDArray[np.float32], type: GGMLType) -> NDArray[np.uint8]:
+    data = quantize(weights, type)
+    try:
+        validate(data, type)
+    except QuantizationError as error:
+        raise TensorError(
+            f"{task.part.place}, from row {row} on, has weights too large for {type.name}: {error}"
+        ) from error
+    return data
+
+
+def _refuse_nonfinite(
+    task: Task, row: int, raw: NDArray[np.uint8], weights: NDArray[np.float32]
+) -> None:
+    if (at := find_nonfinite(weights)) is None:
+        return
+    found, what = f"{weights[at]} at row {row + at[0]}, column {at[1]}", "checkpoint"
+    where = f"{task.part.place} holds {found}"
+    plain = replace(task.part, delta=None)
+    if task.part.delta and find_nonfinite(plain.weights(raw, row)) is None:
+        file, what = task.part.delta.left.tensor.file, "adapter"
+        where = f"{file}: its delta of {task.part.origin!r} makes {found}"
+    raise TensorError(f"{where}; the {what} is broken (a training that diverged?)")
+
+
+def split(source: SourceTensor, outputs: Sequence[Output]) -> Iterator[Task]:
+    """Cut a tensor into tasks of about :data:`TASK_WEIGHTS` weights, none over two parts."""
+    row = 0
+    for part in source.parts:
+        own = tuple(_moved(output, row - part.start, part.n_per_row) for output in outputs)
+        step = max(1, TASK_WEIGHTS // part.n_per_row)
+        for start in range(part.start, part.stop, step):
+            yield Task(source.name, part, start, min(start + step, part.stop), own)
+        row += part.n_rows
+
+
+def _moved(output: Output, rows: int, n_per_row: int) -> Output:
+    return replace(output, offset=output.offset + rows * output.type.row_bytes(n_per_row))

@@ -1,0 +1,139 @@
+"""Worker processes that do tasks.
+
+Processes, not threads: the kernels' arrays are small, and threads would change hands at the
+interpreter's lock at every operation. Not multiprocessing: its children import the caller's
+main module again and outlive a parent that is killed. A worker here is an interpreter that
+reads tasks from its standard input; when the parent goes, however it goes, the input ends
+and so does the worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+
+from lfm2gguf.conversion.tasks import Files, Task, run
+from lfm2gguf.errors import Lfm2ggufError
+
+Result = tuple[Task, list[float]]
+
+_START = "import sys; sys.path[:] = {path!r}; from lfm2gguf.conversion.workers import main; main()"
+
+
+def run_all(tasks: Iterable[Task], jobs: int) -> Iterator[Result]:
+    """Do all tasks with ``jobs`` processes, yielding each as it is done (in any order).
+
+    Raises:
+        Lfm2ggufError: what a task raised; the other workers are stopped then.
+
+    """
+    if jobs == 1:
+        yield from _run_here(tasks)
+        return
+    pending, results = iter(tasks), queue.SimpleQueue[Result | BaseException | None]()
+    lock = threading.Lock()
+
+    def feed(worker: _Worker) -> None:
+        """Give one worker tasks until there are none."""
+        try:
+            while True:
+                with lock:
+                    task = next(pending, None)
+                if task is None:
+                    break
+                results.put((task, worker.do(task)))
+            results.put(None)
+        except BaseException as error:
+            results.put(error)
+
+    workers: list[_Worker] = []
+    try:
+        workers.extend(_Worker() for _ in range(jobs))
+        for worker in workers:
+            threading.Thread(target=feed, args=[worker], daemon=True).start()
+        running = jobs
+        while running:
+            result = results.get()
+            if result is None:
+                running -= 1
+            elif isinstance(result, BaseException):
+                raise result
+            else:
+                yield result
+    finally:
+        for worker in workers:
+            worker.stop()
+
+
+def _run_here(tasks: Iterable[Task]) -> Iterator[Result]:
+    with contextlib.closing(Files()) as files:
+        for task in tasks:
+            yield task, run(task, files)
+
+
+class _Worker:
+    """The parent's end of one worker."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-c", _START.format(path=sys.path)]
+        # No BLAS runs there; its threads would only take memory.
+        environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        # In a session of its own, where Ctrl-C on the terminal does not reach it: that is the
+        # parent's to handle, at any moment.
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            start_new_session=True,
+        )
+
+    def do(self, task: Task) -> list[float]:
+        """Have a task done; raises what it raised."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        try:
+            pickle.dump(task, self.process.stdin)
+            self.process.stdin.flush()
+            answer: list[float] | BaseException = pickle.load(self.process.stdout)  # noqa: S301
+        except (OSError, EOFError, pickle.UnpicklingError) as error:
+            code = self.process.wait()
+            raise Lfm2ggufError(
+                f"a worker process ended with code {code} while it worked on {task.name!r} "
+                "(killed for want of memory?); try fewer --jobs"
+            ) from error
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    def stop(self) -> None:
+        """End the worker, whatever it is doing, and wait until it is gone."""
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+
+def main() -> None:
+    """A worker: answer each task read from standard input until it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # for systems without sessions
+    tasks, answers = sys.stdin.buffer, sys.stdout.buffer
+    sys.stdout = sys.stderr
+    with contextlib.closing(Files()) as files, contextlib.suppress(EOFError, BrokenPipeError):
+        while True:
+            task: Task = pickle.load(tasks)  # noqa: S301
+            try:
+                answer: list[float] | Exception = run(task, files)
+            except Exception as error:
+                answer = error
+            pickle.dump(answer, answers)
+            answers.flush()

@@ -1,0 +1,1 @@
+"""What other programs need to run a file: their commands, settings and templates."""

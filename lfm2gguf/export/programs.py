@@ -1,0 +1,116 @@
+"""A model for other programs: Ollama and LM Studio, with its own template, stops and sampling."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lfm2gguf.errors import UnsupportedError
+from lfm2gguf.export.ollama import go_template
+from lfm2gguf.gguf_file import GGUFFile
+from lfm2gguf.runner.options import Options, default_options
+from lfm2gguf.runner.placement import check_file, trained_context
+
+STOPS = ("<|im_end|>", "<|endoftext|>")
+MOST_CONTEXT = 8_192  # tokens; what these programs reserve memory for at once
+# Members whose answers begin with thinking (their model cards): all the words of a row
+THINKING = (("lfm2.5", "thinking"), ("lfm2.5", "8b-a1b"), ("lfm2.5", "2.6b"))
+
+
+@dataclass(frozen=True)
+class Export:
+    """The file another program wants, and what it says.
+
+    ``settings`` are the sampling and context in that program's own names.
+    """
+
+    program: str
+    model: str
+    text: str
+    settings: dict[str, Any]
+    stops: tuple[str, ...] = STOPS
+    template: str | None = None  # None: the program reads the one in the GGUF
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the export as plain data."""
+        return asdict(self)
+
+
+def export_for(program: str, path: Path) -> Export:
+    """Describe a GGUF file to one of :data:`PROGRAMS`.
+
+    Raises :class:`GGUFError`, :class:`UnsupportedError`.
+    """
+    file = check_file(path)
+    keys = (key for key in file.metadata if key.startswith("general."))
+    options = default_options({key: str(file.get(key)) for key in keys})
+    return PROGRAMS[program](file, options)
+
+
+def _ollama(file: GGUFFile, options: Options) -> Export:
+    """An Ollama Modelfile.
+
+    Ollama's own renderer for LFM2 is not named: it writes BOS, which Ollama adds to a GGUF's
+    prompt anyway, and LFM2's markers of a list of tools for LFM2.5 too. Its parser is: it alone
+    reads Pythonic calls (Ollama 0.14.3, ``model/parsers/lfm2.go``).
+    """
+    source = file.get("tokenizer.chat_template")
+    if not isinstance(source, str):
+        raise UnsupportedError(f"{file.path}: the file has no chat template")
+    template = go_template(source)
+    settings = {
+        "temperature": options.temperature,
+        "top_k": options.top_k,
+        "top_p": options.top_p,
+        "min_p": options.min_p,
+        "repeat_penalty": options.repeat_penalty,
+        "repeat_last_n": options.repeat_window,
+        "num_ctx": min(trained_context(file), MOST_CONTEXT),
+    }
+    lines = [f"FROM {file.path.resolve()}", f'TEMPLATE """{template}"""']
+    lines += [f"PARSER lfm2{'-thinking' * _thinks(file)}", "REQUIRES 0.14.3"]
+    lines += [f"PARAMETER {name} {value}" for name, value in settings.items()]
+    lines += [f'PARAMETER stop "{stop}"' for stop in STOPS]
+    text = "\n".join(lines) + "\n"
+    return Export("ollama", str(file.path), text, settings, template=template)
+
+
+def _thinks(file: GGUFFile) -> bool:
+    keys = ("general.name", "general.basename", "general.finetune", "general.size_label")
+    name = "-".join(str(file.get(key, "")) for key in keys).lower().replace(" ", "-")
+    return any(all(word in name for word in words) for words in THINKING)
+
+
+def _lmstudio(file: GGUFFile, options: Options) -> Export:
+    """An LM Studio preset, for ``~/.lmstudio/config-presets``.
+
+    The keys and what they hold: lmstudio-js, ``packages/lms-kv-config/src/schema.ts``. The
+    template and the tokens that end an answer are in the GGUF, and LM Studio reads them there.
+    """
+    fields = {
+        "temperature": options.temperature,
+        "topKSampling": options.top_k,
+        "topPSampling": {"checked": options.top_p < 1, "value": options.top_p},
+        "minPSampling": {"checked": options.min_p > 0, "value": options.min_p},
+        "repeatPenalty": {"checked": options.repeat_penalty != 1, "value": options.repeat_penalty},
+        "stopStrings": list(STOPS),
+    }
+    settings = {f"llm.prediction.{key}": value for key, value in fields.items()}
+    name = file.path.stem
+    preset = {
+        "identifier": f"@local:{name.lower()}",
+        "name": name,
+        "changed": False,
+        "operation": {"fields": [{"key": k, "value": v} for k, v in settings.items()]},
+        "load": {"fields": []},
+    }
+    return Export("lmstudio", str(file.path), json.dumps(preset, indent=2) + "\n", settings)
+
+
+PROGRAMS: dict[str, Callable[[GGUFFile, Options], Export]] = {
+    "ollama": _ollama,
+    "lmstudio": _lmstudio,
+}

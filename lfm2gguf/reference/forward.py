@@ -1,0 +1,300 @@
+"""LFM2's forward pass in NumPy: what a GGUF file is judged by.
+
+It follows transformers (``models/lfm2/modeling_lfm2.py``, version 5) in float32, layer by
+layer over all sequences, so that each weight is read and widened once for thousands of
+tokens: memory is one layer, the activations and one block of logits, however large the
+model is.
+
+Shapes: N tokens of all sequences together, T tokens of one sequence, H hidden, F feed-forward,
+D head, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from lfm2gguf.errors import TensorError
+from lfm2gguf.reference.weights import CONV, EMBEDDING, Array, Weights
+
+Ids: TypeAlias = npt.NDArray[np.int32]
+Observer: TypeAlias = Callable[[str, Array], None]
+Progress: TypeAlias = Callable[[int, int], None]
+
+GROUP_TOKENS = 16384  # tokens that go through the layers together: bounds the activations
+LINEAR_TOKENS = 1024  # tokens of one feed-forward product: bounds its (tokens, F) buffers
+VOCABULARY_ROWS = 8192  # rows of the embedding or head that are widened at a time
+SCORE_BYTES = 16 << 20  # attention scores of one block of queries
+
+
+class Reference:
+    """The forward pass over one model's weights.
+
+    ``observe(name, x)`` is called with the input ``(tokens, features)`` of every linear
+    layer, by the name of its weight: mean squares of it make an importance matrix.
+    ``finite_only=False`` lets NaN and infinity through, for a model that is being judged.
+    """
+
+    def __init__(
+        self, weights: Weights, observe: Observer | None = None, *, finite_only: bool = True
+    ) -> None:
+        self.weights = weights
+        self.config = weights.config
+        self._observe = observe
+        self._finite_only = finite_only
+
+    def of(self, weights: Weights) -> Reference:
+        """The same forward pass over other weights."""
+        return Reference(weights, self._observe, finite_only=self._finite_only)
+
+    def states(
+        self,
+        sequences: Sequence[Ids],
+        positions: Sequence[npt.NDArray[np.intp]],
+        progress: Progress | None = None,
+    ) -> Array:
+        """Compute the final, normed hidden states at ``positions[i]`` of each sequence.
+
+        Returns (sum of positions, H), sequence after sequence. ``progress(done, total)``
+        counts layers. Raises TensorError for a missing tensor, a token id outside the
+        embedding, or states that are not finite.
+        """
+        groups = list(_groups(sequences, GROUP_TOKENS))
+        layers = len(self.config.layers)
+        kept = []
+        for g, group in enumerate(groups):
+
+            def step(done: int, g: int = g) -> None:
+                if progress:
+                    progress(g * layers + done, len(groups) * layers)
+
+            states = self._forward(sequences[group], step)
+            rows = _flat_positions(sequences[group], positions[group])
+            kept.append(states[rows])
+        result = np.concatenate(kept)
+        if self._finite_only and not np.isfinite(result).all():
+            raise TensorError("the reference's hidden states hold NaN or infinity")
+        return result
+
+    def logits(self, states: Array, out: Array | None = None) -> Array:
+        """Give logits (n, V) for hidden states (n, H); ``out`` is reused where given."""
+        vocabulary = self.weights.vocabulary
+        if out is None:
+            out = np.empty((len(states), vocabulary), np.float32)
+        for start in range(0, vocabulary, VOCABULARY_ROWS):
+            rows = self.weights.read(self.weights.head, start, start + VOCABULARY_ROWS)
+            np.matmul(states, rows.T, out=out[:, start : start + VOCABULARY_ROWS])
+        return out
+
+    def _forward(self, sequences: Sequence[Ids], step: Callable[[int], None]) -> Array:
+        lengths = [len(ids) for ids in sequences]
+        x = self._embed(np.concatenate(sequences))
+        for i, kind in enumerate(self.config.layers):
+            step(i)
+            mix = self._convolution if kind == CONV else self._attention
+            layer = f"model.layers.{i}."
+            x += mix(layer, self._norm(x, layer + "operator_norm"), lengths)
+            self._feed_forward(layer, x)
+        step(len(self.config.layers))
+        return self._norm(x, "model.embedding_norm")
+
+    def _embed(self, ids: Ids) -> Array:
+        rows, width = self.weights.shapes[EMBEDDING]
+        if ids.min() < 0 or ids.max() >= rows:
+            raise TensorError(f"token id {ids.max()} is outside the embedding's {rows} rows")
+        x = np.empty((len(ids), width), np.float32)
+        for start in range(0, rows, VOCABULARY_ROWS):
+            here = np.flatnonzero((ids >= start) & (ids < start + VOCABULARY_ROWS))
+            if here.size:
+                table = self.weights.read(EMBEDDING, start, start + VOCABULARY_ROWS)
+                x[here] = table[ids[here] - start]
+        return x
+
+    def _norm(self, x: Array, name: str) -> Array:
+        return rms_norm(x, self.weights.read(name + ".weight"), self.config.norm_eps)
+
+    def _linear(self, x: Array, name: str) -> Array:
+        """``x @ W.T`` (+ bias) for the linear layer ``name``."""
+        if self._observe:
+            self._observe(name + ".weight", x)
+        y: Array = x @ self.weights.read(name + ".weight").T
+        if name + ".bias" in self.weights.shapes:
+            y += self.weights.read(name + ".bias")
+        return y
+
+    def _convolution(self, layer: str, h: Array, lengths: Sequence[int]) -> Array:
+        """Gated short convolution: ``out(C * conv(B * x))`` of ``B, C, x = in(h)``."""
+        b, c, x = np.split(self._linear(h, layer + "conv.in_proj"), 3, axis=1)
+        b *= x
+        kernel = self.weights.read(layer + "conv.conv.weight").reshape(b.shape[1], -1)
+        mixed = np.concatenate([self._convolve(s, kernel) for s in _cut(b, lengths)])
+        if layer + "conv.conv.bias" in self.weights.shapes:
+            mixed += self.weights.read(layer + "conv.conv.bias")
+        mixed *= c
+        return self._linear(mixed, layer + "conv.out_proj")
+
+    def _attention(self, layer: str, h: Array, lengths: Sequence[int]) -> Array:
+        """Grouped-query attention with normed, rotated queries and keys."""
+        name = layer + "self_attn."
+        config = self.config
+        q = self._linear(h, name + "q_proj").reshape(len(h), config.heads, -1)
+        k = self._linear(h, name + "k_proj").reshape(len(h), config.kv_heads, -1)
+        v = self._linear(h, name + "v_proj").reshape(len(h), config.kv_heads, -1)
+        q = self._norm(q, name + "q_layernorm")
+        k = self._norm(k, name + "k_layernorm")
+        cos, sin = rotary_tables(max(lengths), q.shape[-1], config.rope_theta)
+        parts = zip(_cut(q, lengths), _cut(k, lengths), _cut(v, lengths), strict=True)
+        mixed = [
+            self._attend(rotate(q1, cos, sin), rotate(k1, cos, sin), v1) for q1, k1, v1 in parts
+        ]
+        return self._linear(np.concatenate(mixed), name + "out_proj")
+
+    def _convolve(self, x: Array, kernel: Array) -> Array:
+        return causal_convolution(x, kernel)
+
+    def _attend(self, q: Array, k: Array, v: Array) -> Array:
+        return causal_attention(q, k, v)
+
+    def _feed_forward(self, layer: str, x: Array) -> None:
+        """Add SwiGLU, ``w2(silu(w1 h) * w3 h)`` with ``h = norm(x)``, to ``x``."""
+        name = layer + "feed_forward."
+        h = self._norm(x, layer + "ffn_norm")
+        if name + "gate.weight" in self.weights.shapes:
+            self._mixture(name, h, x)
+            return
+        matrices = tuple(self.weights.read(f"{name}w{i}.weight") for i in (1, 2, 3))
+        for rows, y in self._swiglu(name, matrices, h):
+            x[rows] += y
+
+    def _mixture(self, name: str, h: Array, x: Array) -> None:
+        """Add to ``x``, for each token, the weighted answers of the experts that it takes."""
+        assert self.config.routing is not None
+        bias = name + "expert_bias"
+        chosen, weights = self.config.routing.route(
+            self._linear(h, name + "gate"),
+            self.weights.read(bias) if bias in self.weights.shapes else None,
+        )
+        for i in np.unique(chosen):
+            tokens, place = np.nonzero(chosen == i)
+            matrices = tuple(
+                self.weights.read(f"{name}experts.w{m}.weight", int(i), int(i) + 1)[0]
+                for m in (1, 2, 3)
+            )
+            for rows, y in self._swiglu(f"{name}experts.{i}.", matrices, h[tokens]):
+                x[tokens[rows]] += y * weights[tokens[rows], place[rows], None]
+
+    def _swiglu(
+        self, name: str, matrices: tuple[Array, ...], h: Array
+    ) -> Iterator[tuple[slice, Array]]:
+        """``w2(silu(w1 h) * w3 h)``, some rows at a time."""
+        w1, w2, w3 = matrices
+        gate, up = np.empty((2, min(LINEAR_TOKENS, len(h)), len(w1)), np.float32)
+        for start in range(0, len(h), LINEAR_TOKENS):
+            part = h[start : start + LINEAR_TOKENS]
+            g, u = gate[: len(part)], up[: len(part)]
+            np.matmul(part, w1.T, out=g)
+            np.matmul(part, w3.T, out=u)
+            swiglu(g, u)
+            if self._observe:
+                self._observe(name + "w1.weight", part)
+                self._observe(name + "w3.weight", part)
+                self._observe(name + "w2.weight", g)
+            yield slice(start, start + len(part)), g @ w2.T
+
+
+def rms_norm(x: Array, weight: Array, eps: float) -> Array:
+    """``x / sqrt(mean(x²) + eps) * weight`` over the last axis."""
+    square = np.einsum("...i,...i->...", x, x) / np.float32(x.shape[-1])
+    scale = 1 / np.sqrt(square + np.float32(eps))
+    normed: Array = x * scale[..., None]
+    normed *= weight
+    return normed
+
+
+def swiglu(gate: Array, up: Array) -> None:
+    """``gate = silu(gate) * up`` in place, a few rows at a time so that they stay in cache."""
+    rows = max(1, (1 << 17) // gate.shape[1])
+    scratch = np.empty((rows, gate.shape[1]), np.float32)
+    with np.errstate(over="ignore"):  # exp(-g) = inf gives silu(g) = -0, as it should
+        for start in range(0, len(gate), rows):
+            g = gate[start : start + rows]
+            e = np.negative(g, out=scratch[: len(g)])
+            np.exp(e, out=e)
+            e += 1
+            g /= e
+            g *= up[start : start + rows]
+
+
+def causal_convolution(x: Array, kernel: Array) -> Array:
+    """Depthwise convolution of (T, H) with (H, L), whose last tap meets the current token."""
+    taps = kernel.shape[1]
+    y: Array = x * kernel[:, -1]
+    for back in range(1, min(taps, len(x))):
+        y[back:] += x[:-back] * kernel[:, taps - 1 - back]
+    return y
+
+
+def rotary_tables(length: int, width: int, theta: float) -> tuple[Array, Array]:
+    """Cosine and sine (T, D/2) of each position, in float32 as transformers computes them."""
+    exponents = np.arange(0, width, 2, dtype=np.float32) / np.float32(width)
+    frequencies = np.float32(1) / np.float32(theta) ** exponents
+    angles = np.arange(length, dtype=np.float32)[:, None] * frequencies
+    return np.cos(angles), np.sin(angles)
+
+
+def rotate(x: Array, cos: Array, sin: Array) -> Array:
+    """Rotate (T, heads, D) by its positions; the pairs are a head's two halves."""
+    half = x.shape[-1] // 2
+    cos, sin = cos[: len(x), None], sin[: len(x), None]
+    first, second = x[..., :half], x[..., half:]
+    return np.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+
+
+def causal_attention(q: Array, k: Array, v: Array) -> Array:
+    """Attention of one sequence: q (T, heads, D), k and v (T, kv_heads, D) -> (T, heads * D)."""
+    tokens, heads, width = q.shape
+    kv_heads = k.shape[1]
+    shape = (kv_heads, heads // kv_heads)
+    queries = (q * np.float32(width**-0.5)).reshape(tokens, *shape, width).transpose(1, 2, 0, 3)
+    keys = np.ascontiguousarray(k.transpose(1, 2, 0))  # (kv_heads, D, T)
+    values = np.ascontiguousarray(v.transpose(1, 0, 2))  # (kv_heads, T, D)
+    out = np.empty((tokens, *shape, width), np.float32)
+    block = max(1, min(256, SCORE_BYTES // (4 * heads * tokens)))
+    future = np.triu(np.full((block, block), -np.inf, np.float32), 1)
+    for start in range(0, tokens, block):
+        stop = min(start + block, tokens)
+        n = stop - start
+        # The query heads of a key head are stacked, so that each key head is one product.
+        scores = queries[:, :, start:stop].reshape(kv_heads, -1, width) @ keys[:, :, :stop]
+        scores.reshape(*shape, n, stop)[..., start:] += future[:n, :n]
+        scores -= scores.max(axis=-1, keepdims=True)
+        np.exp(scores, out=scores)
+        mixed = scores @ values[:, :stop]
+        mixed /= scores.sum(axis=-1, keepdims=True)
+        out[start:stop] = mixed.reshape(*shape, n, width).transpose(2, 0, 1, 3)
+    return out.reshape(tokens, heads * width)
+
+
+def _cut(x: Array, lengths: Sequence[int]) -> list[Array]:
+    return np.split(x, np.cumsum(lengths)[:-1])
+
+
+def _groups(sequences: Sequence[Ids], tokens: int) -> Iterator[slice]:
+    """Slices of consecutive sequences that hold at most ``tokens`` tokens, or one sequence."""
+    start, held = 0, 0
+    for i, ids in enumerate(sequences):
+        if held and held + len(ids) > tokens:
+            yield slice(start, i)
+            start, held = i, 0
+        held += len(ids)
+    yield slice(start, len(sequences))
+
+
+def _flat_positions(
+    sequences: Sequence[Ids], positions: Sequence[npt.NDArray[np.intp]]
+) -> npt.NDArray[np.intp]:
+    starts = np.cumsum([0, *(len(ids) for ids in sequences[:-1])])
+    return np.concatenate([p + s for p, s in zip(positions, starts, strict=True)])

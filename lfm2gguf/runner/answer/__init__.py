@@ -1,0 +1,1 @@
+"""From text to an answer: pieces, streams, grammars and rounds of tools."""

@@ -1,0 +1,53 @@
+"""Grammars that give an answer its form: tool calls as LFM2 writes them, or JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lfm2gguf.chat.dialect import END, START
+from lfm2gguf.chat.tools import Tool, ToolLike, as_tools
+from lfm2gguf.llamacpp import SchemaRules
+
+
+def call_grammar(
+    tools: Sequence[ToolLike],
+    *,
+    several: bool = True,
+    otherwise: Mapping[str, Any] | None = None,
+) -> str:
+    """Return a grammar (GBNF) of answers that call one of the tools, or ``several``.
+
+    ``otherwise`` is the JSON schema of an answer that may stand in place of the calls. The calls
+    are Pythonic, ``[f(x="1")]``, with values as JSON writes them, and hold what the tools'
+    schemas name; required arguments first. Raises :class:`OptionError` for a schema that no
+    grammar can express.
+    """
+    rules = SchemaRules()
+    known = as_tools(tools).values()
+    calls = [_call(rules, f"tool-{i}", tool) for i, tool in enumerate(known)]
+    answer = [] if otherwise is None else [rules.add("otherwise", otherwise)]
+    more = '(", " call)*' if several else ""
+    lines = [
+        f"root ::= {' | '.join(['calls', *answer])}",
+        f'calls ::= "{START}[" call {more} "]{END}"',
+        f"call ::= {' | '.join(calls)}",
+    ]
+    return "\n".join([*lines, rules.text])
+
+
+def _call(rules: SchemaRules, name: str, tool: Tool) -> str:
+    values = rules.add_properties(name, tool.parameters)
+    required = [key for key in tool.parameters.get("required", ()) if key in values]
+    optional = [key for key in values if key not in required]
+    given = {key: f'"{key}=" {rule}' for key, rule in values.items()}
+    if required:
+        first = ' ", " '.join(given[key] for key in required)
+        arguments = " ".join([first, *(f'(", " {given[key]})?' for key in optional)])
+    else:  # any of them may come first, in their order
+        starts = (
+            " ".join([given[key], *(f'(", " {given[later]})?' for later in optional[i + 1 :])])
+            for i, key in enumerate(optional)
+        )
+        arguments = f"({' | '.join(starts)})?" if optional else ""
+    return f'"{tool.name}(" {arguments} ")"'

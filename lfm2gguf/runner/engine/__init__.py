@@ -1,0 +1,1 @@
+"""From requests to tokens: the scheduler, its memory, and tokens to text."""

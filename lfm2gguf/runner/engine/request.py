@@ -1,0 +1,145 @@
+"""One request: its prompt, what became of it, and what is told of it on the way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lfm2gguf.errors import Lfm2ggufError
+from lfm2gguf.llamacpp import Floats
+from lfm2gguf.runner.engine.memory import Slot, Variant
+from lfm2gguf.runner.engine.text import TextStream
+from lfm2gguf.runner.options import Options
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """A token that was drawn, its natural log-probability, and the likeliest alternatives."""
+
+    token: int
+    text: bytes
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a request cost. Times are in seconds, speeds in tokens per second.
+
+    ``prefilled_tokens`` were computed, ``cached_tokens`` were held already; ``waited`` is the
+    time before a sequence was free.
+    """
+
+    prompt_tokens: int
+    cached_tokens: int
+    prefilled_tokens: int
+    completion_tokens: int
+    waited: float
+    time_to_first_token: float
+    seconds: float
+    prefill_speed: float
+    decode_speed: float
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a runner is doing, and the tokens it has dealt with since it was opened."""
+
+    running: int
+    waiting: int
+    prefilled_tokens: int
+    cached_tokens: int
+    generated_tokens: int
+
+
+@dataclass(frozen=True)
+class Delta:
+    """New text of an answer; with ``logprobs`` asked for, one for each token."""
+
+    text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The end of an answer: ``stop``, ``length``, ``context`` or ``cancelled``."""
+
+    reason: str
+    usage: Usage
+
+
+Event = Delta | Finished | Lfm2ggufError
+
+
+@dataclass(eq=False)
+class Request:
+    """One prompt on its way to an answer. ``emit`` is called by the scheduler's thread."""
+
+    prompt: list[int]
+    options: Options
+    emit: Callable[[Event], None]
+    marks: Sequence[int] = ()  # lengths at which the prompt's state is worth saving
+    rows: Mapping[int, Floats] = field(default_factory=dict)  # of the prompt's numbers below zero
+    generated: list[int] = field(default_factory=list)
+    cancelled: bool = False
+    slot: Slot | None = None
+    cached: int = 0
+    prefilled: int = 0
+    submitted: float = field(default_factory=time.perf_counter)
+    started: float = 0.0
+    first_token: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.tokens = list(self.prompt)  # what the memory shall hold: prompt and answer
+        self.text = TextStream(self.options.stops)
+        adapter, scale = self.options.adapter, self.options.adapter_scale
+        self.variant: Variant = (adapter, scale) if adapter is not None and scale else None
+
+    @property
+    def missing(self) -> int:
+        """Tokens not yet in memory; the answer goes on when it is none."""
+        return len(self.tokens) - len(self.slot.tokens if self.slot else ())
+
+    @property
+    def decoding(self) -> bool:
+        """Whether the next step is a single token of the answer."""
+        return bool(self.generated) and self.missing == 1
+
+    def stretch(self, start: int, stop: int) -> tuple[list[int], Floats | None]:
+        """Return the next tokens, as far as they are of one kind, and the embeddings of media."""
+        tokens = self.tokens[start:stop]
+        if not self.rows:
+            return tokens, None
+        kinds = [token < 0 for token in tokens]
+        tokens = tokens[: kinds.index(not kinds[0])] if (not kinds[0]) in kinds else tokens
+        return tokens, np.stack([self.rows[token] for token in tokens]) if kinds[0] else None
+
+    @property
+    def penalty_window(self) -> list[int]:
+        """The part of the prompt that the penalties look at."""
+        options, size = self.options, self.options.repeat_window
+        penalties = (options.repeat_penalty, options.frequency_penalty, options.presence_penalty)
+        if penalties == (1, 0, 0) or size == 0:
+            return []
+        words = [token for token in self.prompt if token >= 0]  # embeddings are none
+        return words[-size:] if size > 0 else words
+
+    def usage(self) -> Usage:
+        """What the request has cost until now."""
+        now = time.perf_counter()
+        first, count = self.first_token or now, len(self.generated)
+        started = self.started or now
+        return Usage(
+            prompt_tokens=len(self.prompt),
+            cached_tokens=self.cached,
+            prefilled_tokens=self.prefilled,
+            completion_tokens=count,
+            waited=started - self.submitted,
+            time_to_first_token=first - self.submitted,
+            seconds=now - self.submitted,
+            prefill_speed=self.prefilled / max(first - started, 1e-9),
+            decode_speed=(count - 1) / max(now - first, 1e-9) if count > 1 else 0.0,
+        )

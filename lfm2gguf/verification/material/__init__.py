@@ -1,0 +1,1 @@
+"""What is compared, and on which text: files, references, texts, conversations."""

@@ -1,0 +1,113 @@
+"""The reference's final hidden states on disk, so that a second run need not compute them.
+
+What is kept are the exact float32 states before the head: 4 * hidden bytes for each scored
+position (a 1.2B model and 16 chunks of 512: 33 MB), where the logits would be 65,536 floats.
+The head is applied again at each run. Nothing is rounded, so a cached run decides as a fresh
+one does.
+
+The key is a SHA-256 over the contents of the checkpoint (not names or times: a retrained
+model may keep both), the tokens and the scored positions. Hashing takes about half a second
+for each gigabyte and core.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from lfm2gguf.verification.material.texts import Sample
+
+REVISION = 1  # raise when the reference forward pass changes what it computes
+MAX_BYTES = 2 << 30
+PIECE = 64 << 20
+
+
+def cache_folder() -> Path:
+    """``LFM2GGUF_CACHE``, or the platform's folder for caches of a user."""
+    if chosen := os.environ.get("LFM2GGUF_CACHE"):
+        return Path(chosen)
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData/Local")) / "lfm2gguf"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "lfm2gguf"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lfm2gguf"
+
+
+def content_digest(files: Iterable[Path]) -> str:
+    """SHA-256 over the SHA-256 of each 64 MiB piece of each file, pieces in parallel."""
+    pieces = [
+        (path, start)
+        for path in sorted(files)
+        for start in range(0, max(1, path.stat().st_size), PIECE)
+    ]
+    whole = hashlib.sha256()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for digest in pool.map(_piece_digest, pieces):
+            whole.update(digest)
+    return whole.hexdigest()
+
+
+def _piece_digest(piece: tuple[Path, int]) -> bytes:
+    path, start = piece
+    size = min(PIECE, path.stat().st_size - start)
+    if not size:
+        return hashlib.sha256(b"").digest()
+    return hashlib.sha256(np.memmap(path, np.uint8, "r", start, (size,)).data).digest()
+
+
+def key(checkpoint: str, samples: Sequence[Sample]) -> str:
+    """The name of an entry, from a checkpoint's digest and the samples."""
+    whole = hashlib.sha256(f"{REVISION} {checkpoint} {len(samples)}".encode())
+    for sample in samples:
+        for part in (sample.ids.astype("<i4"), sample.positions.astype("<i4")):
+            whole.update(len(part).to_bytes(8, "little"))
+            whole.update(part.tobytes())
+    return whole.hexdigest()
+
+
+def load(name: str, shape: tuple[int, int]) -> npt.NDArray[np.float32] | None:
+    """Give the states of an entry, or None where there is no sound one of this shape."""
+    path = cache_folder() / f"{name}.npy"
+    try:
+        states = np.load(path, allow_pickle=False)
+        os.utime(path)  # what is used least recently goes first
+    except (OSError, ValueError, EOFError):
+        return None
+    if states.shape != shape or states.dtype != np.float32 or not np.isfinite(states).all():
+        return None
+    return np.asarray(states, np.float32)
+
+
+def store(name: str, states: npt.NDArray[np.float32]) -> None:
+    """Keep states, dropping the oldest entries beyond 2 GiB; a folder that refuses is no error."""
+    folder = cache_folder()
+    if states.nbytes > MAX_BYTES:
+        return
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, suffix=".partial", delete=False) as file:
+            try:
+                np.save(file, states)
+                file.close()
+                Path(file.name).replace(folder / f"{name}.npy")
+            finally:
+                Path(file.name).unlink(missing_ok=True)
+        _trim(folder)
+
+
+def _trim(folder: Path) -> None:
+    entries = sorted(folder.glob("*.npy"), key=lambda path: path.stat().st_mtime, reverse=True)
+    held = 0
+    for path in entries:
+        held += path.stat().st_size
+        if held > MAX_BYTES:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,203 @@
+"""The two sides of a verification, opened: the reference, and the file that is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lfm2gguf import llamacpp
+from lfm2gguf.checkpoint import Adapter, Checkpoint, locate
+from lfm2gguf.checkpoint.adapter import WEIGHTS
+from lfm2gguf.errors import CheckpointError, MissingDependencyError, OptionError, UnsupportedError
+from lfm2gguf.ggml import FileType
+from lfm2gguf.gguf_file import GGUFFile
+from lfm2gguf.lfm2 import text_adapter, text_model
+from lfm2gguf.reference.adapter import adapted
+from lfm2gguf.reference.forward import Reference
+from lfm2gguf.reference.retrieval import (
+    RetrievalReference,
+    Settings,
+    is_retrieval,
+    prefixes,
+)
+from lfm2gguf.reference.weights import Weights
+
+Ids = npt.NDArray[np.int32]
+Encode = Callable[[str], Ids]
+
+
+@dataclass(frozen=True)
+class ReferenceModel:
+    """What a file is compared with, and the tokenizer that belongs to it.
+
+    ``encode`` gives a text's token ids, BOS in front if the model wants one (``bos``).
+    ``prefixes`` are what a retrieval model's queries and documents begin with.
+    """
+
+    name: str
+    path: Path  # a GGUF, or the folder of the tokenizer and the chat template
+    files: tuple[Path, ...]  # whose contents decide the hidden states
+    forward: Reference = field(repr=False)
+    encode: Encode = field(repr=False)
+    bos: int | None
+    tokenizer: str  # where the ids come from, for the report
+    prefixes: tuple[str, str] = ("", "")
+
+    @property
+    def weights(self) -> Weights:
+        """The tensors, by their Hugging Face names."""
+        return self.forward.weights
+
+    @property
+    def retrieval(self) -> Settings | None:
+        """What makes it a retrieval model; None for one that predicts text."""
+        forward = self.forward
+        return forward.settings if isinstance(forward, RetrievalReference) else None
+
+    @property
+    def is_checkpoint(self) -> bool:
+        """Whether it is a folder, with a tokenizer and a template of its own."""
+        return self.path.is_dir()
+
+
+def open_reference(
+    source: str | Path, revision: str | None = None, lora: str | Path | None = None
+) -> ReferenceModel:
+    """Open a checkpoint folder, a Hub id, or an F32, F16 or BF16 GGUF file.
+
+    With ``lora``, an adapter's folder or Hub id, the reference is the checkpoint with it.
+    Raises OptionError for a quantized GGUF, and what opening the files raises.
+    """
+    if Path(source).suffix.lower() == ".gguf":
+        if lora is not None:
+            raise OptionError("--lora needs a checkpoint as the reference, not a GGUF")
+        return _open_gguf(Path(source))
+    found = locate(source, revision)
+    whole = Checkpoint.open(found.path, found.name)
+    checkpoint = text_model(whole)
+    files = {found.path / "config.json", *(info.file for info in checkpoint.tensors.values())}
+    encode, name = _checkpoint_encoder(found.path)
+    ids = encode("")
+    model = ReferenceModel(
+        found.name,
+        found.path,
+        tuple(sorted(files)),
+        _forward(checkpoint),
+        encode,
+        int(ids[0]) if len(ids) else None,
+        name,
+        prefixes(checkpoint) if is_retrieval(checkpoint) else ("", ""),
+    )
+    return model if lora is None else _with_adapter(model, whole, lora)
+
+
+def _forward(checkpoint: Checkpoint) -> Reference:
+    if is_retrieval(checkpoint):
+        return RetrievalReference.from_checkpoint(checkpoint)
+    return Reference(Weights.from_checkpoint(checkpoint))
+
+
+def _with_adapter(model: ReferenceModel, base: Checkpoint, lora: str | Path) -> ReferenceModel:
+    """The model with an adapter in its weights, and with its tokenizer if it brings one."""
+    found = locate(lora)
+    adapter, _ = text_adapter(base, Adapter.open(found.path, found.name))
+    own = [found.path / name for name in ("adapter_config.json", WEIGHTS)]
+    changed = replace(
+        model,
+        name=f"{model.name} with {adapter.name}",
+        files=(*model.files, *own),
+        forward=model.forward.of(adapted(model.weights, adapter, has_head=not model.retrieval)),
+    )
+    if not adapter.has_tokenizer:
+        return changed
+    encode, name = _checkpoint_encoder(found.path)
+    return replace(changed, path=found.path, encode=encode, tokenizer=f"{name} of {adapter.name}")
+
+
+def _open_gguf(path: Path) -> ReferenceModel:
+    file = _with_text(GGUFFile.open(path))
+    quantized = [info for info in file.tensors.values() if info.type.is_quantized]
+    if quantized:
+        raise OptionError(
+            f"{path} is quantized ({quantized[0].name} is {quantized[0].type.name}); a reference "
+            "must be a checkpoint, or a GGUF in F32, F16 or BF16"
+        )
+    vocabulary = llamacpp.Model(path)
+    return ReferenceModel(
+        path.stem,
+        path,
+        tuple(sorted({path, *(info.file for info in file.tensors.values())})),
+        RetrievalReference.from_gguf(file)
+        if Settings.from_gguf(file).any
+        else Reference(Weights.from_gguf(file)),
+        lambda text: llamacpp_ids(vocabulary, text),
+        vocabulary.bos if vocabulary.adds_bos else None,
+        "llama.cpp, from the reference file",
+    )
+
+
+def _with_text(file: GGUFFile) -> GGUFFile:
+    """Refuse what has no vocabulary: llama.cpp aborts when it is asked for tokens."""
+    if not file.has_text:
+        raise UnsupportedError(f"{file.path}: it has no vocabulary and predicts no text")
+    return file
+
+
+def llamacpp_ids(model: llamacpp.Model, text: str, *, bos: bool = True) -> Ids:
+    """Token ids as llama.cpp finds them, control tokens parsed as transformers parses them."""
+    return np.array(model.tokenize(text, bos=bos, special=True), np.int32)
+
+
+def _checkpoint_encoder(folder: Path) -> tuple[Encode, str]:
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise CheckpointError(f"{folder} has no tokenizer.json; copy it from the base model")
+    tokenizer = load_tokenizer(path)
+    return (lambda text: np.array(tokenizer.encode(text).ids, np.int32)), "tokenizer.json"
+
+
+def load_tokenizer(path: Path) -> Any:
+    """Load tokenizer.json with Hugging Face's own library.
+
+    Raises MissingDependencyError if it is not installed, CheckpointError if the file is bad.
+    """
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as error:
+        raise MissingDependencyError(
+            'verifying needs Hugging Face\'s tokenizers: pip install "lfm2gguf[verify]"'
+        ) from error
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the Rust side raises bare Exception
+        raise CheckpointError(f"{path} cannot be read as a tokenizer: {error}") from error
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """The file that is judged: its header, and what its type is called."""
+
+    file: GGUFFile
+    type: str  # Q4_K_M, ...; from general.file_type
+    size: int  # bytes of all its files
+
+    @classmethod
+    def open(cls, path: str | Path) -> Candidate:
+        """Read the header. Raises GGUFError for a damaged file, UnsupportedError without text."""
+        file = _with_text(GGUFFile.open(path))
+        path = file.path
+        names = {type.id: type.name for type in FileType}
+        number = file.get("general.file_type")
+        name = names.get(number, f"type {number}") if isinstance(number, int) else "unknown"
+        parts = {path, *(info.file for info in file.tensors.values())}  # a split model has several
+        return cls(file, name, sum(part.stat().st_size for part in parts))
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self.file.path.name

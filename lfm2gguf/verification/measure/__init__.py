@@ -1,0 +1,1 @@
+"""From logits, vectors and weights to figures."""

@@ -1,0 +1,1 @@
+"""A verification as data, words, Markdown, JUnit and a picture."""

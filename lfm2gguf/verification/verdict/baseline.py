@@ -1,0 +1,92 @@
+"""An earlier report as the measure: figures must not have drifted from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lfm2gguf.errors import OptionError
+from lfm2gguf.verification.verdict.gates import Gate
+
+if TYPE_CHECKING:
+    from lfm2gguf.verification.session import Verification
+
+# What changes between builds and machines for one file was seen to stay below a tenth of these.
+KLD_DRIFT = 0.10  # of the baseline's value, or the floor
+KLD_FLOOR = 2e-5
+RATIO_DRIFT = 0.002
+TOP1_DRIFT = 0.01
+COSINE_DRIFT = 0.10  # of the baseline's distance from 1, or the floor
+COSINE_FLOOR = 1e-6
+RANK_DRIFT = 0.001
+
+
+def drift_gates(path: Path, result: Verification) -> list[Gate]:
+    """Compare with the entry of the same type in an earlier JSON report.
+
+    Raises OptionError if there is none, or if it was measured on something else.
+    """
+    entry = _entry(path, result.type)
+    _require_same_conditions(path, entry, result)
+    before = entry["stages"]["shipped"]
+    drift = _of_vectors if result.scores is None else _of_text
+    return list(drift(before, result))
+
+
+def _of_text(before: Mapping[str, Any], result: Verification) -> Iterator[Gate]:
+    now = result.figures
+    kld = float(before["kld"]["value"])
+    ratio = float(before["ppl_ratio"]["value"])
+    top = float(before["same_top"]["value"])
+    yield Gate("drift of the KL divergence", abs(now.kld.value - kld),
+               max(KLD_DRIFT * kld, KLD_FLOOR), detail=f"baseline {kld:.6f}")  # fmt: skip
+    yield Gate("drift of the perplexity ratio", abs(now.ppl_ratio.value - ratio), RATIO_DRIFT,
+               detail=f"baseline {ratio:.6f}")  # fmt: skip
+    yield Gate("drift of the same top token", abs(now.same_top.value - top), TOP1_DRIFT,
+               percent=True, detail=f"baseline {100 * top:.2f} %")  # fmt: skip
+
+
+def _of_vectors(before: Mapping[str, Any], result: Verification) -> Iterator[Gate]:
+    now = result.similarity
+    cosine = float(before["cosine"]["value"])
+    rank = float(before["rank_correlation"]["value"])
+    yield Gate("drift of the mean cosine", abs(now.cosine.value - cosine),
+               max(COSINE_DRIFT * (1 - cosine), COSINE_FLOOR),
+               detail=f"baseline {cosine:.6f}")  # fmt: skip
+    yield Gate("drift of the rank correlation", abs(now.rank_correlation.value - rank), RANK_DRIFT,
+               detail=f"baseline {rank:.6f}")  # fmt: skip
+
+
+def _entry(path: Path, type: str) -> Mapping[str, Any]:
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        entries = [entry for entry in report["files"] if entry["type"] == type]
+    except OSError as error:
+        raise OptionError(f"cannot read the baseline {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise OptionError(f"{path} is not a report of lfm2gguf verify") from error
+    if report.get("version") != 1:
+        raise OptionError(f"{path} is a report of version {report.get('version')}; write it again")
+    if not entries:
+        raise OptionError(f"the baseline {path} has no {type} file; write it again")
+    found: Mapping[str, Any] = entries[0]
+    return found
+
+
+def _require_same_conditions(path: Path, entry: Mapping[str, Any], result: Verification) -> None:
+    conditions = {
+        "the reference": (entry["reference"]["digest"], result.reference_digest),
+        "the texts": (
+            [(text["sha256"], text["chunks"]) for text in entry["texts"]],
+            [(text["sha256"], text["chunks"]) for text in result.texts],
+        ),
+        "--ctx": (entry["ctx"], result.ctx),
+        "the engine": (entry["engine"], result.engine),
+    }
+    for name, (before, now) in conditions.items():
+        if before != now:
+            raise OptionError(
+                f"the baseline {path} cannot be compared: {name} was another; write it again"
+            )

@@ -1,0 +1,168 @@
+"""From figures to a verdict: each gate has a value, a limit and a margin."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lfm2gguf.verification.measure.figures import Figures
+from lfm2gguf.verification.measure.scores import Scores
+from lfm2gguf.verification.measure.similarity import BEST, Similarity
+from lfm2gguf.verification.measure.tensors import TensorDifference
+from lfm2gguf.verification.verdict.limits import (
+    TENSOR_LIMITS,
+    WORST_CHUNK,
+    WORST_TEXT,
+    Limits,
+    SimilarityLimits,
+)
+
+SIGMAS = 2.0
+TENSORS = "weights near the checkpoint's"
+# Settings that must be the config's: of the forward pass, and of a retrieval model.
+CONFIG = ("layers", "heads", "kv_heads", "norm_eps", "rope_theta")
+RETRIEVAL = ("bidirectional", "pooling", "dense")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One check. It passes if the value is not beyond the limit by more than the tolerance."""
+
+    name: str
+    value: float
+    limit: float
+    relation: str = "<="  # or ">="
+    tolerance: float = 0.0  # what the sampling of the text may add; never from the candidate
+    percent: bool = False  # how a person reads the numbers
+    detail: str = ""
+
+    @property
+    def margin(self) -> float:
+        """How far the value is on the right side of limit and tolerance; negative: failed."""
+        room = self.limit - self.value if self.relation == "<=" else self.value - self.limit
+        return room + self.tolerance
+
+    @property
+    def passed(self) -> bool:
+        """Whether the check passed; NaN and infinity never do."""
+        return math.isfinite(self.value) and self.margin >= 0
+
+
+def figure_gates(
+    figures: Figures, scores: Scores, limits: Limits, stage: str = ""
+) -> Iterator[Gate]:
+    """Gates of one comparison; ``stage`` goes into their names."""
+    suffix = f" ({stage})" if stage else ""
+    yield Gate("finite logits" + suffix, figures.not_finite, 0, detail="positions with NaN or inf")
+    yield Gate(
+        "perplexity increase" + suffix,
+        figures.ppl_ratio.value - 1,
+        limits.max_ppl_increase,
+        tolerance=SIGMAS * tolerated_ratio_error(scores, limits.max_kld),
+        percent=True,
+    )
+    yield Gate("mean KL divergence" + suffix, figures.kld.value, limits.max_kld)
+    chunks = [chunk.kld for chunk in figures.chunks]
+    worst = max(range(len(chunks)), key=lambda i: (math.isnan(chunks[i]), chunks[i]))
+    yield Gate(
+        "KL divergence of the worst chunk" + suffix,
+        chunks[worst],
+        WORST_CHUNK * limits.max_kld,
+        detail=f"chunk {worst + 1} of {len(chunks)}",
+    )
+    yield Gate(
+        "same top token" + suffix, figures.same_top.value, limits.min_top1, ">=", percent=True
+    )
+
+
+def similarity_gates(
+    figures: Similarity, limits: SimilarityLimits, stage: str = ""
+) -> Iterator[Gate]:
+    """Gates of one comparison of a retrieval model's vectors.
+
+    Rankings are few, so their means have a tolerance: a query's correlation falls short of 1 by
+    an amount that spreads about as much as it is large, and each of the best documents is shared
+    or not. Both are taken from the limits, so that a broken file cannot widen what it is held to.
+    """
+    suffix = f" ({stage})" if stage else ""
+    yield Gate("finite vectors" + suffix, figures.not_finite, 0, detail="vectors with NaN or inf")
+    yield Gate("mean cosine" + suffix, figures.cosine.value, limits.min_cosine, ">=")
+    worst = min(
+        range(len(figures.cosines)),
+        key=lambda i: (not math.isnan(figures.cosines[i]), figures.cosines[i]),
+    )
+    yield Gate(
+        "cosine of the worst text" + suffix,
+        figures.cosines[worst],
+        1 - WORST_TEXT * (1 - limits.min_cosine),
+        ">=",
+        detail=f"{('query', 'document')[worst % 2]} {worst // 2 + 1} of {figures.queries}",
+    )
+    queries = figures.queries
+    yield Gate(
+        "rank correlation" + suffix,
+        figures.rank_correlation.value,
+        limits.min_rank,
+        ">=",
+        tolerance=SIGMAS * (1 - limits.min_rank) / math.sqrt(queries),
+    )
+    yield Gate(
+        f"same among the best {BEST}{suffix}",
+        figures.best_overlap.value,
+        limits.min_overlap,
+        ">=",
+        tolerance=SIGMAS
+        * math.sqrt(limits.min_overlap * (1 - limits.min_overlap) / BEST / queries),
+        percent=True,
+    )
+
+
+def tolerated_ratio_error(scores: Scores, kld: float) -> float:
+    """Standard error of ln(PPL ratio) that a file exactly at the KLD limit would show.
+
+    It is the reference's own: independent noise of variance s² on its logits gives a mean KL
+    divergence of s²/2 * mean(1 - sum p²) and a paired variance at a token of probability p_x
+    of s² * (1 - 2 p_x + sum p²), to second order. With s² from the limit, the candidate has
+    no part in it, so that a broken file cannot widen what it is held to.
+    """
+    spread = float((1 - scores.collision).mean())
+    if spread <= 0:  # a reference that is certain everywhere has nothing to be uncertain about
+        return 0.0
+    paired = float((1 - 2 * np.exp(-scores.nll_reference) + scores.collision).mean())
+    return math.sqrt(2 * kld / spread * paired / len(scores))
+
+
+def tensor_gate(differences: Sequence[TensorDifference]) -> Iterator[Gate]:
+    """The tensor that comes nearest to its limit, as a share of that limit."""
+    known = [d for d in differences if d.type in TENSOR_LIMITS]
+    if not known:
+        return
+    worst = max(known, key=lambda d: d.worst / TENSOR_LIMITS[d.type])
+    yield Gate(
+        TENSORS,
+        worst.worst / TENSOR_LIMITS[worst.type],
+        1.0,
+        percent=True,
+        detail=f"{worst.name}: a run of 32 {worst.type} weights is off by {worst.worst:.3g} "
+        f"of its size, the whole tensor by {worst.rms:.3g}",
+    )
+
+
+def metadata_gate(*compared: tuple[object, object, Sequence[str]]) -> Gate:
+    """The settings in the file must be those of the checkpoint: found, expected, their names."""
+    different = [
+        f"{name} is {a}, not {b}"
+        for found, expected, names in compared
+        for name in names
+        if not _same(a := getattr(found, name), b := getattr(expected, name))
+    ]
+    return Gate("settings of the checkpoint", len(different), 0, detail="; ".join(different))
+
+
+def _same(a: object, b: object) -> bool:
+    if isinstance(a, float) and isinstance(b, float):  # a file holds float32
+        return math.isclose(a, b, rel_tol=1e-6)
+    return a == b
