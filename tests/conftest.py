@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lfm2gguf import convert
-from tests.checkpoints import CASES, Case, config, make
+from tests.making.checkpoints import CASES, Case, config, make
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "tiny-lfm2"
 

@@ -15,7 +15,7 @@ import pytest
 from tests.bench.fake_server import Behaviour, serving
 from tests.bench.test_reports import made, saved
 from tests.cli.command import COMMAND, refusal, run
-from tests.models import tiny_gguf
+from tests.making.models import tiny_gguf
 
 QUICK = ("--device", "cpu", "--threads", "1", "--no-probes", "--warmups", "1", "--runs", "2")
 

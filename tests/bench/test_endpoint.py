@@ -23,7 +23,7 @@ from lfm2gguf.bench.suite import Suite
 from lfm2gguf.bench.workloads import workload
 from lfm2gguf.errors import EndpointError, OptionError
 from tests.bench.fake_server import Behaviour, serving
-from tests.models import tiny_gguf
+from tests.making.models import tiny_gguf
 
 pytest.importorskip("httpx", reason="httpx (the extra bench) is not installed")
 CHAT = Cell("workloads", "chat", 31, 100)

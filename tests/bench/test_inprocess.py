@@ -8,7 +8,7 @@ from lfm2gguf.bench import Progress, Report, benchmark
 from lfm2gguf.bench.cells import Cell, plan
 from lfm2gguf.bench.sources.inprocess import InProcess
 from lfm2gguf.errors import DeviceError, Lfm2ggufError
-from tests.models import tiny_gguf
+from tests.making.models import tiny_gguf
 
 QUICK = {"device": "cpu", "threads": 1, "runs": 2, "warm_ups": 1}
 

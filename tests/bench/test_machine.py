@@ -15,8 +15,8 @@ from lfm2gguf.bench.machine.environment import describe_file, environment
 from lfm2gguf.bench.machine.processes import listener, own_resident, resident
 from lfm2gguf.bench.machine.roofline import cache_bytes, roofline, weight_bytes
 from lfm2gguf.llamacpp.probes import Probes, probe
-from tests.checkpoints import MOE, Case, make
-from tests.models import tiny_gguf
+from tests.making.checkpoints import MOE, Case, make
+from tests.making.models import tiny_gguf
 
 
 def test_the_weights_of_a_dense_model_are_all_read() -> None:

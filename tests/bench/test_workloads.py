@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from lfm2gguf.bench.cells import CONTEXTS, plan, short, tokens
 from lfm2gguf.bench.workloads import NAMES, NUMBERS, WORDS, Numbers, filler, workload
 from lfm2gguf.errors import OptionError
-from tests.realdata import needs, path_of
+from tests.making.realdata import needs, path_of
 
 PUBLISHED = {"chat": (31, 100), "codegen": (65, 850), "rag": (752, 110), "agent": (602, 450)}
 

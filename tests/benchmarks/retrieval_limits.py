@@ -20,7 +20,7 @@ from lfm2gguf import convert
 from lfm2gguf.ggml import FileType
 from lfm2gguf.verification import Candidate, SimilarityLimits, judge, open_reference, prepare
 from lfm2gguf.verification.measure.similarity import Similarity
-from tests.retrieval_example import KINDS, make_example
+from tests.making.retrieval_example import KINDS, make_example
 
 
 def ladder(source: Path, folder: Path, chunks: int) -> dict[tuple[str, str], Similarity]:

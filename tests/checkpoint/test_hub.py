@@ -16,7 +16,7 @@ from lfm2gguf.checkpoint import locate
 from lfm2gguf.errors import CheckpointError
 from tests.checkpoint.fake_hub import COMMIT, REPOSITORY, Hub, serve
 from tests.cli.command import COMMAND
-from tests.multimodal import CASES, make
+from tests.making.multimodal import CASES, make
 
 ROOT = Path(__file__).parents[2]
 UNREACHABLE = "http://127.0.0.1:9"  # the discard port: nobody listens

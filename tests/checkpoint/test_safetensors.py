@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.checkpoint.safetensors import read_header
 from lfm2gguf.errors import CheckpointError, TensorError, UnsupportedError
-from tests.checkpoints import Case, config, make, weights, write_raw_safetensors
+from tests.making.checkpoints import Case, config, make, weights, write_raw_safetensors
 
 MEMORY = 20 << 20  # bytes that reading a header of a few kB may take
 

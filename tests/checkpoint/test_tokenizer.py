@@ -12,8 +12,8 @@ import pytest
 from lfm2gguf import GGUFFile, convert, diagnose
 from lfm2gguf.checkpoint import Tokenizer, TokenType
 from lfm2gguf.errors import CheckpointError, UnsupportedError
-from tests.checkpoints import PLAIN, SPECIAL, TEMPLATE, write_json
 from tests.cli.command import refusal
+from tests.making.checkpoints import PLAIN, SPECIAL, TEMPLATE, write_json
 
 
 def edit(folder: Path, name: str, change: Callable[[Any], Any]) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.checkpoints import config, save, weights, write_json
 from tests.cli.command import refusal, run
+from tests.making.checkpoints import config, save, weights, write_json
 
 Damage = Callable[[Path], Any]
 Damages = dict[str, tuple[Damage, str]]

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from tests.benchmarks.make_checkpoint import shapes
-from tests.checkpoints import config, save, tokenizer, write_json
 from tests.cli.command import COMMAND
+from tests.making.checkpoints import config, save, tokenizer, write_json
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
 TYPES = ["Q5_K_M", "Q4_K_M", "Q6_K"]  # work for some seconds

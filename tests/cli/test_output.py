@@ -16,8 +16,8 @@ from lfm2gguf import convert
 from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.gguf_file import GGUFFile, TensorSpec, Value, ValueType, lay_out
-from tests.checkpoints import CASES, config, save, weights
 from tests.cli.command import COMMAND, listing, run
+from tests.making.checkpoints import CASES, config, save, weights
 
 NAME = "LFM2-rows-of-256"
 

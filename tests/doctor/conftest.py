@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lfm2gguf import convert
-from tests.checkpoints import MOE_CASES, make
+from tests.making.checkpoints import MOE_CASES, make
 
 
 @pytest.fixture(scope="session")

@@ -9,10 +9,10 @@ import pytest
 from lfm2gguf import GGUFFile, convert, convert_lora, diagnose
 from lfm2gguf.doctor import Severity
 from lfm2gguf.gguf_file import Value, ValueType
-from tests.adapters import GGUF_CASES, base, make_adapter
-from tests.checkpoints import make
 from tests.doctor.operations import Change, f32, rewrite
 from tests.doctor.test_against_llama_cpp import loaded
+from tests.making.adapters import GGUF_CASES, base, make_adapter
+from tests.making.checkpoints import make
 
 CASE = GGUF_CASES[next(iter(GGUF_CASES))]
 

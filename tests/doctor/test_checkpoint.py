@@ -13,9 +13,9 @@ from lfm2gguf import diagnose
 from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.doctor import Finding, Severity
 from lfm2gguf.errors import UnsupportedError
-from tests import multimodal
-from tests.checkpoints import BASE, save, weights, write_json
 from tests.cli.command import refusal, run
+from tests.making import multimodal
+from tests.making.checkpoints import BASE, save, weights, write_json
 
 
 def found(folder: Path) -> dict[str, Finding]:

@@ -17,10 +17,10 @@ from lfm2gguf.errors import GGUFError, OptionError
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.gguf_file import Value, ValueType
 from lfm2gguf.quants import quantize
-from tests.checkpoints import MOE_CASES, make
 from tests.doctor.operations import Change, f32, rewrite
-from tests.realdata import DATA
-from tests.retrieval_checkpoints import CASES, make_retrieval
+from tests.making.checkpoints import MOE_CASES, make
+from tests.making.realdata import DATA
+from tests.making.retrieval_checkpoints import CASES, make_retrieval
 
 T = ValueType
 ERROR, WARNING, NOTE = Severity

@@ -25,8 +25,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import Lfm2Config, Lfm2Model
 
-from tests.multimodal import AFTER, BEFORE, Case, make
-from tests.sounds import AUDIO_CASE, DETOKENIZER_CASE, ENCODER, PREPROCESSOR, codes, sound
+from tests.making.multimodal import AFTER, BEFORE, Case, make
+from tests.making.sounds import AUDIO_CASE, DETOKENIZER_CASE, ENCODER, PREPROCESSOR, codes, sound
 
 TARGET = Path(__file__).with_name("audio_embeddings.npz")
 

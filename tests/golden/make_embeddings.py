@@ -21,7 +21,7 @@ from torch.nn.functional import conv1d
 from transformers.models.lfm2 import modeling_lfm2
 
 from lfm2gguf.checkpoint import Checkpoint
-from tests.retrieval_checkpoints import CASES, SEQUENCES, Retrieval, make_retrieval
+from tests.making.retrieval_checkpoints import CASES, SEQUENCES, Retrieval, make_retrieval
 
 TARGET = Path(__file__).with_name("embeddings.json")
 CAUSAL = modeling_lfm2.create_causal_mask, modeling_lfm2.causal_conv1d_fn

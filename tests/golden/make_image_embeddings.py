@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from transformers import Lfm2VlForConditionalGeneration
 
-from tests.multimodal import AFTER, BEFORE, IMAGE_CASE, PROCESSOR, image, make
+from tests.making.multimodal import AFTER, BEFORE, IMAGE_CASE, PROCESSOR, image, make
 
 TARGET = Path(__file__).with_name("image_embeddings.npz")
 PATCH = 16

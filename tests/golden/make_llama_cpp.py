@@ -17,8 +17,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.checkpoints import CASES, REAL, Case, make, real
 from tests.golden.summary import digest, value
+from tests.making.checkpoints import CASES, REAL, Case, make, real
 
 TARGET = Path(__file__).with_name("llama_cpp.json")
 TYPES = ("F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q4_K_M", "Q4_K_S", "Q4_0")

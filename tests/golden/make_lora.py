@@ -16,8 +16,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from tests.adapters import CASES, AdapterCase, base, make_adapter
-from tests.checkpoints import make
+from tests.making.adapters import CASES, AdapterCase, base, make_adapter
+from tests.making.checkpoints import make
 
 TARGET = Path(__file__).with_name("lora.json")
 VALUES = 24

@@ -14,8 +14,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.adapters import GGUF_CASES, AdapterCase, make_adapter, make_base
 from tests.golden.make_llama_cpp import describe
+from tests.making.adapters import GGUF_CASES, AdapterCase, make_adapter, make_base
 
 TARGET = Path(__file__).with_name("lora_gguf.json")
 

@@ -11,8 +11,8 @@ import json
 import sys
 from pathlib import Path
 
-from tests.checkpoints import MOE_CASES
 from tests.golden.make_llama_cpp import golden
+from tests.making.checkpoints import MOE_CASES
 
 TARGET = Path(__file__).with_name("moe.json")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM
 
-from tests.lfm2.moe_cases import CASES, IDS, SHOWN, make_moe
+from tests.making.moe_cases import CASES, IDS, SHOWN, make_moe
 
 TARGET = Path(__file__).with_name("moe_logits.json")
 

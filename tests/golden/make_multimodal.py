@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.golden.make_llama_cpp import CONVERT, describe
-from tests.multimodal import CASES, Case, make
+from tests.making.multimodal import CASES, Case, make
 
 EXACT_ROOT = "import torch\ntorch.sqrt = lambda x: x.double().sqrt().float()\n"
 TARGET = Path(__file__).with_name("multimodal.json")

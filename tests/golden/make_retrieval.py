@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.golden.make_llama_cpp import CONVERT, TYPES, describe
-from tests.retrieval_checkpoints import CASES, Retrieval, make_retrieval
+from tests.making.retrieval_checkpoints import CASES, Retrieval, make_retrieval
 
 TARGET = Path(__file__).with_name("retrieval.json")
 

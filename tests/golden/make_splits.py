@@ -1,4 +1,4 @@
-"""Make splits.json: what llama-gguf-split makes of the file of tests.checkpoints.LARGE.
+"""Make splits.json: what llama-gguf-split makes of the file of tests.making.checkpoints.LARGE.
 
     python -m tests.golden.make_splits LLAMA_CPP QUANTIZE SPLIT_PROGRAM
 
@@ -14,9 +14,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.checkpoints import LARGE, make
 from tests.golden.make_llama_cpp import convert
 from tests.golden.summary import digest
+from tests.making.checkpoints import LARGE, make
 
 TARGET = Path(__file__).with_name("splits.json")
 

@@ -8,7 +8,7 @@ import pytest
 
 from lfm2gguf.errors import CheckpointError, UnsupportedError
 from lfm2gguf.lfm2 import Lfm2Config
-from tests.checkpoints import BASE
+from tests.making.checkpoints import BASE
 
 SPELLINGS: dict[str, dict[str, Any]] = {
     "layer types by index": {"layer_types": None, "full_attn_idxs": [1]},

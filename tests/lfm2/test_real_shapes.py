@@ -12,7 +12,7 @@ import pytest
 from lfm2gguf.conversion.from_checkpoint import draft_conversion
 from lfm2gguf.errors import UnsupportedError
 from tests.benchmarks.make_checkpoint import shapes
-from tests.realdata import needs, path_of
+from tests.making.realdata import needs, path_of
 
 # Weights, from the model cards.
 MODELS = {

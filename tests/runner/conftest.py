@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from lfm2gguf import convert, convert_lora
-from tests.adapters import CASES, base, make_adapter
-from tests.checkpoints import make
-from tests.multimodal import IMAGE_CASE
-from tests.multimodal import make as make_media
-from tests.sounds import AUDIO_CASE
+from tests.making.adapters import CASES, base, make_adapter
+from tests.making.checkpoints import make
+from tests.making.multimodal import IMAGE_CASE
+from tests.making.multimodal import make as make_media
+from tests.making.sounds import AUDIO_CASE
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import pytest
 from lfm2gguf import Runner
 from lfm2gguf.errors import GGUFError, OptionError
 from lfm2gguf.runner.engine.memory import Held
-from tests.models import tiny_gguf
+from tests.making.models import tiny_gguf
 
 QUESTIONS = ["Who?", "What is it?", "Where and when?", "Why, and how often?"]
 OPTIONS: dict[str, Any] = {"temperature": 0.0, "repeat_penalty": 1.0, "max_tokens": 8}

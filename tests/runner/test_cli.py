@@ -16,9 +16,9 @@ import pytest
 
 from lfm2gguf import convert
 from lfm2gguf.llamacpp.selection import BACKENDS
-from tests.models import EXAMPLE, tiny_gguf
-from tests.multimodal import image, png
-from tests.sounds import sound, wav
+from tests.making.models import EXAMPLE, tiny_gguf
+from tests.making.multimodal import image, png
+from tests.making.sounds import sound, wav
 
 COMMAND = [sys.executable, "-m", "lfm2gguf_cli.main"]
 

@@ -11,8 +11,8 @@ import pytest
 from lfm2gguf import Runner, convert
 from lfm2gguf.errors import ContextError, OptionError, UnsupportedError
 from lfm2gguf.runner import maxsim
-from tests.models import tiny_gguf
-from tests.retrieval_checkpoints import CASES, SEQUENCES, make_retrieval
+from tests.making.models import tiny_gguf
+from tests.making.retrieval_checkpoints import CASES, SEQUENCES, make_retrieval
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "embeddings.json").read_text("utf-8"))
 POOLED = "LFM2.5-Embedding-350M"

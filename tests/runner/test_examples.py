@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from lfm2gguf import convert
-from tests.models import tiny_gguf
-from tests.multimodal import image, png
-from tests.retrieval_checkpoints import CASES, make_retrieval
-from tests.sounds import sound, wav
+from tests.making.models import tiny_gguf
+from tests.making.multimodal import image, png
+from tests.making.retrieval_checkpoints import CASES, make_retrieval
+from tests.making.sounds import sound, wav
 
 PAGE = Path(__file__).parents[2] / "examples" / "running" / "README.md"
 PYTHON = re.compile(r"^## (.+?)$|^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)

@@ -11,7 +11,7 @@ import pytest
 from lfm2gguf.chat.dialect import START
 from lfm2gguf.errors import OptionError
 from lfm2gguf.runner import Runner, ToolCall, call_grammar
-from tests.models import tiny_gguf
+from tests.making.models import tiny_gguf
 
 TOOLS: list[dict[str, Any]] = [
     {

@@ -14,7 +14,7 @@ from lfm2gguf import convert
 from tests.checkpoint.fake_hub import REPOSITORY, Hub, serve
 from tests.checkpoint.test_hub import UNREACHABLE, settings
 from tests.cli.command import COMMAND
-from tests.models import EXAMPLE, tiny_gguf
+from tests.making.models import EXAMPLE, tiny_gguf
 
 FILES = (
     "LFM2-Small-Q4_K_M.gguf",

@@ -16,8 +16,8 @@ from lfm2gguf import Runner
 from lfm2gguf.errors import GGUFError, OptionError
 from lfm2gguf.llamacpp import Chunk, Context, Model, Pixels, Projector
 from lfm2gguf.runner.media import PLACE, Encoder, take_out
-from tests.models import tiny_gguf
-from tests.multimodal import AFTER, BEFORE, image, png
+from tests.making.models import tiny_gguf
+from tests.making.multimodal import AFTER, BEFORE, image, png
 
 GOLDEN = Path(__file__).parents[1] / "golden/image_embeddings.npz"
 GREEDY: dict[str, Any] = {"temperature": 0.0, "repeat_penalty": 1.0, "max_tokens": 6}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lfm2gguf.llamacpp import Chunk, Context, Model
 from lfm2gguf.runner.engine.memory import MAX_MARKS, Held, Memory, common_prefix
-from tests.models import tiny_gguf
+from tests.making.models import tiny_gguf
 
 tokens = st.lists(st.integers(0, 3), max_size=40)
 

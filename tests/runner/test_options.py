@@ -12,7 +12,7 @@ from lfm2gguf import Runner
 from lfm2gguf.errors import OptionError
 from lfm2gguf.llamacpp import Model
 from lfm2gguf.runner.options import LARGEST_SEED, OptionChanges, Options, default_options
-from tests.models import tiny_gguf
+from tests.making.models import tiny_gguf
 
 CARDS: dict[str, dict[str, Any]] = {  # the model cards' recommendations
     "LFM2 1.2B": {"temperature": 0.3, "min_p": 0.15, "repeat_penalty": 1.05, "top_k": 0},

@@ -10,7 +10,7 @@ import pytest
 from lfm2gguf import Runner
 from lfm2gguf.llamacpp import Model
 from lfm2gguf.runner.engine.prompt_tokens import PromptTokens
-from tests.models import tiny_gguf
+from tests.making.models import tiny_gguf
 
 HEAD = "<|startoftext|><|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
 TURN = "<|im_end|>\n<|im_start|>user\nAnd?<|im_end|>\n<|im_start|>assistant\n"

@@ -23,7 +23,7 @@ import pytest
 
 from lfm2gguf.errors import ContextError, Lfm2ggufError, OptionError, RuntimeFailureError
 from lfm2gguf.runner import Reply, Runner, ToolCall
-from tests.models import tiny_gguf
+from tests.making.models import tiny_gguf
 
 GREEDY: dict[str, Any] = {"temperature": 0.0, "repeat_penalty": 1.0, "top_k": 0}
 QUESTIONS = [f"What does str.{name} do?" for name in ("upper", "lower", "split", "join", "strip")]

@@ -14,10 +14,10 @@ import pytest
 from lfm2gguf import Runner, convert, verify
 from lfm2gguf.errors import OptionError, UnsupportedError
 from lfm2gguf.llamacpp import Chunk, Context, Model, Projector
-from tests.models import tiny_gguf
-from tests.multimodal import AFTER, BEFORE, CASES, image, make, png
+from tests.making.models import tiny_gguf
+from tests.making.multimodal import AFTER, BEFORE, CASES, image, make, png
+from tests.making.sounds import RATE, flac, mp3, sound, wav
 from tests.runner.test_media import ask, first_logprobs, greedy
-from tests.sounds import RATE, flac, mp3, sound, wav
 
 GOLDEN = Path(__file__).parents[1] / "golden/audio_embeddings.npz"
 TOKENS = 17  # of sound(): 131 frames of 10 ms, eight to a token

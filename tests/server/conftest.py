@@ -19,8 +19,8 @@ import uvicorn
 from lfm2gguf import Runner, convert
 from lfm2gguf.server import Limits, create_app
 from lfm2gguf.server.serving import listen
-from tests.models import tiny_gguf
-from tests.multimodal import IMAGE_CASE, image, make, png
+from tests.making.models import tiny_gguf
+from tests.making.multimodal import IMAGE_CASE, image, make, png
 from tests.runner.test_embeddings import POOLED, opened
 
 

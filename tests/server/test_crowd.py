@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from lfm2gguf import Runner
-from tests.models import tiny_gguf
+from tests.making.models import tiny_gguf
 from tests.server.conftest import wait_until_idle
 
 CLIENTS, ROUNDS = 100, 3

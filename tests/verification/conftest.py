@@ -10,7 +10,7 @@ import pytest
 import lfm2gguf
 from lfm2gguf.ggml import FileType
 from lfm2gguf.verification import Prepared, open_reference, prepare
-from tests.models import EXAMPLE
+from tests.making.models import EXAMPLE
 
 CHUNKS = 2
 

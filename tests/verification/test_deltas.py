@@ -20,9 +20,9 @@ from lfm2gguf.verification import Candidate, Limits, Prepared, Verification, jud
 from lfm2gguf.verification import prepare as prepare_reference
 from lfm2gguf.verification.report.data import dumps
 from lfm2gguf.verification.report.markdown import markdown
-from tests import multimodal
-from tests.adapters import GGUF_CASES, PREFIX, linear, make_adapter, make_base
-from tests.checkpoints import write_json, write_safetensors
+from tests.making import multimodal
+from tests.making.adapters import GGUF_CASES, PREFIX, linear, make_adapter, make_base
+from tests.making.checkpoints import write_json, write_safetensors
 from tests.verification.faults import Editor
 from tests.verification.test_command import run, start
 

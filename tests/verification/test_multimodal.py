@@ -8,7 +8,7 @@ import pytest
 
 import lfm2gguf
 from lfm2gguf.errors import GGUFError
-from tests.multimodal import CASES, make
+from tests.making.multimodal import CASES, make
 from tests.verification.test_command import start
 
 TEXTS = [name for name, case in CASES.items() if "projector" in case.parts]

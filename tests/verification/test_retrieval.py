@@ -30,8 +30,8 @@ from lfm2gguf.verification.report.markdown import markdown
 from lfm2gguf.verification.report.plot import draw
 from lfm2gguf.verification.verdict.baseline import drift_gates
 from lfm2gguf.verification.verdict.limits import SIMILARITY_LIMITS
-from tests.models import EXAMPLE
-from tests.retrieval_example import (
+from tests.making.models import EXAMPLE
+from tests.making.retrieval_example import (
     BERT,
     CAUSAL,
     KINDS,

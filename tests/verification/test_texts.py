@@ -22,7 +22,7 @@ from lfm2gguf.verification.material.conversations import (
 from lfm2gguf.verification.material.models import ReferenceModel, open_reference
 from lfm2gguf.verification.material.preparation import _encode_enough
 from lfm2gguf.verification.material.texts import cut, load_texts, python_docs
-from tests.realdata import needs, path_of
+from tests.making.realdata import needs, path_of
 
 TEMPLATES = path_of("chat_templates")
 

@@ -1,0 +1,93 @@
+"""The sampler against llama.cpp's own chain over the whole vocabulary."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lfm2gguf.llamacpp import Floats, Model, Sampler
+from tests.making.models import tiny_gguf
+
+OFF: dict[str, Any] = {
+    "temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repeat_penalty": 1.0,
+    "repeat_window": 0, "seed": 0, "logit_bias": None, "frequency_penalty": 0.0,
+    "presence_penalty": 0.0,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[Model]:
+    with Model(tiny_gguf()) as loaded:
+        yield loaded
+
+
+def whole_chain(n_vocab: int, options: dict[str, Any]) -> Callable[[Floats], int]:
+    """llama.cpp's samplers for these options, each over every token."""
+    from llama_cpp import llama_cpp as llama
+
+    chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
+    bias = options["logit_bias"] or {}
+    biases = (llama.llama_logit_bias * len(bias))(*bias.items())
+    names = ("repeat_window", "repeat_penalty", "frequency_penalty", "presence_penalty")
+    penalties = [options[name] for name in names]
+    ending = (
+        [
+            llama.llama_sampler_init_top_k(options["top_k"]),
+            llama.llama_sampler_init_top_p(options["top_p"], 1),
+            llama.llama_sampler_init_min_p(options["min_p"], 1),
+            llama.llama_sampler_init_temp(options["temperature"]),
+            llama.llama_sampler_init_dist(options["seed"]),
+        ]
+        if options["temperature"] > 0
+        else [llama.llama_sampler_init_greedy()]
+    )
+    for sampler in (
+        llama.llama_sampler_init_logit_bias(n_vocab, len(bias), biases),
+        llama.llama_sampler_init_penalties(n_vocab, *penalties),
+        *ending,
+    ):
+        llama.llama_sampler_chain_add(chain, sampler)
+
+    def draw(logits: Floats) -> int:
+        data = (llama.llama_token_data * n_vocab)(*((i, x, 0.0) for i, x in enumerate(logits)))
+        array = llama.llama_token_data_array(data, n_vocab, -1, False)
+        llama.llama_sampler_apply(chain, ctypes.byref(array))
+        token = int(array.data[array.selected].id)
+        llama.llama_sampler_accept(chain, token)
+        return token
+
+    return draw
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    temperature=st.sampled_from([0.0, 0.05, 0.3, 1.0, 3.0]),
+    top_k=st.sampled_from([0, 1, 2, 50, 80, 400]),
+    top_p=st.sampled_from([1.0, 0.9, 0.1]),
+    min_p=st.sampled_from([0.0, 0.15, 1.0]),
+    repeat_penalty=st.sampled_from([1.0, 1.05, 1.5, 0.9]),
+    repeat_window=st.sampled_from([0, 1, 3, 64]),
+    frequency_penalty=st.sampled_from([0.0, 0.5]),
+    presence_penalty=st.sampled_from([0.0, -1.5]),
+    seed=st.integers(0, 2**32 - 2),
+    spread=st.sampled_from([1.0, 5.0, 20.0]),
+    biased=st.booleans(),
+)
+def test_draws_what_the_whole_chain_draws(
+    model: Model, spread: float, biased: bool, **changes: Any
+) -> None:
+    bias = {5: 3.5, 7: -2.25, 9: -np.inf} if biased else None
+    options = {**OFF, **changes, "logit_bias": bias}
+    theirs = whole_chain(model.n_vocab, options)
+    ours = Sampler(model, **options)
+    draw = np.random.default_rng(options["seed"])
+    logits = (spread * draw.standard_normal(model.n_vocab)).astype(np.float32)
+    for _ in range(6):  # the same logits again: the penalty must be felt
+        assert ours.sample(logits) == theirs(logits)
+    ours.close()
