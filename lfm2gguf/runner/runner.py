@@ -25,8 +25,8 @@ from lfm2gguf.chat.tools import Tool, ToolLike, as_tools
 from lfm2gguf.errors import ContextError, OptionError, UnsupportedError
 from lfm2gguf.gguf_file import GGUFFile
 from lfm2gguf.llamacpp import Adapter, Context, Floats, Model, Projector
+from lfm2gguf.llamacpp import selection as device_choice
 from lfm2gguf.llamacpp.machine import available_memory
-from lfm2gguf.runner import devices as device_choice
 from lfm2gguf.runner import placement
 from lfm2gguf.runner.answer import tool_rounds
 from lfm2gguf.runner.answer.pieces import Answer, Verbatim
