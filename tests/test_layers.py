@@ -8,8 +8,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 LAYERS = [
     ["errors", "ggml", "version"],
-    ["quants", "llamacpp", "rendering"],
-    ["checkpoint", "gguf_file"],
+    ["quants", "llamacpp"],
+    ["storage"],
+    ["checkpoint", "gguf_file", "rendering"],
     ["chat", "lfm2", "reference"],
     ["conversion", "doctor", "runner", "verification"],
     ["bench", "export", "server"],
