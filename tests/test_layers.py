@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 LAYERS = [
-    ["errors", "ggml", "version"],
+    ["errors", "ggml", "options", "version"],
     ["quants", "llamacpp"],
     ["storage"],
     ["checkpoint", "gguf_file", "rendering"],
@@ -17,7 +17,7 @@ LAYERS = [
     ["cli"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-BASE = {"errors", "ggml", "version"}  # plain tables, which may know each other
+BASE = {"errors", "ggml", "options", "version"}  # plain tables, which may know each other
 
 
 def unit(module: str) -> str:
