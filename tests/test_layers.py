@@ -7,16 +7,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 LAYERS = [
-    ["errors", "ggml", "version"],
-    ["quants", "llamacpp", "rendering"],
-    ["checkpoint", "gguf_file"],
+    ["errors", "ggml", "options", "version"],
+    ["quants", "llamacpp"],
+    ["storage"],
+    ["checkpoint", "gguf_file", "rendering"],
     ["chat", "lfm2", "reference"],
     ["conversion", "doctor", "runner", "verification"],
     ["bench", "export", "server"],
     ["cli"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-BASE = {"errors", "ggml", "version"}  # plain tables, which may know each other
+BASE = {"errors", "ggml", "options", "version"}  # plain tables, which may know each other
 
 
 def unit(module: str) -> str:
