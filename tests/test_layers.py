@@ -7,16 +7,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 LAYERS = [
-    ["errors", "ggml", "members", "version"],
-    ["quants", "llamacpp", "rendering"],
-    ["checkpoint", "gguf_file"],
+    ["errors", "ggml", "members", "options", "version"],
+    ["quants", "llamacpp"],
+    ["storage"],
+    ["checkpoint", "gguf_file", "rendering"],
     ["chat", "lfm2", "reference"],
     ["conversion", "doctor", "runner", "verification"],
     ["bench", "export", "server"],
     ["cli"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-BASE = {"errors", "ggml", "members", "version"}  # plain tables, which may know each other
+BASE = {"errors", "ggml", "members", "options", "version"}  # tables, which may know each other
 
 
 def unit(module: str) -> str:
