@@ -1,3 +1,3 @@
-"""The version, which is written here and nowhere else: pyproject.toml and the release read it."""
+"""The version: the one place that states it (pyproject.toml reads it here)."""
 
 __version__ = "0.1.0"

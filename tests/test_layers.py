@@ -7,7 +7,7 @@ import ast
 from tests.making.imports import MODULES, loops, unit
 
 LAYERS = [
-    ["errors", "ggml", "members", "version"],
+    ["errors", "ggml", "members", "options", "version"],
     ["llamacpp", "quants", "rendering", "storage"],
     ["checkpoint", "gguf_file"],
     ["chat", "lfm2", "reference"],
@@ -44,19 +44,11 @@ PAST_A_FACE = {  # who imports, and what
     ("cli", "lfm2gguf.verification.report.words"),
     ("conversion", "lfm2gguf.gguf_file.splits"),
     ("conversion", "lfm2gguf.gguf_file.writer"),
-    ("doctor", "lfm2gguf.lfm2.loader_keys"),
     ("export", "lfm2gguf.runner.options"),
     ("export", "lfm2gguf.runner.placement"),
     ("lfm2", "lfm2gguf.checkpoint.chat_template"),
-    ("lfm2", "lfm2gguf.checkpoint.folder"),
-    ("lfm2", "lfm2gguf.checkpoint.names"),
-    ("reference", "lfm2gguf.checkpoint.folder"),
-    ("reference", "lfm2gguf.checkpoint.names"),
     ("runner", "lfm2gguf.llamacpp.machine"),
     ("runner", "lfm2gguf.llamacpp.selection"),
-    ("server", "lfm2gguf.runner.options"),
-    ("verification", "lfm2gguf.checkpoint.adapter"),
-    ("verification", "lfm2gguf.checkpoint.folder"),
 }
 
 

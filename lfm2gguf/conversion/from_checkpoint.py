@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lfm2gguf.checkpoint import Adapter, Checkpoint, LowRank, TensorInfo, locate
+from lfm2gguf.checkpoint import Adapter, Checkpoint, LowRank, TensorInfo
 from lfm2gguf.conversion.draft import Draft, draft, parse_types, target_paths
 from lfm2gguf.conversion.sources import Part, SourceTensor
 from lfm2gguf.conversion.write import ProgressCallback, WrittenFile, write
@@ -90,9 +90,8 @@ def draft_conversion(
 ) -> tuple[Plan, list[Draft]]:
     """What :func:`convert` would write; no weight is read."""
     types = parse_types(DEFAULT_TYPE[projector] if type is None else type)
-    found = locate(source, revision)
-    checkpoint = Checkpoint.open(found.path, found.name)
-    adapter = _adapter(lora) if lora else None
+    checkpoint = Checkpoint.open(source, revision)
+    adapter = Adapter.open(lora) if lora else None
     plan = make_plan(checkpoint, pre, projector=projector, adapter=adapter)
     sources = [_source(plan, planned) for planned in plan.tensors]
     targets = target_paths(plan.metadata, types, target)
@@ -106,11 +105,6 @@ def draft_conversion(
         for path, type in zip(targets, types, strict=True)
     ]
     return plan, drafts
-
-
-def _adapter(lora: str | Path) -> Adapter:
-    found = locate(lora)
-    return Adapter.open(found.path, found.name)
 
 
 def _source(plan: Plan, planned: PlannedTensor) -> SourceTensor:

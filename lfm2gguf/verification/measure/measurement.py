@@ -12,9 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lfm2gguf import llamacpp
-from lfm2gguf.reference.forward import Reference
-from lfm2gguf.reference.retrieval import RetrievalReference, Settings
-from lfm2gguf.reference.weights import Weights
+from lfm2gguf.reference import Reference, RetrievalReference, Settings, Weights
 from lfm2gguf.verification.material.models import Candidate, llamacpp_ids
 from lfm2gguf.verification.material.preparation import Prepared, Progress, stage
 from lfm2gguf.verification.measure.figures import Figures, summarize
