@@ -11,7 +11,7 @@ LAYERS = [
     ["quants", "llamacpp"],
     ["storage"],
     ["checkpoint", "gguf_file", "rendering"],
-    ["chat", "lfm2", "reference"],
+    ["chat", "imatrix", "lfm2", "reference"],
     ["conversion", "doctor", "runner", "verification"],
     ["bench", "export", "server"],
     ["cli"],
