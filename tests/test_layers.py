@@ -8,9 +8,10 @@ from tests.making.imports import MODULES, loops, unit
 
 LAYERS = [
     ["errors", "ggml", "members", "options", "version"],
-    ["llamacpp", "quants", "rendering", "storage"],
-    ["checkpoint", "gguf_file"],
-    ["chat", "lfm2", "reference"],
+    ["llamacpp", "quants"],
+    ["storage"],
+    ["checkpoint", "gguf_file", "rendering"],
+    ["chat", "imatrix", "lfm2", "reference"],
     ["conversion", "doctor", "runner", "verification"],
     ["bench", "export", "server"],
     ["cli"],
