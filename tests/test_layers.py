@@ -44,7 +44,6 @@ PAST_A_FACE = {  # who imports, and what
     ("cli", "lfm2gguf.verification.report.files"),
     ("cli", "lfm2gguf.verification.report.words"),
     ("conversion", "lfm2gguf.gguf_file.splits"),
-    ("conversion", "lfm2gguf.gguf_file.writer"),
     ("export", "lfm2gguf.runner.options"),
     ("export", "lfm2gguf.runner.placement"),
     ("lfm2", "lfm2gguf.checkpoint.chat_template"),
