@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lfm2gguf_cli.options import Quiet
+from lfm2gguf_cli.options import Device, Quiet
 
 if TYPE_CHECKING:
     from lfm2gguf.verification import Verification
@@ -135,9 +135,7 @@ def verify(
     engine: Annotated[
         str, typer.Option(help="llama.cpp, numpy (the dequantized file), or auto.")
     ] = "auto",
-    device: Annotated[
-        str, typer.Option(help="Where llama.cpp runs: cpu, auto, a backend or a device.")
-    ] = "cpu",
+    device: Device = "cpu",
     threads: Annotated[
         int | None, typer.Option(min=1, help="llama.cpp's threads.", show_default="all cores")
     ] = None,
