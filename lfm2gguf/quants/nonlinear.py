@@ -132,7 +132,8 @@ def _unpack_scales(blocks: Blocks) -> npt.NDArray[np.int8]:
 
 def _values(qs: Bytes) -> Floats:
     """VALUES of the levels stored as (..., 16) bytes: (..., 32)."""
-    return VALUES[np.concatenate([qs & 15, qs >> 4], axis=-1)]
+    values: Floats = VALUES[np.concatenate([qs & 15, qs >> 4], axis=-1)]
+    return values
 
 
 def _decode_iq4_nl(blocks: Blocks, out: Floats) -> None:
