@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 LAYERS = [
-    ["errors", "ggml", "version"],
+    ["errors", "ggml", "progress", "version"],
     ["quants", "llamacpp", "rendering"],
     ["checkpoint", "gguf_file"],
     ["chat", "lfm2", "reference"],
@@ -16,7 +16,7 @@ LAYERS = [
     ["cli"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-BASE = {"errors", "ggml", "version"}  # plain tables, which may know each other
+BASE = {"errors", "ggml", "progress", "version"}  # plain tables, which may know each other
 
 
 def unit(module: str) -> str:

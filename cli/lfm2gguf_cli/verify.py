@@ -12,7 +12,7 @@ from lfm2gguf_cli.options import Quiet
 
 if TYPE_CHECKING:
     from lfm2gguf.verification import Verification
-    from lfm2gguf_cli.display import Display
+    from lfm2gguf_cli.console import Display
 
 CHECK_FAILED = 1
 
@@ -158,7 +158,9 @@ def verify(
     """
     from lfm2gguf.verification import verify_all
     from lfm2gguf.verification.report.files import candidates, check_targets, write_reports
-    from lfm2gguf_cli.display import Display
+    from lfm2gguf_cli.console import Display
+    from lfm2gguf_cli.progress import progress_of
+    from lfm2gguf_cli.verdicts import show_verdicts
 
     targets = {
         "json": json,
@@ -169,7 +171,7 @@ def verify(
     }
     check_targets(targets)
     display = Display(quiet=quiet or json == Path("-"))
-    with display.stages() as progress:
+    with progress_of(display) as progress:
         results = verify_all(
             candidates(model), reference, revision=revision, lora=lora, texts=text or (), chat=chat,
             chunks=chunks or None, ctx=ctx, max_ppl_increase=max_ppl_increase, max_kld=max_kld,
@@ -178,7 +180,7 @@ def verify(
             three_way=three_way, use_cache=cache, progress=progress,
         )  # fmt: skip
     write_reports(results, targets)
-    display.verifications(results)
+    show_verdicts(display, results)
     if not all(result.passed for result in results):
         raise typer.Exit(CHECK_FAILED)
 
@@ -199,8 +201,9 @@ def verified(
 ) -> list[Verification]:
     """Verify files that were just converted."""
     from lfm2gguf.verification import verify_all
+    from lfm2gguf_cli.progress import progress_of
 
-    with display.stages() as progress:
+    with progress_of(display) as progress:
         return verify_all(files, reference, revision=revision, lora=lora, progress=progress)
 
 
