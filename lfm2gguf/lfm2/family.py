@@ -83,7 +83,7 @@ def make_plan(
     check_deltas(adapted, tensors)
     notes += member.notes(checkpoint) if hasattr(member, "notes") else []
     if not hasattr(member, "vocabulary"):
-        notes + chat_template.notes(checkpoint.tokenizer_path or checkpoint.path)
+        notes += chat_template.notes(checkpoint.tokenizer_path or checkpoint.path)
     keys = {
         **general(checkpoint, member.ARCHITECTURE, tensors),
         **member.metadata(config, checkpoint),

@@ -114,7 +114,7 @@ class EncodeWithMin:
     rmin: float
     nstep: int
 
-    def __call__(self, x: Floats, out: Blocks) -> None:
+    def __call__(self, x: Floats, out: Blocks, weights: Floats | None) -> None:
         """Fill in the blocks ``out`` (n,) from the weights ``x`` (n, 256)."""
         columns, *work = _columns(x, 32)
         scale, low, ordinary = scale_and_min(columns, work, self.nmax, self.rmin, self.nstep)
@@ -152,7 +152,7 @@ class EncodeWithMin:
         out["qs"].reshape(n, 4, 32)[:] = nibbles.T.reshape(n, 4, 32)
 
 
-def _encode_q6_k(x: Floats, out: Blocks) -> None:
+def _encode_q6_k(x: Floats, out: Blocks, weights: Floats | None) -> None:
     columns, *work = _columns(x, 16)
     scale = symmetric_scale(columns, work, 32).reshape(-1, 16)
     size = np.abs(scale)

@@ -86,7 +86,7 @@ def _store_fifth_bits(levels: Bytes, qh: Bytes) -> None:
     qh[:] = np.packbits(in_order.reshape(-1), bitorder="little").reshape(-1, 4)
 
 
-def _encode_q4_0(x: Floats, out: Blocks) -> None:
+def _encode_q4_0(x: Floats, out: Blocks, weights: Floats | None) -> None:
     rows, t = _rows_of_fours(x)
     d = _furthest(rows, x) / np.float32(-8)
     inverse, lost = _inverse(d)
@@ -96,7 +96,7 @@ def _encode_q4_0(x: Floats, out: Blocks) -> None:
     _store_nibbles(_levels(t, lost, 15), out["qs"])
 
 
-def _encode_q5_0(x: Floats, out: Blocks) -> None:
+def _encode_q5_0(x: Floats, out: Blocks, weights: Floats | None) -> None:
     rows, t = _rows_of_fours(x)
     d = _furthest(rows, x) / np.float32(-16)
     inverse, lost = _inverse(d)
@@ -108,7 +108,7 @@ def _encode_q5_0(x: Floats, out: Blocks) -> None:
     _store_nibbles(levels, out["qs"])
 
 
-def _encode_q5_1(x: Floats, out: Blocks) -> None:
+def _encode_q5_1(x: Floats, out: Blocks, weights: Floats | None) -> None:
     rows, t = _rows_of_fours(x)
     low = _of_blocks(np.minimum, rows)
     zero = np.flatnonzero(low == 0)  # of which sign? C takes the first
@@ -125,7 +125,7 @@ def _encode_q5_1(x: Floats, out: Blocks) -> None:
     _store_nibbles(levels, out["qs"])
 
 
-def _encode_q8_0(x: Floats, out: Blocks) -> None:
+def _encode_q8_0(x: Floats, out: Blocks, weights: Floats | None) -> None:
     rows, t = _rows_of_fours(x)
     np.abs(rows, out=t)
     d = _of_blocks(np.maximum, t) / np.float32(127)

@@ -135,19 +135,16 @@ def test_a_converted_file_that_fails_is_kept(
     from typer.testing import CliRunner
 
     from lfm2gguf.verification.verdict import limits
-    from lfm2gguf_cli.main import app
+    from lfm2gguf_cli.main import make_app
 
     monkeypatch.setitem(limits.LIMITS, "Q8_0", limits.Limits(-1.0, 0.0, 1.0))
     target = tmp_path / "a.gguf"
-    done = CliRunner().invoke(
-        app, ["convert", str(example), "-t", "Q8_0", "-o", str(target), "--verify"]
-    )
+    command = ["convert", str(example), "-t", "Q8_0", "-o", str(target)]
+    done = CliRunner().invoke(make_app(command), [*command, "--verify"])
     assert done.exit_code == 1
     assert "kept, but it did not pass: a.gguf" in done.output
     assert target.is_file()
-    quiet = CliRunner().invoke(
-        app, ["convert", str(example), "-t", "Q8_0", "-o", str(target), "--verify", "-qf"]
-    )
+    quiet = CliRunner().invoke(make_app(command), [*command, "--verify", "-qf"])
     assert quiet.exit_code == 1
     assert "a.gguf FAILED: " in quiet.output
 
