@@ -17,7 +17,6 @@ from lfm2gguf_cli.options import (
     Quiet,
     SplitMaxSize,
 )
-from lfm2gguf_cli.verify import check_reference, judge, verified
 
 
 def convert(
@@ -68,7 +67,6 @@ def convert(
     from lfm2gguf_cli.console import Display
     from lfm2gguf_cli.progress import progress_of
     from lfm2gguf_cli.tables import show_notes, show_plan, show_written
-    from lfm2gguf_cli.verdicts import show_verdicts
 
     if verify and mmproj:
         raise OptionError("--verify compares what a text model predicts; a projector predicts none")
@@ -77,22 +75,31 @@ def convert(
         source, output, Recipe(type, split_max_size=split_max_size),
         projector=mmproj, revision=revision, pre=pre, lora=lora,
     )  # fmt: skip
-    if verify:
-        check_reference(source, revision, lora)
+    if verify:  # what it would raise is raised before the files are there
+        from lfm2gguf.verification import open_reference
+
+        open_reference(source, revision, lora)
     show_notes(display, plan.notes, plan.left_out)
     if dry_run:
         show_plan(display, plan)
         return
     with progress_of(display) as progress:
         written = plan.write(jobs=jobs, overwrite=force, progress=progress)
-    if not (json and verify):  # JSON comes as one object, at the end
+    if not verify:
         show_written(display, written)
-    if verify:
-        results = verified(display, [file.path for file in written.files], source, revision, lora)
-        if json:
-            from lfm2gguf.verification.report.data import to_json
+        return
+    from lfm2gguf.verification import verify_all
+    from lfm2gguf_cli.verdicts import exit_on_failure, report_json, show_verdicts
 
-            show_written(display, written, {"verification": to_json(results)})
-        else:
-            show_verdicts(display, results)
-        judge(display, results)
+    if not json:  # which comes as one object, at the end
+        show_written(display, written)
+    files = [file.path for file in written.files]
+    with progress_of(display) as progress:
+        results = verify_all(files, source, revision=revision, lora=lora, progress=progress)
+    if json:
+        show_written(display, written, {"verification": report_json(results)})
+    else:
+        show_verdicts(display, results)
+    if failed := [result.candidate for result in results if not result.passed]:
+        display.note(f"kept, but it did not pass: {', '.join(failed)}")
+    exit_on_failure(results)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import typer
 
 from lfm2gguf.verification import Verification
+from lfm2gguf.verification.report.data import to_json as report_json
 from lfm2gguf.verification.report.words import (
     conditions,
     explanation,
@@ -15,6 +16,8 @@ from lfm2gguf.verification.report.words import (
     summary_cells,
 )
 from lfm2gguf_cli.console import Display
+
+__all__ = ["exit_on_failure", "report_json", "show_verdicts"]
 
 CHECK_FAILED = 1
 

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from lfm2gguf_cli.options import Quiet
-
-if TYPE_CHECKING:
-    from lfm2gguf.verification import Verification
-    from lfm2gguf_cli.console import Display
-
-CHECK_FAILED = 1
 
 
 def share(text: str) -> float:
@@ -160,7 +153,7 @@ def verify(
     from lfm2gguf.verification.report.files import candidates, check_targets, write_reports
     from lfm2gguf_cli.console import Display
     from lfm2gguf_cli.progress import progress_of
-    from lfm2gguf_cli.verdicts import show_verdicts
+    from lfm2gguf_cli.verdicts import exit_on_failure, show_verdicts
 
     targets = {
         "json": json,
@@ -181,35 +174,4 @@ def verify(
         )  # fmt: skip
     write_reports(results, targets)
     show_verdicts(display, results)
-    if not all(result.passed for result in results):
-        raise typer.Exit(CHECK_FAILED)
-
-
-def check_reference(reference: str, revision: str | None, lora: str | None) -> None:
-    """Raise what verifying would, before the files are there."""
-    from lfm2gguf.verification import open_reference
-
-    open_reference(reference, revision, lora)
-
-
-def verified(
-    display: Display,
-    files: Sequence[Path],
-    reference: str,
-    revision: str | None,
-    lora: str | None = None,
-) -> list[Verification]:
-    """Verify files that were just converted."""
-    from lfm2gguf.verification import verify_all
-    from lfm2gguf_cli.progress import progress_of
-
-    with progress_of(display) as progress:
-        return verify_all(files, reference, revision=revision, lora=lora, progress=progress)
-
-
-def judge(display: Display, results: Sequence[Verification]) -> None:
-    """End with the gates' verdict; files that fail are kept."""
-    failed = [result.candidate for result in results if not result.passed]
-    if failed:
-        display.note(f"kept, but it did not pass: {', '.join(failed)}")
-        raise typer.Exit(CHECK_FAILED)
+    exit_on_failure(results)

@@ -18,7 +18,7 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
-from lfm2gguf.checkpoint import Adapter, Checkpoint, LowRank, locate
+from lfm2gguf.checkpoint import Adapter, Checkpoint, LowRank
 from lfm2gguf.conversion.write import WrittenFile
 from lfm2gguf.errors import CheckpointError, OptionError, TensorError, UnsupportedError
 from lfm2gguf.ggml import GGMLType
@@ -123,8 +123,7 @@ def plan_adapter(
         HubError: a repository could not be fetched.
 
     """
-    found = locate(adapter)
-    opened = Adapter.open(found.path, found.name)
+    opened = Adapter.open(adapter)
     notes, tensors, metadata = _plan(opened, base)
     stored = _type(type)
     specs = tuple(TensorSpec(t.name, _fitting(stored, t.shape[-1]), t.shape) for t in tensors)
@@ -164,8 +163,7 @@ def _plan(
         raise CheckpointError(
             f"{adapter.path}: names no base model; give it with base=... (--base)"
         )
-    found = locate(base, files=["config.json"])
-    checkpoint = Checkpoint.config_only(found.path, found.name)
+    checkpoint = Checkpoint.config_only(base)
     architecture, planned = base_tensors(checkpoint)
     adapter, left_out = text_adapter(checkpoint, adapter)
     _refuse_what_has_no_place(adapter, planned)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lfm2gguf.checkpoint import Adapter, Checkpoint, LowRank, TensorInfo, locate
+from lfm2gguf.checkpoint import Adapter, Checkpoint, LowRank, TensorInfo
 from lfm2gguf.conversion.draft import Model
 from lfm2gguf.conversion.planned import Conversion, ConversionPlan
 from lfm2gguf.conversion.recipe import Recipe, Types
@@ -59,9 +59,8 @@ def plan(
     """
     recipe = Recipe.of(type)
     recipe.file_types(DEFAULT_TYPE[projector])  # refused before anything is fetched
-    found = locate(source, revision)
-    checkpoint = Checkpoint.open(found.path, found.name)
-    adapter = _adapter(lora) if lora else None
+    checkpoint = Checkpoint.open(source, revision)
+    adapter = Adapter.open(lora) if lora else None
     made = make_plan(checkpoint, pre, projector=projector, adapter=adapter)
     sources = [_source(made, planned) for planned in made.tensors]
     model = Model(
@@ -94,11 +93,6 @@ def convert(
     """
     planned = plan(source, target, type, projector=projector, revision=revision, pre=pre, lora=lora)
     return planned.write(jobs=jobs, overwrite=overwrite, progress=progress)
-
-
-def _adapter(lora: str | Path) -> Adapter:
-    found = locate(lora)
-    return Adapter.open(found.path, found.name)
 
 
 def _source(plan: Plan, planned: PlannedTensor) -> SourceTensor:

@@ -13,7 +13,7 @@ from itertools import islice
 from lfm2gguf.checkpoint import TokenType
 from lfm2gguf.doctor.finding import Finding, Severity
 from lfm2gguf.doctor.subject import LFM2, Subject
-from lfm2gguf.lfm2.loader_keys import Keys
+from lfm2gguf.lfm2 import Keys
 
 Shape = tuple[int, ...]
 

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lfm2gguf.checkpoint import Checkpoint
-from lfm2gguf.checkpoint.folder import read_json, read_json_list
+from lfm2gguf.checkpoint import Checkpoint, read_json, read_json_list
 from lfm2gguf.errors import UnsupportedError
 from lfm2gguf.gguf_file import GGUFFile
 from lfm2gguf.reference.forward import SCORE_BYTES, Ids, Progress, Reference

@@ -14,9 +14,7 @@ import numpy.typing as npt
 from lfm2gguf import llamacpp
 from lfm2gguf.errors import GGUFError, MissingDependencyError, OptionError
 from lfm2gguf.progress import ProgressCallback
-from lfm2gguf.reference.adapter import AdaptedWeights
-from lfm2gguf.reference.retrieval import Settings
-from lfm2gguf.reference.weights import Weights
+from lfm2gguf.reference import AdaptedWeights, Settings, Weights
 from lfm2gguf.verification.material.models import Candidate, open_reference
 from lfm2gguf.verification.material.preparation import (
     DEFAULT_CHUNKS,

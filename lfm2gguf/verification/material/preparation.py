@@ -14,8 +14,7 @@ import numpy.typing as npt
 
 from lfm2gguf.errors import OptionError
 from lfm2gguf.progress import ProgressCallback, counting
-from lfm2gguf.reference.retrieval import RetrievalReference
-from lfm2gguf.reference.weights import EMBEDDING
+from lfm2gguf.reference import EMBEDDING, RetrievalReference
 from lfm2gguf.verification.material import cache
 from lfm2gguf.verification.material.conversations import chat_samples
 from lfm2gguf.verification.material.models import Ids, ReferenceModel

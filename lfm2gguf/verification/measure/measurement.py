@@ -13,9 +13,7 @@ import numpy.typing as npt
 
 from lfm2gguf import llamacpp
 from lfm2gguf.progress import ProgressCallback, counting
-from lfm2gguf.reference.forward import Reference
-from lfm2gguf.reference.retrieval import RetrievalReference, Settings
-from lfm2gguf.reference.weights import Weights
+from lfm2gguf.reference import Reference, RetrievalReference, Settings, Weights
 from lfm2gguf.verification.material.models import Candidate, llamacpp_ids
 from lfm2gguf.verification.material.preparation import Prepared
 from lfm2gguf.verification.measure.figures import Figures, summarize

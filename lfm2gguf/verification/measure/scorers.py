@@ -16,7 +16,7 @@ import numpy.typing as npt
 from lfm2gguf import llamacpp
 from lfm2gguf.errors import MissingDependencyError, OptionError
 from lfm2gguf.progress import Count
-from lfm2gguf.reference.forward import Reference
+from lfm2gguf.reference import Reference
 from lfm2gguf.verification.material.texts import Sample
 from lfm2gguf.verification.measure.scores import Scores, score
 from lfm2gguf.verification.measure.similarity import Vectors
