@@ -7,16 +7,23 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 LAYERS = [
-    ["errors", "ggml", "progress", "version"],
-    ["quants", "llamacpp", "rendering"],
-    ["checkpoint", "gguf_file"],
-    ["chat", "lfm2", "reference"],
+    ["errors", "ggml", "options", "progress", "version"],
+    ["quants", "llamacpp"],
+    ["storage"],
+    ["checkpoint", "gguf_file", "rendering"],
+    ["chat", "imatrix", "lfm2", "reference"],
     ["conversion", "doctor", "runner", "verification"],
     ["bench", "export", "server"],
     ["cli"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-BASE = {"errors", "ggml", "progress", "version"}  # plain tables, which may know each other
+BASE = set(LAYERS[0])  # plain tables, which may know each other
+    "errors",
+    "ggml",
+    "options",
+    "progress",
+    "version",
+}  # plain tables, which may know each other
 
 
 def unit(module: str) -> str:

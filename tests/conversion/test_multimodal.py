@@ -19,6 +19,7 @@ from lfm2gguf.conversion.draft import draft
 from lfm2gguf.errors import CheckpointError, Lfm2ggufError, OptionError, UnsupportedError
 from lfm2gguf.ggml import FileType, GGMLType
 from lfm2gguf.lfm2 import make_plan
+from lfm2gguf.storage import GGML, StoredRows
 from tests.conversion.test_parity import ROOT
 from tests.making.checkpoints import write_json, write_safetensors
 from tests.making.multimodal import (
@@ -165,10 +166,11 @@ def test_plans_of_the_real_shapes(name: str, vl: Path) -> None:
 def test_the_published_size_of_a_projector(vl: Path) -> None:
     """All but a few hundred bytes, which its model card accounts for."""
     plan = make_plan(_true("LFM2.5-VL-1.6B", vl), projector=True)
-    bf16, f32 = GGMLType.BF16, GGMLType.F32
+    bf16, f32 = GGML[GGMLType.BF16], GGMLType.F32
     sources = []
     for t in plan.tensors:
-        part = Part(t.name, vl, 0, bf16, t.shape[-1], 0, math.prod(t.shape[:-1]))
+        n_rows = math.prod(t.shape[:-1])
+        part = Part(t.name, StoredRows(vl, 0, bf16, (n_rows, t.shape[-1])), 0, n_rows)
         sources.append(SourceTensor(t.name, t.shape, (part,), f32))
     (path,) = target_paths(plan.metadata, [FileType.Q8_0], vl)
     name, nbytes = PUBLISHED_PROJECTOR
