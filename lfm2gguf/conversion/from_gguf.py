@@ -11,11 +11,10 @@ from lfm2gguf.conversion.sources import Part, SourceTensor
 from lfm2gguf.conversion.write import WrittenFile
 from lfm2gguf.errors import GGUFError, UnsupportedError
 from lfm2gguf.gguf_file import GGUFFile, TensorInfo
+from lfm2gguf.members import ARCHITECTURES
 from lfm2gguf.progress import ProgressCallback
 from lfm2gguf.quants import CODECS
 
-# Architectures whose mixtures are known, with the prefix of their keys.
-ARCHITECTURES = ("lfm2", "lfm2moe")
 DEFAULT_TYPE = "Q4_K_M"
 
 

@@ -26,6 +26,8 @@ FILES = (
     "README.md",
 )
 
+pytestmark = pytest.mark.hub
+
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[Hub]:
