@@ -7,7 +7,7 @@ import ast
 from tests.making.imports import MODULES, loops, unit
 
 LAYERS = [
-    ["errors", "ggml", "members", "options", "version"],
+    ["errors", "ggml", "members", "options", "progress", "version"],
     ["llamacpp", "quants"],
     ["storage"],
     ["checkpoint", "gguf_file", "rendering"],
@@ -33,10 +33,6 @@ PAST_A_FACE = {  # who imports, and what
     ("cli", "lfm2gguf.bench.report.data"),
     ("cli", "lfm2gguf.bench.report.files"),
     ("cli", "lfm2gguf.bench.report.tables"),
-    ("cli", "lfm2gguf.conversion.adapter_file"),
-    ("cli", "lfm2gguf.conversion.from_checkpoint"),
-    ("cli", "lfm2gguf.conversion.from_gguf"),
-    ("cli", "lfm2gguf.conversion.write"),
     ("cli", "lfm2gguf.doctor.description"),
     ("cli", "lfm2gguf.verification.report.data"),
     ("cli", "lfm2gguf.verification.report.files"),

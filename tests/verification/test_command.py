@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import lfm2gguf
+from lfm2gguf.conversion import Recipe
 
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 
@@ -150,7 +151,7 @@ def test_a_converted_file_that_fails_is_kept(
 
 def test_a_split_model_is_one_file_of_the_ladder(example: Path, tmp_path: Path) -> None:
     target = tmp_path / "a.gguf"
-    lfm2gguf.convert(example, target, "Q8_0", jobs=1, split_max_size=2_000_000)
+    lfm2gguf.convert(example, target, Recipe("Q8_0", split_max_size=2_000_000), jobs=1)
     parts = list(tmp_path.iterdir())
     assert len(parts) > 1
     report = tmp_path / "report.json"
