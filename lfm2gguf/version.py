@@ -1,10 +1,3 @@
-"""The version, as the installed package states it."""
+"""The version: the one place that states it (pyproject.toml reads it here)."""
 
-from __future__ import annotations
-
-from importlib.metadata import PackageNotFoundError, version
-
-try:
-    __version__ = version("lfm2gguf")
-except PackageNotFoundError:  # run from a source tree that is not installed
-    __version__ = "0.0.0"
+__version__ = "0.1.0"

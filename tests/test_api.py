@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 
 import lfm2gguf
+import lfm2gguf_cli
 from lfm2gguf.errors import Lfm2ggufError
-from lfm2gguf_cli.main import app
+from lfm2gguf_cli.main import COMMANDS, make_app
 from tests.cli.command import COMMAND, run
 
-COMMANDS = sorted(
-    command.callback.__name__.replace("_", "-") for command in app.registered_commands
-)
-HEAVY = {"numpy", "gguf", "llama_cpp", "huggingface_hub", "torch", "transformers", "yaml"}
+HEAVY = {
+    "numpy", "gguf", "llama_cpp", "huggingface_hub", "torch", "transformers", "yaml", "numba",
+    "rich", "asyncio",
+}  # fmt: skip
 
 
 def test_the_names_are_these() -> None:
@@ -43,6 +44,7 @@ def test_the_names_are_these() -> None:
         "convert",
         "convert_lora",
         "diagnose",
+        "plan",
         "quantize",
         "quants",
         "verify",
@@ -65,16 +67,63 @@ def test_arrays() -> None:
     assert np.abs(lfm2gguf.quants.dequantize(data, "Q4_K", (2, 512)) - x).max() < 0.05
 
 
-@pytest.mark.parametrize("code", [
-    "import lfm2gguf",
-    "import sys; sys.argv[1:] = ['--help']; from lfm2gguf_cli.main import main; main()",
-    "import sys; sys.argv[1:] = ['--version']; from lfm2gguf_cli.main import main; main()",
-    "import sys; sys.argv[1:] = ['convert', '-h']; from lfm2gguf_cli.main import main; main()",
-])  # fmt: skip
-def test_what_is_not_needed_is_not_imported(code: str) -> None:
-    watch = f"import atexit, sys; atexit.register(lambda: print('\\n', *sys.modules)); {code}"
-    done = subprocess.run([sys.executable, "-c", watch], capture_output=True, text=True, check=True)
-    assert not HEAVY.intersection(done.stdout.splitlines()[-1].split())
+MODULES = (
+    "import atexit, sys; before = set(sys.modules); "
+    "atexit.register(lambda: print('\\n', *set(sys.modules) - before)); "
+)
+
+
+def imported(code: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", MODULES + code], capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def command_line(*arguments: str) -> set[str]:
+    return imported(f"sys.argv[1:] = {arguments}; from lfm2gguf_cli.main import main; main()")
+
+
+def test_importing_the_package_loads_a_handful_of_modules() -> None:
+    found = imported("import lfm2gguf")
+    assert not HEAVY & found
+    assert {name for name in found if name.startswith("lfm2gguf")} == {
+        "lfm2gguf",
+        "lfm2gguf.errors",
+        "lfm2gguf.version",
+    }
+
+
+def test_help_loads_typer_and_nothing_else() -> None:
+    """What starts is counted, since milliseconds depend on the machine."""
+    typer_alone = imported("import typer.main")
+    for argument in ("--help", "--version"):
+        found = command_line(argument)
+        assert not (HEAVY | {"importlib.metadata", "pydantic"}) & found
+        assert len(found - typer_alone) < 40, sorted(found - typer_alone)
+        assert {name for name in found if name.startswith("lfm2gguf_cli")} == {
+            "lfm2gguf_cli",
+            "lfm2gguf_cli.main",
+        }
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_commands_help_loads_that_command(command: str) -> None:
+    found = command_line(command, "--help")
+    assert not HEAVY & found
+    others = {f"lfm2gguf_cli.{name.replace('-', '_')}" for name in COMMANDS if name != command}
+    assert not others & found
+
+
+def test_the_list_of_commands_is_complete() -> None:
+    """A command is the function of its module's name."""
+    folder = Path(lfm2gguf_cli.__file__).parent
+    assert all((folder / f"{name.replace('-', '_')}.py").is_file() for name in COMMANDS)
+    for name in COMMANDS:
+        [called] = [c for c in make_app([name]).registered_commands if c.name == name]
+        assert called.callback is not None
+        assert called.callback.__module__ == f"lfm2gguf_cli.{name.replace('-', '_')}"
+    assert all(len(summary) < 60 for summary in COMMANDS.values())
 
 
 def test_a_process_of_its_own() -> None:
@@ -86,7 +135,7 @@ def test_a_process_of_its_own() -> None:
 def test_every_command_has_help_with_an_example(command: str) -> None:
     result = run(command, "--help")
     assert result.code == 0
-    assert f"Example: lfm2gguf {command} " in result.out
+    assert f"Example: lfm2gguf {command}" in result.out
 
 
 def test_no_command_shows_the_commands() -> None:

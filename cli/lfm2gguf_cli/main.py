@@ -2,39 +2,63 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
-from typing import Annotated, NoReturn
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from lfm2gguf.errors import Lfm2ggufError
-from lfm2gguf_cli.bench import bench
-from lfm2gguf_cli.convert import convert
-from lfm2gguf_cli.convert_lora import convert_lora
-from lfm2gguf_cli.devices import devices
-from lfm2gguf_cli.doctor import doctor
-from lfm2gguf_cli.export import export
-from lfm2gguf_cli.inspect import inspect
-from lfm2gguf_cli.quantize import quantize
-from lfm2gguf_cli.run import run
-from lfm2gguf_cli.serve import serve
-from lfm2gguf_cli.verify import verify
 
 BAD_INPUT = 2  # exit codes: 0 done, 1 a check failed, 2 bad usage or input, 130 interrupted
 INTERRUPTED = 130
 
-app = typer.Typer(
-    name="lfm2gguf",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-COMMANDS = (
-    convert, convert_lora, quantize, verify, inspect, doctor, run, serve, bench, devices, export,
-)  # fmt: skip
-for command in COMMANDS:
-    app.command()(command)
+# A command is the function of its name in the module of its name, which is imported when the
+# command is called: the list below is all that `lfm2gguf --help` needs.
+COMMANDS = {
+    "convert": "Convert a checkpoint to GGUF, quantized, in one pass.",
+    "convert-lora": "Convert a LoRA adapter to a GGUF file.",
+    "quantize": "Quantize a GGUF file, whoever wrote it.",
+    "verify": "Prove that a file still says what its checkpoint says.",
+    "inspect": "Show the metadata and tensors of a file or checkpoint.",
+    "doctor": "Find what is wrong with a file or checkpoint.",
+    "run": "Chat in the terminal, or get one answer.",
+    "serve": "Serve a model as OpenAI's API.",
+    "bench": "Measure speed over depth and workloads.",
+    "devices": "Show what models can run on here.",
+    "export": "Write the settings that another program needs.",
+}
+
+
+def make_app(arguments: Sequence[str]) -> typer.Typer:
+    """Return the command line for ``arguments``, with the command they name imported."""
+    app = typer.Typer(
+        name="lfm2gguf",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,  # importing Rich to print help takes longer than all the rest
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(common)
+    completing = "_LFM2GGUF_COMPLETE" in os.environ  # the shell asks for a command's options
+    named = next((word for word in arguments if not word.startswith("-")), None)
+    for name, summary in COMMANDS.items():
+        called = completing or name == named
+        app.command(name, short_help=summary)(_load(name) if called else _not_called)
+    return app
+
+
+def _load(name: str) -> Callable[..., Any]:
+    function = name.replace("-", "_")
+    command: Callable[..., Any] = getattr(import_module(f"lfm2gguf_cli.{function}"), function)
+    return command
+
+
+def _not_called() -> None:
+    """Stand for a command that the arguments do not name."""
 
 
 def _print_version(value: bool) -> None:
@@ -45,7 +69,6 @@ def _print_version(value: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def common(
     version: Annotated[
         bool,
@@ -63,7 +86,7 @@ def main() -> None:
     """Run the command line."""
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        app()
+        make_app(sys.argv[1:])()
     except Lfm2ggufError as error:
         typer.echo(f"lfm2gguf: {error}", err=True)
         sys.exit(BAD_INPUT)

@@ -1,23 +1,29 @@
 """What a Hugging Face folder holds: config, tensors, tokenizer, and where it comes from."""
 
+from lfm2gguf.checkpoint import chat_template
+from lfm2gguf.checkpoint.adapter import WEIGHTS as ADAPTER_WEIGHTS
 from lfm2gguf.checkpoint.adapter import Adapter, trained_name
-from lfm2gguf.checkpoint.folder import Checkpoint
-from lfm2gguf.checkpoint.hub import Source, fetch, locate, repository_files
+from lfm2gguf.checkpoint.folder import Checkpoint, read_json, read_json_list
+from lfm2gguf.checkpoint.hub import fetch, repository_files
 from lfm2gguf.checkpoint.lowrank import Factor, LowRank
+from lfm2gguf.checkpoint.names import unwrapped
 from lfm2gguf.checkpoint.safetensors import TensorInfo
 from lfm2gguf.checkpoint.tokenizer import Tokenizer, TokenType
 
 __all__ = [
+    "ADAPTER_WEIGHTS",
     "Adapter",
     "Checkpoint",
     "Factor",
     "LowRank",
-    "Source",
     "TensorInfo",
     "TokenType",
     "Tokenizer",
+    "chat_template",
     "fetch",
-    "locate",
+    "read_json",
+    "read_json_list",
     "repository_files",
     "trained_name",
+    "unwrapped",
 ]

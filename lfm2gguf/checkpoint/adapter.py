@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lfm2gguf.checkpoint.folder import read_json
+from lfm2gguf.checkpoint.hub import locate
 from lfm2gguf.checkpoint.names import unwrapped
 from lfm2gguf.checkpoint.safetensors import TensorInfo, read_header
 from lfm2gguf.errors import CheckpointError, TensorError, UnsupportedError
@@ -47,15 +48,19 @@ class Adapter:
     tensors: Mapping[str, TensorInfo] = field(repr=False)
 
     @classmethod
-    def open(cls, path: str | Path, name: str | None = None) -> Adapter:
-        """Read the folder's config and its tensors' names.
+    def open(cls, source: str | Path, revision: str | None = None) -> Adapter:
+        """Read the config and the tensors' names of a folder, or of a Hub id's repository.
+
+        ``revision`` is a branch, tag or commit of that repository.
 
         Raises:
-            CheckpointError: a file is missing or damaged, or a weight is there twice, differently.
+            CheckpointError: a file is missing or damaged, or holds a weight twice, differently.
+            HubError: the repository cannot be fetched.
             UnsupportedError: not LoRA, or a variant of it that cannot be merged.
 
         """
-        path = Path(path)
+        found = locate(source, revision)
+        path = found.path
         config = read_json(path / "adapter_config.json", needed_for=f"{path} to be an adapter")
         _check_assumptions(path, config)
         if not (path / WEIGHTS).is_file():
@@ -65,7 +70,7 @@ class Adapter:
                 + ("; load the adapter in peft and save it again, which makes one" * pickled)
             )
         tensors = _tensors(path / WEIGHTS)
-        adapter = cls(path, name or path.resolve().name, config, tensors)
+        adapter = cls(path, found.name, config, tensors)
         for module, factors in adapter.factors.items() if config.get("use_dora") else ():
             if "lora_magnitude_vector" not in factors:
                 raise CheckpointError(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lfm2gguf.checkpoint.hub import locate
 from lfm2gguf.checkpoint.names import unwrapped_names
 from lfm2gguf.checkpoint.safetensors import TensorInfo, read_header
 from lfm2gguf.errors import CheckpointError, TensorError, UnsupportedError
@@ -32,34 +33,40 @@ class Checkpoint:
     tokenizer_path: Path | None = None  # another folder's tokenizer, such as an adapter's
 
     @classmethod
-    def open(cls, path: str | Path, name: str | None = None) -> Checkpoint:
+    def open(cls, source: str | Path, revision: str | None = None) -> Checkpoint:
         """Read a folder's config and the headers of its safetensors files.
+
+        ``source`` is the folder, or a Hub id such as ``LiquidAI/LFM2-1.2B``, whose files are
+        fetched; ``revision`` is a branch, tag or commit of that repository.
 
         Raises:
             CheckpointError: a file is missing, truncated or inconsistent.
+            HubError: the repository cannot be fetched.
             UnsupportedError: the weights are quantized, or not in safetensors.
 
         """
-        path = Path(path)
-        if not path.is_dir():
-            raise CheckpointError(f"{path}: no such folder")
+        found = locate(source, revision)
+        path = found.path
         if not (path / "config.json").is_file():
             _refuse_adapter(path)
         config = read_json(path / "config.json", needed_for=f"{path} to be a checkpoint")
         _refuse_quantized(path, config)
         tensors = _unwrapped(path, config) | _module_tensors(path)
-        return cls(path, name or path.resolve().name, config, tensors)
+        return cls(path, found.name, config, tensors)
 
     @classmethod
-    def config_only(cls, path: Path, name: str) -> Checkpoint:
-        """A folder of which only config.json is looked at: it has no tensors.
+    def config_only(cls, source: str | Path, revision: str | None = None) -> Checkpoint:
+        """Read config.json alone (and fetch nothing else): a checkpoint without tensors.
 
         Raises:
             CheckpointError: config.json is missing or damaged.
+            HubError: the repository cannot be fetched.
 
         """
-        config = read_json(path / "config.json", needed_for=f"{path} to be a checkpoint")
-        return cls(path, name, config, {})
+        found = locate(source, revision, files=["config.json"])
+        file = found.path / "config.json"
+        config = read_json(file, needed_for=f"{found.path} to be a checkpoint")
+        return cls(found.path, found.name, config, {})
 
     @property
     def has_head(self) -> bool:

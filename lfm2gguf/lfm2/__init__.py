@@ -9,6 +9,7 @@ from lfm2gguf.lfm2.family import (
     text_adapter,
     text_model,
 )
+from lfm2gguf.lfm2.loader_keys import Keys
 from lfm2gguf.lfm2.lora import Adapted, check_deltas, find_deltas, summary
 from lfm2gguf.lfm2.metadata import described, recorded
 from lfm2gguf.lfm2.plan import Plan, PlannedTensor, Source
@@ -16,6 +17,7 @@ from lfm2gguf.lfm2.plan import Plan, PlannedTensor, Source
 __all__ = [
     "ARCHITECTURES",
     "Adapted",
+    "Keys",
     "Lfm2Config",
     "Plan",
     "PlannedTensor",

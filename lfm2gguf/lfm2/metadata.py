@@ -16,8 +16,7 @@ from typing import Any
 import gguf
 import yaml
 
-from lfm2gguf.checkpoint import Checkpoint, Tokenizer, chat_template
-from lfm2gguf.checkpoint.folder import read_json
+from lfm2gguf.checkpoint import Checkpoint, Tokenizer, chat_template, read_json
 from lfm2gguf.errors import CheckpointError
 from lfm2gguf.gguf_file import UNSTORABLE, Metadata, Value, ValueType
 from lfm2gguf.lfm2.config import get

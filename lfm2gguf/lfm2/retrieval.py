@@ -12,8 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from lfm2gguf.checkpoint import Checkpoint
-from lfm2gguf.checkpoint.folder import read_json, read_json_list
+from lfm2gguf.checkpoint import Checkpoint, read_json, read_json_list
 from lfm2gguf.errors import CheckpointError, UnsupportedError
 from lfm2gguf.gguf_file import Metadata, Value, ValueType
 from lfm2gguf.lfm2 import dense

@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lfm2gguf.checkpoint import Checkpoint
-from lfm2gguf.checkpoint.folder import read_json
+from lfm2gguf.checkpoint import Checkpoint, read_json
 from lfm2gguf.errors import CheckpointError, UnsupportedError
 from lfm2gguf.gguf_file import Metadata, Value, ValueType
 from lfm2gguf.lfm2.config import get

@@ -1,12 +1,11 @@
 """Rows of weights to ggml's bytes and back: NumPy only, bit for bit what ggml's C makes.
 
-The kernels follow ``ggml_quantize_chunk`` without importance matrix and ``to_float`` of
-llama.cpp commit 0c1e57098, as its default build for x86-64 computes them: ggml-base, which
-holds the quantizers, is compiled there without fused multiply-add, whatever the processor.
-(Compiled with it, as gcc does by default for AArch64, the same C makes other bytes of one
-super-block of Q4_K in fifteen.) Here every operation is elementwise IEEE float32 or a sum of
-fixed order, so the bytes depend on the weights alone: not on chunks, jobs, NumPy's version,
-or the machine.
+The kernels follow ``ggml_quantize_chunk`` and ``to_float`` of llama.cpp commit 0c1e57098, as
+its default build for x86-64 computes them: ggml-base, which holds the quantizers, is compiled
+there without fused multiply-add, whatever the processor. (Compiled with it, as gcc does by
+default for AArch64, the same C makes other bytes of one super-block of Q4_K in fifteen.) Here
+every operation is elementwise IEEE float32 or a sum of fixed order, so the bytes depend on the
+weights and their importance alone: not on chunks, jobs, NumPy's version, or the machine.
 """
 
 from __future__ import annotations
@@ -21,9 +20,18 @@ import numpy.typing as npt
 
 from lfm2gguf.errors import QuantizationError
 from lfm2gguf.ggml import GGMLType
-from lfm2gguf.quants import floats, kquants, legacy
+from lfm2gguf.quants import (
+    floats,
+    kquants,
+    kquants_low,
+    legacy,
+    microscaling,
+    nonlinear,
+    ternary,
+)
 from lfm2gguf.quants.codec import Codec, c_arithmetic
 from lfm2gguf.quants.floats import bf16_to_f32, f32_to_bf16
+from lfm2gguf.quants.importance import Importance
 
 __all__ = [
     "CODECS",
@@ -36,20 +44,35 @@ __all__ = [
     "validate",
 ]
 
-CODECS: dict[GGMLType, Codec] = {
-    codec.type: codec for codec in (*floats.CODECS, *legacy.CODECS, *kquants.CODECS)
-}
+_KERNELS = (floats, legacy, kquants, kquants_low, nonlinear, ternary, microscaling)
+CODECS: dict[GGMLType, Codec] = {codec.type: codec for m in _KERNELS for codec in m.CODECS}
 _BY_NAME = {codec.type.name: codec for codec in CODECS.values()}
 
 
-def quantize(array: npt.NDArray[Any], type: GGMLType | str) -> npt.NDArray[np.uint8]:
+def quantize(
+    array: npt.NDArray[Any],
+    type: GGMLType | str,
+    importance: npt.NDArray[np.float32] | None = None,
+) -> npt.NDArray[np.uint8]:
     """Quantize the rows (the last axis) of ``array``.
 
-    ``array`` is float32 or float16; bfloat16 goes through :func:`bf16_to_f32`. Returns uint8
-    of shape ``(*array.shape[:-1], row bytes)``. Raises :class:`QuantizationError` for an
-    unknown type or another dtype, rows that are no multiple of the type's block size, and
-    NaN or infinity, with the index of the first. A finite weight may still overflow the
-    float16 of its block's scale: see :func:`validate`.
+    A finite weight may still overflow the float16 of its block's scale: see :func:`validate`.
+
+    Args:
+        array: float32 or float16; bfloat16 goes through :func:`bf16_to_f32`.
+        type: a type that has a kernel, or its name.
+        importance: of the columns, float32 ``(n_per_row,)``, or of any shape that broadcasts to
+            the array's, such as ``(n_experts, 1, n_per_row)``: what llama.cpp's importance
+            matrix says of the tensor.
+
+    Returns:
+        uint8 of shape ``(*array.shape[:-1], row bytes)``.
+
+    Raises:
+        QuantizationError: an unknown type or another dtype, rows that are no multiple of the
+            type's block size, NaN or infinity (with the index of the first), importance of
+            another shape, or none for a type that cannot do without.
+
     """
     codec = _codec(type)
     if array.dtype not in (np.float32, np.float16):
@@ -58,6 +81,9 @@ def quantize(array: npt.NDArray[Any], type: GGMLType | str) -> npt.NDArray[np.ui
             "(bfloat16 bits go through bf16_to_f32)"
         )
     row_bytes = _row_bytes(codec.type, array.shape)
+    if importance is None and codec.needs_importance:
+        raise QuantizationError(f"{codec.type.name} needs an importance matrix")
+    important = None if importance is None else Importance(codec, array, importance)
     x = array.reshape(-1, codec.type.block_size)
     blocks = np.empty(len(x), codec.layout)
     step = codec.chunk
@@ -66,7 +92,8 @@ def quantize(array: npt.NDArray[Any], type: GGMLType | str) -> npt.NDArray[np.ui
             chunk = np.ascontiguousarray(x[start : start + step], np.float32)
             if not np.isfinite(chunk).all():
                 raise _nonfinite(array)
-            codec.encode(chunk, blocks[start : start + step])
+            weights = None if important is None else important.weights(chunk, start)
+            codec.encode(chunk, blocks[start : start + step], weights)
     return blocks.view(np.uint8).reshape(*array.shape[:-1], row_bytes)
 
 
@@ -105,14 +132,24 @@ def validate(data: npt.NDArray[Any], type: GGMLType | str) -> None:
     codec = _codec(type)
     blocks = np.ascontiguousarray(data).reshape(-1).view(np.uint8).view(codec.layout)
     for field in codec.scales:
-        values = blocks[field]
-        bad = ~np.isfinite(values) if values.dtype.kind == "f" else values & 0x7F80 == 0x7F80
+        bad = _unusable(blocks[field])
         if bad.any():
             first = int(bad.argmax()) * codec.type.block_size
             raise QuantizationError(
                 f"the weights from {first} on are too large for {codec.type.name}: "
-                f"the block's {field} is beyond its 16-bit float; use F32 or BF16, or rescale"
+                f"the block's {field} is beyond its {8 * blocks[field].dtype.itemsize}-bit float; "
+                "use F32 or BF16, or rescale"
             )
+
+
+def _unusable(scales: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Which scales are no numbers; integers are the bits of a bfloat16 or of an E8M0."""
+    if scales.dtype.kind == "f":
+        unusable: npt.NDArray[np.bool_] = ~np.isfinite(scales)
+    else:
+        bits = 0x7F80 if scales.dtype.itemsize == 2 else 0xFF
+        unusable = scales & bits == bits
+    return unusable
 
 
 def find_nonfinite(array: npt.NDArray[Any]) -> tuple[int, ...] | None:

@@ -27,22 +27,49 @@ _LOCAL = threading.local()
 
 
 @dataclass(frozen=True)
+class Weighting:
+    """How ggml weighs the errors of a type's weights x by their importance q.
+
+    The weight is ``q * sqrt(variance(sum of x², their number) + x²)``, the sum being over the
+    block or, with ``of_row``, over the row; without ``variance`` it is ``q`` alone.
+    """
+
+    variance: Callable[[Floats, int], Floats] | None
+    of_row: bool = False
+
+
+def mean(total: Floats, n: int) -> Floats:
+    """Variance for :class:`Weighting`."""
+    return total / np.float32(n)
+
+
+def twice_mean(total: Floats, n: int) -> Floats:
+    """Variance for :class:`Weighting`."""
+    return np.float32(2) * total / np.float32(n)
+
+
+@dataclass(frozen=True)
 class Codec:
     """A format: how its blocks lie in memory, and the kernels that write and read them.
 
-    ``encode(x, out)`` fills the blocks ``out`` (n,) from the weights ``x`` (n, block size),
-    float32, C-contiguous, finite. ``decode(blocks, out)`` is the way back. Both see one
-    chunk at a time, and a block's bytes depend on nothing but that block's weights.
-    ``sub_block`` is how many weights share a scale: the height of the columns a kernel sees.
-    ``scales`` names the float fields that have to be finite for the block to be usable.
+    ``encode(x, out, weights)`` fills the blocks ``out`` (n,) from the weights ``x`` (n, block
+    size), float32, C-contiguous, finite; ``weights`` of their squared errors, like ``x``, are
+    given where there is an importance matrix, made of it as ``weighting`` says (None: the
+    type does not look at importance), and are None else. ``decode(blocks, out)`` is the way
+    back. Both see one chunk at a time, and a block's bytes depend on nothing but that block's
+    weights. ``sub_block`` is how many weights share a scale: the height of the columns a
+    kernel sees. ``scales`` names the float fields that have to be finite for the block to be
+    usable. ``needs_importance``: ggml has no way to write the type without.
     """
 
     type: GGMLType
     layout: np.dtype[Any]
     sub_block: int
-    encode: Callable[[Floats, Blocks], None]
+    encode: Callable[[Floats, Blocks, Floats | None], None]
     decode: Callable[[Blocks, Floats], None]
     scales: tuple[str, ...]
+    weighting: Weighting | None = None
+    needs_importance: bool = False
 
     def __post_init__(self) -> None:
         assert self.layout.itemsize == self.type.type_size, self.type

@@ -34,15 +34,15 @@ def f32_to_bf16(x: Floats) -> npt.NDArray[np.uint16]:
     return half.astype(np.uint16)
 
 
-def _encode_f32(x: Floats, out: Blocks) -> None:
+def _encode_f32(x: Floats, out: Blocks, weights: Floats | None) -> None:
     out["x"] = x[:, 0]
 
 
-def _encode_f16(x: Floats, out: Blocks) -> None:
+def _encode_f16(x: Floats, out: Blocks, weights: Floats | None) -> None:
     out["x"] = x[:, 0]
 
 
-def _encode_bf16(x: Floats, out: Blocks) -> None:
+def _encode_bf16(x: Floats, out: Blocks, weights: Floats | None) -> None:
     out["x"] = f32_to_bf16(x[:, 0])
 
 

@@ -3,3 +3,33 @@
 Nothing here is shared with the converter (:mod:`lfm2gguf.lfm2`): a mistake made once must not
 cancel itself.
 """
+
+from lfm2gguf.reference.adapter import AdaptedWeights, adapted
+from lfm2gguf.reference.forward import Reference
+from lfm2gguf.reference.retrieval import RetrievalReference, Settings, is_retrieval, prefixes
+from lfm2gguf.reference.weights import (
+    DENSE,
+    EMBEDDING,
+    HEAD,
+    Array,
+    ReferenceConfig,
+    Weights,
+    gguf_names,
+)
+
+__all__ = [
+    "DENSE",
+    "EMBEDDING",
+    "HEAD",
+    "AdaptedWeights",
+    "Array",
+    "Reference",
+    "ReferenceConfig",
+    "RetrievalReference",
+    "Settings",
+    "Weights",
+    "adapted",
+    "gguf_names",
+    "is_retrieval",
+    "prefixes",
+]

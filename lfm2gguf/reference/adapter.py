@@ -16,8 +16,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from lfm2gguf.checkpoint import Adapter, TensorInfo, trained_name
-from lfm2gguf.checkpoint.names import unwrapped
+from lfm2gguf.checkpoint import Adapter, TensorInfo, trained_name, unwrapped
 from lfm2gguf.errors import TensorError
 from lfm2gguf.reference.weights import EMBEDDING, HEAD, Array, Weights
 

@@ -24,9 +24,10 @@ from lfm2gguf.chat.template import (
 from lfm2gguf.chat.tools import Tool, ToolLike, as_tools
 from lfm2gguf.errors import ContextError, OptionError, UnsupportedError
 from lfm2gguf.gguf_file import GGUFFile
-from lfm2gguf.llamacpp import Adapter, Context, Floats, Model, Projector
-from lfm2gguf.llamacpp import selection as device_choice
+from lfm2gguf.llamacpp import Adapter, Context, Floats, Model, Projector, choose, report
 from lfm2gguf.llamacpp.machine import available_memory
+from lfm2gguf.members import trained_context
+from lfm2gguf.options import OptionChanges
 from lfm2gguf.runner import placement
 from lfm2gguf.runner.answer import tool_rounds
 from lfm2gguf.runner.answer.pieces import Answer, Verbatim
@@ -37,7 +38,7 @@ from lfm2gguf.runner.engine.prompt_tokens import PromptTokens
 from lfm2gguf.runner.engine.request import Event, Load, Request
 from lfm2gguf.runner.engine.scheduler import Scheduler
 from lfm2gguf.runner.media import Encoded, Encoder, take_out
-from lfm2gguf.runner.options import OptionChanges, default_options
+from lfm2gguf.runner.options import default_options
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -92,9 +93,9 @@ class Runner:
             raise OptionError(f"parallel is {parallel}: llama.cpp has {MOST_SEQUENCES} sequences")
         self.path = Path(path)
         file = placement.check_file(self.path)
-        on = device_choice.choose(device)
+        on = choose(device)
         size = sum(info.nbytes for info in file.tensors.values())
-        trained = placement.trained_context(file)
+        trained = trained_context(file)
         n_ctx = context or min(trained, DEFAULT_CONTEXT)
         on, layers = placement.place(file, on, gpu_layers, device, n_ctx)
         if not on:
@@ -112,7 +113,7 @@ class Runner:
                     unified=True,
                 )
             )
-            self.device = device_choice.report(self._model, self._context, on)
+            self.device = report(self._model, self._context, on)
             self._embedder = parts.enter_context(
                 contextlib.closing(Embedder(self._model, file, threads))
             )
@@ -122,7 +123,7 @@ class Runner:
             self._chat_template = self._make_template()
             self._prompts = PromptTokens(self._model)
             self._guard = Guard(set() if parse_markers else markers_of(file))
-            self.defaults = default_options(self._model.metadata)
+            self.defaults = default_options(file)
             self._scheduler = Scheduler(
                 self._model,
                 self._context,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lfm2gguf import convert
-from lfm2gguf.checkpoint import locate
+from lfm2gguf.checkpoint.hub import locate
 from lfm2gguf.errors import CheckpointError
 from tests.checkpoint.fake_hub import COMMIT, REPOSITORY, Hub, serve
 from tests.cli.command import COMMAND
@@ -20,6 +20,8 @@ from tests.making.multimodal import CASES, make
 
 ROOT = Path(__file__).parents[2]
 UNREACHABLE = "http://127.0.0.1:9"  # the discard port: nobody listens
+
+pytestmark = pytest.mark.hub
 
 
 @pytest.fixture
@@ -133,7 +135,7 @@ def test_a_download_goes_on_where_it_stopped(hub: Hub, tmp_path: Path) -> None:
     shard = hub.folder / "model.safetensors"
     shard.write_bytes(os.urandom(30_000_000))  # huggingface_hub writes 10 MB at a time
     hub.cuts[shard.name] = 1
-    code = f"from lfm2gguf.checkpoint import locate; print(locate({REPOSITORY!r}).path)"
+    code = f"from lfm2gguf.checkpoint.hub import locate; print(locate({REPOSITORY!r}).path)"
     for _ in range(2):
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lfm2gguf.chat.environment import environment
-from lfm2gguf.checkpoint.folder import read_json
+from lfm2gguf.checkpoint import read_json
 from lfm2gguf.errors import CheckpointError, MissingDependencyError, OptionError
 from lfm2gguf.verification.material.models import Ids, load_tokenizer
 from lfm2gguf.verification.material.texts import Sample

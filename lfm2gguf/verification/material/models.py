@@ -10,22 +10,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lfm2gguf import llamacpp
-from lfm2gguf.checkpoint import Adapter, Checkpoint, locate
-from lfm2gguf.checkpoint.adapter import WEIGHTS
+from lfm2gguf import llamacpp, members
+from lfm2gguf.checkpoint import ADAPTER_WEIGHTS, Adapter, Checkpoint
 from lfm2gguf.errors import CheckpointError, MissingDependencyError, OptionError, UnsupportedError
 from lfm2gguf.ggml import FileType
 from lfm2gguf.gguf_file import GGUFFile
 from lfm2gguf.lfm2 import text_adapter, text_model
-from lfm2gguf.reference.adapter import adapted
-from lfm2gguf.reference.forward import Reference
-from lfm2gguf.reference.retrieval import (
+from lfm2gguf.reference import (
+    Reference,
     RetrievalReference,
     Settings,
+    Weights,
+    adapted,
     is_retrieval,
     prefixes,
 )
-from lfm2gguf.reference.weights import Weights
 
 Ids = npt.NDArray[np.int32]
 Encode = Callable[[str], Ids]
@@ -77,15 +76,14 @@ def open_reference(
         if lora is not None:
             raise OptionError("--lora needs a checkpoint as the reference, not a GGUF")
         return _open_gguf(Path(source))
-    found = locate(source, revision)
-    whole = Checkpoint.open(found.path, found.name)
+    whole = Checkpoint.open(source, revision)
     checkpoint = text_model(whole)
-    files = {found.path / "config.json", *(info.file for info in checkpoint.tensors.values())}
-    encode, name = _checkpoint_encoder(found.path)
+    files = {whole.path / "config.json", *(info.file for info in checkpoint.tensors.values())}
+    encode, name = _checkpoint_encoder(whole.path)
     ids = encode("")
     model = ReferenceModel(
-        found.name,
-        found.path,
+        whole.name,
+        whole.path,
         tuple(sorted(files)),
         _forward(checkpoint),
         encode,
@@ -104,9 +102,8 @@ def _forward(checkpoint: Checkpoint) -> Reference:
 
 def _with_adapter(model: ReferenceModel, base: Checkpoint, lora: str | Path) -> ReferenceModel:
     """The model with an adapter in its weights, and with its tokenizer if it brings one."""
-    found = locate(lora)
-    adapter, _ = text_adapter(base, Adapter.open(found.path, found.name))
-    own = [found.path / name for name in ("adapter_config.json", WEIGHTS)]
+    adapter, _ = text_adapter(base, Adapter.open(lora))
+    own = [adapter.path / name for name in ("adapter_config.json", ADAPTER_WEIGHTS)]
     changed = replace(
         model,
         name=f"{model.name} with {adapter.name}",
@@ -115,8 +112,8 @@ def _with_adapter(model: ReferenceModel, base: Checkpoint, lora: str | Path) -> 
     )
     if not adapter.has_tokenizer:
         return changed
-    encode, name = _checkpoint_encoder(found.path)
-    return replace(changed, path=found.path, encode=encode, tokenizer=f"{name} of {adapter.name}")
+    encode, name = _checkpoint_encoder(adapter.path)
+    return replace(changed, path=adapter.path, encode=encode, tokenizer=f"{name} of {adapter.name}")
 
 
 def _open_gguf(path: Path) -> ReferenceModel:
@@ -133,7 +130,7 @@ def _open_gguf(path: Path) -> ReferenceModel:
         path,
         tuple(sorted({path, *(info.file for info in file.tensors.values())})),
         RetrievalReference.from_gguf(file)
-        if Settings.from_gguf(file).any
+        if members.is_retrieval(file, file.tensors)
         else Reference(Weights.from_gguf(file)),
         lambda text: llamacpp_ids(vocabulary, text),
         vocabulary.bos if vocabulary.adds_bos else None,

@@ -28,8 +28,7 @@ from lfm2gguf.errors import OptionError
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.gguf_file import GGUFFile
 from lfm2gguf.quants import dequantize, quantize
-from lfm2gguf.reference.adapter import AdaptedWeights
-from lfm2gguf.reference.weights import EMBEDDING, HEAD, Weights
+from lfm2gguf.reference import EMBEDDING, HEAD, AdaptedWeights, Weights
 from lfm2gguf.verification.measure.tensors import paired_names, windows
 from lfm2gguf.verification.verdict.gates import Gate
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from lfm2gguf.gguf_file import GGUFFile
 from lfm2gguf.quants import CODECS
-from lfm2gguf.reference.weights import DENSE, HEAD, Array, Weights, gguf_names
+from lfm2gguf.reference import DENSE, HEAD, Array, Weights, gguf_names
 
 RUN = 32
 WINDOW = 1 << 20  # weights that a thread compares at a time
