@@ -10,14 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lfm2gguf.conversion.draft import Draft
 from lfm2gguf.conversion.tasks import TASK_WEIGHTS, Output, Task, split
 from lfm2gguf.conversion.workers import run_all
 from lfm2gguf.errors import OptionError
 from lfm2gguf.progress import Progress, ProgressCallback
+from lfm2gguf.quants import CODECS, kernels
 
-# Starting a worker takes about as long as quantizing this many weights.
-WEIGHTS_PER_WORKER = 8 * TASK_WEIGHTS
+# Starting a worker process takes about as long as quantizing this many weights; a thread, by
+# compiled kernels, does not.
+WEIGHTS_PER_WORKER = {False: 8 * TASK_WEIGHTS, True: TASK_WEIGHTS}
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class WrittenFile:
     seconds: float
     tensor_types: dict[str, int]
     n_files: int = 1  # ``path`` is the first
+    kernels: str = "numpy"  # or numba
 
     @property
     def weights_per_second(self) -> float:
@@ -50,6 +55,7 @@ class WrittenFile:
             "weights_per_second": round(self.weights_per_second),
             "tensor_types": self.tensor_types,
             "files": self.n_files,
+            "kernels": self.kernels,
         }
 
 
@@ -71,7 +77,8 @@ def write(
     """
     began = time.perf_counter()
     n_weights = drafts[0].n_weights
-    jobs = _jobs(jobs, n_weights)
+    if jobs is not None and jobs < 1:
+        raise OptionError(f"jobs is {jobs}; at least one is needed")
     targets = [file.path.resolve() for draft in drafts for file in draft.files]
     if len(set(targets)) < len(targets):
         raise OptionError(f"{drafts[0].target}: several types cannot share one file; give a folder")
@@ -85,8 +92,11 @@ def write(
             for draft in drafts
             for file in draft.files
         }
+        compiled = _load_compiled(drafts, progress)
+        jobs = min(jobs or _cores(), n_weights // WEIGHTS_PER_WORKER[compiled]) or 1
         report = _Reporter(progress, drafts[0])
-        for task, spent in run_all(_tasks(drafts, paths), jobs):
+        done = run_all(_tasks(drafts, paths), jobs, threads=compiled)
+        for task, spent in stack.enter_context(contextlib.closing(done)):
             seconds = [a + b for a, b in zip(seconds, spent, strict=True)]
             report.done(task)
     share = (time.perf_counter() - began) / (sum(seconds) or 1)
@@ -100,6 +110,7 @@ def write(
             spent * share,
             draft.type_counts,
             len(draft.files),
+            "numba" if compiled else "numpy",
         )
         for draft, spent in zip(drafts, seconds, strict=True)
     ]
@@ -116,11 +127,33 @@ def _tasks(drafts: Sequence[Draft], paths: Mapping[Path, Path]) -> Iterator[Task
         yield from split(source, outputs)
 
 
-def _jobs(jobs: int | None, n_weights: int) -> int:
-    if jobs is not None and jobs < 1:
-        raise OptionError(f"jobs is {jobs}; at least one is needed")
+def _cores() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(jobs or cores or 1, n_weights // WEIGHTS_PER_WORKER))
+    return cores or 1
+
+
+def _load_compiled(drafts: Sequence[Draft], progress: ProgressCallback | None) -> bool:
+    """Load the compiled kernels that the files need; return whether those do all the work."""
+    types = {
+        tensor.type for draft in drafts for tensor in draft.tensors if tensor.type.is_quantized
+    }
+    codecs = [CODECS[type] for type in sorted(types, key=lambda type: type.id)]
+    if kernels.chosen(len(drafts) * drafts[0].n_weights) == "numpy":
+        return False
+
+    def notice(done: int, total: int, name: str) -> None:
+        if progress:
+            note = f"{name}, compiled the first time (seconds)" if name else ""
+            progress(Progress("loading kernels", done, total, "kernels", note))
+
+    kernels.warm_up(codecs, notice, _dtypes(drafts[0]))
+    return all(codec.compiled for codec in codecs)
+
+
+def _dtypes(draft: Draft) -> list[np.dtype[Any]]:
+    """What the parts' numbers are when they are quantized."""
+    parts = [part for source in draft.sources for part in source.parts]
+    return sorted({part.dtype for part in parts}, key=str)
 
 
 class _Reporter:

@@ -104,7 +104,15 @@ def pack_with_min(
 
 @kernel
 def encode_two_with_min(
-    x: Any, n: int, nmax: int, rmin: Any, nstep: int, size: int, out: Any, start: int, room: Any,
+    x: Any,
+    n: int,
+    nmax: int,
+    rmin: Any,
+    nstep: int,
+    size: int,
+    out: Any,
+    start: int,
+    room: Any,
     bytes_: Any,
 ) -> None:
     """Fill ``n`` super-blocks of ``size`` bytes, two at most, of ``out`` from ``start`` on."""

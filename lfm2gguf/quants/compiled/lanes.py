@@ -11,15 +11,17 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import cgutils, extending
+from numba.core import types as numba_types
 from numba.core.datamodel import models
-from numba.core.extending import intrinsic, lower_builtin, register_model
+from numba.core.extending import lower_builtin, register_model
 from numba.core.typing import signature
 from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.np import arrayobj
 
+types: Any = numba_types
+intrinsic: Any = extending.intrinsic  # numba's own annotations are those of the maker's arguments
 F32, I32, I16, I8, I1 = ir.FloatType(), *(ir.IntType(bits) for bits in (32, 16, 8, 1))
 ELEMENTS = {"float": F32, "int": I32, "byte": I8, "bool": I1}
 SCALARS = {
@@ -30,7 +32,7 @@ SCALARS = {
 }
 
 
-class Vector(types.Type):  # type: ignore[misc]
+class Vector(types.Type):
     """``count`` numbers of a kind: "float" (float32), "int" (int32), "byte" (uint8) or "bool"."""
 
     def __init__(self, kind: str, count: int) -> None:
@@ -44,7 +46,7 @@ class Vector(types.Type):  # type: ignore[misc]
 
 
 @register_model(Vector)
-class _Model(models.PrimitiveModel):  # type: ignore[misc]
+class _Model(models.PrimitiveModel):
     def __init__(self, manager: Any, vector: Vector) -> None:
         super().__init__(manager, vector, vector.llvm)
 
@@ -86,7 +88,7 @@ def _common(*args: Any) -> Vector | None:
 
 def _operator(op: Any, floats: str | None, ints: str | None) -> None:
     @infer_global(op)
-    class _Template(AbstractTemplate):  # type: ignore[misc]
+    class _Template(AbstractTemplate):
         def generic(self, args: Any, _: Any) -> Any:
             vector = _common(*args)
             known = vector and (floats if vector.kind == "float" else ints)
@@ -103,7 +105,7 @@ def _operator(op: Any, floats: str | None, ints: str | None) -> None:
 
 def _comparison(op: Any, sign: str) -> None:
     @infer_global(op)
-    class _Template(AbstractTemplate):  # type: ignore[misc]
+    class _Template(AbstractTemplate):
         def generic(self, args: Any, _: Any) -> Any:
             vector = _common(*args)
             return vector and signature(Vector("bool", vector.count), *args)
@@ -157,7 +159,7 @@ def _place(ctx: Any, b: Any, array_type: Any, array: Any, at: Any, vector: Any) 
     return b.bitcast(b.gep(data, [at]), vector.as_pointer())
 
 
-@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
+@intrinsic(prefer_literal=True)
 def load(_: Any, array: Any, at: Any, count: Any) -> Any:
     """``count`` (a literal) numbers from ``at`` on; those of 16 bits become int32."""
     dtype = array.dtype
@@ -175,7 +177,7 @@ def load(_: Any, array: Any, at: Any, count: Any) -> Any:
     return signature(vector, array, types.intp, count), make
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def store(_: Any, array: Any, at: Any, x: Any) -> Any:
     """Put lanes into an array from ``at`` on; of integers the low bits that fit."""
     element = F32 if array.dtype == types.float32 else ir.IntType(array.dtype.bitwidth)
@@ -190,7 +192,7 @@ def store(_: Any, array: Any, at: Any, x: Any) -> Any:
     return signature(types.none, array, types.intp, x), make
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def transpose(_: Any, source: Any, at: Any, stride: Any, target: Any, to: Any, step: Any) -> Any:
     """``target[to + step * i + k] = source[at + stride * k + i]`` for i, k < 16; both float32.
 
@@ -255,7 +257,7 @@ to_ints = _unary("int", lambda b, x, v: b.zext(x, v.llvm), "Bytes as integers.")
 truncated = _unary("int", lambda b, x, v: b.fptosi(x, v.llvm), "C's cast; all in range.")
 
 
-@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
+@intrinsic(prefer_literal=True)
 def splat(_: Any, x: Any, count: Any) -> Any:
     """``count`` (a literal) times a float32, int32 or uint8."""
     kind = {types.float32: "float", types.uint8: "byte"}.get(types.unliteral(x), "int")
@@ -263,7 +265,7 @@ def splat(_: Any, x: Any, count: Any) -> Any:
     return signature(vector, x, count), lambda _ctx, b, _sig, args: _as(b, args[0], vector)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def where(_: Any, mask: Any, x: Any, y: Any) -> Any:
     """``x`` where the mask is true, ``y`` elsewhere."""
     vector = _common(x, y)
@@ -338,10 +340,11 @@ any_true = _of_mask(
     types.boolean,
     "Whether any lane is true.",
 )
+flags = _of_mask(lambda _b, flags, _n: flags, types.int32, "The mask of 32 lanes as bits.")
 first_true = _of_mask(_index, types.intp, "The first lane that is true; their number if none is.")
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def lane(_: Any, x: Any, i: Any) -> Any:
     """Lane ``i``."""
 
@@ -351,7 +354,7 @@ def lane(_: Any, x: Any, i: Any) -> Any:
     return signature(SCALARS[x.kind], x, types.intp), make
 
 
-@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
+@intrinsic(prefer_literal=True)
 def part(_: Any, x: Any, start: Any, count: Any) -> Any:
     """``count`` lanes from ``start`` on (both literals)."""
     lanes = range(start.literal_value, start.literal_value + count.literal_value)
@@ -362,11 +365,11 @@ def part(_: Any, x: Any, start: Any, count: Any) -> Any:
     )
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def joined(_: Any, x: Any, y: Any) -> Any:
     """The lanes of ``x``, then those of ``y``."""
     vector = Vector(x.kind, 2 * x.count)
     return (
         signature(vector, x, y),
-        lambda _ctx, b, _sig, args: _shuffle(b, *args, range(2 * x.count)),
+        lambda _ctx, b, _sig, args: _shuffle(b, args[0], args[1], range(2 * x.count)),
     )

@@ -10,13 +10,13 @@ from numba import types
 from numba.core.extending import overload
 
 from lfm2gguf.quants.compiled.lanes import (
+    any_true,
     bits,
     from_bits,
     least,
     load,
     most,
     store,
-    to_float,
     where,
 )
 
@@ -32,6 +32,7 @@ inlined = numba.njit(**_COMMON, _nrt=False, forceinline=True)
 
 F32, I32, U32 = np.float32, np.int32, np.uint32
 ZERO, ONE, TENTH, INFINITY = F32(0), F32(1), F32(0.1), F32(np.inf)
+EXPONENT = I32(0x7F800000)  # all of its bits are set in NaN and infinity
 MAGIC = F32(12582912.0)  # 1.5 * 2**23: a sum with it has the integer in the low mantissa bits
 
 
@@ -125,7 +126,7 @@ def read(source: Any, at: int) -> Any:
     raise NotImplementedError
 
 
-@overload(read, strict=False)  # type: ignore[untyped-decorator]
+@overload(read, strict=False)
 def _read(source: Any, at: Any) -> Any:
     return READERS[source.dtype]
 
@@ -135,6 +136,15 @@ READERS = {
     types.uint16: lambda source, at: from_bits(load(source, at, 32) << I32(16)),
     types.int16: lambda source, at: from_halves(load(source, at, 32)),
 }
+
+
+@kernel
+def all_finite(source: Any) -> Any:
+    """Return whether none of the weights, a multiple of 32, is NaN or infinite."""
+    for i in range(0, source.size, 32):
+        if any_true((bits(read(source, i)) & EXPONENT) == EXPONENT):
+            return False
+    return True
 
 
 @kernel

@@ -9,11 +9,30 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from lfm2gguf.quants.compiled.lanes import absolute, least, load, most, splat, sqrt, store, where
-from lfm2gguf.quants.compiled.lanes import any_true, to_float, transpose
-from lfm2gguf.quants.compiled.numbers import F32, I32, ONE, TENTH, ZERO, inlined, kernel, level, quick_level
+from lfm2gguf.quants.compiled.lanes import (
+    absolute,
+    any_true,
+    least,
+    load,
+    most,
+    splat,
+    sqrt,
+    store,
+    to_float,
+    transpose,
+    where,
+)
+from lfm2gguf.quants.compiled.numbers import (
+    F32,
+    I32,
+    ONE,
+    TENTH,
+    ZERO,
+    inlined,
+    kernel,
+    level,
+    quick_level,
+)
 
 LANES = 16
 EPSILON = F32(1e-15)  # GROUP_MAX_EPS
@@ -138,9 +157,7 @@ def search_with_min(
         x, w, work, kept, size, nmax, rmin, rdelta, nstep, scales, minima, flat
     ):
         return False
-    careful_search_with_min(
-        x, w, work, kept, size, nmax, rmin, rdelta, nstep, scales, minima, flat
-    )
+    careful_search_with_min(x, w, work, kept, size, nmax, rmin, rdelta, nstep, scales, minima, flat)
     return True
 
 
@@ -183,7 +200,7 @@ def _make_symmetric_search(keep: bool) -> Any:
             found = where(sum_l2 == ZERO, ZERO, sum_xl / sum_l2)
             better = (sum_l2 > ZERO) & (sum_xl * sum_xl > best * sum_l2)
             if k == 0:
-                better = far == far  # noqa: PLR0124
+                better = far == far
             scale = where(better, found, scale)
             best = where(better, found * sum_xl, best)
             if keep:
