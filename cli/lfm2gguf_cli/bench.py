@@ -96,7 +96,8 @@ def bench(
     from lfm2gguf.bench.cells import tokens
     from lfm2gguf.bench.report.comparison import subjects
     from lfm2gguf.bench.report.data import read_reports
-    from lfm2gguf.bench.report.files import check_targets, write
+    from lfm2gguf.bench.report.files import write
+    from lfm2gguf.rendering import check_targets
     from lfm2gguf_cli.display import Display
 
     targets = {"json": json, "csv": csv, "markdown": markdown, "html": html}
@@ -119,7 +120,7 @@ def bench(
         reports, cut = [new, *reports], new.cut
     if compare:
         subjects(reports)
-    write(reports, targets)
+    typer.echo(write(reports, targets), nl=False)
     display.benchmarks(reports)
     if cut:
         raise typer.Exit(INTERRUPTED)

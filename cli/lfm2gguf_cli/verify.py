@@ -177,7 +177,7 @@ def verify(
             baseline=baseline, engine=engine, device=device, threads=threads,
             three_way=three_way, use_cache=cache, progress=progress,
         )  # fmt: skip
-    write_reports(results, targets)
+    typer.echo(write_reports(results, targets), nl=False)
     display.verifications(results)
     if not all(result.passed for result in results):
         raise typer.Exit(CHECK_FAILED)

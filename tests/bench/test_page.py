@@ -14,7 +14,7 @@ import pytest
 
 from lfm2gguf.bench import Report, Row, Sample, Subject, published
 from lfm2gguf.bench.report.page import page
-from lfm2gguf.rendering.svg import Curve, Dots, curves, dots
+from lfm2gguf.rendering.plots import Curve, Dots, curves, dots
 from tests.bench.test_reports import HOSTILE, made
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")

@@ -10,8 +10,9 @@ from lfm2gguf.bench.cells import DEPTH, WORKLOADS, tokens
 from lfm2gguf.bench.metrics import METRICS
 from lfm2gguf.bench.report.comparison import LEGEND, comparison_tables, differences
 from lfm2gguf.bench.report.data import Report, Subject
-from lfm2gguf.bench.report.tables import Table, facts, legend, remarks, subject_facts, tables
-from lfm2gguf.rendering.svg import COLORS, Curve, Dots, curves, dots
+from lfm2gguf.bench.report.tables import facts, legend, remarks, subject_facts, tables
+from lfm2gguf.rendering import Table
+from lfm2gguf.rendering.plots import COLORS, Curve, Dots, curves, dots
 
 CURVES = ("decode", "prefill")
 DISTRIBUTIONS = ("latency", "first_token")
