@@ -36,12 +36,12 @@ class Panel:
     lines: Sequence[Line]
 
 
-def color(i: int) -> str:
+def line_color(i: int) -> str:
     """Return the colour of line ``i`` of every panel."""
     return COLORS[i % len(COLORS)]
 
 
-def picture(panels: Sequence[Panel], legend: Sequence[str]) -> str:
+def draw_panels(panels: Sequence[Panel], legend: Sequence[str]) -> str:
     """Draw panels side by side, with a word for each line."""
     return "\n".join(_picture(panels, legend))
 
@@ -60,7 +60,7 @@ def _picture(panels: Sequence[Panel], legend: Sequence[str]) -> Iterator[str]:
         yield "</g>"
     for i, label in enumerate(legend):
         x, y = MARGIN + (i % 2) * WIDTH, below + 20 * (i // 2)
-        yield element("rect", x=x, y=y - 5, width=18, height=4, fill=color(i))
+        yield element("rect", x=x, y=y - 5, width=18, height=4, fill=line_color(i))
         yield element("text", label, x=x + 26, y=y + 1, fill="#333")
     yield "</svg>"
 
@@ -88,7 +88,7 @@ def _panel(panel: Panel) -> Iterator[str]:
     yield element("text", panel.y_label, x=0, y=-7, fill="#444")
     for i, line in enumerate(panel.lines):
         drawn = points((across.at(x), down.at(y)) for x, y in zip(line.x, line.y, strict=True))
-        style = {"stroke": color(i), "stroke_width": "1.8", "stroke_linejoin": "round"}
+        style = {"stroke": line_color(i), "stroke_width": "1.8", "stroke_linejoin": "round"}
         yield element("polyline", points=drawn, fill="none", **style)
 
 

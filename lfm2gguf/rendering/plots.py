@@ -15,7 +15,7 @@ from lfm2gguf.rendering.svg import Scale, element, opened, points, round_up
 WIDTH, HEIGHT = 460, 250
 LEFT, RIGHT, TOP, BOTTOM = 56, 14, 26, 44
 FLOOR = HEIGHT - BOTTOM
-COLORS = 8  # classes c0 to c7 of the page's style
+PAGE_COLORS = 8  # classes c0 to c7 of the page's style
 LABEL, LINE, CHARACTER = 150, 24, 6.6  # of the dot plot: room for names, height, width of a letter
 
 
@@ -36,7 +36,7 @@ class Dots:
     middle: float
 
 
-def curves(title: str, unit: str, data: Sequence[Curve]) -> str:
+def draw_curves(title: str, unit: str, data: Sequence[Curve]) -> str:
     """Draw curves over context length (logarithmic), from zero; bars show the spread."""
     return "".join(_curves(title, unit, data))
 
@@ -63,9 +63,9 @@ def _curves(title: str, unit: str, data: Sequence[Curve]) -> Iterator[str]:
 
 
 def _curve(i: int, curve: Curve, unit: str, across: Scale, down: Scale) -> Iterator[str]:
-    color = f"c{i % COLORS}"
+    color = f"c{i % PAGE_COLORS}"
     line = points((across.at(x), down.at(y)) for x, _, y, _ in curve.points)
-    dash = " dashed" if i >= COLORS else ""
+    dash = " dashed" if i >= PAGE_COLORS else ""
     yield element("polyline", class_=f"line {color}{dash}", points=line)
     for x, low, y, high in curve.points:
         at = across.at(x)
@@ -75,7 +75,7 @@ def _curve(i: int, curve: Curve, unit: str, across: Scale, down: Scale) -> Itera
         yield element("title", f"{curve.label}, {x:g}: {y:.5g} {unit}") + "</circle>"
 
 
-def dots(title: str, unit: str, data: Sequence[Dots]) -> str:
+def draw_dots(title: str, unit: str, data: Sequence[Dots]) -> str:
     """Draw the runs of each row as dots on a line, the median as a stroke, from zero."""
     return "".join(_dots(title, unit, data))
 

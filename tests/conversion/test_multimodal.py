@@ -36,7 +36,7 @@ from tests.making.multimodal import (
     published,
     vl_shapes,
 )
-from tests.making.realdata import DATA
+from tests.making.realdata import real
 
 # Root mean square of the differences to transformers, of that of the embeddings. float32 differs
 # by the activation: llama.cpp's is GELU's tanh approximation, looked up in float16.
@@ -181,9 +181,7 @@ def test_the_published_size_of_a_projector(vl: Path) -> None:
 
 def test_the_plan_of_the_real_audio_model(vl: Path) -> None:
     """Every tensor of the published shapes has its place; there are no weights to be read."""
-    path = DATA / "configs/partial/LFM2.5-Audio-1.5B.json"
-    if not path.is_file():
-        pytest.skip(f"{path} is absent (LFM2GGUF_TEST_DATA may name another folder)")
+    path = real("configs/partial/LFM2.5-Audio-1.5B.json")
     true = json.loads(path.read_text()) | {"tie_audio_embeddings": False}
     infos = {
         name: TensorInfo(name, "BF16", shape, vl / "model.safetensors", 0)
@@ -198,9 +196,7 @@ def test_the_plan_of_the_real_audio_model(vl: Path) -> None:
 
 def _true(name: str, folder: Path) -> Checkpoint:
     """A checkpoint of true shapes and no weights; the folder has tokenizer and settings."""
-    path = DATA / "configs/partial" / f"{name}.json"
-    if not path.is_file():
-        pytest.skip(f"{path} is absent (LFM2GGUF_TEST_DATA may name another folder)")
+    path = real(f"configs/partial/{name}.json")
     true = published(json.loads(path.read_text()))
     infos = {
         name: TensorInfo(name, "BF16", shape, folder / "model.safetensors", 0)

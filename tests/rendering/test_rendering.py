@@ -10,8 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lfm2gguf.rendering import Table, csv_text, dumps, markdown_table, plain
-from lfm2gguf.rendering.panels import Line, Panel, picture
+from lfm2gguf.rendering import (
+    Line,
+    Panel,
+    Table,
+    csv_text,
+    draw_panels,
+    dumps,
+    markdown_table,
+    plain,
+)
 from lfm2gguf.rendering.svg import Scale, decades, element, round_up, ticks
 
 NUMBERS = st.floats(1e-9, 1e12)
@@ -60,7 +68,7 @@ def test_ticks_are_few_and_within(a: float, b: float) -> None:
 @pytest.mark.parametrize("lines", [[], [Line("a", [], [])], [Line("<&\"'", [1.0], [0.0])]])
 def test_a_picture_without_points_is_a_picture(lines: list[Line]) -> None:
     panels = [Panel("t", "x", "y", lines), Panel("u", "x", "y", lines)]
-    root = ElementTree.fromstring(picture(panels, [line.label for line in lines]))
+    root = ElementTree.fromstring(draw_panels(panels, [line.label for line in lines]))
     assert root.get("viewBox", "").startswith("0 0 1040 ")
     texts = [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
     assert all(line.label in texts for line in lines)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from lfm2gguf.errors import MissingDependencyError, OptionError
-from lfm2gguf.rendering.panels import Line, Panel, color, picture
+from lfm2gguf.rendering import Line, Panel, draw_panels, line_color
 from lfm2gguf.verification.measure.scores import Scores
 from lfm2gguf.verification.session import Verification
 
@@ -34,7 +34,7 @@ def draw(results: Sequence[Verification], suffix: str) -> bytes:
     """
     if suffix == ".svg":
         legend = [f"{r.candidate} - {'passed' if r.passed else 'FAILED'}" for r in results]
-        return picture(_panels(results), legend).encode("utf-8")
+        return draw_panels(_panels(results), legend).encode("utf-8")
     if suffix == ".png":
         return _png(results)
     raise OptionError(f"a plot can be .svg or .png, not {suffix or 'a file without suffix'}")
@@ -123,7 +123,7 @@ def _png(results: Sequence[Verification]) -> bytes:
     figure = _matplotlib()(figsize=(13, 5), layout="constrained")
     for axes, panel in zip(figure.subplots(1, 2), _panels(results), strict=True):
         for i, line in enumerate(panel.lines):
-            axes.plot(line.x, line.y, label=line.label, color=color(i))
+            axes.plot(line.x, line.y, label=line.label, color=line_color(i))
         axes.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label, yscale="log")
         axes.grid(alpha=0.3)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
