@@ -12,7 +12,7 @@ from lfm2gguf_cli.options import Device, GpuLayers, Quiet, Threads
 
 if TYPE_CHECKING:
     from lfm2gguf.bench import Report
-    from lfm2gguf.bench.report.tables import Table
+    from lfm2gguf.rendering import Table
     from lfm2gguf_cli.console import Display
 
 INTERRUPTED = 130
