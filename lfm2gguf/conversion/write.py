@@ -17,11 +17,10 @@ from lfm2gguf.conversion.tasks import TASK_WEIGHTS, Output, Task, split
 from lfm2gguf.conversion.workers import run_all
 from lfm2gguf.errors import OptionError
 from lfm2gguf.progress import Progress, ProgressCallback
-from lfm2gguf.quants import CODECS, kernels
+from lfm2gguf.quants import CODECS, kernels_for, warm_up
 
-# Starting a worker process takes about as long as quantizing this many weights; a thread, by
-# compiled kernels, does not.
-WEIGHTS_PER_WORKER = {False: 8 * TASK_WEIGHTS, True: TASK_WEIGHTS}
+# Starting a worker process takes about as long as quantizing this many weights.
+WEIGHTS_PER_WORKER = 8 * TASK_WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -77,8 +76,7 @@ def write(
     """
     began = time.perf_counter()
     n_weights = drafts[0].n_weights
-    if jobs is not None and jobs < 1:
-        raise OptionError(f"jobs is {jobs}; at least one is needed")
+    processes = _jobs(jobs, n_weights)
     targets = [file.path.resolve() for draft in drafts for file in draft.files]
     if len(set(targets)) < len(targets):
         raise OptionError(f"{drafts[0].target}: several types cannot share one file; give a folder")
@@ -93,9 +91,9 @@ def write(
             for file in draft.files
         }
         compiled = _load_compiled(drafts, progress)
-        jobs = min(jobs or _cores(), n_weights // WEIGHTS_PER_WORKER[compiled]) or 1
         report = _Reporter(progress, drafts[0])
-        done = run_all(_tasks(drafts, paths), jobs, threads=compiled)
+        workers = _jobs(jobs, n_weights, TASK_WEIGHTS) if compiled else processes
+        done = run_all(_tasks(drafts, paths), workers, threads=compiled)
         for task, spent in stack.enter_context(contextlib.closing(done)):
             seconds = [a + b for a, b in zip(seconds, spent, strict=True)]
             report.done(task)
@@ -127,9 +125,11 @@ def _tasks(drafts: Sequence[Draft], paths: Mapping[Path, Path]) -> Iterator[Task
         yield from split(source, outputs)
 
 
-def _cores() -> int:
+def _jobs(jobs: int | None, n_weights: int, per_worker: int | None = None) -> int:
+    if jobs is not None and jobs < 1:
+        raise OptionError(f"jobs is {jobs}; at least one is needed")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return cores or 1
+    return max(1, min(jobs or cores or 1, n_weights // (per_worker or WEIGHTS_PER_WORKER)))
 
 
 def _load_compiled(drafts: Sequence[Draft], progress: ProgressCallback | None) -> bool:
@@ -138,15 +138,9 @@ def _load_compiled(drafts: Sequence[Draft], progress: ProgressCallback | None) -
         tensor.type for draft in drafts for tensor in draft.tensors if tensor.type.is_quantized
     }
     codecs = [CODECS[type] for type in sorted(types, key=lambda type: type.id)]
-    if kernels.chosen(len(drafts) * drafts[0].n_weights) == "numpy":
+    if kernels_for(len(drafts) * drafts[0].n_weights) == "numpy":
         return False
-
-    def notice(done: int, total: int, name: str) -> None:
-        if progress:
-            note = f"{name}, compiled the first time (seconds)" if name else ""
-            progress(Progress("loading kernels", done, total, "kernels", note))
-
-    kernels.warm_up(codecs, notice, _dtypes(drafts[0]))
+    warm_up(codecs, progress, _dtypes(drafts[0]))
     return all(codec.compiled for codec in codecs)
 
 

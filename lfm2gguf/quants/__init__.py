@@ -35,16 +35,22 @@ from lfm2gguf.quants import (
 from lfm2gguf.quants.codec import Codec, c_arithmetic
 from lfm2gguf.quants.floats import bf16_to_f32, f32_to_bf16
 from lfm2gguf.quants.importance import Importance
+from lfm2gguf.quants.kernels import chosen as kernels_for
+from lfm2gguf.quants.kernels import describe as describe_kernels
+from lfm2gguf.quants.kernels import warm_up
 
 __all__ = [
     "CODECS",
     "Codec",
     "bf16_to_f32",
     "dequantize",
+    "describe_kernels",
     "f32_to_bf16",
     "find_nonfinite",
+    "kernels_for",
     "quantize",
     "validate",
+    "warm_up",
 ]
 
 _KERNELS = (floats, legacy, kquants, kquants_low, nonlinear, ternary, microscaling)

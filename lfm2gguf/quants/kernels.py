@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lfm2gguf.errors import MissingDependencyError, OptionError
+from lfm2gguf.progress import Progress, ProgressCallback
 from lfm2gguf.quants.codec import Codec
 
 VARIABLE = "LFM2GGUF_KERNELS"
@@ -29,7 +30,6 @@ LARGE = 1 << 24  # weights; for fewer, loading the compiled kernels costs more t
 DTYPES = tuple(map(np.dtype, (np.float32, np.float16, np.uint16)))
 
 Encoder = Callable[[npt.NDArray[Any], npt.NDArray[np.uint8]], None]
-Notice = Callable[[int, int, str], None]  # kernels that are ready, of how many, and the next one
 
 
 def chosen(n_weights: int = LARGE) -> str:
@@ -101,7 +101,7 @@ def _flat(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 def warm_up(
     codecs: Iterable[Codec],
-    notice: Notice | None = None,
+    progress: ProgressCallback | None = None,
     dtypes: Sequence[np.dtype[Any]] = DTYPES,
 ) -> int:
     """Load the compiled kernels of some types, compiled first where that was never done.
@@ -110,17 +110,20 @@ def warm_up(
     kernels are ready, 0 where NumPy's are chosen.
     """
     wanted = [codec for codec in codecs if codec.compiled] if chosen() == "numba" else []
+
+    def report(done: int, note: str) -> None:
+        if progress and wanted:
+            progress(Progress("loading kernels", done, len(wanted), "kernels", note))
+
     for i, codec in enumerate(wanted):
-        if notice:
-            notice(i, len(wanted), codec.type.name)
+        report(i, f"{codec.type.name}, compiled if this is the first time")
         for dtype in dtypes:
             zeros = np.zeros(codec.type.block_size, dtype)
             encode = encoder(codec, LARGE)
             assert encode is not None
             encode(zeros, np.empty(codec.type.type_size, np.uint8))
             all_finite(zeros)
-    if wanted and notice:
-        notice(len(wanted), len(wanted), "")
+    report(len(wanted), "")
     return len(wanted)
 
 

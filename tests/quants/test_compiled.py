@@ -17,6 +17,7 @@ from hypothesis.extra import numpy as hnp
 
 from lfm2gguf.errors import MissingDependencyError, OptionError, QuantizationError
 from lfm2gguf.ggml import GGMLType
+from lfm2gguf.progress import Progress
 from lfm2gguf.quants import CODECS, f32_to_bf16, find_nonfinite, kernels, quantize
 
 from . import oracle
@@ -245,7 +246,7 @@ def test_where_numba_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_warm_up_names_each_kernel() -> None:
-    said: list[tuple[int, int, str]] = []
+    said: list[Progress] = []
     types = (GGMLType.Q8_0, GGMLType.F32)
-    assert kernels.warm_up([CODECS[type] for type in types], lambda *x: said.append(x)) == 1
-    assert said == [(0, 1, "Q8_0"), (1, 1, "")]
+    assert kernels.warm_up([CODECS[type] for type in types], said.append) == 1
+    assert [(now.done, now.total, now.note[:5]) for now in said] == [(0, 1, "Q8_0,"), (1, 1, "")]
