@@ -10,10 +10,9 @@ from pathlib import Path
 from lfm2gguf.chat.template import Template
 from lfm2gguf.errors import OptionError
 from lfm2gguf.gguf_file import GGUFFile
-from lfm2gguf.llamacpp import Adapter, Context, Model, Projector
-from lfm2gguf.llamacpp import selection as device_choice
+from lfm2gguf.llamacpp import Adapter, Context, DeviceReport, Model, Projector, choose, report
 from lfm2gguf.llamacpp.machine import available_memory
-from lfm2gguf.llamacpp.selection import DeviceReport
+from lfm2gguf.members import trained_context
 from lfm2gguf.runner import placement
 from lfm2gguf.runner.arguments import FilePath
 from lfm2gguf.runner.embeddings import Embedder
@@ -58,8 +57,8 @@ def open_model(
     """
     _check(parallel=parallel, context=context, threads=threads)
     file = placement.check_file(path)
-    n_ctx = context or min(placement.trained_context(file), DEFAULT_CONTEXT)
-    on, layers = placement.place(file, device_choice.choose(device), gpu_layers, device, n_ctx)
+    n_ctx = context or min(trained_context(file), DEFAULT_CONTEXT)
+    on, layers = placement.place(file, choose(device), gpu_layers, device, n_ctx)
     if not on:
         size = sum(info.nbytes for info in file.tensors.values())
         placement.check_memory(path, size, available_memory())
@@ -84,7 +83,7 @@ def open_model(
             file=file,
             model=model,
             context=made,
-            device=device_choice.report(model, made, on),
+            device=report(model, made, on),
             adapters=loaded,
             embedder=embedder,
             encoder=encoder,

@@ -86,7 +86,7 @@ class Runner:
             mmproj=mmproj,
         )
         self.device = opened.device
-        self.defaults = default_options(opened.model.metadata)
+        self.defaults = default_options(opened.file)
         self.metadata: dict[str, str] = opened.model.metadata  # of the file; arrays are shortened
         self.context_size: int = opened.context.n_ctx  # tokens, for all conversations together
         self.parallel: int = opened.context.n_seq_max  # requests that are computed together

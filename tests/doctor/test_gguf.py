@@ -12,6 +12,7 @@ import pytest
 
 from lfm2gguf import convert, diagnose
 from lfm2gguf.chat import environment
+from lfm2gguf.conversion import Recipe
 from lfm2gguf.doctor import BACKENDS, Finding, Severity
 from lfm2gguf.errors import GGUFError, OptionError
 from lfm2gguf.ggml import GGMLType
@@ -19,7 +20,7 @@ from lfm2gguf.gguf_file import Value, ValueType
 from lfm2gguf.quants import quantize
 from tests.doctor.operations import Change, f32, rewrite
 from tests.making.checkpoints import MOE_CASES, make
-from tests.making.realdata import DATA
+from tests.making.realdata import each
 from tests.making.retrieval_checkpoints import CASES, make_retrieval
 
 T = ValueType
@@ -340,14 +341,9 @@ def test_without_jinja_the_template_is_said_to_be_unexamined(
     assert "lfm2gguf[run]" in finding.remedy
 
 
-SHARED = sorted(DATA.glob("chat_templates/*.jinja"))
-
-
-@pytest.mark.parametrize("file", SHARED or [None], ids=lambda file: file.stem if file else "none")
-def test_the_real_templates_are_sound(file: Path | None, q4: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", each("chat_templates/*.jinja"))
+def test_the_real_templates_are_sound(file: Path, q4: Path, tmp_path: Path) -> None:
     """Each renders, keeps the tools and writes BOS once; the small vocabulary lacks tokens."""
-    if file is None:
-        pytest.skip(f"{DATA} has no templates (LFM2GGUF_TEST_DATA may name another folder)")
     change = metadata(tokenizer__chat_template=file.read_text(encoding="utf-8"))
     ids = {f.id for f in diagnose(rewrite(q4, tmp_path / "real.gguf", change)).findings}
     assert ids <= {"bos-doubled", "minimum-build", "template-token"}
@@ -371,12 +367,16 @@ def test_what_cannot_be_examined_is_refused(q4: Path, tmp_path: Path) -> None:
     (tmp_path / "half.gguf").write_bytes(q4.read_bytes()[:-100])
     with pytest.raises(GGUFError, match="truncated"):
         diagnose(tmp_path / "half.gguf")
-    with pytest.raises(OptionError, match="give one of cpu, cuda"):
+    with pytest.raises(OptionError, match="must be one of cpu, cuda"):
         diagnose(q4, backend="cudart")
 
 
 def test_a_model_in_several_files_lacks_nothing(wide: Path, tmp_path: Path) -> None:
-    path = convert(wide, tmp_path / "split.gguf", "Q4_K_M", split_max_size=300_000).files[0].path
+    path = (
+        convert(wide, tmp_path / "split.gguf", Recipe("Q4_K_M", split_max_size=300_000))
+        .files[0]
+        .path
+    )
     assert path.name.startswith("split-00001-of-")
     whole = convert(wide, tmp_path / "whole.gguf", "Q4_K_M").files[0].path
     found = [finding.id for finding in diagnose(path).findings]
