@@ -12,7 +12,7 @@ from lfm2gguf_cli.options import Device, GpuLayers, Quiet, Threads
 
 if TYPE_CHECKING:
     from lfm2gguf.bench import Report
-    from lfm2gguf.bench.report.tables import Table
+    from lfm2gguf.rendering import Table
     from lfm2gguf_cli.console import Display
 
 INTERRUPTED = 130
@@ -101,7 +101,8 @@ def bench(
     from lfm2gguf.bench.cells import tokens
     from lfm2gguf.bench.report.comparison import subjects
     from lfm2gguf.bench.report.data import read_reports
-    from lfm2gguf.bench.report.files import check_targets, write
+    from lfm2gguf.bench.report.files import write
+    from lfm2gguf.rendering import check_targets
     from lfm2gguf_cli.console import Display
     from lfm2gguf_cli.progress import progress_of
 
@@ -125,7 +126,7 @@ def bench(
         reports, cut = [new, *reports], new.cut
     if compare:
         subjects(reports)
-    write(reports, targets)
+    typer.echo(write(reports, targets), nl=False)
     if not display.quiet:
         _show(display, reports)
     if cut:

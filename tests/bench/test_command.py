@@ -84,7 +84,7 @@ def test_a_file_beside_the_published_tables(tmp_path: Path) -> None:
         (("none.gguf",), "no such file"),
         (("none.gguf", "--contexts", "4x"), "such as 4k"),
         (("none.gguf", "--concurrency", "two"), "number of requests"),
-        (("none.gguf", "--html", "none/page.html"), "folder must exist"),
+        (("none.gguf", "--html", "none/page.html"), "no such folder"),
         (("--compare", "none.json"), "cannot read"),
         (("--compare",), "give a GGUF file"),
         (("--endpoint", "nonsense"), "not an address"),
