@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lfm2gguf.chat.dialect import LFM2
 from lfm2gguf.errors import UnsupportedError
 from lfm2gguf.export.ollama import go_template
 from lfm2gguf.gguf_file import GGUFFile
@@ -17,7 +18,7 @@ from lfm2gguf.runner.options import default_options
 from lfm2gguf.runner.placement import check_file
 from lfm2gguf.storage import write_whole
 
-STOPS = ("<|im_end|>", "<|endoftext|>")
+STOPS = LFM2.ends
 MOST_CONTEXT = 8_192  # tokens; what these programs reserve memory for at once
 
 

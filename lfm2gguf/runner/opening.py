@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from lfm2gguf.chat.dialect import Dialect, dialect_of
 from lfm2gguf.chat.template import Template
 from lfm2gguf.errors import OptionError
 from lfm2gguf.gguf_file import GGUFFile
@@ -34,6 +35,7 @@ class Opened:
     embedder: Embedder
     encoder: Encoder | None
     template: Template | None
+    dialect: Dialect
     close: Callable[[], None]
 
 
@@ -88,6 +90,7 @@ def open_model(
             embedder=embedder,
             encoder=encoder,
             template=_make_template(model),
+            dialect=dialect_of(model.chat_template),
             close=parts.pop_all().close,
         )
 

@@ -43,9 +43,9 @@ class Prompts:
     """
 
     def __init__(self, opened: Opened, scheduler: Scheduler, *, parse_markers: bool) -> None:
-        self.spelled = PromptTokens(opened.model)
+        self.spelled = PromptTokens(opened.model, opened.dialect)
         self._opened, self._scheduler = opened, scheduler
-        self._guard = Guard(set() if parse_markers else markers_of(opened.file))
+        self._guard = Guard(set() if parse_markers else markers_of(opened.file), opened.dialect)
 
     def of_chat(
         self,

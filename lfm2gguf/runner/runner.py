@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lfm2gguf.chat.dialect import END, START, THINK, THINK_END
+from lfm2gguf.chat.dialect import Dialect
 from lfm2gguf.chat.template import Message, Messages
 from lfm2gguf.chat.tools import Tool, ToolLike, as_tools
 from lfm2gguf.llamacpp import Floats, Model
@@ -86,6 +86,7 @@ class Runner:
             mmproj=mmproj,
         )
         self.device = opened.device
+        self.dialect: Dialect = opened.dialect  # how the model writes thinking and calls
         self.defaults = default_options(opened.file)
         self.metadata: dict[str, str] = opened.model.metadata  # of the file; arrays are shortened
         self.context_size: int = opened.context.n_ctx  # tokens, for all conversations together
@@ -94,7 +95,7 @@ class Runner:
             opened.model,
             opened.context,
             state_bytes=state_bytes,
-            visible=_visible_tokens(opened.model),
+            visible=_visible_tokens(opened.model, opened.dialect),
             adapters=opened.adapters,
             release=opened.close,
         )
@@ -157,8 +158,8 @@ class Runner:
         """Answer as :meth:`chat` does, piece by piece."""
         known = as_tools(tools)
         prompt = self.prompts.of_chat(messages, tools, overflow=overflow, variables=template)
-        thinks = True if prompt.text.rstrip().endswith(THINK) else None
-        return self._stream(prompt, Answer(thinks), known, options)
+        thinks = True if prompt.text.rstrip().endswith(self.dialect.thinking[0]) else None
+        return self._stream(prompt, Answer(thinks, dialect=self.dialect), known, options)
 
     def complete(self, prompt: str | Sequence[int], **options: Unpack[OptionChanges]) -> Reply:
         """Continue a plain text, or tokens, without a chat template; the reply is all text.
@@ -298,7 +299,7 @@ class Runner:
         return Stream(start, len(prompt.tokens))
 
 
-def _visible_tokens(model: Model) -> frozenset[int]:
+def _visible_tokens(model: Model, dialect: Dialect) -> frozenset[int]:
     """Return the markers that are control tokens and yet part of what is parsed."""
-    markers = (model.tokenize(text) for text in (START, END, THINK, THINK_END))
+    markers = (model.tokenize(text) for text in dialect.own)
     return frozenset(tokens[0] for tokens in markers if len(tokens) == 1)

@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
 
+from lfm2gguf.chat.dialect import Dialect
 from lfm2gguf.runner import Piece, Reply, Runner, Stream, TokenLogprob, call_grammar
 from lfm2gguf.server.errors import Refusal
 from lfm2gguf.server.generation import Event, Generating
@@ -76,7 +77,7 @@ def _streams(runner: Runner, body: ChatRequest) -> list[Stream]:
     messages = [_message(message) for message in body.messages]
     tools = _tools(body)
     shared: dict[str, Any] = {"tools": tools, "template": body.chat_template_kwargs}
-    shared |= _form(body, tools)
+    shared |= _form(body, tools, runner.dialect)
     if body.max_completion_tokens is not None:
         shared["max_tokens"] = body.max_completion_tokens
     if body.logprobs:
@@ -104,7 +105,7 @@ def _tools(body: ChatRequest) -> list[dict[str, Any]]:
     ]
 
 
-def _form(body: ChatRequest, tools: list[dict[str, Any]]) -> dict[str, Any]:
+def _form(body: ChatRequest, tools: list[dict[str, Any]], dialect: Dialect) -> dict[str, Any]:
     """Return the option that binds the answer to calls, to JSON, or to one of them, if any."""
     schema = _answer_schema(body)
     several = body.parallel_tool_calls is not False
@@ -116,7 +117,8 @@ def _form(body: ChatRequest, tools: list[dict[str, Any]]) -> dict[str, Any]:
     if forced and not tools:
         raise Refusal(400, "tool_choice asks for a tool that tools lacks", param="tool_choice")
     if forced or (tools and schema is not None):
-        grammar = call_grammar(tools, several=several, otherwise=None if forced else schema)
+        otherwise = None if forced else schema
+        grammar = call_grammar(tools, several=several, otherwise=otherwise, dialect=dialect)
         return {"grammar": grammar}
     return {} if schema is None else {"json_schema": schema}
 
