@@ -67,7 +67,7 @@ class Prompts:
         schemas = [tool.schema for tool in as_tools(tools).values()]
         plain, media = self._take_media(as_messages(messages))
         check_variables(variables or {})
-        template, guarded = self._template, self._guard(plain)
+        template, guarded = self.template, self._guard(plain)
 
         def render(messages: list[Message]) -> str:
             return template.prompt_of(messages, schemas, **(variables or {}))
@@ -89,7 +89,12 @@ class Prompts:
         return Prompt(whole, self.spelled.encode(whole))
 
     @property
-    def _template(self) -> Template:
+    def template(self) -> Template:
+        """The file's chat template.
+
+        Raises:
+            UnsupportedError: the file has none.
+        """
         if self._opened.template is None:
             raise UnsupportedError(
                 f"{self._opened.model.path}: the file has no chat template; convert a checkpoint "
