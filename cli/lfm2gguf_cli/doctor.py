@@ -22,7 +22,7 @@ def doctor(
         Path, typer.Argument(metavar="FILE_OR_FOLDER", help="A GGUF file or a checkpoint's folder.")
     ],
     backend: Annotated[
-        str, typer.Option(help="Where it is to run: cpu, cuda, rocm, vulkan or metal.")
+        str, typer.Option(help="Where it is to run, by the names of --device: cpu, cuda, ...")
     ] = "cpu",
     json: Json = False,
 ) -> None:

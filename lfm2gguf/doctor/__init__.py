@@ -33,7 +33,7 @@ ADAPTER_CHECKS = (adapter.kind, adapter.pairs, scan.weights)
 def diagnose(path: str | Path, *, backend: str = "cpu") -> Diagnosis:
     """Examine a GGUF file, or a checkpoint's folder. Every weight is read once.
 
-    ``backend`` is where it is to run: cpu, cuda, rocm, vulkan or metal.
+    ``backend`` is where it is to run: one of :data:`BACKENDS`.
 
     Raises:
         CheckpointError: the folder cannot be read at all.
