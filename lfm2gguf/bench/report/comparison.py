@@ -15,8 +15,9 @@ from typing import Any
 from lfm2gguf.bench.cells import DEPTH, SUITES
 from lfm2gguf.bench.metrics import METRICS, Sample
 from lfm2gguf.bench.report.data import REPORT_VERSION, Report, Row, Subject
-from lfm2gguf.bench.report.tables import UNKNOWN, Table, figure, heading
+from lfm2gguf.bench.report.tables import UNKNOWN, figure, heading
 from lfm2gguf.errors import OptionError
+from lfm2gguf.rendering import Table
 
 COMPARED = {
     "depth": ("decode", "prefill"),

@@ -7,13 +7,13 @@ is comparing two reports.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from lfm2gguf import rendering
 from lfm2gguf.bench.metrics import METRICS, Sample
 from lfm2gguf.errors import OptionError
 
@@ -92,26 +92,16 @@ class Report:
         for subject in data["subjects"]:
             for row in subject["rows"]:
                 row["metrics"] = {k: _sample_json(v) for k, v in row["metrics"].items()}
-        cleaned: dict[str, Any] = _plain(data)
+        cleaned: dict[str, Any] = rendering.plain(data, digits=6)
         return cleaned
 
     def dumps(self) -> str:
         """Return the JSON text."""
-        return json.dumps(self.to_json(), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+        return rendering.dumps(self.to_json(), indent=1)
 
 
 def _sample_json(sample: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in sample.items() if value not in (None, (), [])}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value
 
 
 def read_reports(names: Sequence[str | Path]) -> list[Report]:
