@@ -84,7 +84,16 @@ class Template:
         Unlike :meth:`render` it writes earlier tool calls and thinking into the content where
         the template would lose them, and accepts arguments given as JSON text.
         """
-        prepared = [self._prepare(message) for message in as_messages(messages)]
+        return self.prompt_of(as_messages(messages), tools, **variables)
+
+    def prompt_of(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        **variables: Any,
+    ) -> str:
+        """Return the prompt as :meth:`prompt` does, of messages from :func:`as_messages`."""
+        prepared = [self._prepare(message) for message in messages]
         return self.render(prepared, tools or None, add_generation_prompt=True, **variables)
 
     def _prepare(self, message: Message) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def test_a_file_beside_the_published_tables(tmp_path: Path) -> None:
         (("none.gguf", "--contexts", "4x"), "such as 4k"),
         (("none.gguf", "--concurrency", "two"), "number of requests"),
         (("none.gguf", "--html", "none/page.html"), "no such folder"),
-        (("--compare", "none.json"), "cannot read"),
+        (("--compare", "none.json"), "cannot be read"),
         (("--compare",), "give a GGUF file"),
         (("--endpoint", "nonsense"), "not an address"),
         (("a.gguf", "b.gguf", "--endpoint", "http://127.0.0.1:9"), "no such file"),

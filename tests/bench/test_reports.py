@@ -108,7 +108,7 @@ def test_what_is_no_report_is_refused(text: bytes, tmp_path: Path) -> None:
     path.write_bytes(text)
     with pytest.raises(OptionError, match="not a report"):
         read_reports([path])
-    with pytest.raises(OptionError, match="cannot read"):
+    with pytest.raises(OptionError, match="cannot be read"):
         read_reports([tmp_path / "none.json"])
 
 
