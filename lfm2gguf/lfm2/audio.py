@@ -9,7 +9,7 @@ of the checkpoint are those of the modules of liquid-audio 1.3.0 (model/lfm2_aud
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,9 +81,8 @@ CODES: Table = {
     "a.position_embd.weight": ("audio_embedding.embedding.weight", ("codes", "text")),
     "a.position_embd_norm.weight": ("audio_embedding.embedding_norm.weight", ("text",)),
 }
-CODES_HEAD: Table = {
-    "a.embd_to_logits.weight": ("audio_embedding.to_logits.weight", ("codes", "text"))
-}
+CODES_HEAD_NAME = "audio_embedding.to_logits.weight"
+CODES_HEAD: Table = {"a.embd_to_logits.weight": (CODES_HEAD_NAME, ("codes", "text"))}
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ class AudioConfig:
         """Read and check a config.
 
         Raises:
-            CheckpointError: a key is missing or no valid number.
+            CheckpointError: a key is missing or not a valid number.
             UnsupportedError: a key asks for arithmetic that llama.cpp's encoder does not have.
 
         """
@@ -137,57 +136,95 @@ class AudioConfig:
 
 
 def text(checkpoint: Checkpoint) -> tuple[Checkpoint, dict[str, str]]:
-    """The text model as a checkpoint of its own, and what of the whole is not part of it."""
-    encoder = dict.fromkeys(starting(checkpoint, *ENCODER_PARTS), ENCODER_REASON)
-    return text_checkpoint(checkpoint, "lfm", {"lfm.": "model."}), encoder | _reasons(checkpoint)
+    """Return the text model as a checkpoint of its own, and what of the whole is not part of it."""
+    names = checkpoint.tensors
+    others = dict.fromkeys(starting(names, *ENCODER_PARTS), ENCODER_REASON) | _of_neither(names)
+    return text_checkpoint(checkpoint, "lfm", {"lfm.": "model."}), others
 
 
-def projector_name(checkpoint: Checkpoint, name: str) -> str:
-    """What the checkpoint calls a tensor: it has one name only."""
-    return name
+@dataclass(frozen=True)
+class Audio:
+    """The projector of an audio model: the encoder, the adapter and the codes' embedding."""
+
+    checkpoint: Checkpoint
+    config: AudioConfig
+
+    @classmethod
+    def open(cls, checkpoint: Checkpoint) -> Audio:
+        """Parse the config of the whole checkpoint."""
+        return cls(checkpoint, AudioConfig.read(checkpoint.config))
+
+    def tensors(self) -> Iterator[PlannedTensor]:
+        """Yield the encoder's tensors, the adapter's, and the codes' embedding."""
+        sizes = _sizes(self.config)
+        yield from _with_bias(SUBSAMPLING | OUTER, sizes)
+        for i in range(self.config.n_layers):
+            to, source = f"a.blk.{i}.", f"conformer.layers.{i}."
+            yield from _with_bias(BLOCK, sizes, to, source)
+            yield from _expand(BLOCK_ALONE, sizes, to, source)
+            yield from _batch_norm(f"{to}conv_norm", f"{source}conv.batch_norm", sizes["model"])
+        has_head = not self.config.tied or CODES_HEAD_NAME in self.checkpoint.tensors
+        yield from _expand(CODES | CODES_HEAD if has_head else CODES, sizes)
+
+    def left_out(self, names: Iterable[str]) -> dict[str, str]:
+        """Return which of these names are the text model's, of speech, or of training only."""
+        names = list(names)
+        counters = (name for name in names if name.endswith(BATCHES_SEEN))
+        return (
+            _of_neither(names)
+            | dict.fromkeys(starting(names, "lfm."), TEXT_REASON)
+            | dict.fromkeys(counters, TRAINING_REASON)
+            | {CODES_HEAD_NAME: "the config ties it to the embedding"}
+        )
+
+    def own_name(self, name: str) -> str:
+        """Return the name: every checkpoint has the same ones."""
+        return name
+
+    def notes(self) -> list[str]:
+        """Return what a user may not expect: llama.cpp ends the process on another width."""
+        if (size := self.config.model_size) == MODEL_SIZE:
+            return []
+        return [
+            f"llama.cpp does not run this encoder: its width (d_model) is {size}, and the "
+            f"positions in tools/mtmd/models/conformer.cpp and clip.cpp are made for {MODEL_SIZE}"
+        ]
+
+    def metadata(self) -> Metadata:
+        """Return the ``clip.*`` keys."""
+        config, u32 = self.config, ValueType.UINT32
+        keys = {
+            "has_audio_encoder": Value(ValueType.BOOL, True),
+            "audio.projection_dim": Value(u32, config.text_size),
+            "audio.embedding_length": Value(u32, config.model_size),
+            "audio.feed_forward_length": Value(u32, config.model_size),  # not used by the loader
+            "audio.block_count": Value(u32, config.n_layers),
+            "audio.attention.head_count": Value(u32, config.n_heads),
+            "projector_type": Value(ValueType.STRING, "lfm2a"),
+            "audio.num_mel_bins": Value(u32, config.n_mel_bins),
+            "audio.attention.layer_norm_epsilon": Value(ValueType.FLOAT32, LAYER_NORM_EPS),
+        }
+        return {f"clip.{key}": value for key, value in keys.items()}
 
 
-def projector_left_out(checkpoint: Checkpoint) -> dict[str, str]:
-    """What the projector's file does not hold."""
-    counters = (name for name in checkpoint.tensors if name.endswith(BATCHES_SEEN))
-    return (
-        _reasons(checkpoint)
-        | dict.fromkeys(starting(checkpoint, "lfm."), TEXT_REASON)
-        | dict.fromkeys(counters, TRAINING_REASON)
-        | {"audio_embedding.to_logits.weight": "the config ties it to the embedding"}
-    )
+def _expand(
+    table: Table, sizes: Mapping[str, int], to: str = "", source: str = ""
+) -> Iterator[PlannedTensor]:
+    for name, (hf, dims) in table.items():
+        stored, shape = _shapes(sizes, dims)
+        yield PlannedTensor(f"{to}{name}", shape, (Source(f"{source}{hf}", stored),))
 
 
-def projector_tensors(checkpoint: Checkpoint) -> Iterator[PlannedTensor]:
-    """The projector's tensors: the encoder's, the adapter's, and the codes' embedding."""
-    config = AudioConfig.read(checkpoint.config)
-    head = not config.tied or CODES_HEAD["a.embd_to_logits.weight"][0] in checkpoint.tensors
-    sizes = _sizes(config)
-
-    def expand(table: Table, to: str = "", source: str = "") -> Iterator[PlannedTensor]:
-        for name, (hf, dims) in table.items():
-            stored, shape = _shapes(sizes, dims)
-            yield PlannedTensor(f"{to}{name}", shape, (Source(f"{source}{hf}", stored),))
-
-    def with_bias(table: Table, to: str = "", source: str = "") -> Iterator[PlannedTensor]:
-        for name, (hf, dims) in table.items():
-            stored, shape = _shapes(sizes, dims)
-            size = stored[:1]
-            flat = (*size, 1, 1) if len(shape) == 4 else size  # added to an image's channels
-            weight, bias = (
-                Source(f"{source}{hf}.weight", stored),
-                Source(f"{source}{hf}.bias", size),
-            )
-            yield PlannedTensor(f"{to}{name}.weight", shape, (weight,))
-            yield PlannedTensor(f"{to}{name}.bias", flat, (bias,))
-
-    yield from with_bias(SUBSAMPLING | OUTER)
-    for i in range(config.n_layers):
-        to, source = f"a.blk.{i}.", f"conformer.layers.{i}."
-        yield from with_bias(BLOCK, to, source)
-        yield from expand(BLOCK_ALONE, to, source)
-        yield from _batch_norm(f"{to}conv_norm", f"{source}conv.batch_norm", sizes["model"])
-    yield from expand(CODES | CODES_HEAD if head else CODES)
+def _with_bias(
+    table: Table, sizes: Mapping[str, int], to: str = "", source: str = ""
+) -> Iterator[PlannedTensor]:
+    for name, (hf, dims) in table.items():
+        stored, shape = _shapes(sizes, dims)
+        size = stored[:1]
+        flat = (*size, 1, 1) if len(shape) == 4 else size  # added to an image's channels
+        weight, bias = Source(f"{source}{hf}.weight", stored), Source(f"{source}{hf}.bias", size)
+        yield PlannedTensor(f"{to}{name}.weight", shape, (weight,))
+        yield PlannedTensor(f"{to}{name}.bias", flat, (bias,))
 
 
 def _sizes(config: AudioConfig) -> dict[str, int]:
@@ -214,7 +251,7 @@ def _sizes(config: AudioConfig) -> dict[str, int]:
 def _shapes(
     sizes: Mapping[str, int], dims: tuple[str, ...]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """A weight's shape in the checkpoint, and in the file: convolutions over time as matrices."""
+    """Return a weight's shape in the checkpoint and in the file: kernels over time as matrices."""
     stored = tuple(sizes[dim] for dim in dims)
     return stored, tuple(
         n for n, dim in zip(stored, dims, strict=True) if dim != "1" or len(dims) > 3
@@ -222,10 +259,10 @@ def _shapes(
 
 
 def _batch_norm(to: str, source: str, size: int) -> Iterator[PlannedTensor]:
-    """A batch norm's four vectors, folded into a weight and a bias.
+    """Fold a batch norm's four vectors into a weight and a bias.
 
     The square root is correctly rounded. PyTorch's, which llama.cpp's converter takes, need not
-    be (it is MKL's): a file of its may differ here by two units in the last place.
+    be (it is MKL's): its files may differ here by two units in the last place.
     """
     weight, bias, mean, variance = (
         Source(f"{source}.{part}", (size,))
@@ -247,43 +284,16 @@ def _folded_bias(bias: Vector, mean: Vector, weight: Vector, variance: Vector) -
     return bias - mean * _folded_weight(weight, variance)
 
 
-def projector_notes(checkpoint: Checkpoint) -> list[str]:
-    """What a user may not expect: llama.cpp ends the process on another width."""
-    if (size := AudioConfig.read(checkpoint.config).model_size) == MODEL_SIZE:
-        return []
-    return [
-        f"llama.cpp does not run this encoder: its width (d_model) is {size}, and the positions in "
-        f"tools/mtmd/models/conformer.cpp and clip.cpp are made for {MODEL_SIZE}"
-    ]
-
-
-def projector_metadata(checkpoint: Checkpoint) -> Metadata:
-    """The keys of the projector, in the order in which llama.cpp's converter writes them."""
-    config = AudioConfig.read(checkpoint.config)
-    u32 = ValueType.UINT32
-    keys = {
-        "has_audio_encoder": Value(ValueType.BOOL, True),
-        "audio.projection_dim": Value(u32, config.text_size),
-        "audio.embedding_length": Value(u32, config.model_size),
-        "audio.feed_forward_length": Value(u32, config.model_size),  # not used by the loader
-        "audio.block_count": Value(u32, config.n_layers),
-        "audio.attention.head_count": Value(u32, config.n_heads),
-        "projector_type": Value(ValueType.STRING, "lfm2a"),
-        "audio.num_mel_bins": Value(u32, config.n_mel_bins),
-        "audio.attention.layer_norm_epsilon": Value(ValueType.FLOAT32, LAYER_NORM_EPS),
-    }
-    return {f"clip.{key}": value for key, value in keys.items()}
-
-
-def _reasons(checkpoint: Checkpoint) -> dict[str, str]:
-    """What neither file holds."""
-    return dict.fromkeys(starting(checkpoint, *SPEECH_PARTS), SPEECH_REASON) | dict.fromkeys(
-        starting(checkpoint, *TRAINING_PARTS), TRAINING_REASON
+def _of_neither(names: Iterable[str]) -> dict[str, str]:
+    """Return what neither file holds."""
+    names = list(names)
+    return dict.fromkeys(starting(names, *SPEECH_PARTS), SPEECH_REASON) | dict.fromkeys(
+        starting(names, *TRAINING_PARTS), TRAINING_REASON
     )
 
 
 def _check_assumptions(config: Mapping[str, Any], encoder: Mapping[str, Any]) -> None:
-    """What llama.cpp's graph (tools/mtmd/models/conformer.cpp) takes for granted."""
+    """Check what llama.cpp's graph (tools/mtmd/models/conformer.cpp) takes for granted."""
     assumed = {
         "encoder.subsampling": (encoder.get("subsampling"), "dw_striding"),
         "encoder.subsampling_factor": (encoder.get("subsampling_factor"), 8),
