@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lfm2gguf.options import option_table
+
 if TYPE_CHECKING:
     from lfm2gguf.runner import Runner
 
@@ -59,6 +61,13 @@ GpuLayers = Annotated[
 Threads = Annotated[
     int | None, typer.Option(min=1, help="CPU threads.", show_default="physical cores")
 ]
+
+
+def sampling(name: str, *flags: str, shown: str = "the model's own") -> Any:
+    """Return the flag of an option of answers, with the option's range and description."""
+    option = option_table()[name]
+    low, high = option.range or (None, None)
+    return typer.Option(*flags, min=low, max=high, help=option.doc, show_default=shown)
 
 
 def open_runner(model: str, type: str, **settings: Any) -> Runner:

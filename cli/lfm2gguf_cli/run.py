@@ -17,6 +17,7 @@ from lfm2gguf_cli.options import (
     ModelOrId,
     Threads,
     open_runner,
+    sampling,
 )
 
 
@@ -37,7 +38,7 @@ def run(
     adapter: Annotated[
         Path | None, typer.Option(help="A LoRA adapter, from lfm2gguf convert-lora.")
     ] = None,
-    adapter_scale: Annotated[float, typer.Option(help="How strongly the adapter applies.")] = 1.0,
+    adapter_scale: Annotated[float | None, sampling("adapter_scale", shown="1")] = None,
     type: HubType = "Q4_K_M",
     device: Device = "auto",
     gpu_layers: GpuLayers = None,
@@ -45,11 +46,16 @@ def run(
         int | None, typer.Option(help="Tokens of context.", show_default="as trained, up to 8192")
     ] = None,
     threads: Threads = None,
-    max_tokens: Annotated[int | None, typer.Option("--max-tokens", "-n", min=1)] = None,
-    temperature: Annotated[
-        float | None, typer.Option(min=0, show_default="the model's own")
+    max_tokens: Annotated[
+        int | None, sampling("max_tokens", "--max-tokens", "-n", shown="no bound")
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, show_default="a new one")] = None,
+    temperature: Annotated[float | None, sampling("temperature")] = None,
+    top_k: Annotated[int | None, sampling("top_k")] = None,
+    top_p: Annotated[float | None, sampling("top_p")] = None,
+    min_p: Annotated[float | None, sampling("min_p")] = None,
+    repeat_penalty: Annotated[float | None, sampling("repeat_penalty")] = None,
+    stop: Annotated[list[str] | None, sampling("stop", shown="none")] = None,
+    seed: Annotated[int | None, sampling("seed", shown="a new one")] = None,
     json: Json = False,
 ) -> None:
     """Chat with a model in the terminal, or get one answer.
@@ -58,15 +64,21 @@ def run(
     """
     from lfm2gguf_cli.chat import Chat, one_answer
 
-    given = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
-    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    given = {
+        "max_tokens": max_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p,
+        "min_p": min_p, "repeat_penalty": repeat_penalty, "stop": stop, "seed": seed,
+        "adapter_scale": adapter_scale,
+    }  # fmt: skip
+    options: dict[str, Any] = {
+        name: value for name, value in given.items() if value not in (None, [])
+    }
     settings: dict[str, Any] = {
         "device": device, "gpu_layers": gpu_layers, "context": context, "threads": threads,
         "mmproj": mmproj,
     }  # fmt: skip
     if adapter is not None:
         settings["adapters"] = {adapter.name: adapter}
-        options |= {"adapter": adapter.name, "adapter_scale": adapter_scale}
+        options["adapter"] = adapter.name
     media = [{"type": "image", "path": path} for path in image or ()]
     media += [{"type": "audio", "path": path} for path in audio or ()]
     if prompt is None and not sys.stdin.isatty():

@@ -55,8 +55,8 @@ class Factor:
     def read(self) -> Floats:
         """Its values, float32, contiguous."""
         stop = self.first_column + self.columns * self.step
-        stored = self.tensor.stored(self.first_row, self.first_row + self.rows)
-        part = self.tensor.widened(stored[:, self.first_column : stop : self.step])
+        rows = self.tensor.read(self.first_row, self.first_row + self.rows)
+        part = rows[:, self.first_column : stop : self.step]
         return np.ascontiguousarray(part.T if self.flipped else part)
 
 

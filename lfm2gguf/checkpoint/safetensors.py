@@ -19,14 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lfm2gguf.errors import CheckpointError, UnsupportedError
+from lfm2gguf.storage import SAFETENSORS, StoredRows
 
 MAX_HEADER = 100_000_000  # bytes; the limit of the reference implementation
-ITEM_SIZE = {
-    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
-    "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
-    "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8,
-}  # fmt: skip
-STORED_AS = {"BF16": "<u2", "F16": "<f2", "F32": "<f4"}
 ROWS = 4096  # compared at a time
 
 
@@ -43,37 +38,36 @@ class TensorInfo:
     @property
     def nbytes(self) -> int:
         """Bytes of the whole tensor."""
-        return math.prod(self.shape) * ITEM_SIZE[self.dtype]
+        return math.prod(self.shape) * SAFETENSORS[self.dtype].type_size
 
     def read(self, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
-        """Rows ``start:stop`` of the first axis, widened to float32 (exactly).
+        """Return rows ``start:stop`` of the first axis, widened to float32 (exactly).
 
         Only these rows are mapped, so memory is bounded by what is asked for.
 
         Raises:
             UnsupportedError: the tensor does not hold BF16, F16 or F32.
+            TensorError: the file was changed or removed meanwhile.
 
         """
-        return self.widened(self.stored(start, stop))
+        stored = self.stored(self.shape[0], math.prod(self.shape[1:]))
+        weights = stored.widened(start, stop)
+        return weights.reshape(len(weights), *self.shape[1:])
 
-    def stored(self, start: int = 0, stop: int | None = None) -> NDArray[Any]:
-        """Rows as they are stored, BF16 as uint16; they are mapped, not read.
+    def stored(self, n_rows: int, n_per_row: int) -> StoredRows:
+        """Return the tensor as rows of a matrix of this shape.
 
         Raises:
             UnsupportedError: the tensor does not hold BF16, F16 or F32.
 
         """
-        if self.dtype not in STORED_AS:
+        dtype = SAFETENSORS[self.dtype]
+        if dtype.widen is None:
             raise UnsupportedError(
-                f"{self.file.name}: tensor {self.name!r} holds {self.dtype}; "
-                "only BF16, F16 and F32 weights can be converted"
+                f"{self.file}: the tensor {self.name!r} holds {self.dtype}; only BF16, F16 and "
+                "F32 weights can be converted. Save the model in bfloat16"
             )
-        stop = self.shape[0] if stop is None else stop
-        shape = (stop - start, *self.shape[1:])
-        if 0 in shape:
-            return np.zeros(shape, STORED_AS[self.dtype])
-        offset = self.offset + start * (self.nbytes // self.shape[0])
-        return np.memmap(self.file, STORED_AS[self.dtype], "r", offset, shape)
+        return StoredRows(self.file, self.offset, dtype, (n_rows, n_per_row))
 
     def equals(self, other: TensorInfo) -> bool:
         """Whether another has the same shape and values, if not the dtype; scalars never do.
@@ -86,12 +80,6 @@ class TensorInfo:
             return False
         spans = [(i, min(i + ROWS, self.shape[0])) for i in range(0, self.shape[0], ROWS)]
         return all(np.array_equal(self.read(*span), other.read(*span)) for span in spans)
-
-    def widened(self, stored: NDArray[Any]) -> NDArray[np.float32]:
-        """Values of this tensor's dtype as float32, exactly."""
-        if self.dtype == "BF16":  # the upper half of a float32
-            return (stored.astype(np.uint32) << 16).view(np.float32)
-        return stored.astype(np.float32)
 
 
 def read_header(path: Path) -> dict[str, TensorInfo]:
@@ -130,7 +118,7 @@ def _raw_header(path: Path) -> bytes:
 
 def _info(path: Path, name: str, entry: dict[str, Any], data: int) -> TensorInfo:
     dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-    if dtype not in ITEM_SIZE:
+    if dtype not in SAFETENSORS:
         raise ValueError(f"tensor {name!r} has the unknown dtype {dtype!r}")
     if not all(isinstance(n, int) and n >= 0 for n in (*shape, begin, end)):
         raise ValueError(f"tensor {name!r} has a shape or an offset that is no natural number")

@@ -15,15 +15,13 @@ from lfm2gguf.checkpoint import Adapter, Checkpoint, LowRank, TensorInfo
 from lfm2gguf.conversion.draft import Draft, draft, parse_types, target_paths
 from lfm2gguf.conversion.sources import Part, SourceTensor
 from lfm2gguf.conversion.write import ProgressCallback, WrittenFile, write
-from lfm2gguf.errors import UnsupportedError
 from lfm2gguf.ggml import FileType, GGMLType
 from lfm2gguf.gguf_file import parse_size
 from lfm2gguf.lfm2 import Plan, PlannedTensor, Source, make_plan
+from lfm2gguf.storage import GGML
 
 Weights = NDArray[np.float32]
 DEFAULT_TYPE = {False: "Q4_K_M", True: "F16"}  # of a text model, of a projector
-# Weights that are stored like ggml stores them.
-STORED = {"BF16": GGMLType.BF16, "F16": GGMLType.F16, "F32": GGMLType.F32}
 
 
 @dataclass(frozen=True)
@@ -121,8 +119,8 @@ def _source(plan: Plan, planned: PlannedTensor) -> SourceTensor:
         deltas = [plan.deltas.get(source.key) for source in planned.sources]
         compute = partial(_compute, planned.compute, infos, deltas)
         n_rows = math.prod(planned.shape[:-1])
-        whole = replace(parts[0], type=GGMLType.F32, n_per_row=n_per_row, start=0, stop=n_rows)
-        parts = [replace(whole, delta=None, compute=compute)]
+        rows = replace(parts[0].source, dtype=GGML[GGMLType.F32], shape=(n_rows, n_per_row))
+        parts = [Part(parts[0].origin, rows, 0, n_rows, compute=compute)]
     # What llama.cpp's converter keeps in F32: vectors, norms, gates, the convolution's kernel.
     return SourceTensor(planned.name, planned.shape, tuple(parts), GGMLType.F32)
 
@@ -142,10 +140,5 @@ def _compute(
 
 def _part(checkpoint: Checkpoint, source: Source, n_per_row: int) -> Part:
     info = checkpoint.tensors[source.name]
-    if info.dtype not in STORED:
-        raise UnsupportedError(
-            f"{info.file}: the tensor {info.name!r} holds {info.dtype}; only BF16, F16 and F32 "
-            "weights can be converted. Save the model in bfloat16"
-        )
-    stored, stop = STORED[info.dtype], source.start + source.n_rows(n_per_row)
-    return Part(info.name, info.file, info.offset, stored, n_per_row, source.start, stop)
+    stored = info.stored(math.prod(info.shape) // n_per_row, n_per_row)
+    return Part(info.name, stored, source.start, source.start + source.n_rows(n_per_row))

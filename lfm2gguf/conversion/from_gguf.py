@@ -101,7 +101,7 @@ def _check(file: GGUFFile, allow_requantize: bool) -> None:
 
 
 def _part(info: TensorInfo) -> Part:
-    return Part(info.name, info.file, info.offset, info.type, info.shape[-1], 0, info.n_rows)
+    return Part(info.name, info.stored, 0, info.n_rows)
 
 
 def _count(file: GGUFFile, key: str) -> int:

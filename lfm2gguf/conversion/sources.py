@@ -15,28 +15,38 @@ from numpy.typing import NDArray
 
 from lfm2gguf.checkpoint import LowRank
 from lfm2gguf.ggml import GGMLType
-from lfm2gguf.quants import dequantize
-
-TILE_WEIGHTS = 1 << 18  # what is widened at a time: a megabyte of float32
+from lfm2gguf.storage import StoredRows
 
 
 @dataclass(frozen=True)
 class Part:
-    """Rows ``start:stop`` of the tensor ``origin``, whose rows begin at ``offset`` of ``path``.
+    """Rows ``start:stop`` of the tensor ``origin``, whose rows are ``source``.
 
     With ``compute`` they are of what it makes of ``origin`` and others, float32. A worker calls
     it, and for each tile again: it must be picklable, and the tensor small.
     """
 
     origin: str
-    path: Path
-    offset: int  # bytes
-    type: GGMLType
-    n_per_row: int
+    source: StoredRows
     start: int
     stop: int
     delta: LowRank | None = None  # added to them
     compute: Callable[[], NDArray[np.float32]] | None = None
+
+    @property
+    def path(self) -> Path:
+        """The file that it lies in."""
+        return self.source.path
+
+    @property
+    def type(self) -> GGMLType | None:
+        """The ggml type that its rows are stored in; None: in none."""
+        return self.source.dtype.type
+
+    @property
+    def n_per_row(self) -> int:
+        """Weights in a row."""
+        return self.source.shape[1]
 
     @property
     def n_rows(self) -> int:
@@ -53,19 +63,17 @@ class Part:
         if self.compute is not None:
             rows = self.compute().reshape(-1, self.n_per_row)[start:stop]
             return np.ascontiguousarray(rows, np.float32).view(np.uint8)
-        row_bytes = self.type.row_bytes(self.n_per_row)
-        shape = (stop - start, row_bytes)
-        return np.memmap(self.path, np.uint8, "r", self.offset + start * row_bytes, shape)
+        return self.source.rows(start, stop)
 
     def tiles(self, start: int, stop: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """Rows as stored, a tile at a time with its first row; each mapped while it is used."""
-        step = max(1, TILE_WEIGHTS // self.n_per_row)
-        for row in range(start, stop, step):
-            yield row, self.stored(row, min(row + step, stop))
+        for first, last in self.source.spans(start, stop):
+            yield first, self.stored(first, last)
 
     def weights(self, stored: NDArray[np.uint8], start: int) -> NDArray[np.float32]:
         """What rows from ``start`` on, given as they are stored, come to: float32 (rows, n)."""
-        weights = dequantize(stored, self.type, (len(stored), self.n_per_row))
+        assert self.source.dtype.widen is not None, self.place
+        weights = self.source.dtype.widen(stored, shape=(len(stored), self.n_per_row))
         return self.delta.merge(weights, start - self.start) if self.delta else weights
 
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from lfm2gguf.conversion.sources import Part, SourceTensor
 from lfm2gguf.errors import QuantizationError, TensorError
 from lfm2gguf.ggml import GGMLType
-from lfm2gguf.gguf_file.writer import output_errors, target_of
 from lfm2gguf.quants import find_nonfinite, quantize, validate
+from lfm2gguf.storage import output_errors, target_of
 
 TASK_WEIGHTS = 1 << 21  # what a worker is given at a time
 
@@ -82,7 +82,7 @@ def run(task: Task, files: Files) -> list[float]:
     """
     seconds = [0.0] * len(task.outputs)
     for row, raw in task.part.tiles(task.start, task.stop):
-        stored = {} if task.part.delta else {task.part.type: raw}
+        stored = {task.part.type: raw} if task.part.type and not task.part.delta else {}
         weights: NDArray[np.float32] | None = None
         for i, output in enumerate(task.outputs):
             began = time.perf_counter()

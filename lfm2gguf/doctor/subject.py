@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,9 +16,9 @@ from lfm2gguf.checkpoint import TokenType
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.gguf_file import GGUFFile, Metadata
 from lfm2gguf.lfm2 import Plan
+from lfm2gguf.storage import GGML, SAFETENSORS, StoredRows
 
 LFM2 = ("lfm2", "lfm2moe")
-STORED_AS = {"BF16": GGMLType.BF16, "F16": GGMLType.F16, "F32": GGMLType.F32}
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,9 @@ class Weights:
     def rows(self, chunk: int) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
         """The bytes of its rows, about ``chunk`` weights at a time: (first row, (rows, bytes))."""
         if self.type is None or 0 in self.shape:
-            return
-        width = self.type.row_bytes(self.shape[-1])
-        n = int(np.prod(self.shape[:-1], dtype=np.int64))
-        step = max(1, chunk // self.shape[-1])
-        for start in range(0, n, step):
-            shape = (min(step, n - start), width)
-            yield start, np.memmap(self.path, np.uint8, "r", self.offset + start * width, shape)
+            return iter(())
+        shape = (math.prod(self.shape[:-1]), self.shape[-1])
+        return StoredRows(self.path, self.offset, GGML[self.type], shape).tiles(weights=chunk)
 
 
 @dataclass(frozen=True)
@@ -117,7 +114,7 @@ def from_checkpoint(path: Path, plan: Plan | None, tensors: Iterable[CheckpointT
 
 
 def _weights(tensor: CheckpointTensor) -> Weights:
-    stored, shape = STORED_AS.get(tensor.dtype), _in_rows(tensor.shape)
+    stored, shape = SAFETENSORS[tensor.dtype].type, _in_rows(tensor.shape)
     return Weights(tensor.name, shape, stored, tensor.dtype, tensor.file, tensor.offset)
 
 

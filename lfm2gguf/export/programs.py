@@ -11,7 +11,8 @@ from typing import Any
 from lfm2gguf.errors import UnsupportedError
 from lfm2gguf.export.ollama import go_template
 from lfm2gguf.gguf_file import GGUFFile
-from lfm2gguf.runner.options import Options, default_options
+from lfm2gguf.options import Options
+from lfm2gguf.runner.options import default_options
 from lfm2gguf.runner.placement import check_file, trained_context
 
 STOPS = ("<|im_end|>", "<|endoftext|>")

@@ -27,6 +27,7 @@ from lfm2gguf.gguf_file.values import (
     Value,
     ValueType,
 )
+from lfm2gguf.storage import GGML, StoredRows
 
 MAGIC = b"GGUF"
 MAX_DIMENSIONS = 4  # GGML_MAX_DIMS, ggml/include/ggml.h
@@ -60,6 +61,12 @@ class TensorInfo:
     def nbytes(self) -> int:
         """Bytes of the whole tensor."""
         return self.n_rows * self.row_bytes
+
+    @property
+    def stored(self) -> StoredRows:
+        """Its rows in the file."""
+        shape = (self.n_rows, self.shape[-1])
+        return StoredRows(self.file, self.offset, GGML[self.type], shape)
 
 
 @dataclass(frozen=True)
@@ -106,13 +113,7 @@ class GGUFFile:
 
         The rows are mapped, not read: they count towards memory only while the array lives.
         """
-        info = self.tensors[name]
-        stop = info.n_rows if stop is None else stop
-        shape = (stop - start, info.row_bytes)
-        if 0 in shape:
-            return np.zeros(shape, np.uint8)
-        offset = info.offset + start * info.row_bytes
-        return np.memmap(info.file, np.uint8, "r", offset, shape)
+        return self.tensors[name].stored.rows(start, stop)
 
 
 def _open(path: Path) -> GGUFFile:

@@ -1,7 +1,7 @@
 """Laying out a GGUF file before any weight is read, and filling it in any order.
 
-The file grows under a temporary name beside its target and gets the target's name only
-when it is complete, so nobody ever sees half a model.
+The file gets its name only when it is complete (:mod:`lfm2gguf.storage.output`), so nobody ever
+sees half a model.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ import contextlib
 import errno
 import math
 import os
-import secrets
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lfm2gguf.errors import GGUFError, OutputError
+from lfm2gguf.errors import GGUFError
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.gguf_file.reader import MAGIC
 from lfm2gguf.gguf_file.values import (
@@ -27,9 +26,9 @@ from lfm2gguf.gguf_file.values import (
     Value,
     pack_string,
 )
+from lfm2gguf.storage import create, output_errors
 
 VERSION = 3
-PARTIAL = ".partial"
 
 
 @dataclass(frozen=True)
@@ -69,16 +68,10 @@ class Layout:
             OutputError: the target exists, the folder cannot be written, or the disk is full.
 
         """
-        check_target(target, overwrite=overwrite)
-        partial = target.with_name(f"{target.name}.{secrets.token_hex(4)}{PARTIAL}")
-        try:
+        with create(target, overwrite=overwrite) as partial:
             with output_errors(target):
                 self._reserve(partial)
             yield partial
-            with output_errors(target):
-                partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
 
     def _reserve(self, path: Path) -> None:
         with path.open("xb") as file:
@@ -112,43 +105,6 @@ def lay_out(metadata: Metadata, tensors: Sequence[TensorSpec]) -> Layout:
     header += bytes(_pad(len(header), alignment) - len(header))
     start = len(header)
     return Layout(header, tuple(start + offset for offset in offsets), start + offset)
-
-
-def target_of(partial: Path) -> Path:
-    """The name that a file under a temporary name will get."""
-    return partial.with_name(partial.name.removesuffix(PARTIAL).rpartition(".")[0])
-
-
-def check_target(target: Path, *, overwrite: bool = False) -> None:
-    """Refuse a target that cannot or must not be written, before any work is done.
-
-    Raises:
-        OutputError: saying which, and what to do.
-
-    """
-    if target.is_dir():
-        raise OutputError(f"{target}: is a folder; give the name of a file in it")
-    if target.exists() and not target.is_file():
-        raise OutputError(f"{target}: is a device or a pipe, which a file must not replace")
-    if target.exists() and not overwrite:
-        raise OutputError(f"{target}: exists already; give --force (overwrite=True) to replace it")
-    if not target.parent.is_dir():
-        raise OutputError(f"{target.parent}: no such folder; make it first")
-    if not os.access(target.parent, os.W_OK | os.X_OK):
-        raise OutputError(f"{target.parent}: this folder cannot be written")
-
-
-@contextlib.contextmanager
-def output_errors(target: Path) -> Iterator[None]:
-    """Say in one line what went wrong with writing ``target``."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OutputError(
-                f"{target}: no space left on the disk; free some, or choose another folder with -o"
-            ) from error
-        raise OutputError(f"{target}: cannot be written ({error.strerror or error})") from error
 
 
 def _pair(key: str, value: Value) -> bytes:

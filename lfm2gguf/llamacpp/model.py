@@ -55,11 +55,11 @@ class Model:
             self._pointer = self._llama.llama_model_load_from_file(os.fsencode(self.path), params)
         if not self._pointer:
             raise GGUFError(f"{self.path}: llama.cpp cannot load it: {last_words(log)}")
-        self._vocab = self._llama.llama_model_get_vocab(self._pointer)
+        self.vocab = self._llama.llama_model_get_vocab(self._pointer)
         self.offloaded = _first_int(r"offloaded (\d+)/\d+ layers", log)
         self.buffers = _buffer_sizes(log)
         self.metadata = self._metadata()
-        self.n_vocab = int(self._llama.llama_vocab_n_tokens(self._vocab))
+        self.n_vocab = int(self._llama.llama_vocab_n_tokens(self.vocab))
         self.n_layer = int(self._llama.llama_model_n_layer(self._pointer))
         self.n_embd = int(self._llama.llama_model_n_embd(self._pointer))
         self.n_embd_out = int(self._llama.llama_model_n_embd_out(self._pointer))
@@ -119,28 +119,28 @@ class Model:
     # vocabulary
 
     @functools.cached_property
-    def _candidates(self) -> tuple[npt.NDArray[Any], npt.NDArray[np.int32]]:
+    def candidates(self) -> tuple[npt.NDArray[Any], npt.NDArray[np.int32]]:
         """Room for one draw, shared by all samplers: they work one after another."""
         return np.empty(self.n_vocab, CANDIDATE), np.arange(self.n_vocab, dtype=np.int32)
 
     @property
     def bos(self) -> int:
         """The id of the beginning-of-text token, or -1."""
-        return int(self._llama.llama_vocab_bos(self._vocab))
+        return int(self._llama.llama_vocab_bos(self.vocab))
 
     @property
     def eos(self) -> int:
         """The id of the end-of-turn token, or -1."""
-        return int(self._llama.llama_vocab_eos(self._vocab))
+        return int(self._llama.llama_vocab_eos(self.vocab))
 
     @property
     def adds_bos(self) -> bool:
         """Whether the file asks for BOS before a plain text."""
-        return bool(self._llama.llama_vocab_get_add_bos(self._vocab))
+        return bool(self._llama.llama_vocab_get_add_bos(self.vocab))
 
     def ends_generation(self, token: int) -> bool:
         """Whether the token ends an answer (EOS, EOT and the like)."""
-        return bool(self._llama.llama_vocab_is_eog(self._vocab, token))
+        return bool(self._llama.llama_vocab_is_eog(self.vocab, token))
 
     @functools.cached_property
     def end_tokens(self) -> tuple[int, ...]:
@@ -149,7 +149,7 @@ class Model:
 
     def token_text(self, token: int) -> str:
         """Return the vocabulary's entry for a token, as the file spells it."""
-        return str(self._llama.llama_vocab_get_text(self._vocab, token).decode("utf-8", "replace"))
+        return str(self._llama.llama_vocab_get_text(self.vocab, token).decode("utf-8", "replace"))
 
     def tokenize(self, text: str, *, bos: bool = False, special: bool = True) -> list[int]:
         """Return the token ids of a text.
@@ -161,7 +161,7 @@ class Model:
         room = len(data) + 2
         ids = (ctypes.c_int32 * room)()
         tokenize = self._llama.llama_tokenize
-        count = tokenize(self._vocab, data, len(data), ids, room, bos, special)
+        count = tokenize(self.vocab, data, len(data), ids, room, bos, special)
         if count < 0:
             raise RuntimeFailureError(f"llama.cpp cannot tokenize a text of {len(data)} bytes")
         return ids[:count]
@@ -178,7 +178,7 @@ class Model:
         room = 64
         while True:
             buffer = ctypes.create_string_buffer(room)
-            count = self._llama.llama_token_to_piece(self._vocab, token, buffer, room, 0, special)
+            count = self._llama.llama_token_to_piece(self.vocab, token, buffer, room, 0, special)
             if count >= 0:
                 return buffer.raw[:count]
             room = -count

@@ -14,8 +14,10 @@ import numpy.typing as npt
 
 from lfm2gguf.errors import OptionError, RuntimeFailureError
 from lfm2gguf.llamacpp.context import Floats
+from lfm2gguf.llamacpp.grammar import json_schema_grammar
 from lfm2gguf.llamacpp.library import captured_log, captured_stderr, last_words, library
 from lfm2gguf.llamacpp.model import Model, Tokens
+from lfm2gguf.options import Options
 
 DEEPEST = 2_000  # llama.cpp's parser recurses at each parenthesis; a full stack ends the process
 
@@ -30,50 +32,35 @@ class Sampler:
     the token drawn, and filters the whole vocabulary only if it refuses that one.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        *,
-        temperature: float,
-        top_k: int,
-        top_p: float,
-        min_p: float,
-        repeat_penalty: float,
-        repeat_window: int,
-        seed: int,
-        frequency_penalty: float = 0.0,
-        presence_penalty: float = 0.0,
-        logit_bias: dict[int, float] | None = None,
-        grammar: str | None = None,
-    ) -> None:
+    def __init__(self, model: Model, options: Options) -> None:
         self._llama = llama = library()
         self._chain: Any = None
         self._grammar: Any = None
-        if grammar is not None:
+        bias = _bias_of(model, options)
+        if (grammar := _grammar_of(options)) is not None:
             self._grammar = self._compile(model, grammar)
+        temperature, top_k = float(options.temperature), int(options.top_k)
+        top_p, min_p = float(options.top_p), float(options.min_p)
         self._chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
         for wanted, make, arguments in (
             (top_k > 0, llama.llama_sampler_init_top_k, (top_k,)),
             (top_p < 1, llama.llama_sampler_init_top_p, (top_p, 1)),
             (min_p > 0, llama.llama_sampler_init_min_p, (min_p, 1)),
             (True, llama.llama_sampler_init_temp, (temperature,)),
-            (True, llama.llama_sampler_init_dist, (seed & 0xFFFFFFFF,)),
+            (True, llama.llama_sampler_init_dist, (int(options.seed or 0),)),
         ):
             if wanted and temperature > 0:
                 llama.llama_sampler_chain_add(self._chain, make(*arguments))
         self._greedy = temperature <= 0
         self._top_k, self._min_p = top_k, min_p if top_p >= 1 else 0.0
-        bias = logit_bias or {}
         self._biased = np.array(list(bias), np.int64)
         self._bias = np.array(list(bias.values()), np.float32)
-        self._repeat = np.float32(repeat_penalty)
-        self._frequency, self._presence = (
-            np.float32(frequency_penalty),
-            np.float32(presence_penalty),
-        )
-        penalizes = repeat_penalty != 1 or frequency_penalty or presence_penalty
-        self._window: deque[int] = deque(maxlen=repeat_window if penalizes else 0)
-        self._array = _CandidateArray(llama, *model._candidates)
+        self._repeat = np.float32(options.repeat_penalty)
+        self._frequency = np.float32(options.frequency_penalty)
+        self._presence = np.float32(options.presence_penalty)
+        window = model.n_ctx_train if options.repeat_window < 0 else int(options.repeat_window)
+        self._window: deque[int] = deque(maxlen=window if options.penalizes else 0)
+        self._array = _CandidateArray(llama, *model.candidates)
 
     def _compile(self, model: Model, grammar: str) -> Any:
         try:
@@ -88,7 +75,7 @@ class Sampler:
                 "(maxLength and maxItems of a JSON schema count)"
             )
         with captured_log() as log, captured_stderr() as said:
-            made = self._llama.llama_sampler_init_grammar(model._vocab, text, b"root")
+            made = self._llama.llama_sampler_init_grammar(model.vocab, text, b"root")
         if not made:
             reason = said[0].decode("utf-8", "replace").rpartition("grammar: ")[2] if said else ""
             raise OptionError(f"the grammar does not parse: {reason.strip() or last_words(log)}")
@@ -192,6 +179,21 @@ class _CandidateArray:
 
 
 _TEXT = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|#[^\n]*', re.DOTALL)
+
+
+def _bias_of(model: Model, options: Options) -> dict[int, float]:
+    bias = dict(options.logit_bias or {})
+    if wrong := [token for token in bias if not 0 <= token < model.n_vocab]:
+        raise OptionError(f"logit_bias: {wrong[0]} is not a token id (0 to {model.n_vocab - 1})")
+    if options.ignore_eos:
+        bias |= dict.fromkeys(model.end_tokens, -np.inf)
+    return bias
+
+
+def _grammar_of(options: Options) -> str | None:
+    if options.json_schema is not None:
+        return json_schema_grammar(options.json_schema)
+    return options.grammar
 
 
 def _nesting(grammar: str) -> int:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from lfm2gguf.errors import QuantizationError
 from lfm2gguf.ggml import GGMLType
-from lfm2gguf.quants import floats, kquants, legacy
+from lfm2gguf.quants import floats, kquants, kquants_low, legacy
 from lfm2gguf.quants.codec import Codec, c_arithmetic
 from lfm2gguf.quants.floats import bf16_to_f32, f32_to_bf16
 from lfm2gguf.quants.importance import Importance
@@ -37,7 +37,8 @@ __all__ = [
 ]
 
 CODECS: dict[GGMLType, Codec] = {
-    codec.type: codec for codec in (*floats.CODECS, *legacy.CODECS, *kquants.CODECS)
+    codec.type: codec
+    for codec in (*floats.CODECS, *legacy.CODECS, *kquants.CODECS, *kquants_low.CODECS)
 }
 _BY_NAME = {codec.type.name: codec for codec in CODECS.values()}
 

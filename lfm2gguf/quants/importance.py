@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lfm2gguf.errors import QuantizationError
-from lfm2gguf.quants.codec import Codec, Floats
+from lfm2gguf.quants.codec import Codec, Floats, c_arithmetic
 
 SLAB = 1 << 16  # weights of rows that are squared at a time
 
@@ -67,9 +67,10 @@ def _row_sums(array: npt.NDArray[Any]) -> Floats:
     rows = array.reshape(-1, array.shape[-1])
     sums = np.empty(len(rows), np.float32)
     step = max(1, SLAB // max(1, rows.shape[1]))
-    for start in range(0, len(rows), step):
-        x = rows[start : start + step].astype(np.float32)
-        sums[start : start + step] = sums_of_rows(np.multiply(x, x, out=x))
+    with c_arithmetic():
+        for start in range(0, len(rows), step):
+            x = rows[start : start + step].astype(np.float32)
+            sums[start : start + step] = sums_of_rows(np.multiply(x, x, out=x))
     return sums
 
 

@@ -1,21 +1,28 @@
-"""Q4_0, Q5_0, Q5_1 and Q8_0: blocks of 32 weights with one scale, and for Q5_1 a minimum.
+"""Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0: blocks of 32 weights with a scale, and some a minimum.
 
 From ``quantize_row_*_ref`` and ``dequantize_row_*`` of ggml/src/ggml-quants.c, llama.cpp
-commit 0c1e57098. Nothing here is summed, so the order of operations is no concern.
+commit 0c1e57098. Nothing here is summed, so the order of operations is no concern. What an
+importance matrix changes is in :mod:`lfm2gguf.quants.legacy_weighted`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lfm2gguf.ggml import GGMLType
-from lfm2gguf.quants.codec import Blocks, Bytes, Codec, Floats, scratch
+from lfm2gguf.quants.codec import Blocks, Bytes, Codec, Floats, Weighting, mean, scratch
+from lfm2gguf.quants.legacy_weighted import encode_scale, encode_scale_and_min
 
 #                   weight j         weight j + 16
 # qs[j], 4 bits:    low nibble       high nibble     (j < 16)
 # qh, fifth bits:   bit j            bit j + 16      (of a little-endian uint32)
 Q4_0 = np.dtype([("d", "<f2"), ("qs", "u1", 16)])
+Q4_1 = np.dtype([("d", "<f2"), ("m", "<f2"), ("qs", "u1", 16)])
 Q5_0 = np.dtype([("d", "<f2"), ("qh", "u1", 4), ("qs", "u1", 16)])
 Q5_1 = np.dtype([("d", "<f2"), ("m", "<f2"), ("qh", "u1", 4), ("qs", "u1", 16)])
 Q8_0 = np.dtype([("d", "<f2"), ("qs", "i1", 32)])
@@ -76,6 +83,12 @@ def _levels(t: Floats, lost: Bools, top: int) -> Bytes:
     return levels
 
 
+def _store(levels: Bytes, out: Blocks) -> None:
+    if "qh" in (out.dtype.names or ()):
+        _store_fifth_bits(levels, out["qh"])
+    _store_nibbles(levels, out["qs"])
+
+
 def _store_nibbles(levels: Bytes, qs: Bytes) -> None:
     packed = levels[:4] & 15 | levels[4:] << 4
     qs.view("<u4")[:] = packed.view("<u4")[..., 0].T
@@ -86,43 +99,37 @@ def _store_fifth_bits(levels: Bytes, qh: Bytes) -> None:
     qh[:] = np.packbits(in_order.reshape(-1), bitorder="little").reshape(-1, 4)
 
 
-def _encode_q4_0(x: Floats, out: Blocks, weights: Floats | None) -> None:
+def _encode_signed(x: Floats, out: Blocks, weights: Floats | None, half: int) -> None:
+    """Q4_0 and Q5_0: 2 * ``half`` levels on both sides of zero."""
+    if weights is not None:
+        encode_scale(x, out, weights, half)
+        return
     rows, t = _rows_of_fours(x)
-    d = _furthest(rows, x) / np.float32(-8)
+    d = _furthest(rows, x) / np.float32(-half)
     inverse, lost = _inverse(d)
     np.multiply(rows, np.repeat(inverse, 4), out=t)
-    t += np.float32(8.5)
+    t += np.float32(half + 0.5)
     out["d"] = d
-    _store_nibbles(_levels(t, lost, 15), out["qs"])
+    _store(_levels(t, lost, 2 * half - 1), out)
 
 
-def _encode_q5_0(x: Floats, out: Blocks, weights: Floats | None) -> None:
-    rows, t = _rows_of_fours(x)
-    d = _furthest(rows, x) / np.float32(-16)
-    inverse, lost = _inverse(d)
-    np.multiply(rows, np.repeat(inverse, 4), out=t)
-    t += np.float32(16.5)
-    out["d"] = d
-    levels = _levels(t, lost, 31)
-    _store_fifth_bits(levels, out["qh"])
-    _store_nibbles(levels, out["qs"])
-
-
-def _encode_q5_1(x: Floats, out: Blocks, weights: Floats | None) -> None:
+def _encode_with_min(x: Floats, out: Blocks, weights: Floats | None, top: int) -> None:
+    """Q4_1 and Q5_1: levels 0 to ``top`` from the minimum on."""
+    if weights is not None:
+        encode_scale_and_min(x, out, weights, top)
+        return
     rows, t = _rows_of_fours(x)
     low = _of_blocks(np.minimum, rows)
     zero = np.flatnonzero(low == 0)  # of which sign? C takes the first
     low[zero] = x[zero, x[zero].argmin(axis=1)]
-    d = (_of_blocks(np.maximum, rows) - low + ZERO) / np.float32(31)
+    d = (_of_blocks(np.maximum, rows) - low + ZERO) / np.float32(top)
     inverse, lost = _inverse(d)
     np.subtract(rows, np.repeat(low, 4), out=t)
     np.multiply(t, np.repeat(inverse, 4), out=t)
     t += np.float32(0.5)
     out["d"] = d
     out["m"] = low
-    levels = _levels(t, lost, 31)
-    _store_fifth_bits(levels, out["qh"])
-    _store_nibbles(levels, out["qs"])
+    _store(_levels(t, lost, top), out)
 
 
 def _encode_q8_0(x: Floats, out: Blocks, weights: Floats | None) -> None:
@@ -141,9 +148,18 @@ def _encode_q8_0(x: Floats, out: Blocks, weights: Floats | None) -> None:
 
 
 def _decode_q4_0(blocks: Blocks, out: Floats) -> None:
-    out[:, :16] = (blocks["qs"] & 15).view(np.int8) - 8
-    out[:, 16:] = (blocks["qs"] >> 4).view(np.int8) - 8
+    out[:] = _four_bits(blocks).view(np.int8) - 8
     out *= blocks["d"].astype(np.float32)[:, None]
+
+
+def _decode_q4_1(blocks: Blocks, out: Floats) -> None:
+    out[:] = _four_bits(blocks)
+    out *= blocks["d"].astype(np.float32)[:, None]
+    out += blocks["m"].astype(np.float32)[:, None]
+
+
+def _four_bits(blocks: Blocks) -> Bytes:
+    return np.concatenate([blocks["qs"] & 15, blocks["qs"] >> 4], axis=1)
 
 
 def _five_bits(blocks: Blocks) -> npt.NDArray[np.int8]:
@@ -170,9 +186,20 @@ def _decode_q8_0(blocks: Blocks, out: Floats) -> None:
     out *= blocks["d"].astype(np.float32)[:, None]
 
 
+def _codec(
+    type: GGMLType,
+    layout: np.dtype[Any],
+    encode: Callable[[Floats, Blocks, Floats | None], None],
+    decode: Callable[[Blocks, Floats], None],
+) -> Codec:
+    scales = tuple(field for field in ("d", "m") if field in (layout.names or ()))
+    return Codec(type, layout, 32, encode, decode, scales, Weighting(mean, of_row=True))
+
+
 CODECS = (
-    Codec(GGMLType.Q4_0, Q4_0, 32, _encode_q4_0, _decode_q4_0, ("d",)),
-    Codec(GGMLType.Q5_0, Q5_0, 32, _encode_q5_0, _decode_q5_0, ("d",)),
-    Codec(GGMLType.Q5_1, Q5_1, 32, _encode_q5_1, _decode_q5_1, ("d", "m")),
+    _codec(GGMLType.Q4_0, Q4_0, partial(_encode_signed, half=8), _decode_q4_0),
+    _codec(GGMLType.Q4_1, Q4_1, partial(_encode_with_min, top=15), _decode_q4_1),
+    _codec(GGMLType.Q5_0, Q5_0, partial(_encode_signed, half=16), _decode_q5_0),
+    _codec(GGMLType.Q5_1, Q5_1, partial(_encode_with_min, top=31), _decode_q5_1),
     Codec(GGMLType.Q8_0, Q8_0, 32, _encode_q8_0, _decode_q8_0, ("d",)),
 )

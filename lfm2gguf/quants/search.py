@@ -1,4 +1,4 @@
-"""The searches for a sub-block's scale: ``make_qkx2_quants`` and ``make_qx_quants``.
+"""The searches for a sub-block's scale: ``make_qkx[23]_quants`` and ``make_qx_quants``.
 
 From ggml/src/ggml-quants.c, llama.cpp commit 0c1e57098, one sub-block per column. C adds
 float32 strictly left to right; so does ``np.add.reduce(axis=0)`` over a C-contiguous array,
@@ -8,6 +8,7 @@ which adds row after row. All else is elementwise, in C's order of operations.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -21,10 +22,13 @@ EXACT = 2.0**22  # up to here ggml's nearest_int is what its name says
 FAR = 1024.0  # how many times its range at first a column's may become and be ordinary
 
 
-def _sum(a: Floats) -> Floats:
+def total(a: Floats) -> Floats:
     """The sum of each column, row after row, as C adds."""
-    total: Floats = np.add.reduce(a, axis=0)
-    return total
+    if a.shape[1] == 1:  # which reduce would add pairwise
+        sums: Floats = np.add.accumulate(a, axis=0)[-1]
+    else:
+        sums = np.add.reduce(a, axis=0)
+    return sums
 
 
 def _extremes(x: Floats) -> tuple[Floats, Floats]:
@@ -52,67 +56,86 @@ def round_levels(t: Floats, low: int, high: int, least: float, most: float) -> N
     np.rint(t, out=t)
 
 
+@dataclass(frozen=True)
+class Search:
+    """What a type passes to ``make_qkx2_quants`` or ``make_qkx3_quants``.
+
+    Levels are 0 to ``nmax``; ``nstep + 1`` scales are tried, from ``rmin`` in steps of
+    ``rdelta`` around ``nmax`` levels to the range; errors are squared, or ``absolute``.
+    """
+
+    nmax: int
+    rmin: float
+    rdelta: float
+    nstep: int
+    absolute: bool = False
+
+
 def scale_and_min(
     x: Floats,
+    w: Floats,
     work: Sequence[Floats],
-    nmax: int,
-    rmin: float,
-    nstep: int,
+    search: Search,
     levels: Floats | None = None,
+    careful: bool = False,
 ) -> tuple[Floats, Floats, npt.NDArray[np.bool_]]:
-    """Fit x = scale * level - min, levels 0 to ``nmax``, to the columns of ``x`` (32, n).
+    """Fit x = scale * level + low, errors weighed by ``w``, to the columns of ``x``.
 
-    ``work`` is four arrays like ``x``. Returns scale, min, and which columns are ordinary.
-    In the others (denormals, overflow, a fit gone astray) ``nearest_int`` may meet numbers
-    that it was not made for; what C makes of them is imitated only where ``levels``, an array
-    like ``x``, is given and filled in. That takes twice as long.
+    ``work`` is three arrays like ``x``; ``levels``, where given, is filled in. Returns scale,
+    low, and which columns are ordinary. In the others (denormals, overflow, a fit gone
+    astray) ``nearest_int`` may meet numbers that it was not made for; what C makes of them is
+    imitated only where asked to be ``careful``. That takes twice as long.
     """
     assert x.flags.c_contiguous
-    assert x.shape[1] > 1, "NumPy would add a single column pairwise"
-    w, t, a, b = work
-    np.multiply(x, x, out=t)
-    np.abs(x, out=w)
-    w += np.sqrt(_sum(t) / np.float32(32))
+    t, a, b = work
+    nmax = search.nmax
     np.multiply(w, x, out=t)
-    sum_w, sum_x = _sum(w), _sum(t)
+    sum_w, sum_x = total(w), total(t)
     low, high = _extremes(x)
-    low = np.minimum(low, ZERO, out=low)
-    span = high - low
+    zero = np.flatnonzero(low == 0)  # of which sign? C takes the first
+    low[zero] = x[x[:, zero].argmin(axis=0), zero]
+    np.putmask(low, low > 0, ZERO)
+    span = high - low + ZERO  # never -0
+    flat = span == 0
 
     # An ordinary column: abs(t) stays below FAR * (nmax + 1), far less than EXACT. One whose
-    # span is 0 becomes NaN throughout, and so keeps C's result for it: scale 0, min -low.
-    ordinary = (span > 1e-30) & (span < 1e30) | (span == 0)
+    # span is 0 becomes NaN throughout, and so keeps C's result for it: scale 0 and its low.
+    ordinary = (span > 1e-30) & (span < 1e30) | flat
     narrowest, widest = span / np.float32(FAR), span * np.float32(FAR)
     tried = np.empty_like(low if levels is None else x)
 
     def set_levels(factor: np.float32) -> None:
         np.subtract(x, low, out=t)
         np.multiply(t, factor / span, out=t)
-        round_levels(t, 0, nmax, np.nan if levels is not None else -FAR * nmax, float(factor))
+        round_levels(t, 0, nmax, np.nan if careful else -FAR * nmax, float(factor))
         if levels is not None:
             tried[:] = t
 
-    def squared_error(scale: Floats, low: Floats) -> Floats:
+    def error(scale: Floats, low: Floats) -> Floats:
         np.multiply(t, scale, out=t)
         np.add(t, low, out=t)
         np.subtract(t, x, out=t)
-        np.multiply(t, t, out=t)
+        if search.absolute:
+            np.abs(t, out=t)
+        else:
+            np.multiply(t, t, out=t)
         np.multiply(t, w, out=t)
-        return _sum(t)
+        return total(t)
 
     scale: Floats = ONE / (np.float32(nmax) / span)
     set_levels(np.float32(nmax))
-    best = squared_error(scale, low)
+    best = error(scale, low)
     if levels is not None:
         levels[:] = tried
-    for step in range(nstep + 1):
-        set_levels(np.float32(rmin) + TENTH * np.float32(step) + np.float32(nmax))
+    for step in range(search.nstep + 1):
+        offset = np.float32(search.rmin) + np.float32(search.rdelta) * np.float32(step)
+        set_levels(offset + np.float32(nmax))
         np.multiply(w, t, out=a)
-        sum_l = _sum(a)
+        sum_l = total(a)
         np.multiply(a, x, out=b)
-        sum_xl = _sum(b)
+        sum_xl = total(b)
         np.multiply(a, t, out=a)
-        sum_l2 = _sum(a)
+        sum_l2 = total(a)
         det = sum_w * sum_l2 - sum_l * sum_l
         this_scale = np.divide(sum_w * sum_xl - sum_x * sum_l, det)
         this_low = np.divide(sum_l2 * sum_x - sum_l * sum_xl, det)
@@ -120,16 +143,18 @@ def scale_and_min(
         if above.any():
             this_low[above] = 0
             this_scale[above] = sum_xl[above] / sum_l2[above]
-        error = squared_error(this_scale, this_low)
-        better = (error < best) & (det > 0)
-        np.putmask(best, better, error)
+        this_error = error(this_scale, this_low)
+        better = (this_error < best) & (det > 0)
+        np.putmask(best, better, this_error)
         np.putmask(scale, better, this_scale)
         np.putmask(low, better, this_low)  # so the next step starts from another low
         np.subtract(high, low, out=span)
         ordinary &= (span >= narrowest) & (span <= widest)
         if levels is not None:
             np.copyto(levels, tried, where=better)
-    return scale, ZERO - low, ordinary
+    if levels is not None:
+        levels[:, flat] = 0
+    return scale, low, ordinary
 
 
 def furthest_from_zero(x: Floats) -> Floats:
@@ -144,33 +169,40 @@ def furthest_from_zero(x: Floats) -> Floats:
 
 
 def symmetric_scale(
-    x: Floats, work: Sequence[Floats], nmax: int, levels: Floats | None = None
+    x: Floats,
+    w: Floats,
+    work: Sequence[Floats],
+    nmax: int,
+    levels: Floats | None = None,
+    careful: bool = False,
 ) -> Floats:
-    """Fit x = scale * level, levels -nmax to nmax - 1, to the columns of ``x`` (16, n).
+    """Fit x = scale * level, levels -nmax to nmax - 1, to the columns of ``x``.
 
-    The weights are x². ``work`` is four arrays like ``x``; ``levels``, where given, is filled
-    in with the levels plus ``nmax``.
+    Squared errors are weighed by ``w``. ``work`` is three arrays like ``x``; ``levels``, where
+    given, is filled in with the levels plus ``nmax``. Be ``careful`` where ``x`` may hold NaN
+    or infinity.
     """
     assert x.flags.c_contiguous
-    assert x.shape[1] > 1, "NumPy would add a single column pairwise"
-    w, wx, t, a = work
-    np.multiply(x, x, out=w)
+    wx, t, a = work
     np.multiply(w, x, out=wx)
-    peak = furthest_from_zero(x)
+    peak = furthest_from_zero(np.where(np.isnan(x), ZERO, x) if careful else x)
     scale, best = np.zeros_like(peak), np.zeros_like(peak)
     for step in (0, *range(-9, 0), *range(1, 10)):
         factor = np.float32(nmax) + TENTH * np.float32(step)
         np.multiply(x, -factor / peak, out=t)
-        round_levels(t, -nmax, nmax - 1, -float(factor), float(factor))
+        round_levels(t, -nmax, nmax - 1, np.nan if careful else -float(factor), float(factor))
         tried = None if levels is None else t.copy()
         np.multiply(w, t, out=a)
         np.multiply(a, t, out=a)
-        sum_l2 = _sum(a)
+        sum_l2 = total(a)
         np.multiply(wx, t, out=t)
-        sum_lx = _sum(t)
-        # sum_l2 > 0, which C asks for too, holds where the peak is not next to nothing
-        better = sum_lx * sum_lx > best * sum_l2 if step else np.ones(peak.shape, np.bool_)
+        sum_lx = total(t)
         this_scale = sum_lx / sum_l2
+        if step:
+            better = (sum_l2 > 0) & (sum_lx * sum_lx > best * sum_l2)
+        else:
+            better = np.ones(peak.shape, np.bool_)
+            this_scale[sum_l2 == 0] = 0
         np.putmask(scale, better, this_scale)
         np.putmask(best, better, this_scale * sum_lx)
         if levels is not None and tried is not None:

@@ -2,13 +2,13 @@
 
 from lfm2gguf.chat.tool_calls import BadCall, ToolCall
 from lfm2gguf.llamacpp.selection import DeviceReport
+from lfm2gguf.options import Options
 from lfm2gguf.runner.answer.grammar import call_grammar
 from lfm2gguf.runner.answer.pieces import Piece
 from lfm2gguf.runner.answer.stream import Reply, Stream
 from lfm2gguf.runner.embeddings import maxsim
 from lfm2gguf.runner.engine.memory import MemoryUse
 from lfm2gguf.runner.engine.request import Load, TokenLogprob, Usage
-from lfm2gguf.runner.options import Options
 from lfm2gguf.runner.runner import Runner
 
 __all__ = [

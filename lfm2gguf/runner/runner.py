@@ -27,6 +27,7 @@ from lfm2gguf.gguf_file import GGUFFile
 from lfm2gguf.llamacpp import Adapter, Context, Floats, Model, Projector
 from lfm2gguf.llamacpp import selection as device_choice
 from lfm2gguf.llamacpp.machine import available_memory
+from lfm2gguf.options import OptionChanges
 from lfm2gguf.runner import placement
 from lfm2gguf.runner.answer import tool_rounds
 from lfm2gguf.runner.answer.pieces import Answer, Verbatim
@@ -37,7 +38,7 @@ from lfm2gguf.runner.engine.prompt_tokens import PromptTokens
 from lfm2gguf.runner.engine.request import Event, Load, Request
 from lfm2gguf.runner.engine.scheduler import Scheduler
 from lfm2gguf.runner.media import Encoded, Encoder, take_out
-from lfm2gguf.runner.options import OptionChanges, default_options
+from lfm2gguf.runner.options import default_options
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

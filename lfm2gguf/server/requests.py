@@ -6,11 +6,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from lfm2gguf.options import option_table
+
 Schema = dict[str, Any]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Stop = Annotated[str, Field(min_length=1)]
 TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 MAX_ANSWERS = 64
+
+
+def _option(name: str, default: Any = None) -> Any:
+    """Return the field of a generation option, with the option's range and description."""
+    option = option_table()[name]
+    low, high = option.range or (None, None)
+    return Field(default, ge=low, le=high, description=option.doc)
 
 
 class _Request(BaseModel):
@@ -42,28 +51,28 @@ class StreamOptions(BaseModel):
 class Sampling(_Request, _Ignored):
     """How an answer is generated; what is left out is the model's own choice.
 
-    ``top_k``, ``min_p``, ``repeat_penalty``, ``ignore_eos`` and ``cache_prompt`` are llama.cpp's.
-    The three penalties look at the last ``repeat_window`` tokens.
+    Ranges and descriptions are those of :class:`lfm2gguf.options.Options`; what is not OpenAI's
+    (``top_k``, ``min_p``, ``ignore_eos``, ...) has the option's name there.
     """
 
     n: int | None = Field(None, ge=1, le=MAX_ANSWERS)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_tokens: int | None = Field(None, ge=1, le=2**31)
-    temperature: float | None = Field(None, ge=0, le=100)
-    top_p: float | None = Field(None, ge=0, le=1)
-    top_k: int | None = Field(None, ge=0, le=2**31 - 1)
-    min_p: float | None = Field(None, ge=0, le=1)
-    repeat_penalty: float | None = Field(None, ge=0.01, le=100)
-    repeat_window: int | None = Field(None, ge=-1, le=2**20)
-    frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    presence_penalty: float | None = Field(None, ge=-2, le=2)
-    ignore_eos: bool | None = Field(None, description="Go on to max_tokens: for measuring.")
+    max_tokens: int | None = _option("max_tokens")
+    temperature: float | None = _option("temperature")
+    top_p: float | None = _option("top_p")
+    top_k: int | None = _option("top_k")
+    min_p: float | None = _option("min_p")
+    repeat_penalty: float | None = _option("repeat_penalty")
+    repeat_window: int | None = _option("repeat_window")
+    frequency_penalty: float | None = _option("frequency_penalty")
+    presence_penalty: float | None = _option("presence_penalty")
+    ignore_eos: bool | None = _option("ignore_eos")
     cache_prompt: bool | None = Field(None, description="Has no effect: prompts are cached.")
     seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
     reasoning_effort: str | None = Field(None, description="Has no effect: LFM2 has no levels.")
-    stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
-    logit_bias: dict[str, Finite] | None = Field(None, description="By token id.")
+    stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = _option("stop")
+    logit_bias: dict[str, Finite] | None = _option("logit_bias")
 
 
 class TextPart(BaseModel):
@@ -218,7 +227,7 @@ class ChatRequest(Sampling):
     """``POST /v1/chat/completions``."""
 
     messages: list[Message] = Field(min_length=1)
-    max_completion_tokens: int | None = Field(None, ge=1, le=2**31)
+    max_completion_tokens: int | None = _option("max_tokens")
     tools: list[Tool] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
@@ -237,7 +246,7 @@ class CompletionRequest(Sampling):
         str | Annotated[list[str], Field(min_length=1, max_length=MAX_ANSWERS)] | TokenIds
         | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_ANSWERS)]
     )  # fmt: skip
-    max_tokens: int | None = Field(16, ge=1, le=2**31)
+    max_tokens: int | None = _option("max_tokens", default=16)
     logprobs: int | None = Field(None, ge=0, le=20)
     echo: Literal[False] | None = Field(None, description="Not supported.")
     best_of: Literal[1] | None = Field(None, description="Not supported.")

@@ -14,18 +14,15 @@ from lfm2gguf.chat.template import Template
 from lfm2gguf.chat.tool_calls import ToolCall, parse_calls
 from lfm2gguf.errors import GGUFError, OptionError
 from tests.golden.template_cases import CASES, DAY, TOKENS
-from tests.making.realdata import path_of
+from tests.making.realdata import real
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "templates.json").read_text("utf-8"))
-LIQUID = path_of("chat_templates")
 EXAMPLE = Path(__file__).parents[2] / "examples" / "tiny-lfm2" / "chat_template.jinja"
 NAMES = sorted(GOLDEN["templates"])
 
 
 def load(name: str) -> Template:
-    path = EXAMPLE if name == "tiny-lfm2" else LIQUID / f"{name}.jinja"
-    if not path.exists():
-        pytest.skip(f"the template {name} is Liquid AI's and not part of the project: {path}")
+    path = EXAMPLE if name == "tiny-lfm2" else real(f"chat_templates/{name}.jinja")
     source = path.read_text("utf-8")
     return Template(
         source, bos=TOKENS["bos_token"], eos=TOKENS["eos_token"], pad=TOKENS["pad_token"]

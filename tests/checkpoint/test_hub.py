@@ -21,6 +21,8 @@ from tests.making.multimodal import CASES, make
 ROOT = Path(__file__).parents[2]
 UNREACHABLE = "http://127.0.0.1:9"  # the discard port: nobody listens
 
+pytestmark = pytest.mark.hub
+
 
 @pytest.fixture
 def hub(checkpoint: Path) -> Iterator[Hub]:

@@ -9,8 +9,9 @@ import pytest
 
 from lfm2gguf import Progress, convert
 from lfm2gguf.checkpoint import Checkpoint
-from lfm2gguf.conversion import sources, tasks, write
+from lfm2gguf.conversion import tasks, write
 from lfm2gguf.errors import OptionError, TensorError
+from lfm2gguf.storage import rows
 from tests.golden.summary import digest
 from tests.making.checkpoints import config, save, weights
 
@@ -35,7 +36,7 @@ def test_the_cut(
 ) -> None:  # fmt: skip
     types = ["Q4_K_M"] if task < 50_000 else TYPES  # a few rows at a time are slow
     monkeypatch.setattr(tasks, "TASK_WEIGHTS", task)
-    monkeypatch.setattr(sources, "TILE_WEIGHTS", tile)
+    monkeypatch.setattr(rows, "TILE_WEIGHTS", tile)
     found = digests(wide, tmp_path / "out", 1, types)
     assert found == {type: expected[type] for type in found}
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from lfm2gguf import Conversion, GGUFFile, convert, verify
-from lfm2gguf.conversion import sources, tasks
+from lfm2gguf.conversion import tasks
+from lfm2gguf.storage import rows
 from tests.cli.command import run
 from tests.conversion.test_parity import ROOT
 from tests.making.adapters import (
@@ -88,7 +89,7 @@ def test_the_bytes_depend_on_nothing_else(
     case = CASES[name]
     first = merge(case, tmp_path, "Q8_0", jobs=1).files[0].path.read_bytes()
     for tile, task in ((1 << 9, 1 << 11), (1 << 12, 1 << 12)):
-        monkeypatch.setattr(sources, "TILE_WEIGHTS", tile)
+        monkeypatch.setattr(rows, "TILE_WEIGHTS", tile)
         monkeypatch.setattr(tasks, "TASK_WEIGHTS", task)
         source, adapter = tmp_path / "Base", tmp_path / "tune"
         again = convert(source, tmp_path / "again.gguf", "Q8_0", lora=adapter, overwrite=True)

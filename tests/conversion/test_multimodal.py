@@ -19,6 +19,7 @@ from lfm2gguf.conversion.draft import draft
 from lfm2gguf.errors import CheckpointError, Lfm2ggufError, OptionError, UnsupportedError
 from lfm2gguf.ggml import FileType, GGMLType
 from lfm2gguf.lfm2 import make_plan
+from lfm2gguf.storage import GGML, StoredRows
 from tests.conversion.test_parity import ROOT
 from tests.making.checkpoints import write_json, write_safetensors
 from tests.making.multimodal import (
@@ -35,7 +36,7 @@ from tests.making.multimodal import (
     published,
     vl_shapes,
 )
-from tests.making.realdata import DATA
+from tests.making.realdata import real
 
 # Root mean square of the differences to transformers, of that of the embeddings. float32 differs
 # by the activation: llama.cpp's is GELU's tanh approximation, looked up in float16.
@@ -165,10 +166,11 @@ def test_plans_of_the_real_shapes(name: str, vl: Path) -> None:
 def test_the_published_size_of_a_projector(vl: Path) -> None:
     """All but a few hundred bytes, which its model card accounts for."""
     plan = make_plan(_true("LFM2.5-VL-1.6B", vl), projector=True)
-    bf16, f32 = GGMLType.BF16, GGMLType.F32
+    bf16, f32 = GGML[GGMLType.BF16], GGMLType.F32
     sources = []
     for t in plan.tensors:
-        part = Part(t.name, vl, 0, bf16, t.shape[-1], 0, math.prod(t.shape[:-1]))
+        n_rows = math.prod(t.shape[:-1])
+        part = Part(t.name, StoredRows(vl, 0, bf16, (n_rows, t.shape[-1])), 0, n_rows)
         sources.append(SourceTensor(t.name, t.shape, (part,), f32))
     (path,) = target_paths(plan.metadata, [FileType.Q8_0], vl)
     name, nbytes = PUBLISHED_PROJECTOR
@@ -179,9 +181,7 @@ def test_the_published_size_of_a_projector(vl: Path) -> None:
 
 def test_the_plan_of_the_real_audio_model(vl: Path) -> None:
     """Every tensor of the published shapes has its place; there are no weights to be read."""
-    path = DATA / "configs/partial/LFM2.5-Audio-1.5B.json"
-    if not path.is_file():
-        pytest.skip(f"{path} is absent (LFM2GGUF_TEST_DATA may name another folder)")
+    path = real("configs/partial/LFM2.5-Audio-1.5B.json")
     true = json.loads(path.read_text()) | {"tie_audio_embeddings": False}
     infos = {
         name: TensorInfo(name, "BF16", shape, vl / "model.safetensors", 0)
@@ -196,9 +196,7 @@ def test_the_plan_of_the_real_audio_model(vl: Path) -> None:
 
 def _true(name: str, folder: Path) -> Checkpoint:
     """A checkpoint of true shapes and no weights; the folder has tokenizer and settings."""
-    path = DATA / "configs/partial" / f"{name}.json"
-    if not path.is_file():
-        pytest.skip(f"{path} is absent (LFM2GGUF_TEST_DATA may name another folder)")
+    path = real(f"configs/partial/{name}.json")
     true = published(json.loads(path.read_text()))
     infos = {
         name: TensorInfo(name, "BF16", shape, folder / "model.safetensors", 0)

@@ -14,7 +14,7 @@ from lfm2gguf.conversion import Draft
 from lfm2gguf.conversion.from_checkpoint import draft_conversion
 from tests.benchmarks.make_checkpoint import shapes
 from tests.making.checkpoints import tokenizer, write_json
-from tests.making.realdata import DATA
+from tests.making.realdata import real
 
 # Published: tensors by type, and bytes where the whole file's are known. The tokenizer here is
 # a small one, so that the files are smaller than theirs by their vocabularies' text.
@@ -47,9 +47,7 @@ def drafted(config: dict[str, Any], folder: Path, type: str) -> Draft:
 
 @pytest.mark.parametrize(("name", "type"), PUBLISHED)
 def test_the_published_counts_come_out(name: str, type: str, tmp_path: Path) -> None:
-    path = DATA / "configs" / f"{name}.json"
-    if not path.is_file():
-        pytest.skip(f"{path} is absent (LFM2GGUF_TEST_DATA may name another folder)")
+    path = real(f"configs/{name}.json")
     draft = drafted(json.loads(path.read_text()), tmp_path / "model", type)
     assert draft.type_counts == PUBLISHED[name, type]
     assert draft.layout.size > sum(tensor.nbytes for tensor in draft.tensors)
@@ -72,9 +70,7 @@ TEXT_MODELS = {
 
 @pytest.mark.parametrize("name", TEXT_MODELS)
 def test_every_tensor_of_a_real_shape_has_its_place(name: str, tmp_path: Path) -> None:
-    path = DATA / "configs" / f"{name}.json"
-    if not path.is_file():
-        pytest.skip(f"{path} is absent (LFM2GGUF_TEST_DATA may name another folder)")
+    path = real(f"configs/{name}.json")
     config = json.loads(path.read_text())
     draft = drafted(config, tmp_path / "model", "Q4_K_M")
     assert draft.n_weights == sum(map(math.prod, shapes(config).values()))
@@ -83,9 +79,7 @@ def test_every_tensor_of_a_real_shape_has_its_place(name: str, tmp_path: Path) -
 
 def test_the_700m(tmp_path: Path) -> None:
     """Of its config only layers and feed-forward width are known; the rest is as in its name."""
-    path = DATA / "configs/LFM2-350M.json"
-    if not path.is_file():
-        pytest.skip(f"{path} is absent (LFM2GGUF_TEST_DATA may name another folder)")
+    path = real("configs/LFM2-350M.json")
     sizes = dict.fromkeys(("hidden_size", "block_dim", "conv_dim", "conv_dim_out"), 1536)
     heads = dict.fromkeys(("num_attention_heads", "num_heads"), 24)
     wider = {**sizes, **heads, "block_ff_dim": 10240}

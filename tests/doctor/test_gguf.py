@@ -19,7 +19,7 @@ from lfm2gguf.gguf_file import Value, ValueType
 from lfm2gguf.quants import quantize
 from tests.doctor.operations import Change, f32, rewrite
 from tests.making.checkpoints import MOE_CASES, make
-from tests.making.realdata import DATA
+from tests.making.realdata import each
 from tests.making.retrieval_checkpoints import CASES, make_retrieval
 
 T = ValueType
@@ -340,14 +340,9 @@ def test_without_jinja_the_template_is_said_to_be_unexamined(
     assert "lfm2gguf[run]" in finding.remedy
 
 
-SHARED = sorted(DATA.glob("chat_templates/*.jinja"))
-
-
-@pytest.mark.parametrize("file", SHARED or [None], ids=lambda file: file.stem if file else "none")
-def test_the_real_templates_are_sound(file: Path | None, q4: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", each("chat_templates/*.jinja"))
+def test_the_real_templates_are_sound(file: Path, q4: Path, tmp_path: Path) -> None:
     """Each renders, keeps the tools and writes BOS once; the small vocabulary lacks tokens."""
-    if file is None:
-        pytest.skip(f"{DATA} has no templates (LFM2GGUF_TEST_DATA may name another folder)")
     change = metadata(tokenizer__chat_template=file.read_text(encoding="utf-8"))
     ids = {f.id for f in diagnose(rewrite(q4, tmp_path / "real.gguf", change)).findings}
     assert ids <= {"bos-doubled", "minimum-build", "template-token"}

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from lfm2gguf.errors import OptionError
 from lfm2gguf.llamacpp import Model, Sampler, json_schema_grammar
+from lfm2gguf.options import Options
 from tests.llamacpp.test_llamacpp import GREEDY
 from tests.making.models import tiny_gguf
 
@@ -24,7 +25,7 @@ def model() -> Iterator[Model]:
 
 def follows(model: Model, grammar: str, text: str) -> bool:
     """Whether the sampler, wanting nothing so much as this text and its end, may write it."""
-    sampler = Sampler(model, **GREEDY, grammar=grammar)  # type: ignore[arg-type]
+    sampler = Sampler(model, Options(**GREEDY, grammar=grammar))
     end = next(t for t in range(model.n_vocab) if model.ends_generation(t))
     wanted = [model.tokenize(character)[0] for character in text]
     try:
@@ -109,6 +110,6 @@ def test_what_would_take_gigabytes_is_refused_at_once(schema: dict[str, Any]) ->
 
 def test_what_is_no_text_is_refused(model: Model) -> None:
     with pytest.raises(OptionError, match="is no text"):
-        Sampler(model, **GREEDY, grammar='root ::= "\ud800"')  # type: ignore[arg-type]
+        Sampler(model, Options(**GREEDY, grammar='root ::= "\ud800"'))
     grammar = json_schema_grammar({"type": "string", "pattern": "^[a-c]{2,30}$"})
     assert follows(model, grammar, '"abc"')

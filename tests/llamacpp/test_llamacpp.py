@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,9 +22,10 @@ from lfm2gguf.llamacpp import (
     devices,
     json_schema_grammar,
 )
+from lfm2gguf.options import Options
 from tests.making.models import tiny_gguf
 
-GREEDY = {
+GREEDY: dict[str, Any] = {
     "temperature": 0.0,
     "top_k": 0,
     "top_p": 1.0,
@@ -134,7 +136,7 @@ def test_what_c_would_assert_is_refused_before(model: Model, context: Context) -
 
 def test_greedy_picks_the_largest_logit(model: Model) -> None:
     logits = np.random.default_rng(0).normal(size=model.n_vocab).astype(np.float32)
-    sampler = Sampler(model, **GREEDY)  # type: ignore[arg-type]
+    sampler = Sampler(model, Options(**GREEDY))
     assert sampler.sample(logits) == int(logits.argmax())
     sampler.close()
 
@@ -142,10 +144,10 @@ def test_greedy_picks_the_largest_logit(model: Model) -> None:
 def test_bias_and_penalty_move_the_choice(model: Model) -> None:
     logits = np.zeros(model.n_vocab, np.float32)
     logits[[40, 41]] = 5.0, 4.9
-    biased = Sampler(model, **{**GREEDY, "logit_bias": {41: 1.0}})  # type: ignore[arg-type]
+    biased = Sampler(model, Options(**{**GREEDY, "logit_bias": {41: 1.0}}))
     assert biased.sample(logits) == 41
     options = {**GREEDY, "repeat_penalty": 1.1, "repeat_window": 4}
-    penalized = Sampler(model, **options)  # type: ignore[arg-type]
+    penalized = Sampler(model, Options(**options))
     penalized.see([40])
     assert penalized.sample(logits) == 41
     for sampler in (biased, penalized):
@@ -156,7 +158,7 @@ def test_the_seed_decides(model: Model) -> None:
     logits = np.random.default_rng(1).normal(size=model.n_vocab).astype(np.float32)
 
     def draw(seed: int) -> list[int]:
-        sampler = Sampler(model, **{**GREEDY, "temperature": 1.0, "seed": seed})  # type: ignore[arg-type]
+        sampler = Sampler(model, Options(**{**GREEDY, "temperature": 1.0, "seed": seed}))
         return [sampler.sample(logits) for _ in range(8)]
 
     assert draw(7) == draw(7) != draw(8)
@@ -165,7 +167,7 @@ def test_the_seed_decides(model: Model) -> None:
 def test_a_grammar_holds_against_the_largest_logit(model: Model) -> None:
     logits = np.zeros(model.n_vocab, np.float32)
     logits[model.tokenize("no")[0]] = 9.0
-    sampler = Sampler(model, **GREEDY, grammar='root ::= "yes"')  # type: ignore[arg-type]
+    sampler = Sampler(model, Options(**GREEDY, grammar='root ::= "yes"'))
     tokens: list[int] = []
     while not tokens or not model.ends_generation(tokens[-1]):
         tokens.append(sampler.sample(logits))
@@ -174,14 +176,14 @@ def test_a_grammar_holds_against_the_largest_logit(model: Model) -> None:
 
 def test_nothing_left_to_pick_is_an_error_and_no_abort(model: Model) -> None:
     bias = dict.fromkeys(range(model.n_vocab), -np.inf)
-    sampler = Sampler(model, **GREEDY, logit_bias=bias, grammar='root ::= "a"')  # type: ignore[arg-type]
+    sampler = Sampler(model, Options(**GREEDY, logit_bias=bias, grammar='root ::= "a"'))
     with pytest.raises(RuntimeFailureError, match="no token"):
         sampler.sample(np.zeros(model.n_vocab, np.float32))
 
 
 def test_grammars_that_do_not_parse_are_refused(model: Model) -> None:
     with pytest.raises(OptionError, match="does not parse"):
-        Sampler(model, **GREEDY, grammar="root ::= (")  # type: ignore[arg-type]
+        Sampler(model, Options(**GREEDY, grammar="root ::= ("))
     with pytest.raises(OptionError, match="schema"):
         json_schema_grammar({"type": "nonsense"})
 

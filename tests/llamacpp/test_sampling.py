@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lfm2gguf.llamacpp import Floats, Model, Sampler
+from lfm2gguf.options import Options
 from tests.making.models import tiny_gguf
 
 OFF: dict[str, Any] = {
@@ -85,7 +86,7 @@ def test_draws_what_the_whole_chain_draws(
     bias = {5: 3.5, 7: -2.25, 9: -np.inf} if biased else None
     options = {**OFF, **changes, "logit_bias": bias}
     theirs = whole_chain(model.n_vocab, options)
-    ours = Sampler(model, **options)
+    ours = Sampler(model, Options(**options))
     draw = np.random.default_rng(options["seed"])
     logits = (spread * draw.standard_normal(model.n_vocab)).astype(np.float32)
     for _ in range(6):  # the same logits again: the penalty must be felt

@@ -65,12 +65,17 @@ def lib() -> ctypes.CDLL:
     return library
 
 
-def quantize(x: np.ndarray, type: GGMLType) -> np.ndarray:
-    """What llama-quantize stores for the rows of ``x``, float32."""
+def quantize(x: np.ndarray, type: GGMLType, importance: np.ndarray | None = None) -> np.ndarray:
+    """What llama-quantize stores for the rows of ``x``, float32, given that of the columns."""
     x = np.ascontiguousarray(x, np.float32)
     rows, n = x.reshape(-1, x.shape[-1]).shape
-    out = np.empty((*x.shape[:-1], type.row_bytes(n)), np.uint8)
-    lib().ggml_quantize_chunk(type.id, x.ctypes.data, out.ctypes.data, 0, rows, n, None)
+    out = np.zeros((*x.shape[:-1], type.row_bytes(n)), np.uint8)
+    data = None
+    if importance is not None:
+        importance = np.ascontiguousarray(importance, np.float32)
+        assert importance.shape == (n,)
+        data = importance.ctypes.data
+    lib().ggml_quantize_chunk(type.id, x.ctypes.data, out.ctypes.data, 0, rows, n, data)
     return out
 
 

@@ -84,3 +84,18 @@ SAMPLES: dict[str, Callable[[], np.ndarray]] = {
 
 def sample(name: str) -> np.ndarray:
     return SAMPLES[name]().astype(np.float32)
+
+
+# How important columns are: every kind that an importance matrix may hold.
+IMPORTANCE: dict[str, Callable[[], np.ndarray]] = {
+    "even": lambda: np.full(SHAPE[1:], 0.5),
+    "uniform": lambda: uniform(31, SHAPE[1:]),
+    "heavy tails": lambda: powers(32, -20, 20, SHAPE[1:]) * (1 + uniform(33, SHAPE[1:])),
+    "dead columns": lambda: uniform(34, SHAPE[1:]) * (uniform(35, SHAPE[1:]) < 0.3),
+    "all dead": lambda: np.zeros(SHAPE[1:]),
+}
+
+
+def importance(name: str | None, n: int = SHAPE[1]) -> np.ndarray | None:
+    """Importance of ``n`` columns, float32; None for None."""
+    return None if name is None else np.resize(IMPORTANCE[name]().astype(np.float32), n)

@@ -12,17 +12,24 @@ from lfm2gguf.errors import QuantizationError
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.quants import CODECS, dequantize, quantize, validate
 from lfm2gguf.quants.codec import c_arithmetic
-from lfm2gguf.quants.search import scale_and_min
+from lfm2gguf.quants.kquants import weights_of_32
+from lfm2gguf.quants.search import Search, scale_and_min
 
 from . import oracle
-from .samples import SAMPLES, sample
+from .samples import IMPORTANCE, SAMPLES, importance, sample
+
+KINDS = [None, *IMPORTANCE]
 
 pytestmark = oracle.needs_ggml
 every_type = pytest.mark.parametrize("type", CODECS, ids=lambda type: type.name)
 
 
-def assert_same_bytes(x: np.ndarray, type: GGMLType) -> None:
-    ours, ggml = quantize(x, type), oracle.quantize(x, type)
+def assert_same_bytes(x: np.ndarray, type: GGMLType, kind: str | None = None) -> None:
+    """Of weights with or without importance: that of the samples called ``kind``."""
+    if kind is None and CODECS[type].needs_importance:
+        kind = "uniform"
+    given = importance(kind, x.shape[-1])
+    ours, ggml = quantize(x, type, given), oracle.quantize(x, type, given)
     size = type.type_size
     wrong = (ours.reshape(-1, size) != ggml.reshape(-1, size)).any(axis=1).nonzero()[0]
     first = x.reshape(-1, type.block_size)[wrong[:1]].tolist()
@@ -36,15 +43,17 @@ def same_floats(a: np.ndarray, b: np.ndarray) -> bool:
 @every_type
 @pytest.mark.parametrize("name", SAMPLES)
 def test_bytes(name: str, type: GGMLType) -> None:
-    assert_same_bytes(sample(name), type)
+    for kind in KINDS:
+        assert_same_bytes(sample(name), type, kind)
 
 
 @every_type
 @pytest.mark.parametrize("blocks", [1, 2, 3, 5, 255, 256, 257, 513])
 def test_any_number_of_blocks(blocks: int, type: GGMLType) -> None:
     x = np.resize(sample("bf16"), (blocks, type.block_size))
-    assert_same_bytes(x, type)
-    assert_same_bytes(x.reshape(1, -1), type)
+    for kind in (None, "uniform"):
+        assert_same_bytes(x, type, kind)
+        assert_same_bytes(x.reshape(1, -1), type, kind)
 
 
 @every_type
@@ -52,7 +61,8 @@ def test_every_float16_scale(type: GGMLType) -> None:
     """Blocks whose largest weight runs through the range of float16, the edges included."""
     top = np.ldexp(1.0, np.arange(-30, 24))[:, None] * np.linspace(1, 2, 64, endpoint=False)
     x = np.resize(sample("uniform"), (top.size, 256)) * top.reshape(-1, 1)
-    assert_same_bytes(x.astype(np.float32), type)
+    for kind in (None, "heavy tails"):
+        assert_same_bytes(x.astype(np.float32), type, kind)
 
 
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -64,9 +74,12 @@ PALETTES = st.lists(FINITE, min_size=1, max_size=5).flatmap(
 
 @every_type
 @settings(max_examples=60, deadline=None)
-@given(x=st.one_of(PALETTES, hnp.arrays(np.float32, (2, 256), elements=FINITE, fill=FINITE)))
-def test_bytes_of_anything(type: GGMLType, x: np.ndarray) -> None:
-    assert_same_bytes(x, type)
+@given(
+    x=st.one_of(PALETTES, hnp.arrays(np.float32, (2, 256), elements=FINITE, fill=FINITE)),
+    kind=st.sampled_from(KINDS),
+)
+def test_bytes_of_anything(type: GGMLType, x: np.ndarray, kind: str | None) -> None:
+    assert_same_bytes(x, type, kind)
 
 
 @every_type
@@ -75,12 +88,13 @@ def test_bytes_of_anything(type: GGMLType, x: np.ndarray) -> None:
     steps=hnp.arrays(np.int8, (2, 256), elements=st.integers(-20, 20)),
     unit=st.floats(width=32, min_value=2.0**-140, max_value=2.0**110),
     offset=st.integers(-100, 100),
+    kind=st.sampled_from(KINDS),
 )
 def test_bytes_of_evenly_spaced_weights(
-    type: GGMLType, steps: np.ndarray, unit: float, offset: int
+    type: GGMLType, steps: np.ndarray, unit: float, offset: int, kind: str | None
 ) -> None:
     """Ties everywhere: in rounding, for the largest weight, between steps of the search."""
-    assert_same_bytes((steps + np.float32(offset)) * np.float32(unit), type)
+    assert_same_bytes((steps + np.float32(offset)) * np.float32(unit), type, kind)
 
 
 @every_type
@@ -98,7 +112,7 @@ def test_weights_of_any_bytes(type: GGMLType) -> None:
 @every_type
 @pytest.mark.parametrize("name", SAMPLES)
 def test_validation_agrees(name: str, type: GGMLType) -> None:
-    data = quantize(sample(name), type)
+    data = quantize(sample(name), type, importance("uniform"))
     if oracle.is_valid(data, type):
         validate(data, type)
         assert same_floats(
@@ -109,23 +123,44 @@ def test_validation_agrees(name: str, type: GGMLType) -> None:
             validate(data, type)
 
 
+SEARCHES = [
+    Search(15, -1.0, 0.1, 20),
+    Search(31, -0.5, 0.1, 15),
+    Search(15, -0.9, 0.05, 36),
+    Search(3, -0.5, 0.1, 15, absolute=True),
+]
+
+
 @pytest.mark.parametrize("name", SAMPLES)
-@pytest.mark.parametrize(("nmax", "rmin", "nstep"), [(15, -1.0, 20), (31, -0.5, 15)])
-def test_the_careful_search_agrees_on_ordinary_columns(
-    name: str, nmax: int, rmin: float, nstep: int
-) -> None:
+@pytest.mark.parametrize("search", SEARCHES)
+def test_the_careful_search_agrees_on_ordinary_columns(name: str, search: Search) -> None:
     """Which columns are ordinary is a claim: the quick search and the exact one, bit for bit."""
     x = np.ascontiguousarray(sample(name).reshape(-1, 32).T)
-    levels, *work = np.empty((5, *x.shape), np.float32)
+    w, levels, *work = np.empty((5, *x.shape), np.float32)
     with c_arithmetic():
-        scale, low, ordinary = scale_and_min(x, work, nmax, rmin, nstep)
-        exact_scale, exact_low, _ = scale_and_min(x, work, nmax, rmin, nstep, levels)
+        weights_of_32(x, w)
+        scale, low, ordinary = scale_and_min(x, w, work, search)
+        exact_scale, exact_low, _ = scale_and_min(x, w, work, search, levels, careful=True)
     assert same_floats(scale[ordinary], exact_scale[ordinary])
     assert same_floats(low[ordinary], exact_low[ordinary])
 
 
 def test_ordinary_weights_take_the_quick_search() -> None:
     x = np.ascontiguousarray(sample("bf16").reshape(-1, 32).T)
+    w, *work = np.empty((4, *x.shape), np.float32)
     with c_arithmetic():
-        ordinary = scale_and_min(x, list(np.empty((4, *x.shape), np.float32)), 15, -1.0, 20)[2]
+        weights_of_32(x, w)
+        ordinary = scale_and_min(x, w, work, SEARCHES[0])[2]
     assert ordinary.all()
+
+
+@every_type
+@pytest.mark.parametrize("shape", [(1024,), (6, 1024), (1, 1024), (3, 1, 1024)])
+def test_importance_of_experts(type: GGMLType, shape: tuple[int, ...]) -> None:
+    """Of all rows, of each, or of those of each expert: what ggml makes of them one by one."""
+    x = sample("bf16").reshape(3, 2, 1024) if len(shape) == 3 else sample("bf16")
+    given = np.resize(importance("uniform", 6 * 1024), shape).astype(np.float32)
+    ours = quantize(x, type, given).reshape(6, -1)
+    rows = np.broadcast_to(given, x.shape).reshape(6, -1)
+    for i, row in enumerate(x.reshape(6, -1)):
+        assert np.array_equal(ours[i], oracle.quantize(row[None], type, rows[i])[0])

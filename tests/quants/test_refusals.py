@@ -136,3 +136,17 @@ def test_bfloat16_rounds_up_to_infinity() -> None:
     with pytest.raises(QuantizationError, match="from 0 on are too large for BF16"):
         validate(quantize(x, "BF16"), "BF16")
     validate(quantize(x, "F32"), "F32")
+
+
+@pytest.mark.parametrize("shape", [(), (255,), (512,), (3, 256), (2, 2, 256), (2, 1)])
+def test_importance_of_another_shape(shape: tuple[int, ...]) -> None:
+    with pytest.raises(QuantizationError, match="one number a column is needed"):
+        quantize(np.ones((2, 256), np.float32), "Q4_K", np.ones(shape, np.float32))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1.0])
+def test_importance_that_is_none(value: float) -> None:
+    importance = np.ones(256, np.float32)
+    importance[7] = value
+    with pytest.raises(QuantizationError, match="finite and not negative"):
+        quantize(np.ones((2, 256), np.float32), "Q4_K", importance)

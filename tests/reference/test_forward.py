@@ -14,9 +14,7 @@ from lfm2gguf.errors import TensorError, UnsupportedError
 from lfm2gguf.reference import forward
 from lfm2gguf.reference.forward import Reference
 from lfm2gguf.reference.weights import Array, ReferenceConfig, Weights, gguf_names
-from tests.making.realdata import needs, path_of
-
-CONFIGS = path_of("configs")
+from tests.making.realdata import real
 
 
 def random_weights(seed: int = 0, *, tied: bool = True) -> Weights:
@@ -231,10 +229,9 @@ def test_what_it_does_not_know_is_refused(extra: dict[str, Any]) -> None:
         ReferenceConfig.from_huggingface(BASE | extra)
 
 
-@needs("configs")
 @pytest.mark.parametrize("name", ["LFM2-1.2B", "LFM2-350M", "LFM2.5-1.2B-JP"])
 def test_real_configs(name: str) -> None:
-    config = ReferenceConfig.from_huggingface(json.loads((CONFIGS / f"{name}.json").read_text()))
+    config = ReferenceConfig.from_huggingface(json.loads(real(f"configs/{name}.json").read_text()))
     assert [i for i, kind in enumerate(config.layers) if kind != "conv"] == [2, 5, 8, 10, 12, 14]
     assert (config.norm_eps, config.rope_theta, config.tied) == (1e-5, 1e6, True)
 

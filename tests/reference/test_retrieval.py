@@ -16,7 +16,7 @@ from lfm2gguf.errors import CheckpointError, TensorError, UnsupportedError
 from lfm2gguf.lfm2 import make_plan
 from tests.conversion.test_parity import ROOT, check
 from tests.making.checkpoints import write_json, write_safetensors
-from tests.making.realdata import DATA
+from tests.making.realdata import each, real
 from tests.making.retrieval_checkpoints import CASES, flags, make_retrieval
 
 GOLDEN = json.loads((ROOT / "tests/golden/retrieval.json").read_text(encoding="utf-8"))["cases"]
@@ -33,9 +33,7 @@ def test_every_type_is_what_llama_quantize_writes(name: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("name", "n_tensors"), [(COLBERT, 149), (EMBEDDING, 148)])
 def test_the_real_shapes_plan_without_weights(name: str, n_tensors: int, tmp_path: Path) -> None:
-    file = DATA / "configs" / f"{name}.json"
-    if not file.is_file():
-        pytest.skip(f"{file} is absent (LFM2GGUF_TEST_DATA may name another folder)")
+    file = real(f"configs/{name}.json")
     source = make_retrieval(CASES[name], tmp_path / name)
     config = json.loads(file.read_text())
     (source / "config.json").write_text(file.read_text())
@@ -141,13 +139,8 @@ def test_refuses_a_kernel_that_has_no_middle(tmp_path: Path) -> None:
         convert(source, source / "out.gguf")
 
 
-ENCODERS = sorted((DATA / "configs").glob("*-Encoder-*.json"))
-
-
-@pytest.mark.parametrize("file", ENCODERS or [None], ids=lambda file: file.stem if file else "none")
-def test_refuses_encoders_with_a_head(file: Path | None, colbert: Path) -> None:
-    if file is None:
-        pytest.skip(f"{DATA / 'configs'} is absent (LFM2GGUF_TEST_DATA may name another folder)")
+@pytest.mark.parametrize("file", each("configs/*-Encoder-*.json"))
+def test_refuses_encoders_with_a_head(file: Path, colbert: Path) -> None:
     (colbert / "config.json").write_text(file.read_text())
     with pytest.raises(UnsupportedError, match="an encoder with a head of its own"):
         convert(colbert, colbert / "out.gguf")

@@ -25,6 +25,8 @@ FILES = (
     "README.md",
 )
 
+pytestmark = pytest.mark.hub
+
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[Hub]:

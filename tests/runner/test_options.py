@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
 
 from lfm2gguf import Runner
 from lfm2gguf.errors import OptionError
-from lfm2gguf.llamacpp import Model
-from lfm2gguf.runner.options import LARGEST_SEED, OptionChanges, Options, default_options
+from lfm2gguf.llamacpp import Model, Sampler
+from lfm2gguf.options import LARGEST_SEED, OptionChanges, Options, option_table
+from lfm2gguf.runner.options import default_options
 from tests.making.models import tiny_gguf
 
 CARDS: dict[str, dict[str, Any]] = {  # the model cards' recommendations
@@ -87,7 +89,7 @@ def test_numpy_numbers_are_numbers() -> None:
         temperature=np.float32(0.5), top_k=np.int64(3), seed=np.uint32(7), max_tokens=np.int8(2)
     )
     with Model(tiny_gguf()) as model:
-        sampler = options.sampler(model)
+        sampler = Sampler(model, options)
         assert 0 <= sampler.sample(np.zeros(model.n_vocab, np.float32)) < model.n_vocab
         sampler.close()
 
@@ -114,3 +116,16 @@ def test_variables_that_are_the_runners_are_refused(name: str) -> None:
         pytest.raises(OptionError, match=f"{name!r} is not among"),
     ):
         lfm.chat("Hi", template={name: []})
+
+
+def test_the_typed_keywords_have_the_kinds_of_the_fields() -> None:
+    assert get_type_hints(OptionChanges) == get_type_hints(Options)
+
+
+def test_every_option_is_explained() -> None:
+    assert list(option_table()) == [field.name for field in dataclasses.fields(Options)]
+    for option in option_table().values():
+        assert option.doc.endswith("."), option.name
+        assert option.doc.count(" ") > 3, option.name
+        numeric = option.kind in (int, float)
+        assert (option.range is not None) == numeric, option.name

@@ -22,9 +22,7 @@ from lfm2gguf.verification.material.conversations import (
 from lfm2gguf.verification.material.models import ReferenceModel, open_reference
 from lfm2gguf.verification.material.preparation import _encode_enough
 from lfm2gguf.verification.material.texts import cut, load_texts, python_docs
-from tests.making.realdata import needs, path_of
-
-TEMPLATES = path_of("chat_templates")
+from tests.making.realdata import real
 
 
 def test_a_text_is_cut_as_llama_perplexity_cuts_it() -> None:
@@ -164,10 +162,10 @@ def test_a_template_that_rewrites_history_gives_one_text_for_each_answer(
     assert "[assistant] function.[user]" in found[1][0]
 
 
-@needs("chat_templates")
 @pytest.mark.parametrize("name", ["LFM2-8B-A1B", "LFM2.5-8B-A1B", "LFM2.5-Instruct"])
 def test_real_templates_render(name: str, tmp_path: Path) -> None:
-    (tmp_path / "chat_template.jinja").write_text((TEMPLATES / f"{name}.jinja").read_text())
+    source = real(f"chat_templates/{name}.jinja")
+    (tmp_path / "chat_template.jinja").write_text(source.read_text())
     (tmp_path / "tokenizer_config.json").write_text('{"bos_token": "<|startoftext|>"}')
     text, spans = next(rendered(ChatTemplate(tmp_path), {"messages": TURNS[1:3]}))
     assert text.startswith("<|startoftext|><|im_start|>user\nWhat is `len`?<|im_end|>\n")

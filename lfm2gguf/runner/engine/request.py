@@ -10,9 +10,9 @@ import numpy as np
 
 from lfm2gguf.errors import Lfm2ggufError
 from lfm2gguf.llamacpp import Floats
+from lfm2gguf.options import Options
 from lfm2gguf.runner.engine.memory import Slot, Variant
 from lfm2gguf.runner.engine.text import TextStream
-from lfm2gguf.runner.options import Options
 
 
 @dataclass(frozen=True)
@@ -120,9 +120,8 @@ class Request:
     @property
     def penalty_window(self) -> list[int]:
         """The part of the prompt that the penalties look at."""
-        options, size = self.options, self.options.repeat_window
-        penalties = (options.repeat_penalty, options.frequency_penalty, options.presence_penalty)
-        if penalties == (1, 0, 0) or size == 0:
+        size = self.options.repeat_window
+        if not self.options.penalizes:
             return []
         words = [token for token in self.prompt if token >= 0]  # embeddings are none
         return words[-size:] if size > 0 else words

@@ -92,7 +92,7 @@ class Scheduler:
         if request.variant and request.variant[0] not in self._adapters:
             known = ", ".join(self._adapters) or "none: give adapters={name: file} to the Runner"
             raise OptionError(f"there is no adapter {request.variant[0]!r}; there are {known}")
-        sampler = request.options.sampler(self._model)
+        sampler = Sampler(self._model, request.options)
         with self._wake:
             if self._closing or len(self._waiting) >= MAX_WAITING:
                 sampler.close()

@@ -1,0 +1,16 @@
+"""Files of numbers and of anything else: rows that are mapped, files that appear whole."""
+
+from lfm2gguf.storage.output import check_target, create, output_errors, target_of, write_whole
+from lfm2gguf.storage.rows import GGML, SAFETENSORS, DType, StoredRows
+
+__all__ = [
+    "GGML",
+    "SAFETENSORS",
+    "DType",
+    "StoredRows",
+    "check_target",
+    "create",
+    "output_errors",
+    "target_of",
+    "write_whole",
+]

@@ -1,0 +1,94 @@
+"""A file under its name only when it is whole.
+
+It grows under a temporary name beside its target, one that nobody can foresee, and gets the
+target's name when it is complete: nobody ever sees half a file, and what was there before stays
+until then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from lfm2gguf.errors import OutputError
+
+PARTIAL = ".partial"
+
+
+@contextlib.contextmanager
+def create(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield a temporary path beside ``target``, under which the caller makes the file.
+
+    On leaving it gets the name ``target``; after an exception it is removed.
+
+    Raises:
+        OutputError: the target exists, or cannot be written.
+
+    """
+    check_target(target, overwrite=overwrite)
+    partial = target.with_name(f"{target.name}.{secrets.token_hex(4)}{PARTIAL}")
+    try:
+        yield partial
+        with output_errors(target):
+            partial.replace(target)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+
+
+def write_whole(target: Path, content: str | bytes, *, overwrite: bool = False) -> None:
+    """Write a file's content, text as UTF-8, whole or not at all.
+
+    Raises:
+        OutputError: the target exists, cannot be written, or the disk is full.
+
+    """
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    with create(target, overwrite=overwrite) as partial, output_errors(target):
+        partial.write_bytes(data)
+
+
+def target_of(partial: Path) -> Path:
+    """Return the name that a file under a temporary name will get."""
+    return partial.with_name(partial.name.removesuffix(PARTIAL).rpartition(".")[0])
+
+
+def check_target(target: Path, *, overwrite: bool = False) -> None:
+    """Refuse a target that cannot or must not be written, before any work is done.
+
+    Raises:
+        OutputError: saying which, and what to do.
+
+    """
+    if target.is_dir():
+        raise OutputError(f"{target}: is a folder; give the name of a file in it")
+    if target.exists() and not target.is_file():
+        raise OutputError(f"{target}: is a device or a pipe, which a file must not replace")
+    if target.exists() and not overwrite:
+        raise OutputError(f"{target}: exists already; give overwrite=True (--force) to replace it")
+    if not target.parent.is_dir():
+        raise OutputError(f"{target.parent}: no such folder; make it first")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise OutputError(f"{target.parent}: this folder cannot be written; choose another")
+
+
+@contextlib.contextmanager
+def output_errors(target: Path) -> Iterator[None]:
+    """Turn what goes wrong with writing ``target`` into one line.
+
+    Raises:
+        OutputError: the file cannot be written, or the disk is full.
+
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OutputError(
+                f"{target}: no space left on the disk; free some, or choose another folder"
+            ) from error
+        raise OutputError(f"{target}: cannot be written ({error.strerror or error})") from error
