@@ -19,7 +19,7 @@ Templates = str | Sequence[Mapping[str, str]] | None  # one, or several with the
 
 
 def chosen(folder: Path, found: Templates) -> Templates:
-    """The template that is written, given the one that ``SpecialVocab`` found.
+    """Return the template that is written, given the one that ``SpecialVocab`` found.
 
     It drops templates that are given as an object (name: template), and chat_template.jinja where
     tokenizer_config.json has a null.
@@ -38,7 +38,7 @@ def chosen(folder: Path, found: Templates) -> Templates:
 
 
 def notes(folder: Path) -> list[str]:
-    """What a user may not expect: that there are two templates, and they differ."""
+    """Return what a user may not expect: that there are two templates, and they differ."""
     given, file = chosen(folder, None), _file(folder)
     if given is None or file is None or _default(given) == file.removesuffix("\n"):
         return []

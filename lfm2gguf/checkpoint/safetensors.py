@@ -83,7 +83,7 @@ class TensorInfo:
 
 
 def read_header(path: Path) -> dict[str, TensorInfo]:
-    """The tensors of one file, every offset checked against the file's size.
+    """Read the tensors of one file, every offset checked against the file's size.
 
     Raises:
         CheckpointError: the file is truncated or its header is damaged.
@@ -121,7 +121,7 @@ def _info(path: Path, name: str, entry: dict[str, Any], data: int) -> TensorInfo
     if dtype not in SAFETENSORS:
         raise ValueError(f"tensor {name!r} has the unknown dtype {dtype!r}")
     if not all(isinstance(n, int) and n >= 0 for n in (*shape, begin, end)):
-        raise ValueError(f"tensor {name!r} has a shape or an offset that is no natural number")
+        raise ValueError(f"tensor {name!r} has a shape or an offset that is not a natural number")
     info = TensorInfo(name, dtype, shape, path, data + begin)
     if info.nbytes != end - begin:
         raise ValueError(f"tensor {name!r} needs {info.nbytes} bytes and is given {end - begin}")
@@ -129,7 +129,7 @@ def _info(path: Path, name: str, entry: dict[str, Any], data: int) -> TensorInfo
 
 
 def _check_layout(path: Path, infos: list[TensorInfo], data: int, size: int) -> None:
-    """Tensors must follow one another without gap or overlap and end where the file ends."""
+    """Check that tensors follow one another without gap or overlap and end with the file."""
     position = data
     for info in sorted(infos, key=lambda info: (info.offset, info.nbytes)):
         if info.offset != position:

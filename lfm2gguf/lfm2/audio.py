@@ -1,8 +1,8 @@
 """Audio: LFM2-Audio and LFM2.5-Audio. One file is the text model, another the projector (mmproj).
 
 The projector holds the FastConformer encoder, the two layers that bring its frames into the text
-model's space, and the embedding of audio codes. The depthformer, which makes speech, has no place
-in llama.cpp. What llama.cpp needs is said in conversion/lfm2.py (``LFM2AudioModel``),
+model's space, and the embedding of audio codes. llama.cpp cannot represent the depthformer, which
+makes speech. What it needs is said in conversion/lfm2.py (``LFM2AudioModel``),
 conversion/gemma.py (``ConformerAudioModel``) and tools/mtmd/clip.cpp, commit 0c1e57098; the names
 of the checkpoint are those of the modules of liquid-audio 1.3.0 (model/lfm2_audio.py).
 """

@@ -51,7 +51,7 @@ class Lfm2Config:
         if head_dim * heads != hidden:
             raise UnsupportedError(
                 f"config.json: {heads} heads of {head_dim} do not make up hidden_size {hidden}; "
-                "llama.cpp's LFM2 has no place for other head sizes"
+                "llama.cpp's LFM2 cannot represent other head sizes"
             )
         return cls(
             hidden_size=hidden,

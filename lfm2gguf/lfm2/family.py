@@ -44,7 +44,7 @@ SEEN_AS_TEXT: dict[str, Callable[[Checkpoint], tuple[Checkpoint, dict[str, str]]
     "Lfm25AudioTokenizer": detokenizer.renamed,
 }
 ARCHITECTURES = (*MEMBERS, *PROJECTORS)
-# The beginning of architectures that have no place in llama.cpp (src/llama-arch.cpp and
+# How architectures begin that llama.cpp cannot represent (src/llama-arch.cpp and
 # src/models/lfm2.cpp, commit 0c1e57098), and why.
 NOT_IN_LLAMA_CPP = {
     "Lfm2Bidir": "an encoder with a head of its own (masked tokens, labels, routes, rules), for "
@@ -106,7 +106,7 @@ def _text_plan(whole: Checkpoint, pre: str | None, adapter: Adapter | None) -> P
 def _projector_plan(whole: Checkpoint, adapter: Adapter | None) -> Plan:
     if (architecture := _class_name(whole)) not in PROJECTORS:
         raise OptionError(
-            f"{whole.path}: {architecture} is one file and has no projector; convert it "
+            f"{whole.path}: {architecture} is one file, without a projector; convert it "
             "with projector=False (without --mmproj)"
         )
     opened = PROJECTORS[architecture].open(whole)

@@ -270,7 +270,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], type[Lfm2ggufError], str]] = {
     "no tower": (_edit(vision_config=[]), CheckpointError, "no 'vision_config'"),
     "no settings for pixels": (_without_processor, CheckpointError, "image_mean"),
     "a module that nothing is known of": (
-        _other_modules, CheckpointError, "'model.resampler.weight' has no place",
+        _other_modules, CheckpointError, "'model.resampler.weight' does not belong",
     ),
 }  # fmt: skip
 
@@ -312,7 +312,7 @@ def test_a_width_of_audio_that_llama_cpp_does_not_run(tmp_path: Path) -> None:
 
 
 def test_a_text_model_has_no_projector(small: Path, tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="is one file and has no projector"):
+    with pytest.raises(OptionError, match="is one file, without a projector"):
         convert(small, tmp_path, projector=True)
 
 
