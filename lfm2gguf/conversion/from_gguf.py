@@ -11,10 +11,8 @@ from lfm2gguf.conversion.write import ProgressCallback, WrittenFile, write
 from lfm2gguf.errors import GGUFError, UnsupportedError
 from lfm2gguf.ggml import FileType
 from lfm2gguf.gguf_file import GGUFFile, TensorInfo, parse_size
+from lfm2gguf.members import ARCHITECTURES
 from lfm2gguf.quants import CODECS
-
-# Architectures whose mixtures are known, with the prefix of their keys.
-ARCHITECTURES = ("lfm2", "lfm2moe")
 
 
 def quantize(

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from lfm2gguf.doctor.finding import Finding, Severity
-from lfm2gguf.doctor.subject import LFM2, Subject
+from lfm2gguf.doctor.subject import Subject
 from lfm2gguf.ggml import GGMLType
+from lfm2gguf.members import ARCHITECTURES
 
 # No type for weights: numbers, and the formats that activations are quantized to.
 NOT_WEIGHTS = {
@@ -130,7 +131,7 @@ NEW_TYPES = {GGMLType[name] for name in ("MXFP4", "NVFP4", "Q1_0", "Q2_0")}
 def minimum_build(subject: Subject) -> Iterator[Finding]:
     """The oldest llama.cpp that loads it, as far as there are sources for it."""
     needed = [requirement for requirement in REQUIREMENTS if requirement.applies(subject)]
-    if subject.architecture in LFM2 and needed:
+    if subject.architecture in ARCHITECTURES and needed:
         newest = needed[-1]
         yield Finding(
             "minimum-build", Severity.NOTE, "llama.cpp",

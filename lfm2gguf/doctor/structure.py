@@ -12,8 +12,9 @@ from itertools import islice
 
 from lfm2gguf.checkpoint import TokenType
 from lfm2gguf.doctor.finding import Finding, Severity
-from lfm2gguf.doctor.subject import LFM2, Subject
+from lfm2gguf.doctor.subject import Subject
 from lfm2gguf.lfm2 import Keys
+from lfm2gguf.members import ARCHITECTURES, member_of
 
 Shape = tuple[int, ...]
 
@@ -32,25 +33,22 @@ LOOKS_SPECIAL = re.compile(r"<\|.*\|>")
 RESERVED = re.compile(r"<\|reserved_")  # LFM2's 14 and 15 are plain words of its vocabulary
 SHOWN = 3  # tokens that a finding names
 NAMED_TOKENS = ("bos", "eos", "eot", "padding", "unknown", "seperator", "mask")
-# Context that the models were trained on (their model cards); configs say 128,000 throughout.
-TRAINED = 32_768
-TRAINED_LONG = 131_072  # LFM2.5-8B-A1B: the mixture of experts with the 128,000-token vocabulary
 
 
 def architecture(subject: Subject) -> Iterator[Finding]:
     """Whether it is an LFM2 at all."""
-    if subject.kind == "gguf" and subject.architecture not in LFM2:
+    if subject.kind == "gguf" and subject.architecture not in ARCHITECTURES:
         yield Finding(
             "architecture", Severity.WARNING, "general.architecture",
-            f"is {subject.architecture!r}, not {' or '.join(LFM2)}: what is particular to LFM2 "
-            "was not examined",
+            f"is {subject.architecture!r}, not {' or '.join(ARCHITECTURES)}: what is particular to "
+            "LFM2 was not examined",
             "nothing, if that is what it is meant to be",
         )  # fmt: skip
 
 
 def needed_keys(subject: Subject) -> Iterator[Finding]:
     """The keys that llama.cpp needs."""
-    if subject.kind == "gguf" and subject.architecture in LFM2:
+    if subject.kind == "gguf" and subject.architecture in ARCHITECTURES:
         for key, what in Keys(subject.architecture, subject.metadata).problems().items():
             yield Finding(
                 "metadata-key", Severity.ERROR, key, f"{what}; llama.cpp refuses the file", AGAIN
@@ -59,7 +57,7 @@ def needed_keys(subject: Subject) -> Iterator[Finding]:
 
 def tensors(subject: Subject) -> Iterator[Finding]:
     """Names and shapes against those that the keys call for, as llama.cpp compares them."""
-    if subject.kind != "gguf" or subject.architecture not in LFM2:
+    if subject.kind != "gguf" or subject.architecture not in ARCHITECTURES:
         return
     keys = Keys(subject.architecture, subject.metadata)
     if keys.problems():
@@ -192,10 +190,9 @@ def token_types(subject: Subject) -> Iterator[Finding]:
 
 def context(subject: Subject) -> Iterator[Finding]:
     """The context that the metadata promises against the one that was trained."""
-    long = subject.architecture == "lfm2moe" and len(subject.tokens) == 128_000
-    trained = TRAINED_LONG if long else TRAINED
+    trained = member_of(subject).context
     length = subject.own("context_length")
-    if subject.architecture in LFM2 and isinstance(length, int) and length > trained:
+    if subject.architecture in ARCHITECTURES and isinstance(length, int) and length > trained:
         yield Finding(
             "context-length", Severity.WARNING, f"{subject.architecture}.context_length",
             f"is {length}, and the models are trained on {trained} tokens; beyond that answers "

@@ -16,9 +16,8 @@ from lfm2gguf.checkpoint import TokenType
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.gguf_file import GGUFFile, Metadata
 from lfm2gguf.lfm2 import Plan
+from lfm2gguf.members import is_retrieval
 from lfm2gguf.storage import GGML, SAFETENSORS, StoredRows
-
-LFM2 = ("lfm2", "lfm2moe")
 
 
 @dataclass(frozen=True)
@@ -89,8 +88,7 @@ class Subject:
     @property
     def generates(self) -> bool:
         """Whether it is a model that writes text, and not one that embeds it."""
-        retrieval = self.own("pooling_type") is not None or self.own("attention.causal") is False
-        return not retrieval and "dense_2.weight" not in self.shapes
+        return not is_retrieval(self, self.shapes)
 
 
 def from_gguf(path: Path) -> Subject:

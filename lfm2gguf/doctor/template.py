@@ -8,8 +8,9 @@ from typing import Any
 
 from lfm2gguf.chat.environment import environment as jinja_environment
 from lfm2gguf.doctor.finding import Finding, Severity
-from lfm2gguf.doctor.subject import LFM2, Subject
+from lfm2gguf.doctor.subject import Subject
 from lfm2gguf.errors import MissingDependencyError
+from lfm2gguf.members import ARCHITECTURES
 
 KEY = "tokenizer.chat_template"
 PROBE = "probe_4711"
@@ -36,7 +37,7 @@ def templates(subject: Subject) -> Iterator[Finding]:
     """Examine every template of the file: the default one, and those with a name."""
     found = {key: subject.get(key) for key in subject.metadata if key.startswith(KEY)}
     sources = {key: text for key, text in found.items() if isinstance(text, str)}
-    if KEY not in sources and subject.architecture in LFM2 and subject.generates:
+    if KEY not in sources and subject.architecture in ARCHITECTURES and subject.generates:
         yield Finding(
             "template-missing", Severity.WARNING, KEY,
             "there is no chat template; runners will guess one",

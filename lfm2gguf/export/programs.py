@@ -11,14 +11,13 @@ from typing import Any
 from lfm2gguf.errors import UnsupportedError
 from lfm2gguf.export.ollama import go_template
 from lfm2gguf.gguf_file import GGUFFile
+from lfm2gguf.members import member_of, trained_context
 from lfm2gguf.options import Options
 from lfm2gguf.runner.options import default_options
-from lfm2gguf.runner.placement import check_file, trained_context
+from lfm2gguf.runner.placement import check_file
 
 STOPS = ("<|im_end|>", "<|endoftext|>")
 MOST_CONTEXT = 8_192  # tokens; what these programs reserve memory for at once
-# Members whose answers begin with thinking (their model cards): all the words of a row
-THINKING = (("lfm2.5", "thinking"), ("lfm2.5", "8b-a1b"), ("lfm2.5", "2.6b"))
 
 
 @dataclass(frozen=True)
@@ -46,9 +45,7 @@ def export_for(program: str, path: Path) -> Export:
     Raises :class:`GGUFError`, :class:`UnsupportedError`.
     """
     file = check_file(path)
-    keys = (key for key in file.metadata if key.startswith("general."))
-    options = default_options({key: str(file.get(key)) for key in keys})
-    return PROGRAMS[program](file, options)
+    return PROGRAMS[program](file, default_options(file))
 
 
 def _ollama(file: GGUFFile, options: Options) -> Export:
@@ -72,17 +69,11 @@ def _ollama(file: GGUFFile, options: Options) -> Export:
         "num_ctx": min(trained_context(file), MOST_CONTEXT),
     }
     lines = [f"FROM {file.path.resolve()}", f'TEMPLATE """{template}"""']
-    lines += [f"PARSER lfm2{'-thinking' * _thinks(file)}", "REQUIRES 0.14.3"]
+    lines += [f"PARSER lfm2{'-thinking' * member_of(file).thinks}", "REQUIRES 0.14.3"]
     lines += [f"PARAMETER {name} {value}" for name, value in settings.items()]
     lines += [f'PARAMETER stop "{stop}"' for stop in STOPS]
     text = "\n".join(lines) + "\n"
     return Export("ollama", str(file.path), text, settings, template=template)
-
-
-def _thinks(file: GGUFFile) -> bool:
-    keys = ("general.name", "general.basename", "general.finetune", "general.size_label")
-    name = "-".join(str(file.get(key, "")) for key in keys).lower().replace(" ", "-")
-    return any(all(word in name for word in words) for words in THINKING)
 
 
 def _lmstudio(file: GGUFFile, options: Options) -> Export:

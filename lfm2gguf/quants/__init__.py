@@ -20,7 +20,15 @@ import numpy.typing as npt
 
 from lfm2gguf.errors import QuantizationError
 from lfm2gguf.ggml import GGMLType
-from lfm2gguf.quants import floats, kquants, kquants_low, legacy
+from lfm2gguf.quants import (
+    floats,
+    kquants,
+    kquants_low,
+    legacy,
+    microscaling,
+    nonlinear,
+    ternary,
+)
 from lfm2gguf.quants.codec import Codec, c_arithmetic
 from lfm2gguf.quants.floats import bf16_to_f32, f32_to_bf16
 from lfm2gguf.quants.importance import Importance
@@ -36,10 +44,8 @@ __all__ = [
     "validate",
 ]
 
-CODECS: dict[GGMLType, Codec] = {
-    codec.type: codec
-    for codec in (*floats.CODECS, *legacy.CODECS, *kquants.CODECS, *kquants_low.CODECS)
-}
+_KERNELS = (floats, legacy, kquants, kquants_low, nonlinear, ternary, microscaling)
+CODECS: dict[GGMLType, Codec] = {codec.type: codec for m in _KERNELS for codec in m.CODECS}
 _BY_NAME = {codec.type.name: codec for codec in CODECS.values()}
 
 
@@ -126,14 +132,24 @@ def validate(data: npt.NDArray[Any], type: GGMLType | str) -> None:
     codec = _codec(type)
     blocks = np.ascontiguousarray(data).reshape(-1).view(np.uint8).view(codec.layout)
     for field in codec.scales:
-        values = blocks[field]
-        bad = ~np.isfinite(values) if values.dtype.kind == "f" else values & 0x7F80 == 0x7F80
+        bad = _unusable(blocks[field])
         if bad.any():
             first = int(bad.argmax()) * codec.type.block_size
             raise QuantizationError(
                 f"the weights from {first} on are too large for {codec.type.name}: "
-                f"the block's {field} is beyond its 16-bit float; use F32 or BF16, or rescale"
+                f"the block's {field} is beyond its {8 * blocks[field].dtype.itemsize}-bit float; "
+                "use F32 or BF16, or rescale"
             )
+
+
+def _unusable(scales: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Which scales are no numbers; integers are the bits of a bfloat16 or of an E8M0."""
+    if scales.dtype.kind == "f":
+        unusable: npt.NDArray[np.bool_] = ~np.isfinite(scales)
+    else:
+        bits = 0x7F80 if scales.dtype.itemsize == 2 else 0xFF
+        unusable = scales & bits == bits
+    return unusable
 
 
 def find_nonfinite(array: npt.NDArray[Any]) -> tuple[int, ...] | None:

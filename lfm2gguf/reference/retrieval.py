@@ -50,16 +50,14 @@ class Settings:
     @classmethod
     def from_gguf(cls, file: GGUFFile) -> Settings:
         """Read the metadata of a file."""
-        pooling = file.get("lfm2.pooling_type", 0)
+        key = f"{file.architecture}.pooling_type"
+        pooling = file.get(key, 0)
         if not isinstance(pooling, int) or not 0 <= pooling < len(POOLINGS):
-            raise UnsupportedError(f"{file.path}: unknown lfm2.pooling_type {pooling!r}")
-        causal = file.get("lfm2.attention.causal", True)
+            raise UnsupportedError(
+                f"{file.path}: {key} is {pooling!r}, which names no pooling; convert it again"
+            )
+        causal = file.get(f"{file.architecture}.attention.causal", True)
         return cls(causal is False, POOLINGS[pooling], "dense_2.weight" in file.tensors)
-
-    @property
-    def any(self) -> bool:
-        """Say whether the model is one for retrieval at all, as far as a file can say it."""
-        return self.bidirectional or self.dense or self.pooling != "none"
 
 
 def is_retrieval(checkpoint: Checkpoint) -> bool:

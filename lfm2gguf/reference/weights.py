@@ -19,6 +19,7 @@ import numpy.typing as npt
 from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.errors import GGUFError, TensorError, UnsupportedError
 from lfm2gguf.gguf_file import GGUFFile
+from lfm2gguf.members import ARCHITECTURES
 from lfm2gguf.quants import dequantize
 from lfm2gguf.reference.experts import Routing, stacked
 
@@ -81,7 +82,7 @@ class ReferenceConfig:
             UnsupportedError: the file is not an LFM2.
 
         """
-        if file.architecture not in ("lfm2", "lfm2moe"):
+        if file.architecture not in ARCHITECTURES:
             raise UnsupportedError(
                 f"{file.path}: its architecture is {file.architecture!r}, not LFM2"
             )

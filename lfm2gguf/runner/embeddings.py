@@ -10,22 +10,9 @@ import numpy as np
 from lfm2gguf.errors import ContextError, OptionError, UnsupportedError
 from lfm2gguf.gguf_file import GGUFFile
 from lfm2gguf.llamacpp import Chunk, Context, Floats, Model
+from lfm2gguf.members import POOLED_PREFIXES, TOKEN_PREFIXES, is_retrieval
 
 LONGEST = 2048  # tokens of a text; a bidirectional model reads it in one piece
-# A GGUF has no key for them; the model cards of LFM2.5-Embedding-350M, and of LFM2-ColBERT-350M
-# and LFM2.5-ColBERT-350M, whose prefixes are tokens of their own (PyLate, models/colbert.py)
-POOLED_PREFIXES = {"query": "query: ", "document": "document: "}
-TOKEN_PREFIXES = {"query": "[Q] ", "document": "[D] "}
-
-
-def is_for_retrieval(file: GGUFFile) -> bool:
-    """Whether a model is made for embeddings: pooled, bidirectional, or with a dense head."""
-    architecture = file.architecture
-    return (
-        bool(file.get(f"{architecture}.pooling_type", 0))
-        or file.get(f"{architecture}.attention.causal", True) is False
-        or any(name.startswith("dense_2") for name in file.tensors)
-    )
 
 
 def maxsim(query: Floats, document: Floats) -> float:
@@ -42,7 +29,7 @@ class Embedder:
 
     def __init__(self, model: Model, file: GGUFFile, threads: int | None) -> None:
         self._model, self._threads = model, threads
-        self._for_retrieval = is_for_retrieval(file)
+        self._for_retrieval = is_retrieval(file, file.tensors)
         self._context: Context | None = None
 
     def check(self, kind: str | None) -> None:

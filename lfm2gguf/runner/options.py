@@ -2,30 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
+from lfm2gguf.members import Lookup, member_of
 from lfm2gguf.options import Options
-
-_OFF = {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
-_GREEDY = {**_OFF, "temperature": 0.0}
-_LFM2 = {**_OFF, "temperature": 0.3, "min_p": 0.15, "repeat_penalty": 1.05}
-_TOP_50 = {**_OFF, "temperature": 0.1, "top_k": 50, "repeat_penalty": 1.05}
-
-# The model cards' recommendations. The first row whose words all occur in the name applies.
-_RECOMMENDED: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
-    (("extract",), _GREEDY),
-    (("-rag",), _GREEDY),
-    (("-tool",), _GREEDY),
-    (("pii",), _GREEDY),
-    (("lfm2.5", "thinking"), {**_TOP_50, "temperature": 0.05}),
-    (("lfm2.5", "8b-a1b"), {**_TOP_50, "temperature": 0.2, "top_k": 80}),
-    (("-vl",), {**_LFM2, "temperature": 0.1}),
-    (("24b-a2b",), _TOP_50),
-    (("lfm2.5", "base"), _LFM2),
-    (("lfm2.5",), _TOP_50),
-    ((), _LFM2),
-)
 
 # general.sampling.* (gguf-py/gguf/constants.py, Keys.General): llama.cpp's names for ours
 _KEYS = {
@@ -38,18 +16,15 @@ _KEYS = {
 }
 
 
-def default_options(metadata: Mapping[str, str]) -> Options:
+def default_options(metadata: Lookup) -> Options:
     """Return a model's own sampling options.
 
-    The card's recommendation for the member the file names, and over it whatever the file
-    itself says under ``general.sampling.*``.
+    The card's recommendation for the member, and over it whatever the file itself says under
+    ``general.sampling.*``.
     """
-    names = ("general.name", "general.basename", "general.finetune", "general.size_label")
-    name = "-".join(metadata.get(key, "") for key in names).lower().replace(" ", "-")
-    chosen = next(values for words, values in _RECOMMENDED if all(word in name for word in words))
     given = {
-        option: read(round(float(metadata[f"general.sampling.{key}"]), 6))  # float32 in the file
+        option: read(round(float(str(value)), 6))  # float32 in the file
         for key, (option, read) in _KEYS.items()
-        if f"general.sampling.{key}" in metadata
+        if (value := metadata.get(f"general.sampling.{key}", None)) is not None
     }
-    return Options(**{**chosen, **given})
+    return Options(**{**member_of(metadata).sampling, **given})

@@ -8,11 +8,9 @@ from pathlib import Path
 from lfm2gguf.errors import DeviceError, GGUFError, OptionError, UnsupportedError
 from lfm2gguf.gguf_file import GGUFFile
 from lfm2gguf.llamacpp import Device
+from lfm2gguf.members import ARCHITECTURES
 
-ARCHITECTURES = ("lfm2", "lfm2moe")
 MARGIN = 512 << 20  # bytes of device memory left alone: compute buffers, and the desktop
-TRAINED_CONTEXT = 32_768  # LFM2 and LFM2.5, model cards; the files say 128,000
-LONGER_TRAINED = {("lfm2.5", "8b-a1b"): 131_072}
 
 
 def check_file(path: Path) -> GGUFFile:
@@ -109,16 +107,6 @@ def check_memory(path: Path, needed: int, available: int | None) -> None:
             f"{available / 1e9:.1f} GB are available: close other programs, or quantize it to "
             "a smaller type"
         )
-
-
-def trained_context(file: GGUFFile) -> int:
-    """Return the tokens a member was trained for: less than most files claim."""
-    claimed = file.get(f"{file.architecture}.context_length")
-    names = ("general.name", "general.basename", "general.size_label")
-    name = "-".join(str(file.get(key, "")) for key in names).lower().replace(" ", "-")
-    longer = (n for words, n in LONGER_TRAINED.items() if all(word in name for word in words))
-    trained = next(longer, TRAINED_CONTEXT)
-    return min(claimed, trained) if isinstance(claimed, int) else trained
 
 
 def place(

@@ -27,6 +27,7 @@ from lfm2gguf.gguf_file import GGUFFile
 from lfm2gguf.llamacpp import Adapter, Context, Floats, Model, Projector
 from lfm2gguf.llamacpp import selection as device_choice
 from lfm2gguf.llamacpp.machine import available_memory
+from lfm2gguf.members import trained_context
 from lfm2gguf.options import OptionChanges
 from lfm2gguf.runner import placement
 from lfm2gguf.runner.answer import tool_rounds
@@ -95,7 +96,7 @@ class Runner:
         file = placement.check_file(self.path)
         on = device_choice.choose(device)
         size = sum(info.nbytes for info in file.tensors.values())
-        trained = placement.trained_context(file)
+        trained = trained_context(file)
         n_ctx = context or min(trained, DEFAULT_CONTEXT)
         on, layers = placement.place(file, on, gpu_layers, device, n_ctx)
         if not on:
@@ -123,7 +124,7 @@ class Runner:
             self._chat_template = self._make_template()
             self._prompts = PromptTokens(self._model)
             self._guard = Guard(set() if parse_markers else markers_of(file))
-            self.defaults = default_options(self._model.metadata)
+            self.defaults = default_options(file)
             self._scheduler = Scheduler(
                 self._model,
                 self._context,

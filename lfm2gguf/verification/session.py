@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from lfm2gguf import llamacpp
 from lfm2gguf.errors import GGUFError, MissingDependencyError, OptionError
+from lfm2gguf.members import is_retrieval
 from lfm2gguf.reference import AdaptedWeights, Settings, Weights
 from lfm2gguf.verification.material.models import Candidate, open_reference
 from lfm2gguf.verification.material.preparation import (
@@ -318,7 +319,7 @@ def _settings_gate(prepared: Prepared, candidate: Candidate, weights: Weights) -
 
 def _require_same_model(prepared: Prepared, candidate: Candidate, weights: Weights) -> None:
     problems = tensors.unmatched(candidate.file, weights, prepared.model.weights)
-    if not prepared.model.retrieval and Settings.from_gguf(candidate.file).any:
+    if not prepared.model.retrieval and is_retrieval(candidate.file, candidate.file.tensors):
         problems.insert(0, "it is a retrieval model, and the reference is not")
     if problems:
         raise GGUFError(

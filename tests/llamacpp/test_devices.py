@@ -25,7 +25,6 @@ from lfm2gguf.runner.placement import (
     check_memory,
     layers_that_fit,
     place,
-    trained_context,
 )
 from tests.making.models import tiny_gguf
 
@@ -142,27 +141,6 @@ def test_how_many_layers_go_where() -> None:
         place(file, [full], None, "cuda", 512)
     some = device("CUDA", free=MARGIN + sum(info.nbytes for info in file.tensors.values()))
     assert 0 < place(file, [some], None, "cuda", 4096)[1] < whole  # the context needs room too
-
-
-@pytest.mark.parametrize(
-    ("name", "claimed", "context"),
-    [
-        ("LFM2-1.2B", 128_000, 32_768),
-        ("LFM2.5-8B-A1B", 128_000, 128_000),
-        ("LFM2-8B-A1B", 128_000, 32_768),
-        ("LFM2-Small", 4_096, 4_096),
-    ],
-)
-def test_the_context_a_member_was_trained_for(
-    name: str, claimed: int, context: int, tmp_path: Path
-) -> None:
-    writer = GGUFWriter(tmp_path / "a.gguf", "lfm2")
-    writer.add_name(name)
-    writer.add_context_length(claimed)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.close()
-    assert trained_context(check_file(tmp_path / "a.gguf")) == context
 
 
 # --- files -------------------------------------------------------------------------------

@@ -164,3 +164,12 @@ def test_importance_of_experts(type: GGMLType, shape: tuple[int, ...]) -> None:
     rows = np.broadcast_to(given, x.shape).reshape(6, -1)
     for i, row in enumerate(x.reshape(6, -1)):
         assert np.array_equal(ours[i], oracle.quantize(row[None], type, rows[i])[0])
+
+
+def test_exponents_of_mxfp4() -> None:
+    """A block's largest weight close to every power of two, where log2f rounds up too early."""
+    near = (np.arange(1, 255)[:, None] << 23) + np.arange(-200, 20)
+    peak = near[(near > 0) & (near < 0x7F800000)].astype(np.uint32).view(np.float32)
+    x = np.resize(sample("uniform"), (peak.size, 32)) * peak[:, None]
+    x[:, 7] = peak
+    assert_same_bytes(x, GGMLType.MXFP4)

@@ -17,12 +17,12 @@ from lfm2gguf.errors import ContextError, RuntimeFailureError
 from lfm2gguf.llamacpp import Chunk, Context, Model
 from lfm2gguf.llamacpp.machine import available_memory
 from lfm2gguf.llamacpp.selection import choose, report
+from lfm2gguf.members import trained_context
 from lfm2gguf.runner import DeviceReport, Runner, Usage
 from lfm2gguf.runner.placement import (
     check_file,
     check_memory,
     place,
-    trained_context,
 )
 
 GREEDY = {"temperature": 0.0, "repeat_penalty": 1.0, "ignore_eos": True}

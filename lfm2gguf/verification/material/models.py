@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lfm2gguf import llamacpp
+from lfm2gguf import llamacpp, members
 from lfm2gguf.checkpoint import ADAPTER_WEIGHTS, Adapter, Checkpoint
 from lfm2gguf.errors import CheckpointError, MissingDependencyError, OptionError, UnsupportedError
 from lfm2gguf.ggml import FileType
@@ -130,7 +130,7 @@ def _open_gguf(path: Path) -> ReferenceModel:
         path,
         tuple(sorted({path, *(info.file for info in file.tensors.values())})),
         RetrievalReference.from_gguf(file)
-        if Settings.from_gguf(file).any
+        if members.is_retrieval(file, file.tensors)
         else Reference(Weights.from_gguf(file)),
         lambda text: llamacpp_ids(vocabulary, text),
         vocabulary.bos if vocabulary.adds_bos else None,
