@@ -46,7 +46,6 @@ PAST_A_FACE = {  # who imports, and what
     ("conversion", "lfm2gguf.gguf_file.splits"),
     ("export", "lfm2gguf.runner.options"),
     ("export", "lfm2gguf.runner.placement"),
-    ("lfm2", "lfm2gguf.checkpoint.chat_template"),
     ("runner", "lfm2gguf.llamacpp.machine"),
     ("runner", "lfm2gguf.llamacpp.selection"),
 }

@@ -29,15 +29,15 @@ class TextMember(Protocol):
 
     @property
     def architecture(self) -> str:
-        """Name what llama.cpp calls it."""
+        """Return llama.cpp's name for it."""
 
     @property
     def leading(self) -> tuple[str, ...]:
-        """Name the keys that follow general.architecture directly in the file."""
+        """Return the keys that follow general.architecture directly in the file."""
 
     @property
     def checkpoint(self) -> Checkpoint:
-        """Give the checkpoint that the sources of the tensors refer to."""
+        """Return the checkpoint that the sources of the tensors refer to."""
 
     @property
     def n_layers(self) -> int:

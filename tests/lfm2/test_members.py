@@ -10,10 +10,10 @@ import pytest
 
 from lfm2gguf.checkpoint import Adapter, Checkpoint
 from lfm2gguf.lfm2 import base_tensors, has_projector, make_plan, retrieval, vision
-from lfm2gguf.lfm2.audio import AudioConfig
+from lfm2gguf.lfm2.audio_config import AudioConfig
 from lfm2gguf.lfm2.config import Lfm2Config
 from lfm2gguf.lfm2.moe import Experts
-from lfm2gguf.lfm2.vision import VisionConfig
+from lfm2gguf.lfm2.vision_config import VisionConfig
 from tests.making import adapters, checkpoints, multimodal, retrieval_checkpoints
 
 PARSED = (Lfm2Config, Experts, VisionConfig, AudioConfig)
