@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lfm2gguf_cli.options import Device, GpuLayers, Quiet, Threads
+
+if TYPE_CHECKING:
+    from lfm2gguf.bench import Report
+    from lfm2gguf.bench.report.tables import Table
+    from lfm2gguf_cli.console import Display
 
 INTERRUPTED = 130
 
@@ -97,7 +102,8 @@ def bench(
     from lfm2gguf.bench.report.comparison import subjects
     from lfm2gguf.bench.report.data import read_reports
     from lfm2gguf.bench.report.files import check_targets, write
-    from lfm2gguf_cli.display import Display
+    from lfm2gguf_cli.console import Display
+    from lfm2gguf_cli.progress import progress_of
 
     targets = {"json": json, "csv": csv, "markdown": markdown, "html": html}
     check_targets(targets)
@@ -107,7 +113,7 @@ def bench(
     display = Display(quiet=quiet or Path("-") in targets.values())
     cut = None
     if measured or endpoint or not reports:
-        with display.bench_progress() as progress:
+        with progress_of(display) as progress:
             new = benchmark(
                 measured, endpoint=endpoint, model=model, api_key=api_key, pid=pid,
                 progress=progress, suite=suite, contexts=_numbers(contexts, tokens),
@@ -120,9 +126,37 @@ def bench(
     if compare:
         subjects(reports)
     write(reports, targets)
-    display.benchmarks(reports)
+    if not display.quiet:
+        _show(display, reports)
     if cut:
         raise typer.Exit(INTERRUPTED)
+
+
+def _show(display: Display, reports: Sequence[Report]) -> None:
+    """Show each report's tables, and several reports side by side."""
+    from lfm2gguf.bench.report.comparison import LEGEND, comparison_tables
+    from lfm2gguf.bench.report.tables import legend, remarks, tables
+
+    for report in reports:
+        for subject in report.subjects if report.created else ():
+            display.line(f"{subject.label}, {subject.via}")
+            for table in tables(subject):
+                _show_table(display, table)
+            for remark in remarks(subject):
+                display.note(remark)
+        if report.created:
+            display.note(legend(report))
+        if report.cut:
+            display.note(report.cut)
+    if sum(len(report.subjects) for report in reports) > 1:
+        for table in comparison_tables(reports):
+            _show_table(display, table)
+        display.note(LEGEND)
+
+
+def _show_table(display: Display, table: Table) -> None:
+    display.line(f"\n{table.title}")
+    display.table(table.heads, table.rows, plain_heads=True)
 
 
 def _is_report(name: str) -> bool:

@@ -10,12 +10,10 @@ and :mod:`~lfm2gguf.bench.report.tables`, :mod:`~lfm2gguf.bench.report.compariso
 from lfm2gguf.bench.metrics import METRICS, Measurement, Sample
 from lfm2gguf.bench.recipe import Settings, benchmark
 from lfm2gguf.bench.report.data import Report, Row, Subject, published, read_reports
-from lfm2gguf.bench.suite import Progress
 
 __all__ = [
     "METRICS",
     "Measurement",
-    "Progress",
     "Report",
     "Row",
     "Sample",

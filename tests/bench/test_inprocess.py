@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lfm2gguf.bench import Progress, Report, benchmark
+from lfm2gguf import Progress
+from lfm2gguf.bench import Report, benchmark
 from lfm2gguf.bench.cells import Cell, plan
 from lfm2gguf.bench.sources.inprocess import InProcess
 from lfm2gguf.errors import DeviceError, Lfm2ggufError

@@ -89,7 +89,7 @@ def said_at_the_end(process: subprocess.Popen[str]) -> str:
     """What follows the lines of progress."""
     assert process.stderr is not None
     lines = process.stderr.read().splitlines()
-    return "\n".join(line for line in lines if "M weights/s" not in line).strip()
+    return "\n".join(line for line in lines if "weights/s" not in line).strip()
 
 
 @pytest.mark.parametrize("to", ["the parent", "everybody"])  # kill, and Ctrl-C on a terminal

@@ -131,4 +131,4 @@ def test_the_base_that_the_adapter_names(tmp_path: Path) -> None:
 def test_no_base_at_all(tmp_path: Path) -> None:
     _, adapter = made(CASES["plain"], tmp_path)
     arguments = ["convert-lora", adapter, "-o", tmp_path / "out.gguf"]
-    assert "give it with --base" in refusal(*arguments, within=tmp_path)
+    assert "give it with base=... (--base)" in refusal(*arguments, within=tmp_path)

@@ -14,7 +14,7 @@ import pytest
 
 from lfm2gguf import GGUFFile, convert
 from lfm2gguf.checkpoint import Checkpoint, TensorInfo
-from lfm2gguf.conversion import Part, SourceTensor, target_paths
+from lfm2gguf.conversion import Model, Part, Recipe, SourceTensor, target_paths
 from lfm2gguf.conversion.draft import draft
 from lfm2gguf.errors import CheckpointError, Lfm2ggufError, OptionError, UnsupportedError
 from lfm2gguf.ggml import FileType, GGMLType
@@ -175,7 +175,7 @@ def test_the_published_size_of_a_projector(vl: Path) -> None:
     (path,) = target_paths(plan.metadata, [FileType.Q8_0], vl)
     name, nbytes = PUBLISHED_PROJECTOR
     assert path.name == name
-    size = draft(plan.metadata, sources, path, FileType.Q8_0, n_layers=0).layout.size
+    size = draft(Model(plan.metadata, sources, 0), path, FileType.Q8_0, Recipe()).layout.size
     assert 0 <= nbytes - size < 1000
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lfm2gguf import convert
+from lfm2gguf.conversion import Recipe
 from tests.checkpoint.fake_hub import REPOSITORY, Hub, serve
 from tests.checkpoint.test_hub import UNREACHABLE, settings
 from tests.cli.command import COMMAND
@@ -79,7 +80,9 @@ def test_a_type_that_is_not_there_is_told_what_is(hub: Hub, tmp_path: Path, type
 
 
 def test_a_model_in_several_files_is_fetched_whole(hub: Hub, tmp_path: Path) -> None:
-    parts = convert(EXAMPLE, hub.folder / "LFM2-Small-Q8_0.gguf", "Q8_0", split_max_size="1M").files
+    parts = convert(
+        EXAMPLE, hub.folder / "LFM2-Small-Q8_0.gguf", Recipe("Q8_0", split_max_size="1M")
+    ).files
     names = {path.name for path in hub.folder.glob("*Q8_0-*")}
     assert len(names) > 1, parts
     done = ask(tmp_path, hub.url, "-t", "q8_0")

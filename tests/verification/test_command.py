@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import lfm2gguf
+from lfm2gguf.conversion import Recipe
 
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 
@@ -104,7 +105,7 @@ def test_a_folder_gives_one_ladder(example: Path, files: dict[str, Path], tmp_pa
         (["{Q8_0}", "-r", "{example}", "--engine", "torch"], "is not one of"),
         (["{Q8_0}", "-r", "{example}", "--plot", "a.pdf"], "can be .svg or .png"),
         (["{Q8_0}", "-r", "{example}", "--json", "absent/a.json"], "its folder must exist"),
-        (["{Q8_0}", "-r", "{example}", "--device", "quantum"], "no device 'quantum'"),
+        (["{Q8_0}", "-r", "{example}", "--device", "quantum"], "device (--device) is 'quantum'"),
         (["{Q8_0}", "-r", "{example}", "--max-ppl-increase", "much"], "is not a share"),
         (["{Q8_0}", "-r", "{BF16}", "--chat", "c.jsonl"], "needs a checkpoint"),
     ],
@@ -150,7 +151,7 @@ def test_a_converted_file_that_fails_is_kept(
 
 def test_a_split_model_is_one_file_of_the_ladder(example: Path, tmp_path: Path) -> None:
     target = tmp_path / "a.gguf"
-    lfm2gguf.convert(example, target, "Q8_0", jobs=1, split_max_size=2_000_000)
+    lfm2gguf.convert(example, target, Recipe("Q8_0", split_max_size=2_000_000), jobs=1)
     parts = list(tmp_path.iterdir())
     assert len(parts) > 1
     report = tmp_path / "report.json"

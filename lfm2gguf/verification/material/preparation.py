@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from lfm2gguf.errors import OptionError
+from lfm2gguf.progress import ProgressCallback, counting
 from lfm2gguf.reference import EMBEDDING, RetrievalReference
 from lfm2gguf.verification.material import cache
 from lfm2gguf.verification.material.conversations import chat_samples
 from lfm2gguf.verification.material.models import Ids, ReferenceModel
 from lfm2gguf.verification.material.texts import PYTHON, Sample, cut, load_texts, passages
 from lfm2gguf.verification.measure.similarity import Vectors
-
-Progress = Callable[[str, int, int], None]  # stage, done, total
 
 DEFAULT_CHUNKS = 16
 DEFAULT_CTX = 512
@@ -85,7 +84,7 @@ def prepare(
     chunks: int | None = DEFAULT_CHUNKS,
     ctx: int = DEFAULT_CTX,
     use_cache: bool = True,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Prepared:
     """Compute (or find) a reference's hidden states. Arguments as :func:`verify`."""
     if ctx < 16 or (chunks is not None and chunks < 1):
@@ -107,19 +106,12 @@ def prepare(
         states = model.forward.states(
             [sample.ids for sample in samples],
             [sample.positions for sample in samples],
-            stage(progress, "reference"),
+            counting(progress, "reference", "sequences"),
         )
         if use_cache:
             cache.store(entry, states)
     seconds = time.perf_counter() - started
     return Prepared(model, tuple(materials), ctx, digest, states, cached, seconds)
-
-
-def stage(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
-    """Give a callback of one stage."""
-    if progress is None:
-        return None
-    return lambda done, total: progress(name, done, total)
 
 
 def _read_texts(
