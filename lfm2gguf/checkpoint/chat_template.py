@@ -54,7 +54,9 @@ def _file(folder: Path) -> str | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder / FILE}: cannot be read ({error})") from error
+        raise CheckpointError(
+            f"{folder / FILE}: cannot be read ({error}); save it in UTF-8"
+        ) from error
 
 
 def _default(templates: str | Sequence[Mapping[str, str]]) -> str:

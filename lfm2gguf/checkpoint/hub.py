@@ -66,7 +66,8 @@ def locate(
     match = REPOSITORY.fullmatch(str(source))
     if not match:
         raise CheckpointError(
-            f"{source}: no such folder, and not a Hub repository's id such as LiquidAI/LFM2-1.2B"
+            f"{source}: no such folder, and not a Hub repository's id; give a folder or an id such "
+            "as LiquidAI/LFM2-1.2B"
         )
     if folder := match["folder"]:
         path = fetch(match["id"], revision, [f"{folder}/{name}" for name in files]) / folder

@@ -37,7 +37,7 @@ class TensorInfo:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the whole tensor."""
+        """Count the bytes of the whole tensor."""
         return math.prod(self.shape) * SAFETENSORS[self.dtype].type_size
 
     def read(self, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
@@ -70,7 +70,7 @@ class TensorInfo:
         return StoredRows(self.file, self.offset, dtype, (n_rows, n_per_row))
 
     def equals(self, other: TensorInfo) -> bool:
-        """Whether another has the same shape and values, if not the dtype; scalars never do.
+        """Say whether another has the same shape and values, if not dtype; scalars never do.
 
         Raises:
             UnsupportedError: one of them does not hold BF16, F16 or F32.
@@ -92,7 +92,9 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     try:
         size, raw = path.stat().st_size, _raw_header(path)
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+        raise CheckpointError(
+            f"{path}: cannot be read ({error.strerror}); check that it may be"
+        ) from error
     data = 8 + len(raw)
     try:
         header = json.loads(raw.decode("utf-8"), object_pairs_hook=_without_repeats)

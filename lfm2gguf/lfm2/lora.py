@@ -51,7 +51,9 @@ def adapt(checkpoint: Checkpoint, adapter: Adapter, left_out: Mapping[str, str])
     adapter.check_merge()
     if not adapter.tensors:
         why = f": its tensors are {next(iter(left_out.values()))}" if left_out else ""
-        raise CheckpointError(f"{adapter.path}: holds nothing for this file{why}")
+        raise CheckpointError(
+            f"{adapter.path}: holds nothing for this file{why}; is it another model's?"
+        )
     deltas = find_deltas(checkpoint.config, adapter)
     changed, notes = _with_saved(checkpoint, adapter, deltas)
     changed = replace(changed, name=f"{checkpoint.name}-{adapter.name}")

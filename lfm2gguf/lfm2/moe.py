@@ -17,7 +17,7 @@ from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.errors import CheckpointError, UnsupportedError
 from lfm2gguf.gguf_file import Metadata, Value
 from lfm2gguf.lfm2 import dense
-from lfm2gguf.lfm2.config import get
+from lfm2gguf.lfm2.config import COPY, get
 from lfm2gguf.lfm2.dense import U32, Dense
 from lfm2gguf.lfm2.plan import PlannedTensor, Source
 
@@ -51,7 +51,8 @@ class Experts:
         )
         if experts.used > experts.count:
             raise CheckpointError(
-                f"config.json: num_experts_per_tok is {experts.used}, of {experts.count} experts"
+                f"config.json: num_experts_per_tok is {experts.used}, of {experts.count} experts; "
+                f"{COPY}"
             )
         return experts
 

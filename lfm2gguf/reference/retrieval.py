@@ -7,9 +7,9 @@ models' own code beside their weights, src/models/lfm2.cpp of llama.cpp, commit 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 
@@ -43,8 +43,7 @@ class Settings:
         bidirectional = "Bidirectional" in str(checkpoint.config.get("architectures"))
         modules = read_json_list(checkpoint.path / "modules.json")
         folders = [m["path"] for m in modules if str(m["type"]).endswith("Pooling")]
-        config = read_json(checkpoint.path / folders[0] / "config.json") if folders else {}
-        pooling = _pooling(config) if folders else "none"
+        pooling = _pooling(checkpoint.path / folders[0] / "config.json") if folders else "none"
         return cls(bidirectional, pooling, DENSE in checkpoint.tensors)
 
     @classmethod
@@ -79,12 +78,16 @@ def prefixes(checkpoint: Checkpoint) -> tuple[str, str]:
     return query, document
 
 
-def _pooling(config: Mapping[str, Any]) -> str:
+def _pooling(file: Path) -> str:
+    config = read_json(file)
     old = [SPELLINGS.get(k[13:], k) for k, on in config.items() if k[:13] == "pooling_mode_" and on]
     new = str(config.get("pooling_mode"))
     name = old[0] if len(old) == 1 else SPELLINGS.get(new, new)
     if name not in POOLINGS or len(old) > 1:
-        raise UnsupportedError(f"pooling by {' and '.join(old) or new} is not mean, cls or last")
+        raise UnsupportedError(
+            f"{file}: pooling by {' and '.join(old) or new}; the reference pools by mean, cls or "
+            "last only"
+        )
     return name
 
 

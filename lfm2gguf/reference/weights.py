@@ -84,7 +84,8 @@ class ReferenceConfig:
         """
         if file.architecture not in ARCHITECTURES:
             raise UnsupportedError(
-                f"{file.path}: its architecture is {file.architecture!r}, not LFM2"
+                f"{file.path}: its architecture is {file.architecture!r}; the reference computes "
+                "LFM2's only"
             )
 
         def number(key: str) -> Any:
