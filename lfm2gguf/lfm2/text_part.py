@@ -25,8 +25,8 @@ def section(config: Mapping[str, Any], key: str) -> dict[str, Any]:
     inner = config.get(key)
     if not isinstance(inner, dict):
         raise CheckpointError(
-            f"config.json: {key!r} is missing, which this architecture needs; copy config.json "
-            "from the model that this one was made from"
+            f"config.json: {key!r} is missing or not an object; copy the file from the model that "
+            "this one was made from"
         )
     return inner
 

@@ -81,7 +81,10 @@ BOTH_COMMANDS = [
     ({"alpha_pattern": [16]}, "adapter_config.json: alpha_pattern is [16], not"),
     ({"alpha_pattern": {"q_proj": "16"}}, "alpha_pattern is {'q_proj': '16'}, not"),
     ({"rank_pattern": ["q_proj"]}, "adapter_config.json: rank_pattern is ['q_proj'], not"),
-    ({"alpha_pattern": {"(": 16}}, "adapter_config.json: alpha_pattern: '(' is not a valid regular"),
+    (
+        {"alpha_pattern": {"(": 16}},
+        "adapter_config.json: alpha_pattern: '(' is not a valid regular",
+    ),
     ({"invocation_string": "go"}, "give the ids of its tokens as alora_invocation_tokens"),
     ({"alora_invocation_tokens": ["go"]}, "not a list of token ids"),
     ({"lora_bias": True}, "nor an adapter file"),

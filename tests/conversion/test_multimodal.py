@@ -266,8 +266,8 @@ REFUSED: dict[str, tuple[Callable[[Path], None], type[Lfm2ggufError], str]] = {
         _processor(image_processor=[1]), CheckpointError, "preprocessor_config.json: image_proc",
     ),
     "one channel": (_processor(image_mean=[0.5]), CheckpointError, "as 3 numbers"),
-    "no text model": (_edit(text_config=None), CheckpointError, "no 'text_config'"),
-    "no tower": (_edit(vision_config=[]), CheckpointError, "no 'vision_config'"),
+    "no text model": (_edit(text_config=None), CheckpointError, "'text_config' is missing"),
+    "no tower": (_edit(vision_config=[]), CheckpointError, "'vision_config' is missing"),
     "no settings for pixels": (_without_processor, CheckpointError, "image_mean"),
     "a module that nothing is known of": (
         _other_modules, CheckpointError, "'model.resampler.weight' does not belong",
