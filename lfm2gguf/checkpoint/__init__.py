@@ -2,8 +2,11 @@
 
 from lfm2gguf.checkpoint.adapter import WEIGHTS as ADAPTER_WEIGHTS
 from lfm2gguf.checkpoint.adapter import Adapter, trained_name
-from lfm2gguf.checkpoint.chat_template import chosen as chosen_template
-from lfm2gguf.checkpoint.chat_template import notes as template_notes
+from lfm2gguf.checkpoint.chat_template import (
+    chat_template_notes,
+    chat_templates,
+    default_chat_template,
+)
 from lfm2gguf.checkpoint.folder import Checkpoint, read_json, read_json_list
 from lfm2gguf.checkpoint.hub import fetch, repository_files
 from lfm2gguf.checkpoint.lowrank import Factor, LowRank
@@ -20,12 +23,13 @@ __all__ = [
     "TensorInfo",
     "TokenType",
     "Tokenizer",
-    "chosen_template",
+    "chat_template_notes",
+    "chat_templates",
+    "default_chat_template",
     "fetch",
     "read_json",
     "read_json_list",
     "repository_files",
-    "template_notes",
     "trained_name",
     "unwrapped",
 ]

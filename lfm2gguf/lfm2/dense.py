@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lfm2gguf.checkpoint import Checkpoint, template_notes
+from lfm2gguf.checkpoint import Checkpoint, chat_template_notes
 from lfm2gguf.gguf_file import Metadata, Value, ValueType
 from lfm2gguf.lfm2 import tied_head
 from lfm2gguf.lfm2.config import Lfm2Config
@@ -103,7 +103,7 @@ class Dense:
     def notes(self) -> list[str]:
         """Return what was decided about the head, and which of two chat templates is written."""
         folder = self.checkpoint.tokenizer_path or self.checkpoint.path
-        return [*self.decided, *template_notes(folder)]
+        return [*self.decided, *chat_template_notes(folder)]
 
 
 def layout(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lfm2gguf.chat.dialect import END, START, THINK, THINK_END
+from lfm2gguf.chat.dialect import dialect_of
 from lfm2gguf.chat.guard import Guard, markers_of
 from lfm2gguf.chat.template import (
     Message,
@@ -121,8 +121,9 @@ class Runner:
             if self._encoder:
                 parts.callback(self._encoder.close)
             self._chat_template = self._make_template()
-            self._prompts = PromptTokens(self._model)
-            self._guard = Guard(set() if parse_markers else markers_of(file))
+            self.dialect = dialect_of(self._model.chat_template)
+            self._prompts = PromptTokens(self._model, self.dialect)
+            self._guard = Guard(set() if parse_markers else markers_of(file), self.dialect)
             self.defaults = default_options(file)
             self._scheduler = Scheduler(
                 self._model,
@@ -181,10 +182,12 @@ class Runner:
         schemas = [tool.schema for tool in known.values()]
         plain, media = self._take_media(messages)
         prompt = self._fit(self._guard(plain), media, schemas, overflow, template or {})
-        thinks = True if prompt.rstrip().endswith(THINK) else None
+        thinks = True if prompt.rstrip().endswith(self.dialect.thinking[0]) else None
         tokens = self._prompts.encode(prompt, media)
         rows = {token: row for medium in media for token, row in medium.rows.items()}
-        return self._stream(prompt, tokens, Answer(thinks), known, options, rows)
+        return self._stream(
+            prompt, tokens, Answer(thinks, dialect=self.dialect), known, options, rows
+        )
 
     def complete(self, prompt: str | Sequence[int], **options: Unpack[OptionChanges]) -> Reply:
         """Continue a plain text, or tokens, without a chat template; the reply is all text.
@@ -400,7 +403,7 @@ class Runner:
 
     def _visible_tokens(self) -> frozenset[int]:
         """Markers that are control tokens and yet part of what is parsed."""
-        markers = (self._model.tokenize(text) for text in (START, END, THINK, THINK_END))
+        markers = (self._model.tokenize(text) for text in self.dialect.own)
         return frozenset(tokens[0] for tokens in markers if len(tokens) == 1)
 
     def _fit(

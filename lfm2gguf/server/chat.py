@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
 
+from lfm2gguf.chat.dialect import Dialect
 from lfm2gguf.llamacpp import json_schema_grammar
 from lfm2gguf.runner import Piece, Reply, Runner, Stream, TokenLogprob, call_grammar
 from lfm2gguf.server.errors import Refusal
@@ -77,7 +78,7 @@ def _streams(runner: Runner, body: ChatRequest) -> list[Stream]:
     messages = [_message(message) for message in body.messages]
     tools = _tools(body)
     shared: dict[str, Any] = {"tools": tools, "template": body.chat_template_kwargs}
-    grammar = _grammar(body, tools)
+    grammar = _grammar(body, tools, runner.dialect)
     if grammar is not None:
         shared["grammar"] = grammar
     if body.max_completion_tokens is not None:
@@ -107,7 +108,7 @@ def _tools(body: ChatRequest) -> list[dict[str, Any]]:
     ]
 
 
-def _grammar(body: ChatRequest, tools: list[dict[str, Any]]) -> str | None:
+def _grammar(body: ChatRequest, tools: list[dict[str, Any]], dialect: Dialect) -> str | None:
     """Return what the answer is bound to: calls, JSON, one or the other, or nothing."""
     schema = _answer_schema(body)
     several = body.parallel_tool_calls is not False
@@ -119,7 +120,8 @@ def _grammar(body: ChatRequest, tools: list[dict[str, Any]]) -> str | None:
     if forced and not tools:
         raise Refusal(400, "tool_choice asks for a tool that tools lacks", param="tool_choice")
     if forced or (tools and schema is not None):
-        return call_grammar(tools, several=several, otherwise=None if forced else schema)
+        otherwise = None if forced else schema
+        return call_grammar(tools, several=several, otherwise=otherwise, dialect=dialect)
     return None if schema is None else json_schema_grammar(schema)
 
 

@@ -58,7 +58,12 @@ class InProcess:
         self._runner: Runner | None = None
 
     def prepare(self, cell: Cell) -> None:
-        """Open the file for a cell. Raises :class:`ContextError` where its context cannot be."""
+        """Open the file for a cell.
+
+        Raises:
+            ContextError: the model or the memory does not allow its context.
+
+        """
         if cell.is_depth:
             self._check_depth(cell)
             self._open_depth(cell)
@@ -75,7 +80,7 @@ class InProcess:
         return [_measurement(reply.usage) for reply in replies]
 
     def resident(self) -> int | None:
-        """Bytes that this process holds."""
+        """Return the bytes that this process holds."""
         return own_resident()
 
     def close(self) -> None:
@@ -95,7 +100,7 @@ class InProcess:
         needed, available = cache_bytes(self.file, cell.prompt), available_memory()
         if not self.on and available is not None and needed > available:
             raise ContextError(
-                f"its keys and values need {needed / 1e9:.1f} GB, and "
+                f"its keys and values need {needed / 1e9:.1f} GB, but only "
                 f"{available / 1e9:.1f} GB of memory are available"
             )
 
@@ -141,7 +146,7 @@ class InProcess:
 
     def _go_on(self) -> None:
         if self._worker.stopped.is_set():
-            raise RuntimeFailureError("interrupted")
+            raise RuntimeFailureError("the measurement was interrupted")
 
     # workloads
 
