@@ -17,6 +17,7 @@ from lfm2gguf.errors import ContextError, RuntimeFailureError
 from lfm2gguf.llamacpp import Chunk, Context, Model, choose, report
 from lfm2gguf.llamacpp.machine import available_memory
 from lfm2gguf.members import trained_context
+from lfm2gguf.options import OptionChanges
 from lfm2gguf.runner import DeviceReport, Runner, Usage
 from lfm2gguf.runner.placement import (
     check_file,
@@ -24,7 +25,7 @@ from lfm2gguf.runner.placement import (
     place,
 )
 
-GREEDY = {"temperature": 0.0, "repeat_penalty": 1.0, "ignore_eos": True}
+GREEDY: OptionChanges = {"temperature": 0.0, "repeat_penalty": 1.0, "ignore_eos": True}
 ROOM = 128  # cells of context for each request beyond its tokens
 
 
@@ -76,7 +77,8 @@ class InProcess:
             return [self._worker.call(lambda: self._measure_depth(cell, numbers[0]))]
         assert self._runner is not None
         prompts = [workload(cell.name).messages(number) for number in numbers]
-        replies = self._runner.batch(prompts, max_tokens=cell.output, **GREEDY)
+        options: OptionChanges = {**GREEDY, "max_tokens": cell.output}
+        replies = self._runner.batch(prompts, **options)
         return [_measurement(reply.usage) for reply in replies]
 
     def resident(self) -> int | None:
