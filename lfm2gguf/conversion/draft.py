@@ -18,6 +18,7 @@ from lfm2gguf.conversion.sources import SourceTensor
 from lfm2gguf.errors import OptionError
 from lfm2gguf.ggml import FileType, GGMLType
 from lfm2gguf.gguf_file import (
+    MOST_FILES,
     Layout,
     Metadata,
     TensorSpec,
@@ -28,7 +29,6 @@ from lfm2gguf.gguf_file import (
     split_keys,
     split_path,
 )
-from lfm2gguf.gguf_file.splits import MOST_FILES
 
 # In a name that may be anybody's: control characters, what is not UTF-8, and what some system
 # does not take.
