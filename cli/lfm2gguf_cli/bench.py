@@ -36,8 +36,8 @@ def bench(
         bool,
         typer.Option(
             "--compare",
-            help="Compare reports (A.json B.json) or what is measured now; the word published "
-            "stands for the published tables.",
+            help="Compare reports (A.json B.json) or what is measured now; 'published' means "
+            "the published tables.",
         ),
     ] = False,
     suite: Annotated[str, typer.Option(help="depth, workloads or all.")] = "all",

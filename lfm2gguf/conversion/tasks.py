@@ -73,7 +73,7 @@ class Files:
 
 
 def run(task: Task, files: Files) -> list[float]:
-    """Do a task; returns the seconds spent on each of its outputs.
+    """Do a task, and return the seconds spent on each of its outputs.
 
     Raises:
         TensorError: a weight is NaN or infinite, or too large for a type.

@@ -25,11 +25,19 @@ class ChatTemplate:
     """A checkpoint's chat template, rendered as transformers renders it (in a sandbox)."""
 
     def __init__(self, folder: Path) -> None:
-        """Find the template. Raises CheckpointError if there is none or it does not parse."""
+        """Find the template.
+
+        Raises:
+            CheckpointError: there is none, or it does not parse.
+
+        """
         config = read_json(folder / "tokenizer_config.json")
         source = _template_source(folder, config)
         if not source:
-            raise CheckpointError(f"{folder} has no chat template; --chat needs one")
+            raise CheckpointError(
+                f"{folder}: has no chat template, which chat (--chat) needs; copy it from the base "
+                "model"
+            )
         self._special = {
             name: token.get("content") if isinstance(token, dict) else token
             for name, token in config.items()
@@ -42,7 +50,9 @@ class ChatTemplate:
     ) -> str:
         """Give the text of a conversation; ``prompt`` opens the assistant's next turn.
 
-        Raises OptionError if the template refuses the conversation.
+        Raises:
+            OptionError: the template refuses the conversation.
+
         """
         try:
             text: str = self._template.render(
@@ -56,15 +66,17 @@ class ChatTemplate:
 def read_conversations(path: Path) -> list[Mapping[str, Any]]:
     """Read JSON lines: ``{"messages": [...], "tools": [...]}`` or a bare list of messages.
 
-    Raises OptionError naming the line that is wrong.
+    Raises:
+        OptionError: a line is wrong, which the message names.
+
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise OptionError(f"cannot read the conversations {path}: {error}") from error
+        raise OptionError(f"{path}: the conversations cannot be read ({error})") from error
     found = [_conversation(path, n, line) for n, line in enumerate(lines, 1) if line.strip()]
     if not found:
-        raise OptionError(f"{path} holds no conversation")
+        raise OptionError(f"{path}: holds no conversation; write one on each line")
     return found
 
 
@@ -113,11 +125,15 @@ def _conversation(path: Path, number: int, line: str) -> Mapping[str, Any]:
     try:
         value = json.loads(line)
     except ValueError as error:
-        raise OptionError(f"{path}, line {number}: not JSON ({error})") from error
+        raise OptionError(
+            f"{path}, line {number}: is not JSON ({error}); write one conversation on each line"
+        ) from error
     value = {"messages": value} if isinstance(value, list) else value
     messages = value.get("messages") if isinstance(value, dict) else None
     if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
-        raise OptionError(f"{path}, line {number}: no list of messages")
+        raise OptionError(
+            f'{path}, line {number}: has no list of messages; write {{"messages": [...]}}'
+        )
     return {"messages": messages, "tools": value.get("tools")}
 
 

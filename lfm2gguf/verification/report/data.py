@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lfm2gguf.errors import OutputError
-from lfm2gguf.verification.session import Verification
 from lfm2gguf.verification.verdict.gates import Gate
+from lfm2gguf.verification.verdict.result import Verification
 
 REPORT_VERSION = 1  # of report.schema.json
 
@@ -72,7 +72,9 @@ def _file(result: Verification) -> dict[str, Any]:
 
 
 def _gate(gate: Gate) -> dict[str, Any]:
-    return {**asdict(gate), "margin": gate.margin, "passed": gate.passed}
+    data = {**asdict(gate), "name": gate.title, "margin": gate.margin, "passed": gate.passed}
+    del data["stage"]  # the title says it
+    return data
 
 
 def _finite(value: Any) -> Any:

@@ -12,7 +12,7 @@ from lfm2gguf.verification.report import plot
 from lfm2gguf.verification.report.data import dumps, write_report
 from lfm2gguf.verification.report.junit import junit
 from lfm2gguf.verification.report.markdown import markdown
-from lfm2gguf.verification.session import Verification
+from lfm2gguf.verification.verdict.result import Verification
 
 STANDARD_OUTPUT = Path("-")
 LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$")
@@ -25,11 +25,13 @@ WRITERS: dict[str, Callable[[Sequence[Verification]], str | bytes]] = {
 
 
 def candidates(path: Path) -> list[Path]:
-    """A file, or all GGUF files of a folder, largest first: the quantization ladder.
+    """Return a file, or all GGUF files of a folder, largest first: the quantization ladder.
 
     Of a model that is split over several files the first stands for all.
 
-    Raises GGUFError for a folder without any.
+    Raises:
+        GGUFError: a folder has none.
+
     """
     if not path.is_dir():
         return [path]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from lfm2gguf.verification.measure.measurement import SHIPPED
+from lfm2gguf.verification.measure.engine import SHIPPED
 from lfm2gguf.verification.report.words import (
     conditions,
     details,
@@ -13,11 +13,11 @@ from lfm2gguf.verification.report.words import (
     headings,
     summary_cells,
 )
-from lfm2gguf.verification.session import Verification
+from lfm2gguf.verification.verdict.result import Verification
 
 
 def markdown(results: Sequence[Verification]) -> str:
-    """A ladder of all files, then the gates and figures of each."""
+    """Return a ladder of all files, then the gates and figures of each."""
     return "\n".join(_lines(results)) + "\n"
 
 
@@ -37,7 +37,7 @@ def _lines(results: Sequence[Verification]) -> Iterator[str]:
         yield f"<details{' open' if not result.passed else ''}>"
         yield f"<summary>Gates and figures of {_escape(result.candidate)}</summary>"
         yield ""
-        gates = [(gate.name, *gate_cells(gate), gate.detail) for gate in result.gates]
+        gates = [(gate.title, *gate_cells(gate), gate.detail) for gate in result.gates]
         yield from _table(("gate", "value", "limit", "margin", "", "detail"), gates)
         yield ""
         yield from _table(("figure", *result.stages), list(details(result)))

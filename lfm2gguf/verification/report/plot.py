@@ -16,7 +16,7 @@ import numpy as np
 
 from lfm2gguf.errors import MissingDependencyError, OptionError
 from lfm2gguf.verification.measure.scores import Doubles, Scores
-from lfm2gguf.verification.session import Verification
+from lfm2gguf.verification.verdict.result import Verification
 
 COLORS = ("#3b6fb6", "#d1622b", "#3a8f5c", "#8a5fb0", "#b8912a", "#c2506f", "#3f9aa8", "#6b6b6b",
           "#8c4f3a", "#5d7f2f")  # fmt: skip
