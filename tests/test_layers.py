@@ -26,7 +26,6 @@ KNOWN_LOOPS = {
 PAST_A_FACE = {  # who imports, and what
     ("bench", "lfm2gguf.llamacpp.machine"),
     ("bench", "lfm2gguf.llamacpp.probes"),
-    ("bench", "lfm2gguf.llamacpp.selection"),
     ("bench", "lfm2gguf.runner.placement"),
     ("bench", "lfm2gguf.verification.report.data"),
     ("cli", "lfm2gguf.bench.cells"),
@@ -35,7 +34,6 @@ PAST_A_FACE = {  # who imports, and what
     ("cli", "lfm2gguf.bench.report.files"),
     ("cli", "lfm2gguf.bench.report.tables"),
     ("cli", "lfm2gguf.doctor.description"),
-    ("cli", "lfm2gguf.llamacpp.selection"),
     ("cli", "lfm2gguf.verification.report.data"),
     ("cli", "lfm2gguf.verification.report.files"),
     ("cli", "lfm2gguf.verification.report.words"),
@@ -44,7 +42,6 @@ PAST_A_FACE = {  # who imports, and what
     ("export", "lfm2gguf.runner.placement"),
     ("lfm2", "lfm2gguf.checkpoint.chat_template"),
     ("runner", "lfm2gguf.llamacpp.machine"),
-    ("runner", "lfm2gguf.llamacpp.selection"),
 }
 
 

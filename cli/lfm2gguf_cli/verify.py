@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lfm2gguf_cli.options import Quiet
+from lfm2gguf_cli.options import Device, Quiet
 
 
 def share(text: str) -> float:
@@ -128,9 +128,7 @@ def verify(
     engine: Annotated[
         str, typer.Option(help="llama.cpp, numpy (the dequantized file), or auto.")
     ] = "auto",
-    device: Annotated[
-        str, typer.Option(help="Where llama.cpp runs: cpu, auto, a backend or a device.")
-    ] = "cpu",
+    device: Device = "cpu",
     threads: Annotated[
         int | None, typer.Option(min=1, help="llama.cpp's threads.", show_default="all cores")
     ] = None,

@@ -20,9 +20,8 @@ from lfm2gguf.bench.suite import Outcome, Source, Suite
 from lfm2gguf.bench.workloads import NAMES
 from lfm2gguf.errors import Lfm2ggufError, OptionError
 from lfm2gguf.gguf_file import GGUFFile
-from lfm2gguf.llamacpp import Device, default_threads, devices
+from lfm2gguf.llamacpp import Device, choose, default_threads, devices
 from lfm2gguf.llamacpp.probes import probe
-from lfm2gguf.llamacpp.selection import choose
 from lfm2gguf.progress import ProgressCallback
 from lfm2gguf.runner.placement import check_file
 

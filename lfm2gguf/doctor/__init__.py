@@ -12,10 +12,10 @@ from lfm2gguf.doctor.finding import Diagnosis, Finding, Severity
 from lfm2gguf.doctor.subject import Subject, from_checkpoint, from_gguf
 from lfm2gguf.errors import Lfm2ggufError, OptionError
 from lfm2gguf.lfm2 import Lfm2Config, Plan, has_projector, make_plan
+from lfm2gguf.llamacpp import BACKENDS
 
 __all__ = ["BACKENDS", "Diagnosis", "Finding", "Severity", "diagnose"]
 
-BACKENDS = tuple(runtime.BACKENDS)
 CHECKS = (
     structure.architecture,
     structure.needed_keys,
@@ -40,8 +40,9 @@ def diagnose(path: str | Path, *, backend: str = "cpu") -> Diagnosis:
         OptionError: an unknown backend.
 
     """
-    if backend not in runtime.BACKENDS:
-        raise OptionError(f"unknown backend {backend!r}: give one of {', '.join(BACKENDS)}")
+    if backend not in BACKENDS:
+        known = ", ".join(BACKENDS)
+        raise OptionError(f"backend (--backend) is {backend!r}: it must be one of {known}")
     path = Path(path)
     findings: list[Finding] = []
     if path.is_dir():
@@ -51,7 +52,7 @@ def diagnose(path: str | Path, *, backend: str = "cpu") -> Diagnosis:
         subject = from_gguf(path)
     for check in ADAPTER_CHECKS if subject.get("general.type") == "adapter" else CHECKS:
         findings += check(subject)
-    findings += runtime.types(subject, runtime.BACKENDS[backend])
+    findings += runtime.types(subject, BACKENDS[backend])
     order = list(Severity)
     findings.sort(key=lambda finding: order.index(finding.severity))
     return Diagnosis(path, subject.kind, tuple(findings))

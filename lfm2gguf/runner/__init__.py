@@ -1,7 +1,7 @@
 """Running a model: chat, streaming, tools, many requests at once."""
 
 from lfm2gguf.chat.tool_calls import BadCall, ToolCall
-from lfm2gguf.llamacpp.selection import DeviceReport
+from lfm2gguf.llamacpp import DeviceReport
 from lfm2gguf.options import Options
 from lfm2gguf.runner.answer.grammar import call_grammar
 from lfm2gguf.runner.answer.pieces import Piece

@@ -24,8 +24,7 @@ from lfm2gguf.chat.template import (
 from lfm2gguf.chat.tools import Tool, ToolLike, as_tools
 from lfm2gguf.errors import ContextError, OptionError, UnsupportedError
 from lfm2gguf.gguf_file import GGUFFile
-from lfm2gguf.llamacpp import Adapter, Context, Floats, Model, Projector
-from lfm2gguf.llamacpp import selection as device_choice
+from lfm2gguf.llamacpp import Adapter, Context, Floats, Model, Projector, choose, report
 from lfm2gguf.llamacpp.machine import available_memory
 from lfm2gguf.members import trained_context
 from lfm2gguf.options import OptionChanges
@@ -94,7 +93,7 @@ class Runner:
             raise OptionError(f"parallel is {parallel}: llama.cpp has {MOST_SEQUENCES} sequences")
         self.path = Path(path)
         file = placement.check_file(self.path)
-        on = device_choice.choose(device)
+        on = choose(device)
         size = sum(info.nbytes for info in file.tensors.values())
         trained = trained_context(file)
         n_ctx = context or min(trained, DEFAULT_CONTEXT)
@@ -114,7 +113,7 @@ class Runner:
                     unified=True,
                 )
             )
-            self.device = device_choice.report(self._model, self._context, on)
+            self.device = report(self._model, self._context, on)
             self._embedder = parts.enter_context(
                 contextlib.closing(Embedder(self._model, file, threads))
             )

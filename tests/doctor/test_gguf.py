@@ -367,7 +367,7 @@ def test_what_cannot_be_examined_is_refused(q4: Path, tmp_path: Path) -> None:
     (tmp_path / "half.gguf").write_bytes(q4.read_bytes()[:-100])
     with pytest.raises(GGUFError, match="truncated"):
         diagnose(tmp_path / "half.gguf")
-    with pytest.raises(OptionError, match="give one of cpu, cuda"):
+    with pytest.raises(OptionError, match="must be one of cpu, cuda"):
         diagnose(q4, backend="cudart")
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from lfm2gguf import convert
-from lfm2gguf.llamacpp.selection import BACKENDS
+from lfm2gguf.llamacpp import BACKENDS
 from tests.making.models import EXAMPLE, tiny_gguf
 from tests.making.multimodal import image, png
 from tests.making.sounds import sound, wav

@@ -14,9 +14,8 @@ from lfm2gguf.bench.metrics import RUNTIME, Measurement
 from lfm2gguf.bench.sources.worker import Worker
 from lfm2gguf.bench.workloads import workload
 from lfm2gguf.errors import ContextError, RuntimeFailureError
-from lfm2gguf.llamacpp import Chunk, Context, Model
+from lfm2gguf.llamacpp import Chunk, Context, Model, choose, report
 from lfm2gguf.llamacpp.machine import available_memory
-from lfm2gguf.llamacpp.selection import choose, report
 from lfm2gguf.members import trained_context
 from lfm2gguf.runner import DeviceReport, Runner, Usage
 from lfm2gguf.runner.placement import (

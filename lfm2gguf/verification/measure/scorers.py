@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lfm2gguf import llamacpp
-from lfm2gguf.errors import MissingDependencyError, OptionError
+from lfm2gguf.errors import MissingDependencyError
 from lfm2gguf.progress import Count
 from lfm2gguf.reference import Reference
 from lfm2gguf.verification.material.texts import Sample
@@ -61,7 +61,7 @@ class LlamaCppScorer:
         self, path: Path, samples: Sequence[Sample], device: str = "cpu", threads: int | None = None
     ) -> None:
         self._samples = samples
-        self.model = llamacpp.Model(path, on=_devices(device))
+        self.model = llamacpp.Model(path, on=llamacpp.choose(device))
         self._context = llamacpp.Context(
             self.model,
             n_ctx=max(WINDOW, *(len(sample.ids) for sample in samples)),
@@ -105,7 +105,7 @@ class LlamaCppEmbedder:
         self, path: Path, samples: Sequence[Sample], device: str = "cpu", threads: int | None = None
     ) -> None:
         self._samples = samples
-        self.model = llamacpp.Model(path, on=_devices(device))
+        self.model = llamacpp.Model(path, on=llamacpp.choose(device))
         longest = max(len(sample.ids) for sample in samples)  # read in one piece, as both ways ask
         self._context = llamacpp.Context(
             self.model,
@@ -174,15 +174,3 @@ def llamacpp_available() -> bool:
     except MissingDependencyError:
         return False
     return True
-
-
-def _devices(name: str) -> list[llamacpp.Device]:
-    """Devices by backend (``vulkan``) or by name (``Vulkan0``); none for ``cpu``."""
-    if name == "cpu":
-        return []
-    found = [device for device in llamacpp.devices() if device.kind != "cpu"]
-    chosen = [d for d in found if name.lower() in (d.backend.lower(), d.name.lower(), "auto")]
-    if not chosen and name != "auto":
-        known = ", ".join(["cpu", *(device.name for device in found)])
-        raise OptionError(f"no device {name!r} for the installed llama.cpp; there are: {known}")
-    return chosen
