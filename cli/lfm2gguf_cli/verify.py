@@ -160,7 +160,7 @@ def verify(
     }  # fmt: skip
     check_targets(targets)
     limits = Limits(max_ppl_increase, max_kld, min_top1, min_cosine, min_rank, min_overlap)
-    display = Display(quiet=quiet or json == Path("-"))
+    display = Display(quiet=quiet or Path("-") in targets.values())
     with progress_of(display) as progress:
         results = verify_files(
             candidates(model),
@@ -171,6 +171,6 @@ def verify(
             baseline=baseline,
             progress=progress,
         )
-    write_reports(results, targets)
+    typer.echo(write_reports(results, targets), nl=False)
     show_verdicts(display, results)
     exit_on_failure(results)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lfm2gguf.checkpoint import chat_template_notes
 from lfm2gguf.errors import OptionError
 from lfm2gguf.progress import ProgressCallback, counting
 from lfm2gguf.reference import EMBEDDING, RetrievalReference
@@ -67,6 +68,7 @@ class EncodedText:
     encoded: tuple[tuple[str, Ids], ...] = field(repr=False)  # each text with all its ids
     samples: tuple[Sample, ...] = field(repr=False)
     is_chat: bool = False  # the texts begin with BOS as the template writes it
+    note: str = ""  # what a user may not expect of it
 
     def describe(self) -> dict[str, Any]:
         """What a report says of it."""
@@ -75,6 +77,7 @@ class EncodedText:
             "sha256": hashlib.sha256("\0".join(t for t, _ in self.encoded).encode()).hexdigest(),
             "tokens": sum(len(ids) for _, ids in self.encoded),
             "chunks": len(self.samples),
+            **({"note": self.note} if self.note else {}),
         }
 
 
@@ -177,7 +180,9 @@ def _read_chat(model: ReferenceModel, path: Path) -> EncodedText:
         )
     found = chat_samples(model.path, path)
     encoded = tuple((text, ids) for text, ids, _ in found)
-    return EncodedText(path.name, encoded, tuple(s for _, _, s in found), is_chat=True)
+    samples = tuple(sample for _, _, sample in found)
+    note = "; ".join(chat_template_notes(model.path))
+    return EncodedText(path.name, encoded, samples, is_chat=True, note=note)
 
 
 def _read_passages(model: ReferenceModel, material: Material) -> Iterator[EncodedText]:
