@@ -5,14 +5,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import lfm2gguf
 from lfm2gguf import Progress
 from lfm2gguf.errors import GGUFError, OptionError
 from lfm2gguf.ggml import FileType
-from lfm2gguf.gguf_file import GGUFFile
+from lfm2gguf.gguf_file import GGUFFile, Value, ValueType
 from lfm2gguf.verification import (
     TYPE_LIMITS,
     Engine,
@@ -20,28 +19,20 @@ from lfm2gguf.verification import (
     Material,
     Session,
     TextLimits,
-    Verification,
     verify,
 )
+from tests.doctor.operations import Change, rewrite
+from tests.making.lanes import slow_but
+from tests.making.verdicts import failed, judged
 from tests.verification import faults
 
-TYPES = [type.name for type in FileType]
-
-
-def judged(
-    session: Session, path: Path, engine: str = "llama.cpp", *, three_way: bool = False
-) -> Verification:
-    return session.judge(path, engine=Engine(engine, threads=1, three_way=three_way))
-
-
-def names(result: Verification) -> set[str]:
-    return {gate.title for gate in result.failures}
+TYPES = slow_but(["Q8_0", "Q4_K_M"], [type.name for type in FileType])
 
 
 @pytest.mark.parametrize("type", TYPES)
 def test_a_correct_file_passes(session: Session, files: dict[str, Path], type: str) -> None:
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
-    result = judged(session, files[type])
+    result = judged(session, files[type], engine="llama.cpp")
     assert result.passed, result.failures
     assert result.engine == "llama.cpp"
     assert result.figures.kld.value < TYPE_LIMITS[type].text.max_kld / 2
@@ -55,22 +46,22 @@ def test_numpy_alone_passes_it_too(session: Session, files: dict[str, Path], typ
         assert result.figures.kld.value < 1e-9
 
 
-@pytest.mark.parametrize("type", ["Q8_0", "Q4_K_M"])
+@pytest.mark.parametrize("type", slow_but(["Q8_0"], ["Q8_0", "Q4_K_M"]))
 @pytest.mark.parametrize("fault", faults.IN_THE_CHECKPOINT)
 def test_a_fault_is_caught(
     session: Session, example: Path, tmp_path: Path, fault: str, type: str
 ) -> None:
     path = faults.convert_with(faults.IN_THE_CHECKPOINT[fault], example, tmp_path, type)
-    result = judged(session, path, engine="numpy")
+    result = judged(session, path)
     assert not result.passed
-    assert names(result) & {"weights near the checkpoint's", "settings of the checkpoint"}
+    assert failed(result) & {"weights near the checkpoint's", "settings of the checkpoint"}
     # At eight bits the text alone shows it too. A norm that trained to nearly one is the
     # exception: only its weights tell.
     if type == "Q8_0" and fault != "a norm's weight left out":
-        assert "mean KL divergence" in names(result)
+        assert "mean KL divergence" in failed(result)
 
 
-@pytest.mark.parametrize("type", ["Q8_0", "Q4_K_M", "Q4_0"])
+@pytest.mark.parametrize("type", slow_but(["Q8_0"], ["Q8_0", "Q4_K_M", "Q4_0"]))
 @pytest.mark.parametrize("tensor", ["blk.1.ffn_gate.weight", "token_embd.weight"])
 def test_a_flipped_byte_of_a_scale_is_caught(
     session: Session, files: dict[str, Path], tmp_path: Path, type: str, tensor: str
@@ -82,7 +73,7 @@ def test_a_flipped_byte_of_a_scale_is_caught(
             continue
         shutil.copy(files[type], path)
         faults.flip(path, tensor, 100, byte)
-        result = judged(session, path, engine="numpy")
+        result = judged(session, path)
         assert not result.passed, name
         failed = next(gate for gate in result.failures if gate.name.startswith("weights"))
         assert tensor in failed.detail
@@ -97,7 +88,7 @@ def test_the_smallest_scale_fault_that_is_still_caught(
     for bits in (0x10, 0x01):
         shutil.copy(files["Q4_K_M"], path)
         faults.flip(path, "blk.1.ffn_gate.weight", 100, 4, bits)
-        caught[bits] = not judged(session, path, engine="numpy").passed
+        caught[bits] = not judged(session, path).passed
     assert caught == {0x10: True, 0x01: False}
 
 
@@ -109,8 +100,8 @@ def test_not_a_number_in_the_file_fails(
     with path.open("r+b") as file:
         file.seek(info.offset)
         file.write(b"\xff\x7f")  # bf16 NaN
-    result = judged(session, path, engine="numpy")
-    assert {"finite logits", "mean KL divergence"} <= names(result)
+    result = judged(session, path)
+    assert {"finite logits", "mean KL divergence"} <= failed(result)
     assert result.figures.not_finite == result.figures.tokens
 
 
@@ -118,27 +109,26 @@ def test_three_way_names_the_quantization(
     session: Session, example: Path, files: dict[str, Path], tmp_path: Path
 ) -> None:
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
-    good = judged(session, files["Q8_0"], three_way=True)
+    good = judged(session, files["Q8_0"], engine="llama.cpp", three_way=True)
     assert good.passed, good.failures
     assert good.culprit == ""
     path = faults.convert_with(faults.shifted_embedding, example, tmp_path, "Q8_0")
-    assert judged(session, path, three_way=True).culprit == "quantization"
+    assert judged(session, path, engine="llama.cpp", three_way=True).culprit == "quantization"
 
 
-def test_three_way_names_the_runtime(session: Session, files: dict[str, Path]) -> None:
-    """A runtime that rotates by another base, as an old build might, on a sound file."""
+def test_three_way_names_the_runtime(
+    session: Session, files: dict[str, Path], tmp_path: Path
+) -> None:
+    """A key that llama.cpp heeds and the file's other reader does not: positions are scaled."""
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
-    import unittest.mock
-
-    from lfm2gguf.verification.measure import scorers
-
-    original = scorers.LlamaCppScorer.logits
-
-    def disturbed(self: scorers.LlamaCppScorer, *window: int) -> scorers.Logits:
-        return np.roll(original(self, *window), 1, axis=1)
-
-    with unittest.mock.patch.object(scorers.LlamaCppScorer, "logits", disturbed):
-        result = judged(session, files["Q8_0"], three_way=True)
+    scaled = {
+        "lfm2.rope.scaling.type": Value(ValueType.STRING, "linear"),
+        "lfm2.rope.scaling.factor": Value(ValueType.FLOAT32, 8.0),
+    }
+    path = rewrite(files["Q8_0"], tmp_path / files["Q8_0"].name, Change(scaled))
+    assert judged(session, path).passed
+    result = judged(session, path, engine="llama.cpp", three_way=True)
+    assert not result.passed
     assert result.culprit == "runtime"
 
 
@@ -149,7 +139,7 @@ def test_a_file_of_another_model_cannot_be_judged(
     data = path.read_bytes()
     path.write_bytes(data.replace(b"blk.0.ffn_norm.weight", b"blk.0.ffn_morn.weight"))
     with pytest.raises(GGUFError, match="cannot be judged"):
-        judged(session, path, engine="numpy")
+        judged(session, path)
 
 
 def test_limits_can_be_set_one_by_one() -> None:

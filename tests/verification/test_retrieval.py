@@ -28,6 +28,7 @@ from lfm2gguf.verification.report.junit import junit
 from lfm2gguf.verification.report.markdown import markdown
 from lfm2gguf.verification.report.plot import draw
 from lfm2gguf.verification.verdict.baseline import drift_gates
+from tests.making.lanes import slow_but
 from tests.making.models import EXAMPLE
 from tests.making.retrieval_example import (
     BERT,
@@ -39,6 +40,7 @@ from tests.making.retrieval_example import (
     set_architecture,
     set_pooling,
 )
+from tests.making.verdicts import failed, judged
 from tests.verification import faults
 from tests.verification.faults import Editor, flip
 from tests.verification.test_command import run, start
@@ -48,7 +50,7 @@ SETTINGS, WEIGHTS = "settings of the checkpoint", "weights near the checkpoint's
 VECTORS = {"mean cosine", "cosine of the worst text", "rank correlation", "same among the best 10"}
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=slow_but(["cls"], KINDS))
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -63,16 +65,7 @@ def reference(source: Path) -> Session:
     return Session(source, Material(chunks=8))
 
 
-def judged(
-    reference: Session, path: Path, engine: str = "numpy", *, three_way: bool = False
-) -> Verification:
-    return reference.judge(path, engine=Engine(engine, threads=1, three_way=three_way))
-
-
-def failed(result: Verification) -> set[str]:
-    return {gate.title for gate in result.failures}
-
-
+@pytest.mark.slow
 def test_correct_files_of_every_type_pass(reference: Session, source: Path, tmp_path: Path) -> None:
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
     for file in lfm2gguf.convert(source, tmp_path, list(FileType), jobs=1).files:
@@ -103,7 +96,7 @@ IN_THE_WEIGHTS = {
 }
 
 
-@pytest.mark.parametrize("type", ["Q8_0", "Q4_K_M"])
+@pytest.mark.parametrize("type", slow_but(["Q8_0"], ["Q8_0", "Q4_K_M"]))
 @pytest.mark.parametrize("fault", IN_THE_WEIGHTS)
 def test_a_fault_in_the_weights_is_caught(
     reference: Session, source: Path, tmp_path: Path, fault: str, type: str
@@ -138,6 +131,7 @@ IN_THE_SETTINGS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["llama.cpp", "numpy"])
 @pytest.mark.parametrize(("of", "name", "fault", "said"), IN_THE_SETTINGS)
 def test_a_fault_in_the_settings_is_caught(
@@ -276,6 +270,7 @@ def test_limits_of_vectors_are_none_of_a_text_model(files: dict[str, Path]) -> N
         lfm2gguf.verify(files["Q8_0"], EXAMPLE, limits=Limits(min_rank=0.9))
 
 
+@pytest.mark.slow
 def test_the_command_judges_a_ladder(pooled: Path, gguf: dict[str, Path], tmp_path: Path) -> None:
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
     report = tmp_path / "report.json"
@@ -290,6 +285,7 @@ def test_the_command_judges_a_ladder(pooled: Path, gguf: dict[str, Path], tmp_pa
     assert "FAILED: mean cosine" in done.stdout
 
 
+@pytest.mark.slow
 def test_convert_can_verify_it(pooled: Path, tmp_path: Path) -> None:
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
     done = start("convert", pooled, "-t", "Q8_0", "-o", tmp_path / "a.gguf", "--verify")
