@@ -39,5 +39,5 @@ def test_what_cannot_be_verified_is_said_before_anything_is_written(tmp_path: Pa
     )
     done = start("convert", source, "-t", "F32", "-o", target, "--verify")
     assert done.returncode == 2
-    assert "predicts no text" in done.stderr
+    assert "does not predict text" in done.stderr
     assert not target.exists()
