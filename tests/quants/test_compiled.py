@@ -94,6 +94,7 @@ often = settings(
 )
 
 
+@pytest.mark.slow
 @every_type
 @often
 @given(x=st.one_of(PALETTES, hnp.arrays(np.float32, (3, 256), elements=FINITE, fill=FINITE)))
@@ -101,6 +102,7 @@ def test_bytes_of_anything(type: GGMLType, x: np.ndarray) -> None:
     assert_same_bytes(x, type)
 
 
+@pytest.mark.slow
 @every_type
 @often
 @given(

@@ -65,8 +65,11 @@ def weigh_by_size(planes: Any, weights: Any) -> None:
         store(weights, LANES * i, mean + absolute(load(planes, LANES * i, LANES)))
 
 
-def _make_search_with_min(careful: bool) -> Any:
-    """The search; a careful one also keeps the levels found, and takes numbers of any size."""
+def _make_search_with_min(careful: bool, by_distance: bool) -> Any:
+    """The search; a careful one also keeps the levels found, and takes numbers of any size.
+
+    ``by_distance``: errors count by their size, not by their square (C's ``use_mad``).
+    """
     rounded = careful_level if careful else quick_level
 
     @kernel
@@ -97,7 +100,8 @@ def _make_search_with_min(careful: bool) -> Any:
             if careful:
                 store(kept, LANES * i, rung)
             off = scale * rung + low - v
-            best = best + load(w, LANES * i, LANES) * (off * off)
+            cost = absolute(off) if by_distance else off * off
+            best = best + load(w, LANES * i, LANES) * cost
         for step in range(nstep + 1):
             factor = (rmin + rdelta * F32(step) + nmax) / span
             sum_l, sum_l2, sum_xl = splat(ZERO, LANES), splat(ZERO, LANES), splat(ZERO, LANES)
@@ -118,7 +122,8 @@ def _make_search_with_min(careful: bool) -> Any:
             for i in range(size):
                 off = this_scale * load(levels, LANES * i, LANES) + this_low
                 off = off - load(x, LANES * i, LANES)
-                error = error + load(w, LANES * i, LANES) * (off * off)
+                cost = absolute(off) if by_distance else off * off
+                error = error + load(w, LANES * i, LANES) * cost
             better = (det > ZERO) & (error < best)
             best = where(better, error, best)
             scale = where(better, this_scale, scale)
@@ -140,25 +145,30 @@ def _make_search_with_min(careful: bool) -> Any:
     return search
 
 
-quick_search_with_min = _make_search_with_min(False)
-careful_search_with_min = _make_search_with_min(True)
+def _make_two_step_search(by_distance: bool) -> tuple[Any, Any]:
+    """The search as it is used, and its careful half."""
+    quick = _make_search_with_min(False, by_distance)
+    careful = _make_search_with_min(True, by_distance)
+
+    @kernel
+    def search(
+        x: Any, w: Any, work: Any, kept: Any, size: int, nmax: Any, rmin: Any, rdelta: Any,
+        nstep: int, scales: Any, minima: Any, flat: Any,
+    ) -> Any:  # fmt: skip
+        """Fit x = scale * level - min, levels 0 to ``nmax``; return whether ``kept`` has levels.
+
+        That is where a number is out of the ordinary. ``flat`` becomes 1 where all levels are 0.
+        """
+        if quick(x, w, work, kept, size, nmax, rmin, rdelta, nstep, scales, minima, flat):
+            return False
+        careful(x, w, work, kept, size, nmax, rmin, rdelta, nstep, scales, minima, flat)
+        return True
+
+    return search, careful
 
 
-@kernel
-def search_with_min(
-    x: Any, w: Any, work: Any, kept: Any, size: int, nmax: Any, rmin: Any, rdelta: Any,
-    nstep: int, scales: Any, minima: Any, flat: Any,
-) -> Any:  # fmt: skip
-    """Fit x = scale * level - min, levels 0 to ``nmax``; return whether ``kept`` has the levels.
-
-    That is where a number is out of the ordinary. ``flat`` becomes 1 where all levels are 0.
-    """
-    if quick_search_with_min(
-        x, w, work, kept, size, nmax, rmin, rdelta, nstep, scales, minima, flat
-    ):
-        return False
-    careful_search_with_min(x, w, work, kept, size, nmax, rmin, rdelta, nstep, scales, minima, flat)
-    return True
+search_with_min, careful_search_with_min = _make_two_step_search(by_distance=False)
+search_by_distance, careful_search_by_distance = _make_two_step_search(by_distance=True)
 
 
 @kernel
@@ -220,3 +230,53 @@ def _make_symmetric_search(keep: bool) -> Any:
 
 symmetric_search = _make_symmetric_search(False)
 symmetric_levels = _make_symmetric_search(True)
+
+
+PASSES = 5
+
+
+@kernel
+def descend(x: Any, levels: Any, size: int, nmax: Any, scales: Any, flat: Any) -> None:
+    """Fit x = scale * level, weighed by x², one level after another (``make_q3_quants``).
+
+    ``levels`` become those from 0 on; ``flat`` 1 where they are 0 throughout.
+    """
+    low, high = I32(ZERO - nmax), I32(nmax - ONE)
+    peak, far = splat(ZERO, LANES), splat(ZERO, LANES)
+    for i in range(size):
+        v = load(x, LANES * i, LANES)
+        distance = absolute(v)
+        further = distance > far
+        far, peak = where(further, distance, far), where(further, v, peak)
+    factor = (ZERO - nmax) / peak
+    sum_lx, sum_l2 = splat(ZERO, LANES), splat(ZERO, LANES)
+    for i in range(size):
+        v = load(x, LANES * i, LANES)
+        rung = to_float(level(factor * v, low, high))
+        store(levels, LANES * i, rung)
+        sum_lx = sum_lx + v * v * v * rung
+        sum_l2 = sum_l2 + v * v * rung * rung
+    for _ in range(PASSES):
+        changed = False
+        for i in range(size):
+            v, rung = load(x, LANES * i, LANES), load(levels, LANES * i, LANES)
+            weight = v * v
+            less_lx = sum_lx - weight * v * rung
+            less_l2 = sum_l2 - weight * rung * rung
+            new = to_float(level(v * less_l2 / less_lx, low, high))
+            new_lx, new_l2 = less_lx + weight * v * new, less_l2 + weight * new * new
+            move = (less_lx > ZERO) & (new != rung) & (new_l2 > ZERO)
+            move = move & (new_lx * new_lx * sum_l2 > sum_lx * sum_lx * new_l2)
+            if any_true(move):
+                changed = True
+                store(levels, LANES * i, where(move, new, rung))
+                sum_lx, sum_l2 = where(move, new_lx, sum_lx), where(move, new_l2, sum_l2)
+        if not changed:
+            break
+    zero = far < EPSILON
+    scale = where(sum_l2 > ZERO, sum_lx / sum_l2, ZERO)
+    store(scales, 0, where(zero, ZERO, scale))
+    store(flat, 0, where(zero, ONE, splat(ZERO, LANES)))
+    for i in range(size):
+        rung = load(levels, LANES * i, LANES) + nmax
+        store(levels, LANES * i, where(zero, ZERO, rung))
