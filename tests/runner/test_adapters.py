@@ -105,7 +105,7 @@ def test_unknown_adapters(lfm: Runner) -> None:
 
 
 def test_files_that_are_no_adapter_of_this_model(adapted: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(GGUFError, match="no LoRA adapter"):
+    with pytest.raises(GGUFError, match="not a LoRA adapter"):
         Runner(adapted["base"], adapters={"x": adapted["base"]})
     with pytest.raises(GGUFError, match="cannot apply"):
         Runner(tiny_gguf(), adapters={"x": adapted["a"]})

@@ -276,7 +276,7 @@ def test_a_completion_of_tokens(lfm: Runner) -> None:
     )
     assert b"".join(map(lfm.token_bytes, tokens[1:])) == b"def f"
     for wrong in (-1, 10**6):
-        with pytest.raises(OptionError, match="no token id"):
+        with pytest.raises(OptionError, match="not a token id"):
             lfm.complete([wrong])
 
 
@@ -731,6 +731,6 @@ def test_c_is_silent_and_its_words_are_in_the_error() -> None:
     assert done.stderr == "still there"
     said = done.stdout.splitlines()
     assert len(said) == 4
-    assert all(line.startswith("0 the grammar does not parse: ") for line in said)
+    assert all(line.startswith("0 grammar: it does not parse: ") for line in said)
     assert "expecting" in said[0]
     assert "nobody" in said[1]
