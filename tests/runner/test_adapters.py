@@ -98,7 +98,7 @@ def test_what_another_adapter_computed_cannot_be_reached() -> None:
 
 
 def test_unknown_adapters(lfm: Runner) -> None:
-    with pytest.raises(OptionError, match="no adapter 'c'; there are a, b"):
+    with pytest.raises(OptionError, match="adapter is 'c': the model was opened with a, b"):
         lfm.chat("Who?", adapter="c")
     with Runner(tiny_gguf(), context=256) as plain, pytest.raises(OptionError, match="none: give"):
         plain.chat("Who?", adapter="a")

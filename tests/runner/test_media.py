@@ -182,7 +182,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no image": ({"type": "image", "image": b"no image at all"}, "can decode"),
     "empty": ({"type": "image", "image": b""}, "0 bytes"),
     "nothing": ({"type": "image"}, "needs image or path"),
-    "a number": ({"type": "image", "image": 3}, "none of a path"),
+    "a number": ({"type": "image", "image": 3}, "is not a path"),
     "a page": ({"type": "image_url", "image_url": "https://example.org/a.png"}, "fetched"),
     "a path over the wire": ({"type": "image_url", "image_url": {"url": "/etc/passwd"}}, "give a"),
     "a file over the wire": ({"type": "image_url", "image_url": "file:///etc/passwd"}, "fetched"),
