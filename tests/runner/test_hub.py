@@ -47,6 +47,7 @@ def ask(home: Path, hub: str, *options: str, **more: str) -> subprocess.Complete
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=100)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "fetched"),
     [
@@ -79,6 +80,7 @@ def test_a_type_that_is_not_there_is_told_what_is(hub: Hub, tmp_path: Path, type
     assert not hub.fetched
 
 
+@pytest.mark.slow
 def test_a_model_in_several_files_is_fetched_whole(hub: Hub, tmp_path: Path) -> None:
     parts = convert(
         EXAMPLE, hub.folder / "LFM2-Small-Q8_0.gguf", Recipe("Q8_0", split_max_size="1M")
@@ -90,6 +92,7 @@ def test_a_model_in_several_files_is_fetched_whole(hub: Hub, tmp_path: Path) -> 
     assert hub.fetched == names
 
 
+@pytest.mark.slow
 def test_without_the_network_the_cache_is_enough(hub: Hub, tmp_path: Path) -> None:
     assert ask(tmp_path, hub.url).returncode == 0
     assert ask(tmp_path, UNREACHABLE).returncode == 0
