@@ -12,7 +12,9 @@ from lfm2gguf.llamacpp.context import Chunk, Context, Floats
 from lfm2gguf.llamacpp.device import Device, backends, default_threads, devices
 from lfm2gguf.llamacpp.grammar import SchemaRules, json_schema_grammar
 from lfm2gguf.llamacpp.library import build_info
+from lfm2gguf.llamacpp.machine import available_memory
 from lfm2gguf.llamacpp.model import Adapter, Model, Tokens
+from lfm2gguf.llamacpp.probes import probe
 from lfm2gguf.llamacpp.projector import Pixels, Projector
 from lfm2gguf.llamacpp.sampling import Sampler
 from lfm2gguf.llamacpp.selection import DeviceReport, choose, overview, report
@@ -32,6 +34,7 @@ __all__ = [
     "Sampler",
     "SchemaRules",
     "Tokens",
+    "available_memory",
     "backends",
     "build_info",
     "choose",
@@ -39,5 +42,6 @@ __all__ = [
     "devices",
     "json_schema_grammar",
     "overview",
+    "probe",
     "report",
 ]

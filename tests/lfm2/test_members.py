@@ -64,9 +64,13 @@ MADE = {
     "mixture": mixture,
     "embedding": embedding,
     "colbert": colbert,
-    "vision": lambda folder: multimodal.make(multimodal.CASES["LFM2-VL-450M"], folder),
-    "detokenizer": lambda folder: multimodal.make(multimodal.CASES["audio_detokenizer"], folder),
-    "audio": lambda folder: multimodal.make(multimodal.CASES["LFM2.5-Audio-1.5B"], folder),
+    "vision": lambda folder: multimodal.make_multimodal(multimodal.CASES["LFM2-VL-450M"], folder),
+    "detokenizer": lambda folder: multimodal.make_multimodal(
+        multimodal.CASES["audio_detokenizer"], folder
+    ),
+    "audio": lambda folder: multimodal.make_multimodal(
+        multimodal.CASES["LFM2.5-Audio-1.5B"], folder
+    ),
 }
 
 
