@@ -13,7 +13,7 @@ import openai
 import pytest
 
 from lfm2gguf import Runner
-from tests.runner.test_runner import CALL, literally
+from tests.making.runners import CALL, literally
 from tests.server.conftest import serving
 
 GREEDY: dict[str, Any] = {"model": "tiny", "temperature": 0}
