@@ -78,7 +78,7 @@ def convert(
     if verify:  # what it would raise is raised before the files are there
         from lfm2gguf.verification import open_reference
 
-        open_reference(source, revision, lora)
+        reference = open_reference(source, revision, lora)
     show_notes(display, plan.notes, plan.left_out)
     if dry_run:
         show_plan(display, plan)
@@ -88,14 +88,14 @@ def convert(
     if not verify:
         show_written(display, written)
         return
-    from lfm2gguf.verification import verify_all
+    from lfm2gguf.verification import verify as verify_files
     from lfm2gguf_cli.verdicts import exit_on_failure, report_json, show_verdicts
 
     if not json:  # which comes as one object, at the end
         show_written(display, written)
     files = [file.path for file in written.files]
     with progress_of(display) as progress:
-        results = verify_all(files, source, revision=revision, lora=lora, progress=progress)
+        results = verify_files(files, reference, progress=progress)
     if json:
         show_written(display, written, {"verification": report_json(results)})
     else:

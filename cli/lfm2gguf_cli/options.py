@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lfm2gguf.ggml import FileType
 from lfm2gguf.options import option_table
 
 if TYPE_CHECKING:
     from lfm2gguf.runner import Runner
 
+*_FIRST, _LAST = FileType.__members__
 _TYPES = (
-    "F32, F16, BF16, Q8_0, Q6_K, Q5_K_M, Q5_K_S, Q4_K_M, Q4_K_S or Q4_0; "
+    f"{', '.join(_FIRST)} or {_LAST}; "
     "may be given several times: all files come out of one reading."
 )
 Types = Annotated[list[str], typer.Option("--type", "-t", help=_TYPES)]
