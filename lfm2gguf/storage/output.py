@@ -31,6 +31,7 @@ def create(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     with output_errors(target):
         partial, lock = begin(target)
     try:
+        check_target(target, overwrite=overwrite)  # who held it may have ended just now
         yield partial
         with output_errors(target):
             if os.name == "nt":  # what is open there cannot be renamed
