@@ -98,13 +98,18 @@ def quantize(
     x = array.reshape(-1, codec.type.block_size)
     blocks = np.empty(len(x), codec.layout)
     step = codec.chunk
+    weighted = kernels.weighted_encoder(codec, array.size) if important else None
     with c_arithmetic():
         for start in range(0, len(x), step):
             chunk = _widened(x[start : start + step])
             if not np.isfinite(chunk).all():
                 raise _nonfinite(array)
             weights = None if important is None else important.weights(chunk, start)
-            codec.encode(chunk, blocks[start : start + step], weights)
+            part = blocks[start : start + step]
+            if weighted and weights is not None:
+                weighted(chunk, weights, part.view(np.uint8))
+            else:
+                codec.encode(chunk, part, weights)
     return blocks.view(np.uint8).reshape(*array.shape[:-1], row_bytes)
 
 

@@ -29,6 +29,8 @@ LARGE = 1 << 24  # weights; for fewer, loading the compiled kernels costs more t
 # What kernels read: float32, float16, and bfloat16 as its bits in uint16.
 DTYPES = tuple(map(np.dtype, (np.float32, np.float16, np.uint16)))
 
+Floats = npt.NDArray[np.float32]
+WeightedEncoder = Callable[[Floats, Floats, npt.NDArray[np.uint8]], None]
 Encoder = Callable[[npt.NDArray[Any], npt.NDArray[np.uint8]], None]
 
 
@@ -79,6 +81,16 @@ def encoder(codec: Codec, n_weights: int) -> Encoder | None:
         return None
     kernel = importlib.import_module(f"{PACKAGE}.{codec.compiled}").ENCODERS[codec.type.name]
     return lambda array, out: kernel(_flat(array), out.reshape(-1))
+
+
+def weighted_encoder(codec: Codec, n_weights: int) -> WeightedEncoder | None:
+    """Return the same for weights whose errors have weights: float32 both, of one shape."""
+    if codec.compiled is None or chosen(n_weights) == "numpy":
+        return None
+    table = getattr(importlib.import_module(f"{PACKAGE}.{codec.compiled}"), "WEIGHTED", {})
+    if (kernel := table.get(codec.type.name)) is None:
+        return None
+    return lambda array, weights, out: kernel(_flat(array), _flat(weights), out.reshape(-1))
 
 
 def all_finite(array: npt.NDArray[Any]) -> bool | None:

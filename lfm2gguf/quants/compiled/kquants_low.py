@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from lfm2gguf.quants.compiled.descent import descend
 from lfm2gguf.quants.compiled.kquants import SUPER, U8, column
 from lfm2gguf.quants.compiled.lanes import (
     absolute,
@@ -41,7 +42,6 @@ from lfm2gguf.quants.compiled.search import (
     LANES,
     careful_search_by_distance,
     columns,
-    descend,
     search_by_distance,
 )
 

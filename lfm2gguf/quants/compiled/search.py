@@ -65,6 +65,15 @@ def weigh_by_size(planes: Any, weights: Any) -> None:
         store(weights, LANES * i, mean + absolute(load(planes, LANES * i, LANES)))
 
 
+@kernel
+def total(planes: Any, size: int, sums: Any) -> None:
+    """Put the sum of each of 16 sub-blocks into ``sums``."""
+    found = splat(ZERO, LANES)
+    for i in range(size):
+        found = found + load(planes, LANES * i, LANES)
+    store(sums, 0, found)
+
+
 def _make_search_with_min(careful: bool, by_distance: bool) -> Any:
     """The search; a careful one also keeps the levels found, and takes numbers of any size.
 
@@ -230,53 +239,3 @@ def _make_symmetric_search(keep: bool) -> Any:
 
 symmetric_search = _make_symmetric_search(False)
 symmetric_levels = _make_symmetric_search(True)
-
-
-PASSES = 5
-
-
-@kernel
-def descend(x: Any, levels: Any, size: int, nmax: Any, scales: Any, flat: Any) -> None:
-    """Fit x = scale * level, weighed by x², one level after another (``make_q3_quants``).
-
-    ``levels`` become those from 0 on; ``flat`` 1 where they are 0 throughout.
-    """
-    low, high = I32(ZERO - nmax), I32(nmax - ONE)
-    peak, far = splat(ZERO, LANES), splat(ZERO, LANES)
-    for i in range(size):
-        v = load(x, LANES * i, LANES)
-        distance = absolute(v)
-        further = distance > far
-        far, peak = where(further, distance, far), where(further, v, peak)
-    factor = (ZERO - nmax) / peak
-    sum_lx, sum_l2 = splat(ZERO, LANES), splat(ZERO, LANES)
-    for i in range(size):
-        v = load(x, LANES * i, LANES)
-        rung = to_float(level(factor * v, low, high))
-        store(levels, LANES * i, rung)
-        sum_lx = sum_lx + v * v * v * rung
-        sum_l2 = sum_l2 + v * v * rung * rung
-    for _ in range(PASSES):
-        changed = False
-        for i in range(size):
-            v, rung = load(x, LANES * i, LANES), load(levels, LANES * i, LANES)
-            weight = v * v
-            less_lx = sum_lx - weight * v * rung
-            less_l2 = sum_l2 - weight * rung * rung
-            new = to_float(level(v * less_l2 / less_lx, low, high))
-            new_lx, new_l2 = less_lx + weight * v * new, less_l2 + weight * new * new
-            move = (less_lx > ZERO) & (new != rung) & (new_l2 > ZERO)
-            move = move & (new_lx * new_lx * sum_l2 > sum_lx * sum_lx * new_l2)
-            if any_true(move):
-                changed = True
-                store(levels, LANES * i, where(move, new, rung))
-                sum_lx, sum_l2 = where(move, new_lx, sum_lx), where(move, new_l2, sum_l2)
-        if not changed:
-            break
-    zero = far < EPSILON
-    scale = where(sum_l2 > ZERO, sum_lx / sum_l2, ZERO)
-    store(scales, 0, where(zero, ZERO, scale))
-    store(flat, 0, where(zero, ONE, splat(ZERO, LANES)))
-    for i in range(size):
-        rung = load(levels, LANES * i, LANES) + nmax
-        store(levels, LANES * i, where(zero, ZERO, rung))
