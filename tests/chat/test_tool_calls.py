@@ -108,6 +108,7 @@ def test_calls_written_are_read_back(calls: list[ToolCall]) -> None:
     assert parse_calls(text[len(start) : -len(end)]) == calls
 
 
+@pytest.mark.slow
 @given(values)
 def test_python_and_json_spell_the_same_values(value: Any) -> None:
     assert parse_calls(f"[f(x={value!r})]") == [ToolCall("f", {"x": value})]
