@@ -1,0 +1,1 @@
+"""Better weights in the same types: rounding that knows what each layer sees."""
