@@ -27,7 +27,6 @@ PAST_A_FACE = {  # who imports, and what
     ("bench", "lfm2gguf.llamacpp.machine"),
     ("bench", "lfm2gguf.llamacpp.probes"),
     ("bench", "lfm2gguf.runner.placement"),
-    ("bench", "lfm2gguf.verification.report.data"),
     ("cli", "lfm2gguf.bench.cells"),
     ("cli", "lfm2gguf.bench.report.comparison"),
     ("cli", "lfm2gguf.bench.report.data"),
@@ -40,7 +39,6 @@ PAST_A_FACE = {  # who imports, and what
     ("conversion", "lfm2gguf.gguf_file.splits"),
     ("export", "lfm2gguf.runner.options"),
     ("export", "lfm2gguf.runner.placement"),
-    ("lfm2", "lfm2gguf.checkpoint.chat_template"),
     ("runner", "lfm2gguf.llamacpp.machine"),
 }
 

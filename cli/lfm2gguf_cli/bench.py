@@ -12,7 +12,7 @@ from lfm2gguf_cli.options import Device, GpuLayers, Quiet, Threads
 
 if TYPE_CHECKING:
     from lfm2gguf.bench import Report
-    from lfm2gguf.bench.report.tables import Table
+    from lfm2gguf.rendering import Table
     from lfm2gguf_cli.console import Display
 
 INTERRUPTED = 130
@@ -36,8 +36,8 @@ def bench(
         bool,
         typer.Option(
             "--compare",
-            help="Compare reports (A.json B.json) or what is measured now; the word published "
-            "stands for the published tables.",
+            help="Compare reports (A.json B.json) or what is measured now; 'published' means "
+            "the published tables.",
         ),
     ] = False,
     suite: Annotated[str, typer.Option(help="depth, workloads or all.")] = "all",
@@ -45,14 +45,15 @@ def bench(
         str, typer.Option(metavar="N,N", help="Context lengths of the depth suite.")
     ] = "1k,2k,4k,8k,16k,32k",
     workloads: Annotated[
-        str, typer.Option(metavar="NAME,NAME", help="Which workloads.")
-    ] = "chat,codegen,rag,agent",
+        str | None,
+        typer.Option(metavar="NAME,NAME", help="Which workloads.", show_default="all"),
+    ] = None,
     concurrency: Annotated[
         str | None,
         typer.Option(
             metavar="N,N",
             help="Requests at once, for every workload.",
-            show_default="1; agent also 4",
+            show_default="as published",
         ),
     ] = None,
     warmups: Annotated[
@@ -97,11 +98,12 @@ def bench(
 
     Example: lfm2gguf bench LFM2-1.2B-Q4_K_M.gguf --html speed.html
     """
-    from lfm2gguf.bench import benchmark
+    from lfm2gguf.bench import WORKLOAD_NAMES, benchmark
     from lfm2gguf.bench.cells import tokens
     from lfm2gguf.bench.report.comparison import subjects
     from lfm2gguf.bench.report.data import read_reports
-    from lfm2gguf.bench.report.files import check_targets, write
+    from lfm2gguf.bench.report.files import write
+    from lfm2gguf.rendering import check_targets
     from lfm2gguf_cli.console import Display
     from lfm2gguf_cli.progress import progress_of
 
@@ -117,7 +119,8 @@ def bench(
             new = benchmark(
                 measured, endpoint=endpoint, model=model, api_key=api_key, pid=pid,
                 progress=progress, suite=suite, contexts=_numbers(contexts, tokens),
-                workloads=workloads.split(","), runs=runs, warm_ups=warmups,
+                workloads=workloads.split(",") if workloads else WORKLOAD_NAMES,
+                runs=runs, warm_ups=warmups,
                 concurrency=_numbers(concurrency, _count) if concurrency else None,
                 prompt_cache=prompt_cache, device=device, gpu_layers=gpu_layers,
                 threads=threads, probes=probes,
@@ -125,7 +128,7 @@ def bench(
         reports, cut = [new, *reports], new.cut
     if compare:
         subjects(reports)
-    write(reports, targets)
+    typer.echo(write(reports, targets), nl=False)
     if not display.quiet:
         _show(display, reports)
     if cut:

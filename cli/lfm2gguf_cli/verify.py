@@ -161,7 +161,7 @@ def verify(
         "plot": plot,
     }
     check_targets(targets)
-    display = Display(quiet=quiet or json == Path("-"))
+    display = Display(quiet=quiet or Path("-") in targets.values())
     with progress_of(display) as progress:
         results = verify_all(
             candidates(model), reference, revision=revision, lora=lora, texts=text or (), chat=chat,
@@ -170,6 +170,6 @@ def verify(
             baseline=baseline, engine=engine, device=device, threads=threads,
             three_way=three_way, use_cache=cache, progress=progress,
         )  # fmt: skip
-    write_reports(results, targets)
+    typer.echo(write_reports(results, targets), nl=False)
     show_verdicts(display, results)
     exit_on_failure(results)

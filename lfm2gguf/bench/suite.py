@@ -27,16 +27,21 @@ class Source(Protocol):
     """Where answers come from."""
 
     def prepare(self, cell: Cell) -> None:
-        """Make ready for a cell. Raises :class:`Lfm2ggufError` if it cannot be measured."""
+        """Make ready for a cell.
+
+        Raises:
+            Lfm2ggufError: it cannot be measured.
+
+        """
 
     def measure(self, cell: Cell, numbers: Sequence[int]) -> list[Measurement]:
         """Send the requests of one run, together, and wait for all answers."""
 
     def resident(self) -> int | None:
-        """Bytes of memory that the process holds; None where that cannot be seen."""
+        """Return the bytes of memory that the process holds; None where that is unknown."""
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Release all resources."""
 
 
 @dataclass

@@ -15,12 +15,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from lfm2gguf.chat.dialect import END, START, THINK, THINK_END
+from lfm2gguf.chat.dialect import LFM2, Dialect
 from lfm2gguf.chat.template import Message
 from lfm2gguf.gguf_file import GGUFFile
 
 CUT = "\ufdd0"  # a noncharacter, not meant for interchange (Unicode 16, section 23.7)
-OWN = frozenset({START, END, THINK, THINK_END})  # what a model itself writes into its answers
 _CONTROL, _USER_DEFINED = 3, 4  # enum llama_token_type, include/llama.h
 
 
@@ -45,8 +44,8 @@ class Guard:
     System prompts and tool schemas are the program's own word and stay as they are.
     """
 
-    def __init__(self, markers: set[str]) -> None:
-        all, others = _any_of(markers), _any_of(markers - OWN)
+    def __init__(self, markers: set[str], dialect: Dialect = LFM2) -> None:
+        all, others = _any_of(markers), _any_of(markers - set(dialect.own))
         self._patterns = {"user": all, "tool": all, "assistant": others}
 
     def __call__(self, messages: Sequence[Message]) -> list[Message]:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lfm2gguf.chat.dialect import THINK, THINK_END
+from lfm2gguf.chat.dialect import dialect_of
 from lfm2gguf.chat.environment import environment
 from lfm2gguf.chat.tool_calls import ToolCall, write_calls
 from lfm2gguf.errors import GGUFError, MissingDependencyError, OptionError
@@ -25,9 +25,12 @@ _PROBE = "lfm2gguf_probe"
 class Template:
     """A chat template, and what it makes of thinking and of earlier tool calls."""
 
-    def __init__(self, source: str, *, bos: str = "", eos: str = "", pad: str = "") -> None:
+    def __init__(
+        self, source: str, *, bos: str = "", eos: str = "", pad: str = "", unk: str = ""
+    ) -> None:
         self.source = source
-        self._tokens = {"bos_token": bos, "eos_token": eos, "pad_token": pad}
+        self.dialect = dialect_of(source)
+        self._tokens = {"bos_token": bos, "eos_token": eos, "pad_token": pad, "unk_token": unk}
         try:
             self._compiled = environment().from_string(source)
         except MissingDependencyError:
@@ -81,7 +84,16 @@ class Template:
         Unlike :meth:`render` it writes earlier tool calls and thinking into the content where
         the template would lose them, and accepts arguments given as JSON text.
         """
-        prepared = [self._prepare(message) for message in as_messages(messages)]
+        return self.prompt_of(as_messages(messages), tools, **variables)
+
+    def prompt_of(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        **variables: Any,
+    ) -> str:
+        """Return the prompt as :meth:`prompt` does, of messages from :func:`as_messages`."""
+        prepared = [self._prepare(message) for message in messages]
         return self.render(prepared, tools or None, add_generation_prompt=True, **variables)
 
     def _prepare(self, message: Message) -> dict[str, Any]:
@@ -94,10 +106,11 @@ class Template:
         if calls and self.writes_calls:
             prepared["tool_calls"] = [_as_message_call(call) for call in calls]
         elif calls:
-            prepared["content"] = write_calls(calls) + str(prepared["content"])
+            prepared["content"] = write_calls(calls, self.dialect) + str(prepared["content"])
         thinking = next((prepared[key] for key in _REASONING if prepared.get(key)), None)
         if thinking and not self.writes_thinking:
-            prepared["content"] = f"{THINK}{thinking}{THINK_END}{prepared['content']}"
+            start, end = self.dialect.thinking
+            prepared["content"] = f"{start}{thinking}{end}{prepared['content']}"
         return prepared
 
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from lfm2gguf.chat.dialect import END, START
+from lfm2gguf.chat.dialect import LFM2, Dialect
 
 
 @dataclass(frozen=True)
@@ -273,23 +273,6 @@ class _Parser:
         return match[0]
 
 
-def write_calls(calls: Sequence[ToolCall]) -> str:
-    """Return calls the way LFM2 writes them itself, markers included."""
-    written = (
-        f"{call.name}({', '.join(f'{k}={_literal(v)}' for k, v in call.arguments.items())})"
-        for call in calls
-    )
-    return f"{START}[{', '.join(written)}]{END}"
-
-
-def _literal(value: Any) -> str:
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
-    if isinstance(value, dict):
-        pairs = (
-            f"{json.dumps(str(k), ensure_ascii=False)}: {_literal(v)}" for k, v in value.items()
-        )
-        return "{" + ", ".join(pairs) + "}"
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(_literal, value)) + "]"
-    return repr(value)
+def write_calls(calls: Iterable[ToolCall], dialect: Dialect = LFM2) -> str:
+    """Return calls the way the model writes them itself, markers included."""
+    return dialect.write_calls((call.name, call.arguments) for call in calls)

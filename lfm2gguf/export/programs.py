@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lfm2gguf.chat.dialect import LFM2
 from lfm2gguf.errors import UnsupportedError
 from lfm2gguf.export.ollama import go_template
 from lfm2gguf.gguf_file import GGUFFile
@@ -15,8 +16,9 @@ from lfm2gguf.members import member_of, trained_context
 from lfm2gguf.options import Options
 from lfm2gguf.runner.options import default_options
 from lfm2gguf.runner.placement import check_file
+from lfm2gguf.storage import write_whole
 
-STOPS = ("<|im_end|>", "<|endoftext|>")
+STOPS = LFM2.ends
 MOST_CONTEXT = 8_192  # tokens; what these programs reserve memory for at once
 
 
@@ -37,6 +39,15 @@ class Export:
     def to_json(self) -> dict[str, Any]:
         """Return the export as plain data."""
         return asdict(self)
+
+    def write(self, target: Path, *, overwrite: bool = False) -> None:
+        """Write ``text`` to a file, which appears whole or not at all.
+
+        Raises:
+            OutputError: the target exists, cannot be written, or the disk is full.
+
+        """
+        write_whole(target, self.text, overwrite=overwrite)
 
 
 def export_for(program: str, path: Path) -> Export:

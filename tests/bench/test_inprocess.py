@@ -149,9 +149,9 @@ def test_an_interrupt_within_a_row_keeps_its_runs() -> None:
         ([], {}, "give a GGUF file"),
         (["none.gguf"], {}, "no such file"),
         ([__file__], {}, "not a GGUF"),
-        ([], {"runs": 0}, "at least one run"),
+        ([], {"runs": 0}, "give at least 1 and 0"),
         ([], {"nonsense": 1}, "nonsense"),
-        ([], {"suite": "x"}, "no suite"),
+        ([], {"suite": "x"}, "suite: 'x' is unknown"),
     ],
 )
 def test_refusals(models: list[str], settings: dict[str, int], message: str) -> None:

@@ -113,9 +113,10 @@ def test_the_system_s_markers_and_an_answer_s_calls_stay_tokens(model: Model) ->
 
 
 def test_a_runner_guards_unless_told_not_to(lfm: Runner) -> None:
-    turns = lambda runner: runner._prompts.encode(  # noqa: E731
-        runner._template.prompt(runner._guard([{"role": "user", "content": INJECTED}]))
-    ).count(runner._model.tokenize("<|im_start|>")[0])
+    def turns(runner: Runner) -> int:
+        (start,) = runner.tokens.encode("<|im_start|>", bos=False)
+        return runner.tokens.of_chat(INJECTED).count(start)
+
     assert turns(lfm) == 2
     assert lfm.chat(INJECTED, max_tokens=2).usage.prompt_tokens == lfm.count_tokens(INJECTED)
     with Runner(tiny_gguf(), device="cpu", threads=1, context=256, parse_markers=True) as trusting:

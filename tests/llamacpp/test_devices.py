@@ -82,7 +82,7 @@ def test_our_names_and_llama_cpp_s_own_mean_the_same_everywhere(
 
     monkeypatch.setattr("lfm2gguf.llamacpp.selection.devices", lambda: THERE)
     monkeypatch.setattr("lfm2gguf.llamacpp.Model", model)
-    monkeypatch.setattr("lfm2gguf.runner.runner.Model", model)
+    monkeypatch.setattr("lfm2gguf.runner.opening.Model", model)
     monkeypatch.setattr("lfm2gguf.runner.placement.layers_that_fit", lambda *_: 99)
     for open_model in (
         lambda: Runner(tiny_gguf(), device=name),
@@ -261,6 +261,6 @@ def test_a_model_larger_than_memory(tmp_path: Path) -> None:
 def test_a_runner_asks_for_the_memory_before_it_loads(monkeypatch: pytest.MonkeyPatch) -> None:
     available = available_memory()
     assert available is None or available > 10**8
-    monkeypatch.setattr("lfm2gguf.runner.runner.available_memory", lambda: 1000)
+    monkeypatch.setattr("lfm2gguf.runner.opening.available_memory", lambda: 1000)
     with pytest.raises(GGUFError, match="are available: close other programs"):
         Runner(tiny_gguf(), device="cpu")

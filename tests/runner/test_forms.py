@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lfm2gguf.chat.dialect import START
+from lfm2gguf.chat.dialect import LFM2
 from lfm2gguf.errors import OptionError
 from lfm2gguf.runner import Runner, ToolCall, call_grammar
 from tests.making.models import tiny_gguf
@@ -82,7 +82,7 @@ def test_a_named_tool(lfm: Runner, tool: dict[str, Any]) -> None:
 def test_calls_or_else_json(lfm: Runner) -> None:
     schema = {"type": "object", "properties": {"n": {"const": 7}}, "required": ["n"]}
     grammar = call_grammar([TOOLS[1]], several=False, otherwise=schema)
-    marker = lfm._model.tokenize(START)[0]
+    marker = lfm.tokens.encode(LFM2.calls[0], bos=False)[0]
     for bias, text, calls in ((-100.0, '{"n":7}', ()), (100.0, "", (ToolCall("now", {}),))):
         reply = lfm.chat("Hi", tools=TOOLS, grammar=grammar, logit_bias={marker: bias})
         assert (reply.text.replace(" ", ""), reply.tool_calls) == (text, calls)

@@ -41,7 +41,7 @@ def fresh(**options: Any) -> Runner:
 
 def endless(lfm: Runner) -> dict[int, float]:
     """Bias that keeps the model from ending its answer."""
-    return {lfm._model.eos: -1e9, lfm._model.tokenize("<|endoftext|>")[0]: -1e9}
+    return {lfm.tokens.eos: -1e9, lfm.tokens.encode("<|endoftext|>", bos=False)[0]: -1e9}
 
 
 # --- one answer --------------------------------------------------------------------------
@@ -60,22 +60,22 @@ def test_an_answer_and_what_it_cost(lfm: Runner) -> None:
 
 
 def test_bos_exactly_once(lfm: Runner) -> None:
-    prompt = lfm._template.prompt("Hi")
-    assert lfm._prompts.encode(prompt).count(lfm._model.bos) == 1
-    text = lfm._model.token_text(lfm._model.bos)
+    assert lfm.tokens.of_chat("Hi").count(lfm.tokens.bos) == 1
+    text = lfm.tokens.text_of(lfm.tokens.bos)
     a, b = (lfm.complete(p, max_tokens=4, **GREEDY) for p in ("def f", f"{text}def f"))
     assert a.usage.prompt_tokens == b.usage.prompt_tokens
     assert a.text == b.text
 
 
 def test_prompts_are_tokenized_as_the_library_tokenizes_them(lfm: Runner) -> None:
-    prompt = lfm._template.prompt([
+    messages: list[dict[str, Any]] = [
         {"role": "system", "content": "Brief."},
         {"role": "user", "content": "日本語 🙂\n\n  x = 1 "},
         {"role": "assistant", "content": "An answer never given before."},
         {"role": "user", "content": "!"},
-    ])  # fmt: skip
-    assert lfm._prompts.encode(prompt) == lfm._model.tokenize(prompt)
+    ]
+    encoded = lfm.tokens.encode(lfm.render(messages), bos=False)
+    assert lfm.tokens.of_chat(messages) == encoded
 
 
 def test_the_seed_repeats_and_greedy_needs_none(lfm: Runner) -> None:
@@ -203,7 +203,7 @@ def test_run_tools_executes_and_goes_on(lfm: Runner) -> None:
     assert history[2]["content"] == "noon"
     assert "ValueError: no such city" in history[4]["content"]
     assert reply.tool_calls
-    assert "get_time" in lfm._template.prompt(history)
+    assert "get_time" in lfm.render(history)
 
 
 def test_arun_tools_awaits_coroutines_and_leaves_the_loop_free(lfm: Runner) -> None:
@@ -253,7 +253,7 @@ def test_thinking_is_apart_and_kept_for_the_next_turn(lfm: Runner) -> None:
     assert (reply.text, reply.tool_calls) == ("No.", ())
     assert reply.thinking == "A call? " + CALL
     history = [{"role": "user", "content": "Hm?"}, reply.message]
-    assert f"<think>{reply.thinking}</think>\n\nNo." in lfm._template.prompt(history)
+    assert f"<think>{reply.thinking}</think>\n\nNo." in lfm.render(history)
 
 
 # --- plain texts -------------------------------------------------------------------------
@@ -367,7 +367,7 @@ def test_async_streams_and_cancelled_tasks(lfm: Runner) -> None:
             await task
 
     asyncio.run(main())
-    wait_until(lambda: not lfm._scheduler._running)
+    wait_until(lambda: not lfm.scheduler.queue.running)
 
 
 def wait_until(condition: Any, seconds: float = 20) -> None:
@@ -391,13 +391,13 @@ def test_leaving_a_stream_early_cancels_it(lfm: Runner) -> None:
     for _ in lfm.stream("Hi", logit_bias=endless(lfm)):
         break
     gc.collect()
-    wait_until(lambda: not lfm._scheduler._running)
+    wait_until(lambda: not lfm.scheduler.queue.running)
 
 
 def test_a_long_prompt_does_not_stall_who_decodes() -> None:
     """While a long prompt is read, the other request goes on: a token in every step."""
     with fresh(parallel=2, context=1024) as lfm:
-        lfm._scheduler._speed = 1000.0  # as if measured; pieces of 250 tokens at most
+        lfm.scheduler.queue.speed = 1000.0  # as if measured; pieces of 250 tokens at most
         events: list[str] = []
 
         def read_a_long_one() -> None:
@@ -427,7 +427,7 @@ def test_who_came_first_is_served_first_and_the_queue_is_bounded(
             streams[i].wait()
             order.append(i)
 
-        with lfm._scheduler.together():
+        with lfm.scheduler.together():
             for stream in streams[:6]:
                 stream.start()
             with pytest.raises(RuntimeFailureError, match="6 requests wait"):
@@ -480,7 +480,7 @@ def test_two_hundred_requests_in_any_order() -> None:
         assert set(outcomes.values()) <= {"stop", "length", "cancelled"}
         assert lfm.memory.state_bytes <= lfm.memory.state_bytes_limit + 4 * 8 * 20_000
         assert grown < 32 << 20
-        assert not lfm._scheduler._samplers
+        assert not lfm.scheduler.samplers
 
 
 def resident() -> int:
@@ -647,7 +647,7 @@ def test_closing_ends_requests_under_way() -> None:
 def test_many_runners_and_one_that_is_forgotten() -> None:
     runners = [fresh(context=256) for _ in range(3)]
     assert len({r.chat("Hi", max_tokens=4, **GREEDY).text for r in runners}) == 1
-    thread = runners[0]._scheduler._thread
+    thread = runners[0].scheduler.thread
     runners[1].close()
     runners[2].close()
     del runners
@@ -683,7 +683,7 @@ from lfm2gguf.runner import Runner
 with Runner(sys.argv[1], device="cpu", threads=1, context=8192) as lfm:
     seen = []
     def watch():
-        running = lfm._scheduler._running
+        running = lfm.scheduler.queue.running
         while not (running and 0 < running[0].prefilled < len(running[0].prompt)):
             time.sleep(0.001)
         seen.append(running[0])
@@ -694,7 +694,7 @@ with Runner(sys.argv[1], device="cpu", threads=1, context=8192) as lfm:
     except KeyboardInterrupt:
         (request,) = seen
         print(request.cancelled, request.prefilled < len(request.prompt), request.generated)
-    print(lfm.chat("Hi", max_tokens=3).usage.completion_tokens <= 3, lfm._scheduler._running)
+    print(lfm.chat("Hi", max_tokens=3).usage.completion_tokens <= 3, lfm.scheduler.queue.running)
 """
 
 

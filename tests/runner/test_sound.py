@@ -87,8 +87,8 @@ def _resampled(samples: np.ndarray, rate: int) -> np.ndarray:
 
 
 def _embeddings(lfm: Runner, part: dict[str, Any]) -> np.ndarray:
-    _, (encoded,) = lfm._take_media([{"role": "user", "content": [part]}])
-    return np.stack([encoded.rows[token] for token in encoded.tokens])
+    prompt = lfm.prompts.of_chat([{"role": "user", "content": [part]}])
+    return np.stack([prompt.rows[token] for token in prompt.tokens if token < 0])
 
 
 def test_a_second_turn_computes_only_what_is_new(audio: tuple[Path, Path]) -> None:

@@ -104,7 +104,10 @@ def test_a_folder_gives_one_ladder(example: Path, files: dict[str, Path], tmp_pa
         (["{Q8_0}", "-r", "{example}", "--text", "absent.txt"], "cannot read the text"),
         (["{Q8_0}", "-r", "{example}", "--engine", "torch"], "is not one of"),
         (["{Q8_0}", "-r", "{example}", "--plot", "a.pdf"], "can be .svg or .png"),
-        (["{Q8_0}", "-r", "{example}", "--json", "absent/a.json"], "its folder must exist"),
+        (
+            ["{Q8_0}", "-r", "{example}", "--json", "absent/a.json"],
+            "no such folder; make it first",
+        ),
         (["{Q8_0}", "-r", "{example}", "--device", "quantum"], "device (--device) is 'quantum'"),
         (["{Q8_0}", "-r", "{example}", "--max-ppl-increase", "much"], "is not a share"),
         (["{Q8_0}", "-r", "{BF16}", "--chat", "c.jsonl"], "needs a checkpoint"),

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lfm2gguf.checkpoint import chat_template_notes
 from lfm2gguf.errors import OptionError
 from lfm2gguf.progress import ProgressCallback, counting
 from lfm2gguf.reference import EMBEDDING, RetrievalReference
@@ -36,6 +37,7 @@ class Material:
     encoded: tuple[tuple[str, Ids], ...] = field(repr=False)  # each text with all its ids
     samples: tuple[Sample, ...] = field(repr=False)
     is_chat: bool = False  # the texts begin with BOS as the template writes it
+    note: str = ""  # what a user may not expect of it
 
     def describe(self) -> dict[str, Any]:
         """What a report says of it."""
@@ -44,6 +46,7 @@ class Material:
             "sha256": hashlib.sha256("\0".join(t for t, _ in self.encoded).encode()).hexdigest(),
             "tokens": sum(len(ids) for _, ids in self.encoded),
             "chunks": len(self.samples),
+            **({"note": self.note} if self.note else {}),
         }
 
 
@@ -147,7 +150,9 @@ def _read_chat(model: ReferenceModel, path: str | Path | None) -> Iterator[Mater
         raise OptionError("--chat needs a checkpoint as the reference, for its chat template")
     found = chat_samples(model.path, Path(path))
     encoded = tuple((text, ids) for text, ids, _ in found)
-    yield Material(Path(path).name, encoded, tuple(s for _, _, s in found), is_chat=True)
+    samples = tuple(sample for _, _, sample in found)
+    note = "; ".join(chat_template_notes(model.path))
+    yield Material(Path(path).name, encoded, samples, is_chat=True, note=note)
 
 
 def _read_passages(
