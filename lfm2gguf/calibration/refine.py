@@ -72,7 +72,7 @@ class Refinement:
 
     def _apply(self, columns: slice, change: Floats) -> None:
         self.error[columns] += change
-        self.gradient += self.moments[:, columns] @ change
+        self.gradient += self.moments[columns].T @ change  # symmetric: rows lie together
 
     def _fit_sub_block(self, columns: slice) -> None:
         """Round the best sub-scale (and minimum) for each row to the grid's integers."""

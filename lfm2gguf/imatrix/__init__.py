@@ -6,10 +6,11 @@ table that llama-imatrix shows. Collecting one takes a forward pass: see
 """
 
 from lfm2gguf.imatrix.files import read_imatrix, write_imatrix
-from lfm2gguf.imatrix.matrix import Entry, ImportanceMatrix, merge
+from lfm2gguf.imatrix.matrix import DEFAULT_CHUNK, Entry, ImportanceMatrix, merge
 from lfm2gguf.imatrix.statistics import LayerStatistics, TensorStatistics, by_layer, statistics
 
 __all__ = [
+    "DEFAULT_CHUNK",
     "Entry",
     "ImportanceMatrix",
     "LayerStatistics",

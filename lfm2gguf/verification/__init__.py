@@ -6,8 +6,10 @@ llama.cpp runs it, in step; two blocks of logits become a few numbers for each p
 A retrieval model predicts no text: its vectors are compared instead (``similarity``).
 """
 
-from lfm2gguf.verification.material.models import Candidate, open_reference
+from lfm2gguf.verification.material.conversations import chat_samples
+from lfm2gguf.verification.material.models import Candidate, ReferenceModel, open_reference
 from lfm2gguf.verification.material.preparation import Prepared, prepare
+from lfm2gguf.verification.material.texts import cut, load_texts
 from lfm2gguf.verification.measure.figures import ChunkFigures, Estimate, Figures
 from lfm2gguf.verification.measure.similarity import Similarity
 from lfm2gguf.verification.measure.tensors import TensorDifference
@@ -24,12 +26,16 @@ __all__ = [
     "Gate",
     "Limits",
     "Prepared",
+    "ReferenceModel",
     "Similarity",
     "SimilarityLimits",
     "TensorDifference",
     "Verification",
+    "chat_samples",
+    "cut",
     "judge",
     "limits_for",
+    "load_texts",
     "open_reference",
     "prepare",
     "verify",
