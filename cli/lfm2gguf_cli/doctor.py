@@ -22,7 +22,7 @@ def doctor(
         Path, typer.Argument(metavar="FILE_OR_FOLDER", help="A GGUF file or a checkpoint's folder.")
     ],
     backend: Annotated[
-        str, typer.Option(help="Where it is to run: cpu, cuda, rocm, vulkan or metal.")
+        str, typer.Option(help="Where it is to run, by the names of --device: cpu, cuda, ...")
     ] = "cpu",
     json: Json = False,
 ) -> None:
@@ -50,7 +50,8 @@ def _show(display: Display, diagnosis: Diagnosis) -> None:
     for f in diagnosis.findings:
         head = f"{f.severity.value:7}  {f.id}  {f.where}: {f.what}".translate(CONTROL)
         display.line(head, STYLES[f.severity.value])
-        display.line(f"         -> {f.remedy}".translate(CONTROL))
+        if f.remedy:
+            display.line(f"         -> {f.remedy}".translate(CONTROL))
     counts = (diagnosis.errors, diagnosis.warnings, diagnosis.notes)
     words = [f"{n} {kind}{'s' * (n != 1)}" for n, kind in zip(counts, STYLES, strict=True)]
     display.line(f"{diagnosis.path}: {', '.join(words)}")

@@ -1,4 +1,4 @@
-"""Control markers that stand in somebody's text stay text.
+"""Keeps control markers inside message text from being interpreted.
 
 A prompt is one rendered text, and the tokenizer turns every ``<|im_end|>`` in it into the control
 token, whoever wrote it: a user, or a web page that a tool has read, could end their turn and speak
@@ -26,8 +26,8 @@ _CONTROL, _USER_DEFINED = 3, 4  # enum llama_token_type, include/llama.h
 def markers_of(file: GGUFFile) -> set[str]:
     """Return the tokens that a tokenizer finds in a text whole, before it splits it.
 
-    Words among them, such as LFM2's ``python``, are none: only control tokens, and what is
-    written in angle brackets.
+    Plain words among them, such as LFM2's ``python``, do not count: only control tokens do, and
+    what is written in angle brackets.
     """
     tokens, types = (file.get(f"tokenizer.ggml.{key}", ()) for key in ("tokens", "token_type"))
     assert isinstance(tokens, Iterable)
@@ -58,7 +58,7 @@ class Guard:
 
 
 def _any_of(markers: set[str]) -> re.Pattern[str] | None:
-    """Matches wherever a marker begins, also inside of another one."""
+    """Compile a pattern that matches where a marker begins, even inside another one."""
     return re.compile(f"(?={'|'.join(map(re.escape, sorted(markers)))})") if markers else None
 
 

@@ -58,7 +58,9 @@ class Template:
     ) -> str:
         """Return the text of a conversation, character for character as transformers renders it.
 
-        Raises :class:`OptionError` where the template refuses the messages.
+        Raises:
+            OptionError: the template refuses the messages.
+
         """
         try:
             return str(
@@ -120,7 +122,12 @@ _PROBE_CALLS = [
 
 
 def as_messages(messages: Messages) -> list[Message]:
-    """Return a list of messages; a text becomes a user's. Raises :class:`OptionError`."""
+    """Return a list of messages; a text becomes a user's.
+
+    Raises:
+        OptionError: there are none, or one is not a message.
+
+    """
     if isinstance(messages, str):
         return [{"role": "user", "content": messages}]
     listed = list(messages)
@@ -141,7 +148,12 @@ _OURS = {"self", "messages", "tools", "documents", "add_generation_prompt"}
 
 
 def check_variables(variables: Mapping[str, Any]) -> None:
-    """Raise :class:`OptionError` for variables that are not the caller's to set."""
+    """Check that variables are the caller's to set.
+
+    Raises:
+        OptionError: one is not.
+
+    """
     for name in variables:
         if not isinstance(name, str) or name in _OURS:
             raise OptionError(f"template: {name!r} is not among the variables that can be set")
@@ -164,7 +176,9 @@ def _as_call(call: Any) -> ToolCall:
         try:
             arguments = json.loads(arguments)
         except json.JSONDecodeError as error:
-            raise OptionError(f"tool_calls: the arguments of {name} are no JSON: {error}") from None
+            raise OptionError(
+                f"tool_calls: the arguments of {name} are not JSON: {error}"
+            ) from None
     if not isinstance(name, str) or not isinstance(arguments, Mapping):
         raise OptionError(f"tool_calls: {call!r} needs a name and an object of arguments")
     return ToolCall(name, dict(arguments))

@@ -38,11 +38,16 @@ class BadCall:
 
 
 class MalformedError(ValueError):
-    """The span is no list of calls."""
+    """The span is not a list of calls."""
 
 
 def parse_calls(text: str) -> list[ToolCall]:
-    """Parse a whole span, without its markers. Raises :class:`MalformedError`."""
+    """Parse a whole span, without its markers.
+
+    Raises:
+        MalformedError: the span is not a list of calls.
+
+    """
     return list(_iter_calls(text))
 
 
@@ -192,7 +197,7 @@ class _Parser:
         while not self._take("}"):
             key = self._value(depth + 1)
             if not isinstance(key, str):
-                raise MalformedError(f"the key {key!r} of an object is no string")
+                raise MalformedError(f"the key {key!r} of an object is not a string")
             self._expect(":")
             result[key] = self._value(depth + 1)
             if not self._take(","):
@@ -210,11 +215,11 @@ class _Parser:
                 raise MalformedError(str(error)) from None
         word = self._name()
         if word not in _WORDS:
-            raise MalformedError(f"{word!r} is no literal")
+            raise MalformedError(f"{word!r} is not a literal")
         return _WORDS[word]
 
     def _strings(self) -> str:
-        """One string, or several side by side, which Python joins."""
+        """Read one string, or several side by side, which Python joins."""
         parts = [self._string()]
         while self._peek() in ("'", '"'):
             parts.append(self._string())
@@ -247,7 +252,7 @@ class _Parser:
         try:
             return chr(int(digits, 16))
         except (ValueError, OverflowError):
-            raise MalformedError(f"\\{char}{digits} is no character") from None
+            raise MalformedError(f"\\{char}{digits} is not a character") from None
 
     # the scanner
 

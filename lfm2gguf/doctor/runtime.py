@@ -19,7 +19,7 @@ NOT_WEIGHTS = {
 
 
 def types(subject: Subject, backend: Backend) -> Iterator[Finding]:
-    """Types of a GGUF that llama.cpp cannot run, at all or on the backend."""
+    """Find types of a GGUF that llama.cpp cannot run, at all or on the backend."""
     if subject.kind != "gguf":
         return
     names: dict[GGMLType, list[str]] = defaultdict(list)
@@ -104,7 +104,7 @@ NEW_TYPES = {GGMLType[name] for name in ("MXFP4", "NVFP4", "Q1_0", "Q2_0")}
 
 
 def minimum_build(subject: Subject) -> Iterator[Finding]:
-    """The oldest llama.cpp that loads it, as far as there are sources for it."""
+    """Name the oldest llama.cpp that loads it, as far as there are sources for it."""
     needed = [requirement for requirement in REQUIREMENTS if requirement.applies(subject)]
     if subject.architecture in ARCHITECTURES and needed:
         newest = needed[-1]

@@ -52,8 +52,10 @@ _GO = """\
 def go_template(source: str) -> str:
     """Return a model's chat template for Ollama.
 
-    Raises :class:`UnsupportedError` for one that is no ChatML, :class:`GGUFError` for one that is
-    no Jinja.
+    Raises:
+        GGUFError: it is not Jinja.
+        UnsupportedError: it is not ChatML.
+
     """
     template = Template(source)
     dialect = template.dialect

@@ -53,14 +53,17 @@ class Export:
 def export_for(program: str, path: Path) -> Export:
     """Describe a GGUF file to one of :data:`PROGRAMS`.
 
-    Raises :class:`GGUFError`, :class:`UnsupportedError`.
+    Raises:
+        GGUFError: the file cannot be read.
+        UnsupportedError: it is not a text model of LFM2's, or has no chat template of its kind.
+
     """
     file = check_file(path)
     return PROGRAMS[program](file, default_options(file))
 
 
 def _ollama(file: GGUFFile, options: Options) -> Export:
-    """An Ollama Modelfile.
+    """Write an Ollama Modelfile.
 
     Ollama's own renderer for LFM2 is not named: it writes BOS, which Ollama adds to a GGUF's
     prompt anyway, and LFM2's markers of a list of tools for LFM2.5 too. Its parser is: it alone
@@ -68,7 +71,9 @@ def _ollama(file: GGUFFile, options: Options) -> Export:
     """
     source = file.get("tokenizer.chat_template")
     if not isinstance(source, str):
-        raise UnsupportedError(f"{file.path}: the file has no chat template")
+        raise UnsupportedError(
+            f"{file.path}: the file has no chat template; convert a checkpoint that has one"
+        )
     template = go_template(source)
     settings = {
         "temperature": options.temperature,
@@ -88,7 +93,7 @@ def _ollama(file: GGUFFile, options: Options) -> Export:
 
 
 def _lmstudio(file: GGUFFile, options: Options) -> Export:
-    """An LM Studio preset, for ``~/.lmstudio/config-presets``.
+    """Write an LM Studio preset, for ``~/.lmstudio/config-presets``.
 
     The keys and what they hold: lmstudio-js, ``packages/lms-kv-config/src/schema.ts``. The
     template and the tokens that end an answer are in the GGUF, and LM Studio reads them there.

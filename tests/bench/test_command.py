@@ -104,6 +104,7 @@ def test_one_report_is_refused(tmp_path: Path) -> None:
     assert "two reports" in refusal("bench", "--compare", one, within=tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT to send")
 def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
     target = tmp_path / "report.json"
@@ -127,6 +128,7 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
     assert "interrupted" in said
 
 
+@pytest.mark.slow
 def test_the_example_of_the_page(capsys: pytest.CaptureFixture[str]) -> None:
     page = Path(__file__).parents[2] / "examples" / "bench" / "README.md"
     (code,) = re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.M | re.S)

@@ -55,6 +55,7 @@ def control(model: Model, tokens: list[int]) -> Counter[str]:
 PIECES = st.sampled_from([*sorted(MARKERS), "<|", "<", "|>", "im_end", "a", " ", "\n", "日", CUT])
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.lists(PIECES, max_size=6).map("".join), min_size=1, max_size=3),

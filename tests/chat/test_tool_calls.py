@@ -98,6 +98,7 @@ arguments = st.dictionaries(
 calls_of = st.lists(st.builds(ToolCall, names, arguments), max_size=3)
 
 
+@pytest.mark.slow
 @given(calls_of)
 def test_calls_written_are_read_back(calls: list[ToolCall]) -> None:
     text = write_calls(calls)

@@ -94,7 +94,7 @@ def test_what_is_left_out_is_said(checkpoint: Path, tmp_path: Path) -> None:
     save(checkpoint, found)
     result = run("convert", checkpoint, "-o", tmp_path)
     assert result.err.startswith(
-        "left out: lm_head.weight (it is the embedding once more, as the config says)"
+        "left out: lm_head.weight (it repeats the embedding, as the config says)"
     )
     result = run("convert", checkpoint, "-o", tmp_path, "--force", "--json")
     assert list(json.loads(result.out)["left_out"]) == ["lm_head.weight"]
@@ -150,6 +150,7 @@ def test_inspect_a_folder(wide: Path) -> None:
     assert "model.layers.0.conv.conv.weight" in run("inspect", wide).out
 
 
+@pytest.mark.slow
 def test_inspect_what_is_not_utf8(tmp_path: Path) -> None:
     text = b"caf\xe9\x1b[2J".decode("utf-8", "surrogateescape")
     metadata = {text: Value(ValueType.ARRAY, [text], ValueType.STRING)}
@@ -187,6 +188,7 @@ def on_a_terminal(*arguments: object) -> tuple[int, str]:
     return process.returncode, said.decode()
 
 
+@pytest.mark.slow
 def test_a_bar_on_a_terminal(wide: Path, tmp_path: Path) -> None:
     code, said = on_a_terminal("convert", wide, "-o", tmp_path, "-t", "Q4_K_M", "-t", "Q6_K")
     assert code == 0

@@ -29,6 +29,7 @@ def expected(wide: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     return digests(wide, tmp_path_factory.mktemp("expected") / "out", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("task", "tile"), [(5000, 700), (70_000, 4096), (1 << 30, 1 << 30)])
 def test_the_cut(
     wide: Path, tmp_path: Path, expected: dict[str, str], task: int, tile: int,

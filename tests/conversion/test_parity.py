@@ -64,6 +64,7 @@ def test_in_two_steps_as_with_llama_cpp(written: Any, tmp_path: Path) -> None:
             file.path.unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param(name, marks=needs(name)) for name in REAL])
 def test_the_real_tokenizers(name: str, tmp_path: Path) -> None:
     source = make(real(path_of(name)), tmp_path / name)

@@ -20,6 +20,7 @@ from tests.cli.command import refusal, run
 from tests.conversion.test_parity import ROOT
 from tests.golden.summary import digest
 from tests.making.checkpoints import LARGE, make
+from tests.making.llama import logits
 
 GOLDEN = json.loads((ROOT / "tests/golden/splits.json").read_text())["sizes"]
 N = 7  # files of the BF16 at 1M
@@ -87,17 +88,11 @@ def test_inspect_and_a_dry_run_show_the_files(source: Path, parts: list[Path]) -
     assert {tensor["file"] for tensor in plan["tensors"]} == {path.name for path in parts}
 
 
+IDS = [1, 40, 50, 60]
+
+
 def test_llama_cpp_loads_them(whole: Path, parts: list[Path]) -> None:
-    llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
-
-    def logits(path: Path) -> np.ndarray:
-        model = llama_cpp.Llama(str(path), n_ctx=64, logits_all=True, verbose=False, n_threads=1)
-        model.eval([1, 40, 50, 60])
-        result = np.array(model.scores[:4])
-        model.close()
-        return result
-
-    np.testing.assert_array_equal(logits(parts[0]), logits(whole))
+    np.testing.assert_array_equal(logits(parts[0], IDS), logits(whole, IDS))
 
 
 class TestRefusals:

@@ -283,6 +283,7 @@ def test_retrieval_needs_a_newer_build(name: str, tmp_path: Path) -> None:
     assert "template-missing" not in {f.id for f in diagnosis.findings}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MOE_CASES)
 def test_a_mixture_of_experts(name: str, tmp_path: Path) -> None:
     """Healthy as a checkpoint and as a file, which a newer build than the dense one loads."""

@@ -50,17 +50,18 @@ def lfm() -> Iterator[Runner]:
         yield runner
 
 
-def forced(lfm: Runner, grammar: str, seed: int) -> Any:
+def hot_answer(lfm: Runner, grammar: str, seed: int) -> Any:
     """A hot answer, so that the grammar is what shapes it."""
     options: dict[str, Any] = {"temperature": 1.5, "min_p": 0.0, "max_tokens": 300, "seed": seed}
     return lfm.chat("Where is candidate 7?", tools=TOOLS, grammar=grammar, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("several", [True, False])
 def test_forced_calls_fit_their_schemas(lfm: Runner, several: bool) -> None:
     whole = 0
     for seed in range(12):
-        reply = forced(lfm, call_grammar(TOOLS, several=several), seed)
+        reply = hot_answer(lfm, call_grammar(TOOLS, several=several), seed)
         if reply.finish_reason != "stop":
             continue  # a string that did not end
         whole += 1
@@ -73,7 +74,7 @@ def test_forced_calls_fit_their_schemas(lfm: Runner, several: bool) -> None:
 
 @pytest.mark.parametrize("tool", TOOLS, ids=lambda tool: tool["name"])
 def test_a_named_tool(lfm: Runner, tool: dict[str, Any]) -> None:
-    replies = [forced(lfm, call_grammar([tool], several=False), seed) for seed in range(8)]
+    replies = [hot_answer(lfm, call_grammar([tool], several=False), seed) for seed in range(8)]
     whole = [reply for reply in replies if reply.finish_reason == "stop"]
     assert whole
     assert {call.name for reply in whole for call in reply.tool_calls} == {tool["name"]}

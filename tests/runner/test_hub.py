@@ -15,6 +15,7 @@ from lfm2gguf.conversion import Recipe
 from tests.checkpoint.fake_hub import REPOSITORY, Hub, serve
 from tests.checkpoint.test_hub import UNREACHABLE, settings
 from tests.cli.command import COMMAND
+from tests.making.lanes import slow_but
 from tests.making.models import EXAMPLE, tiny_gguf
 
 FILES = (
@@ -47,6 +48,7 @@ def ask(home: Path, hub: str, *options: str, **more: str) -> subprocess.Complete
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=100)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "fetched"),
     [
@@ -67,7 +69,7 @@ def test_the_file_of_the_type_and_no_other_is_fetched(
     assert not hub.fetched
 
 
-@pytest.mark.parametrize("type", ["Q8_0", "0", "K_M", "Q6_K"])
+@pytest.mark.parametrize("type", slow_but(["K_M"], ["Q8_0", "0", "K_M", "Q6_K"]))
 def test_a_type_that_is_not_there_is_told_what_is(hub: Hub, tmp_path: Path, type: str) -> None:
     """A projector is no model, and a part of a type's name is no type."""
     done = ask(tmp_path, hub.url, "-t", type)
@@ -79,6 +81,7 @@ def test_a_type_that_is_not_there_is_told_what_is(hub: Hub, tmp_path: Path, type
     assert not hub.fetched
 
 
+@pytest.mark.slow
 def test_a_model_in_several_files_is_fetched_whole(hub: Hub, tmp_path: Path) -> None:
     parts = convert(
         EXAMPLE, hub.folder / "LFM2-Small-Q8_0.gguf", Recipe("Q8_0", split_max_size="1M")
@@ -90,6 +93,7 @@ def test_a_model_in_several_files_is_fetched_whole(hub: Hub, tmp_path: Path) -> 
     assert hub.fetched == names
 
 
+@pytest.mark.slow
 def test_without_the_network_the_cache_is_enough(hub: Hub, tmp_path: Path) -> None:
     assert ask(tmp_path, hub.url).returncode == 0
     assert ask(tmp_path, UNREACHABLE).returncode == 0
