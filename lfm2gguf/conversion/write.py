@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lfm2gguf.conversion.draft import Draft
+from lfm2gguf.conversion.importance import importance_of
 from lfm2gguf.conversion.tasks import TASK_WEIGHTS, Output, Task, split
 from lfm2gguf.conversion.workers import run_all
 from lfm2gguf.errors import OptionError
@@ -113,7 +114,8 @@ def _tasks(drafts: Sequence[Draft], paths: Mapping[Path, Path]) -> Iterator[Task
             Output(paths[place[i][0].path], place[i][1], draft.tensors[i].type)
             for draft, place in zip(drafts, places, strict=True)
         ]
-        yield from split(source, outputs)
+        matrix = drafts[0].recipe.imatrix
+        yield from split(source, outputs, matrix and importance_of(matrix, source))
 
 
 def _jobs(jobs: int | None, n_weights: int) -> int:
