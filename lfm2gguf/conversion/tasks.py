@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,8 +74,8 @@ class Files:
         self._open.clear()
 
 
-def run(task: Task, files: Files) -> list[float]:
-    """Do a task; returns the seconds spent on each of its outputs.
+def run(task: Task, files: Files, stopped: Callable[[], bool] = bool) -> list[float]:
+    """Do a task, or what comes of it until ``stopped``; return the seconds spent on each output.
 
     Raises:
         TensorError: a weight is NaN or infinite, or too large for a type.
@@ -84,12 +84,14 @@ def run(task: Task, files: Files) -> list[float]:
     """
     seconds = [0.0] * len(task.outputs)
     for row, raw in task.part.tiles(task.start, task.stop):
+        if stopped():
+            break
         stored = {task.part.type: raw} if task.part.type and not task.part.delta else {}
-        weights: NDArray[np.float32] | None = None
+        weights: NDArray[Any] | None = None
         for i, output in enumerate(task.outputs):
             began = time.perf_counter()
             if weights is None:
-                weights = task.part.weights(raw, row)
+                weights = task.part.numbers(raw, row)
                 _refuse_nonfinite(task, row, raw, weights)
             if output.type not in stored:
                 stored[output.type] = _store(task, row, weights, output.type)
@@ -99,7 +101,7 @@ def run(task: Task, files: Files) -> list[float]:
     return seconds
 
 
-def _store(task: Task, row: int, weights: NDArray[np.float32], type: GGMLType) -> NDArray[np.uint8]:
+def _store(task: Task, row: int, weights: NDArray[Any], type: GGMLType) -> NDArray[np.uint8]:
     importance = task.importance and task.importance.of_rows(row, len(weights))
     data = quantize(weights, type, importance)
     try:
@@ -111,11 +113,10 @@ def _store(task: Task, row: int, weights: NDArray[np.float32], type: GGMLType) -
     return data
 
 
-def _refuse_nonfinite(
-    task: Task, row: int, raw: NDArray[np.uint8], weights: NDArray[np.float32]
-) -> None:
-    if (at := find_nonfinite(weights)) is None:
+def _refuse_nonfinite(task: Task, row: int, raw: NDArray[np.uint8], numbers: NDArray[Any]) -> None:
+    if (at := find_nonfinite(numbers)) is None:
         return
+    weights = task.part.weights(raw, row)
     found, what = f"{weights[at]} at row {row + at[0]}, column {at[1]}", "checkpoint"
     where = f"{task.part.place} holds {found}"
     plain = replace(task.part, delta=None)
