@@ -9,10 +9,13 @@ the values that ``grids`` allow, and ``recipe`` does so for a whole model.
 from lfm2gguf.calibration.collect import collect_imatrix
 from lfm2gguf.calibration.material import CalibrationMaterial, calibration_material
 from lfm2gguf.calibration.recipe import CalibratedTensor, calibrate_layers
+from lfm2gguf.calibration.session import Calibrated, calibrate
 
 __all__ = [
+    "Calibrated",
     "CalibratedTensor",
     "CalibrationMaterial",
+    "calibrate",
     "calibrate_layers",
     "calibration_material",
     "collect_imatrix",

@@ -86,7 +86,8 @@ class Grid:
             found = np.rint(values - self.codes[0])
             return np.clip(found, 0, len(self.codes) - 1).astype(np.uint8)
         middles = (self.codes[1:] + self.codes[:-1]) / 2
-        return np.searchsorted(middles, values).astype(np.uint8)
+        index: npt.NDArray[np.uint8] = np.searchsorted(middles, values).astype(np.uint8)
+        return index
 
 
 def take_apart(type: GGMLType, data: Bytes) -> Levels:

@@ -36,7 +36,8 @@ class TaskImportance:
     def of_rows(self, start: int, count: int) -> NDArray[np.float32]:
         """Return what weighs the errors of some rows: (columns,), or (rows, columns)."""
         if len(self.values) == 1:
-            return self.values[0]
+            only: NDArray[np.float32] = self.values[0]
+            return only
         rows = np.arange(self.first + start, self.first + start + count)
         return self.values[rows // self.rows_per_matrix]
 

@@ -102,7 +102,8 @@ def run(task: Task, files: Files, stopped: Callable[[], bool] = bool) -> list[fl
 
 
 def _store(task: Task, row: int, weights: NDArray[Any], type: GGMLType) -> NDArray[np.uint8]:
-    importance = task.importance and task.importance.of_rows(row, len(weights))
+    whole = task.importance
+    importance = None if whole is None else whole.of_rows(row, len(weights))
     data = quantize(weights, type, importance)
     try:
         validate(data, type)

@@ -124,7 +124,8 @@ def _tasks(drafts: Sequence[Draft], paths: Mapping[Path, Path]) -> Iterator[Task
             for draft, place in zip(drafts, places, strict=True)
         ]
         matrix = drafts[0].recipe.imatrix
-        yield from split(source, outputs, matrix and importance_of(matrix, source))
+        importance = None if matrix is None else importance_of(matrix, source)
+        yield from split(source, outputs, importance)
 
 
 def _jobs(jobs: int | None, n_weights: int, per_worker: int | None = None) -> int:

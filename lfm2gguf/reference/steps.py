@@ -88,7 +88,8 @@ class Steps(Reference):
             return self.weights.read(name)
         experts, index, matrix = name.removesuffix(".weight").rsplit(".", 2)
         e = int(index)
-        return self.weights.read(f"{experts}.{matrix}.weight", e, e + 1)[0]
+        one: Array = self.weights.read(f"{experts}.{matrix}.weight", e, e + 1)[0]
+        return one
 
     def final(self, x: Array) -> Array:
         """Return the states that the head sees."""

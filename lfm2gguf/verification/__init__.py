@@ -11,6 +11,7 @@ from lfm2gguf.verification.material.models import Candidate, ReferenceModel, ope
 from lfm2gguf.verification.material.preparation import Prepared, prepare
 from lfm2gguf.verification.material.texts import cut, load_texts
 from lfm2gguf.verification.measure.figures import ChunkFigures, Estimate, Figures
+from lfm2gguf.verification.measure.scores import score
 from lfm2gguf.verification.measure.similarity import Similarity
 from lfm2gguf.verification.measure.tensors import TensorDifference
 from lfm2gguf.verification.session import Verification, judge, verify, verify_all
@@ -38,6 +39,7 @@ __all__ = [
     "load_texts",
     "open_reference",
     "prepare",
+    "score",
     "verify",
     "verify_all",
 ]

@@ -15,7 +15,7 @@ from lfm2gguf.gguf_file import GGUFFile
 from lfm2gguf.imatrix import Entry, ImportanceMatrix, read_imatrix, write_imatrix
 from tests.making.checkpoints import CASES, MOE, Case, make
 
-FILE_TYPES = {"Q4_K_M": 15, "Q6_K": 18, "Q8_0": 7}  # enum llama_ftype, include/llama.h
+FILE_TYPES = {"Q4_K_M": 15, "Q6_K": 18, "Q4_0": 2}  # enum llama_ftype, include/llama.h
 
 
 def matrix_for(file: GGUFFile) -> ImportanceMatrix:
@@ -53,7 +53,7 @@ def llama_quantize(source: Path, target: Path, matrix: ImportanceMatrix, ftype: 
 
 
 @pytest.mark.parametrize("name", ["LFM2-rows-of-256", "moe"])
-@pytest.mark.parametrize("type", ["Q4_K_M", "Q6_K"])
+@pytest.mark.parametrize("type", FILE_TYPES)
 def test_weights_are_llama_quantizes(name: str, type: str, tmp_path: Path) -> None:
     if name == "moe":
         case = Case(
