@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,12 +11,15 @@ from lfm2gguf.errors import OptionError
 from lfm2gguf_cli.options import (
     ConvertTypes,
     DryRun,
+    ExcludeWeights,
     Force,
+    IncludeWeights,
     Jobs,
     Json,
     Output,
     Quiet,
     SplitMaxSize,
+    read_matrix,
 )
 
 
@@ -48,6 +52,11 @@ def convert(
         typer.Option(help="A LoRA adapter to merge: a PEFT folder, or its Hub id."),
     ] = None,
     split_max_size: SplitMaxSize = None,
+    imatrix: Annotated[
+        Path | None, typer.Option(help="An importance matrix, .gguf or .dat: see imatrix.")
+    ] = None,
+    include_weights: IncludeWeights = None,
+    exclude_weights: ExcludeWeights = None,
     verify: Annotated[
         bool,
         typer.Option("--verify", help="Then compare each file with the checkpoint: see verify."),
@@ -72,13 +81,17 @@ def convert(
         raise OptionError("--verify compares what a text model predicts; a projector predicts none")
     display = Display(quiet=quiet, json=json)
     plan = make_plan(
-        source, output, Recipe(type, split_max_size=split_max_size),
+        source, output, Recipe(
+        type,
+        split_max_size=split_max_size,
+        imatrix=read_matrix(imatrix, include_weights, exclude_weights),
+    ),
         projector=mmproj, revision=revision, pre=pre, lora=lora,
     )  # fmt: skip
     if verify:  # what it would raise is raised before the files are there
         from lfm2gguf.verification import open_reference
 
-        open_reference(source, revision, lora)
+        reference = open_reference(source, revision, lora)
     show_notes(display, plan.notes, plan.left_out)
     if dry_run:
         show_plan(display, plan)
@@ -88,14 +101,14 @@ def convert(
     if not verify:
         show_written(display, written)
         return
-    from lfm2gguf.verification import verify_all
+    from lfm2gguf.verification import verify as verify_files
     from lfm2gguf_cli.verdicts import exit_on_failure, report_json, show_verdicts
 
     if not json:  # which comes as one object, at the end
         show_written(display, written)
     files = [file.path for file in written.files]
     with progress_of(display) as progress:
-        results = verify_all(files, source, revision=revision, lora=lora, progress=progress)
+        results = verify_files(files, reference, progress=progress)
     if json:
         show_written(display, written, {"verification": report_json(results)})
     else:

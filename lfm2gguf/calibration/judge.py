@@ -31,6 +31,11 @@ class Judgement:
     plain: float
     tokens: int
 
+    @property
+    def ratio(self) -> float:
+        """What the calibrated model loses of what the plain one does."""
+        return self.calibrated / self.plain if self.plain else 1.0
+
 
 class Tensors(Protocol):
     """Where finished tensors are."""

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,6 +58,18 @@ class Calibrated:
     def better(self) -> bool:
         """Whether the file is nearer to the checkpoint on the held-out text."""
         return self.judgement.calibrated < self.judgement.plain
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the values as JSON knows them."""
+        return {
+            "kld": self.judgement.calibrated,
+            "kld_plain": self.judgement.plain,
+            "held_out_tokens": self.judgement.tokens,
+            "tokens": self.tokens,
+            "better": self.better,
+            "kept_plain": list(self.kept_plain),
+            "few_tokens": list(self.few_tokens),
+        }
 
 
 def calibrate(

@@ -19,6 +19,7 @@ from lfm2gguf.conversion.sources import SourceTensor
 from lfm2gguf.errors import OptionError
 from lfm2gguf.ggml import FileType, GGMLType
 from lfm2gguf.gguf_file import (
+    MOST_FILES,
     Layout,
     Metadata,
     TensorSpec,
@@ -29,7 +30,6 @@ from lfm2gguf.gguf_file import (
     split_keys,
     split_path,
 )
-from lfm2gguf.gguf_file.splits import MOST_FILES
 
 # In a name that may be anybody's: control characters, what is not UTF-8, and what some system
 # does not take.
@@ -90,7 +90,10 @@ class Draft:
         if (n := len(groups)) == 1:
             return (DraftedFile(self.target, self.layout),)
         if n > MOST_FILES:
-            raise OptionError(f"{self.target}: {n} files are too many; allow them a larger size")
+            raise OptionError(
+                f"{self.target}: {n} files are too many; give a larger split_max_size "
+                "(--split-max-size)"
+            )
         files = []
         for i, span in enumerate(groups):
             own = (self.metadata if i == 0 else {}) | split_keys(i, n, len(sizes))
@@ -159,7 +162,7 @@ def _mixture(
 
 
 def default_name(metadata: Metadata, type: FileType) -> str:
-    """llama.cpp's name for a file (gguf-py/gguf/utility.py, ``naming_convention``)."""
+    """Return llama.cpp's name for a file (gguf-py/gguf/utility.py, ``naming_convention``)."""
     keys = ("name", "basename", "finetune", "version", "size_label")
     about = [metadata.get(f"general.{key}") for key in keys]
     prefix = ""
@@ -186,7 +189,7 @@ def _check_projector_type(type: FileType) -> None:
 def target_paths(
     metadata: Metadata, types: Sequence[FileType], target: str | Path | None
 ) -> list[Path]:
-    """Where each type's file goes: the default name in a folder, or the one name given.
+    """Return where each type's file goes: the default name in a folder, or the one name given.
 
     Raises:
         OptionError: one name is given for several types.

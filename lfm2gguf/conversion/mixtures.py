@@ -37,7 +37,7 @@ BLOCK = re.compile(r"blk\.(\d+)\.")
 
 
 def _more_bits(i: int, n: int) -> bool:
-    """The first and last eighth, and every third in between."""
+    """Return whether it is of the first or last eighth, or a third in between."""
     return i < n // 8 or i >= 7 * n // 8 or (i - n // 8) % 3 == 2
 
 
@@ -65,13 +65,13 @@ EIGHT_EXPERTS_OUTPUT = {FileType.Q4_K_M: GGMLType.Q5_K, FileType.Q4_K_S: GGMLTyp
 
 
 def is_quantizable(name: str, shape: Sequence[int]) -> bool:
-    """Whether llama-quantize changes the type of a tensor; ``shape`` is in NumPy's order."""
+    """Return whether llama-quantize changes the type of a tensor; ``shape`` is in NumPy's order."""
     dimensions = len(shape) - next((i for i, n in enumerate(shape) if n > 1), len(shape))
     return dimensions >= 2 and name.endswith("weight") and not any(k in name for k in KEPT)
 
 
 def file_order(name: str) -> tuple[int, str]:
-    """Sort key of llama-quantize's files: tensors of no block first, then block by block."""
+    """Return llama-quantize's sort key: tensors of no block first, then block by block."""
     block = BLOCK.match(name)
     return (int(block[1]) if block else -1, name)
 
@@ -82,7 +82,7 @@ def assign(
     n_layers: int,
     n_experts: int = 0,
 ) -> list[GGMLType | None]:
-    """The type of each tensor, given as (name, shape) in :func:`file_order`.
+    """Return the type of each tensor, given as (name, shape) in :func:`file_order`.
 
     None stands for tensors that keep the type they have.
     """
@@ -114,7 +114,7 @@ def assign(
 def assign_projector(
     file_type: FileType, tensors: Sequence[tuple[str, Sequence[int]]]
 ) -> list[GGMLType]:
-    """The type of each tensor of a projector, given as (name, shape in NumPy's order)."""
+    """Return the type of each tensor of a projector, given as (name, shape in NumPy's order)."""
     return [_projector_type(file_type, name, shape) for name, shape in tensors]
 
 
@@ -144,7 +144,7 @@ def _with_eight_experts(file_type: FileType, name: str, type: GGMLType) -> GGMLT
 
 
 def _fitting(type: GGMLType, row: int) -> GGMLType:
-    """The type, or the one to fall back to where rows do not divide into its blocks."""
+    """Return the type, or the one to fall back to where rows do not divide into its blocks."""
     if row % type.block_size == 0:
         return type
     fallback = FALLBACK.get(type, type)

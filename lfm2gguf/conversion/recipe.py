@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, Union
+from typing import TypeAlias
 
 from lfm2gguf.errors import OptionError
 from lfm2gguf.ggml import FileType
 from lfm2gguf.gguf_file import parse_size
 from lfm2gguf.imatrix import ImportanceMatrix
 
-Types: TypeAlias = Union[str, FileType, Sequence[Union[str, FileType]]]  # noqa: UP007 - Python 3.10
+Types: TypeAlias = str | FileType | Sequence[str | FileType]
 
 
 @dataclass(frozen=True)

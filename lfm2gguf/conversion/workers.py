@@ -114,7 +114,7 @@ class _Process:
         )
 
     def do(self, task: Task) -> list[float]:
-        """Have a task done; raises what it raised."""
+        """Have a task done, and raise what it raised."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         try:
@@ -125,7 +125,7 @@ class _Process:
             code = self.process.wait()
             raise Lfm2ggufError(
                 f"a worker process ended with code {code} while it worked on {task.name!r} "
-                "(killed for want of memory?); try fewer --jobs"
+                "(killed because memory ran out?); try fewer jobs (--jobs)"
             ) from error
         if isinstance(answer, BaseException):
             raise answer
@@ -142,7 +142,7 @@ class _Process:
 
 
 def main() -> None:
-    """A worker: answer each task read from standard input until it ends."""
+    """Answer each task read from standard input until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # for systems without sessions
     tasks, answers = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr

@@ -44,7 +44,7 @@ class WrittenFile:
         return self.n_weights / self.seconds if self.seconds else 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """The values as JSON knows them."""
+        """Return the values as JSON has them."""
         return {
             "path": str(self.path),
             "type": self.type,
@@ -116,7 +116,7 @@ def write(
 
 
 def _tasks(drafts: Sequence[Draft], paths: Mapping[Path, Path]) -> Iterator[Task]:
-    """Every task; ``paths`` has the name of each file while it is being written."""
+    """Yield every task; ``paths`` has the name of each file while it is being written."""
     places = [draft.places for draft in drafts]
     for i, source in enumerate(drafts[0].sources):
         outputs = [
@@ -130,7 +130,7 @@ def _tasks(drafts: Sequence[Draft], paths: Mapping[Path, Path]) -> Iterator[Task
 
 def _jobs(jobs: int | None, n_weights: int, per_worker: int | None = None) -> int:
     if jobs is not None and jobs < 1:
-        raise OptionError(f"jobs is {jobs}; at least one is needed")
+        raise OptionError(f"jobs (--jobs) is {jobs}; give at least 1")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, min(jobs or cores or 1, n_weights // (per_worker or WEIGHTS_PER_WORKER)))
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from lfm2gguf.chat.template import Message
 from lfm2gguf.errors import OptionError
-from lfm2gguf.llamacpp import Floats, Pixels, Projector
+from lfm2gguf.llamacpp import Floats, Pixels, Projector, check_size
 
 PLACE = "\ufdd1"  # a noncharacter around a medium's number: where it stands in a rendered prompt
 PLACES = re.compile(f"{PLACE}(\\d+){PLACE}")
@@ -31,7 +31,7 @@ KINDS = {  # type of a part: where the medium lies in it
 }
 ENCLOSED = ("image_url", "input_audio")  # OpenAI's, which may come over a wire: never a path
 ENCODED_BYTES = 256 << 20  # embeddings kept for media that come again
-LARGEST = 64 << 20  # bytes of a file; pixels likewise
+LARGEST = 64 << 20  # bytes of a file; an image's pixels: lfm2gguf/llamacpp/images.py
 
 Medium = bytes | Pixels
 
@@ -130,8 +130,9 @@ def _read(part: Mapping[str, Any], kind: str) -> Medium:
     if isinstance(value, str | os.PathLike):
         return _bounded(_from_file(Path(value), kind), kind)
     if hasattr(value, "convert") and hasattr(value, "tobytes"):  # PIL.Image.Image
-        rgb: Any = value.convert("RGB")
-        return Pixels(rgb.width, rgb.height, _bounded(rgb.tobytes(), kind))
+        picture: Any = value
+        check_size(picture.width, picture.height)
+        return Pixels(picture.width, picture.height, picture.convert("RGB").tobytes())
     raise OptionError(
         f"{kind}: {type(value).__name__} is none of a path, bytes, a data: URL or a PIL image"
     )

@@ -9,7 +9,7 @@ import pytest
 
 import lfm2gguf
 from lfm2gguf.ggml import FileType
-from lfm2gguf.verification import Prepared, open_reference, prepare
+from lfm2gguf.verification import Material, Session
 from tests.making.models import EXAMPLE
 
 CHUNKS = 2
@@ -42,5 +42,5 @@ def files(example: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 
 
 @pytest.fixture(scope="session")
-def prepared(example: Path) -> Prepared:
-    return prepare(open_reference(example), chunks=CHUNKS)
+def session(example: Path) -> Session:
+    return Session(example, Material(chunks=CHUNKS))
