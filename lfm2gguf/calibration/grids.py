@@ -84,7 +84,8 @@ class Grid:
         """Return the index of the code nearest to each value."""
         if self.uniform:
             found = np.rint(values - self.codes[0])
-            return np.clip(found, 0, len(self.codes) - 1).astype(np.uint8)
+            clipped: npt.NDArray[np.uint8] = np.clip(found, 0, len(self.codes) - 1).astype(np.uint8)
+            return clipped
         middles = (self.codes[1:] + self.codes[:-1]) / 2
         index: npt.NDArray[np.uint8] = np.searchsorted(middles, values).astype(np.uint8)
         return index
