@@ -228,7 +228,7 @@ def test_a_completion_of_tokens(lfm: Runner) -> None:
     )
     assert b"".join(map(lfm.token_bytes, tokens[1:])) == b"def f"
     for wrong in (-1, 10**6):
-        with pytest.raises(OptionError, match="no token id"):
+        with pytest.raises(OptionError, match="not a token id"):
             lfm.complete([wrong])
 
 

@@ -88,7 +88,7 @@ class Stream:
             self.close()
 
     def start(self) -> None:
-        """Let the answer begin; :meth:`wait` for it, nothing can be read on the way."""
+        """Start generating; the pieces are not available, only :meth:`wait`."""
         self._begin(self._collect)
 
     def wait(self) -> Reply:
