@@ -11,6 +11,7 @@ from lfm2gguf.llamacpp.backend import BACKENDS, Backend
 from lfm2gguf.llamacpp.context import Chunk, Context, Floats
 from lfm2gguf.llamacpp.device import Device, backends, default_threads, devices
 from lfm2gguf.llamacpp.grammar import SchemaRules, json_schema_grammar
+from lfm2gguf.llamacpp.images import check_size
 from lfm2gguf.llamacpp.library import build_info
 from lfm2gguf.llamacpp.machine import available_memory
 from lfm2gguf.llamacpp.model import Adapter, Model, Tokens
@@ -37,6 +38,7 @@ __all__ = [
     "available_memory",
     "backends",
     "build_info",
+    "check_size",
     "choose",
     "default_threads",
     "devices",

@@ -98,7 +98,7 @@ def store(name: str, states: npt.NDArray[np.float32]) -> None:
         return
     with contextlib.suppress(OSError, OutputError):
         folder.mkdir(parents=True, exist_ok=True)
-        with create(folder / f"{name}.npy", overwrite=True) as partial, partial.open("xb") as file:
+        with create(folder / f"{name}.npy", overwrite=True) as partial, partial.open("wb") as file:
             np.save(file, states)
         _trim(folder)
 
