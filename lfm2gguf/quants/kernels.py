@@ -93,6 +93,19 @@ def weighted_encoder(codec: Codec, n_weights: int) -> WeightedEncoder | None:
     return lambda array, weights, out: kernel(_flat(array), _flat(weights), out.reshape(-1))
 
 
+def do_all(codecs: Iterable[Codec], n_weights: int, *, weighted: bool = False) -> bool:
+    """Return whether compiled kernels store so many weights in all of these types.
+
+    ``weighted``: with an importance matrix, which not all of them know yet.
+    """
+    return all(
+        weighted_encoder(codec, n_weights) is not None
+        if weighted and codec.weighting
+        else encoder(codec, n_weights) is not None
+        for codec in codecs
+    )
+
+
 def all_finite(array: npt.NDArray[Any]) -> bool | None:
     """Return whether no number of a C-contiguous array is NaN or infinite.
 
@@ -115,6 +128,8 @@ def warm_up(
     codecs: Iterable[Codec],
     progress: ProgressCallback | None = None,
     dtypes: Sequence[np.dtype[Any]] = DTYPES,
+    *,
+    weighted: bool = True,
 ) -> int:
     """Load the compiled kernels of some types, compiled first where that was never done.
 
@@ -135,6 +150,9 @@ def warm_up(
             assert encode is not None
             encode(zeros, np.empty(codec.type.type_size, np.uint8))
             all_finite(zeros)
+        if weighted and (weigh := weighted_encoder(codec, LARGE)):
+            zeros = np.zeros(codec.type.block_size, np.float32)
+            weigh(zeros, zeros, np.empty(codec.type.type_size, np.uint8))
     report(len(wanted), "")
     return len(wanted)
 
