@@ -15,13 +15,19 @@ from lfm2gguf.version import __version__
 if TYPE_CHECKING:
     from lfm2gguf import quants
     from lfm2gguf.bench import benchmark
-    from lfm2gguf.conversion import Progress, WrittenFile
-    from lfm2gguf.conversion.adapter_file import ConvertedAdapter, convert_lora
-    from lfm2gguf.conversion.from_checkpoint import Conversion, convert
-    from lfm2gguf.conversion.from_gguf import quantize
+    from lfm2gguf.conversion import (
+        Conversion,
+        ConvertedAdapter,
+        WrittenFile,
+        convert,
+        convert_lora,
+        plan,
+        quantize,
+    )
     from lfm2gguf.doctor import Diagnosis, Finding, Severity, diagnose
     from lfm2gguf.ggml import FileType, GGMLType
     from lfm2gguf.gguf_file import GGUFFile
+    from lfm2gguf.progress import Progress
     from lfm2gguf.runner import Reply, Runner, ToolCall
     from lfm2gguf.verification import Verification, verify
 
@@ -46,6 +52,7 @@ __all__ = [
     "convert",
     "convert_lora",
     "diagnose",
+    "plan",
     "quantize",
     "quants",
     "verify",
@@ -59,7 +66,7 @@ _HOME = {
     "Finding": "lfm2gguf.doctor",
     "GGMLType": "lfm2gguf.ggml",
     "GGUFFile": "lfm2gguf.gguf_file",
-    "Progress": "lfm2gguf.conversion",
+    "Progress": "lfm2gguf.progress",
     "Reply": "lfm2gguf.runner",
     "Runner": "lfm2gguf.runner",
     "Severity": "lfm2gguf.doctor",
@@ -70,6 +77,7 @@ _HOME = {
     "convert": "lfm2gguf.conversion",
     "convert_lora": "lfm2gguf.conversion",
     "diagnose": "lfm2gguf.doctor",
+    "plan": "lfm2gguf.conversion",
     "quantize": "lfm2gguf.conversion",
     "verify": "lfm2gguf.verification",
 }

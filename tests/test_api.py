@@ -44,6 +44,7 @@ def test_the_names_are_these() -> None:
         "convert",
         "convert_lora",
         "diagnose",
+        "plan",
         "quantize",
         "quants",
         "verify",

@@ -7,7 +7,7 @@ import ast
 from tests.making.imports import MODULES, loops, unit
 
 LAYERS = [
-    ["errors", "ggml", "members", "options", "version"],
+    ["errors", "ggml", "members", "options", "progress", "version"],
     ["llamacpp", "quants"],
     ["storage"],
     ["checkpoint", "gguf_file", "rendering"],
@@ -26,29 +26,20 @@ KNOWN_LOOPS = {
 PAST_A_FACE = {  # who imports, and what
     ("bench", "lfm2gguf.llamacpp.machine"),
     ("bench", "lfm2gguf.llamacpp.probes"),
-    ("bench", "lfm2gguf.llamacpp.selection"),
     ("bench", "lfm2gguf.runner.placement"),
-    ("bench", "lfm2gguf.verification.report.data"),
     ("cli", "lfm2gguf.bench.cells"),
     ("cli", "lfm2gguf.bench.report.comparison"),
     ("cli", "lfm2gguf.bench.report.data"),
     ("cli", "lfm2gguf.bench.report.files"),
     ("cli", "lfm2gguf.bench.report.tables"),
-    ("cli", "lfm2gguf.conversion.adapter_file"),
-    ("cli", "lfm2gguf.conversion.from_checkpoint"),
-    ("cli", "lfm2gguf.conversion.from_gguf"),
-    ("cli", "lfm2gguf.conversion.write"),
     ("cli", "lfm2gguf.doctor.description"),
-    ("cli", "lfm2gguf.llamacpp.selection"),
     ("cli", "lfm2gguf.verification.report.data"),
     ("cli", "lfm2gguf.verification.report.files"),
     ("cli", "lfm2gguf.verification.report.words"),
     ("conversion", "lfm2gguf.gguf_file.splits"),
     ("export", "lfm2gguf.runner.options"),
     ("export", "lfm2gguf.runner.placement"),
-    ("lfm2", "lfm2gguf.checkpoint.chat_template"),
     ("runner", "lfm2gguf.llamacpp.machine"),
-    ("runner", "lfm2gguf.llamacpp.selection"),
 }
 
 

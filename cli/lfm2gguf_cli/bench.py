@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lfm2gguf_cli.options import Device, GpuLayers, Quiet, Threads
+
+if TYPE_CHECKING:
+    from lfm2gguf.bench import Report
+    from lfm2gguf.rendering import Table
+    from lfm2gguf_cli.console import Display
 
 INTERRUPTED = 130
 
@@ -31,8 +36,8 @@ def bench(
         bool,
         typer.Option(
             "--compare",
-            help="Compare reports (A.json B.json) or what is measured now; the word published "
-            "stands for the published tables.",
+            help="Compare reports (A.json B.json) or what is measured now; 'published' means "
+            "the published tables.",
         ),
     ] = False,
     suite: Annotated[str, typer.Option(help="depth, workloads or all.")] = "all",
@@ -40,14 +45,15 @@ def bench(
         str, typer.Option(metavar="N,N", help="Context lengths of the depth suite.")
     ] = "1k,2k,4k,8k,16k,32k",
     workloads: Annotated[
-        str, typer.Option(metavar="NAME,NAME", help="Which workloads.")
-    ] = "chat,codegen,rag,agent",
+        str | None,
+        typer.Option(metavar="NAME,NAME", help="Which workloads.", show_default="all"),
+    ] = None,
     concurrency: Annotated[
         str | None,
         typer.Option(
             metavar="N,N",
             help="Requests at once, for every workload.",
-            show_default="1; agent also 4",
+            show_default="as published",
         ),
     ] = None,
     warmups: Annotated[
@@ -92,12 +98,14 @@ def bench(
 
     Example: lfm2gguf bench LFM2-1.2B-Q4_K_M.gguf --html speed.html
     """
-    from lfm2gguf.bench import benchmark
+    from lfm2gguf.bench import WORKLOAD_NAMES, benchmark
     from lfm2gguf.bench.cells import tokens
     from lfm2gguf.bench.report.comparison import subjects
     from lfm2gguf.bench.report.data import read_reports
-    from lfm2gguf.bench.report.files import check_targets, write
-    from lfm2gguf_cli.display import Display
+    from lfm2gguf.bench.report.files import write
+    from lfm2gguf.rendering import check_targets
+    from lfm2gguf_cli.console import Display
+    from lfm2gguf_cli.progress import progress_of
 
     targets = {"json": json, "csv": csv, "markdown": markdown, "html": html}
     check_targets(targets)
@@ -107,11 +115,12 @@ def bench(
     display = Display(quiet=quiet or Path("-") in targets.values())
     cut = None
     if measured or endpoint or not reports:
-        with display.bench_progress() as progress:
+        with progress_of(display) as progress:
             new = benchmark(
                 measured, endpoint=endpoint, model=model, api_key=api_key, pid=pid,
                 progress=progress, suite=suite, contexts=_numbers(contexts, tokens),
-                workloads=workloads.split(","), runs=runs, warm_ups=warmups,
+                workloads=workloads.split(",") if workloads else WORKLOAD_NAMES,
+                runs=runs, warm_ups=warmups,
                 concurrency=_numbers(concurrency, _count) if concurrency else None,
                 prompt_cache=prompt_cache, device=device, gpu_layers=gpu_layers,
                 threads=threads, probes=probes,
@@ -119,10 +128,38 @@ def bench(
         reports, cut = [new, *reports], new.cut
     if compare:
         subjects(reports)
-    write(reports, targets)
-    display.benchmarks(reports)
+    typer.echo(write(reports, targets), nl=False)
+    if not display.quiet:
+        _show(display, reports)
     if cut:
         raise typer.Exit(INTERRUPTED)
+
+
+def _show(display: Display, reports: Sequence[Report]) -> None:
+    """Show each report's tables, and several reports side by side."""
+    from lfm2gguf.bench.report.comparison import LEGEND, comparison_tables
+    from lfm2gguf.bench.report.tables import legend, remarks, tables
+
+    for report in reports:
+        for subject in report.subjects if report.created else ():
+            display.line(f"{subject.label}, {subject.via}")
+            for table in tables(subject):
+                _show_table(display, table)
+            for remark in remarks(subject):
+                display.note(remark)
+        if report.created:
+            display.note(legend(report))
+        if report.cut:
+            display.note(report.cut)
+    if sum(len(report.subjects) for report in reports) > 1:
+        for table in comparison_tables(reports):
+            _show_table(display, table)
+        display.note(LEGEND)
+
+
+def _show_table(display: Display, table: Table) -> None:
+    display.line(f"\n{table.title}")
+    display.table(table.heads, table.rows, plain_heads=True)
 
 
 def _is_report(name: str) -> bool:

@@ -17,7 +17,6 @@ from lfm2gguf_cli.options import (
     Quiet,
     SplitMaxSize,
 )
-from lfm2gguf_cli.verify import check_reference, judge, verified
 
 
 def convert(
@@ -63,33 +62,44 @@ def convert(
     A vision or audio model becomes two files: once without and once with --mmproj. LFM2.5-Audio's
     detokenizer is a third: lfm2gguf convert LiquidAI/LFM2.5-Audio-1.5B/audio_detokenizer
     """
-    from lfm2gguf.conversion.from_checkpoint import draft_conversion
-    from lfm2gguf.conversion.write import write
-    from lfm2gguf_cli.display import Display
+    from lfm2gguf.conversion import Recipe
+    from lfm2gguf.conversion import plan as make_plan
+    from lfm2gguf_cli.console import Display
+    from lfm2gguf_cli.progress import progress_of
+    from lfm2gguf_cli.tables import show_notes, show_plan, show_written
 
     if verify and mmproj:
         raise OptionError("--verify compares what a text model predicts; a projector predicts none")
     display = Display(quiet=quiet, json=json)
-    plan, drafts = draft_conversion(
-        source, output, type, projector=mmproj,
-        revision=revision, pre=pre, lora=lora, split_max_size=split_max_size,
+    plan = make_plan(
+        source, output, Recipe(type, split_max_size=split_max_size),
+        projector=mmproj, revision=revision, pre=pre, lora=lora,
     )  # fmt: skip
-    if verify:
-        check_reference(source, revision, lora)
-    display.left_out(plan.left_out)
-    for note in plan.notes:
-        display.note(note)
+    if verify:  # what it would raise is raised before the files are there
+        from lfm2gguf.verification import open_reference
+
+        open_reference(source, revision, lora)
+    show_notes(display, plan.notes, plan.left_out)
     if dry_run:
-        display.drafts(drafts, plan.left_out, plan.notes)
+        show_plan(display, plan)
         return
-    with display.progress() as progress:
-        files = write(drafts, jobs=jobs, overwrite=force, progress=progress)
-    if not (json and verify):  # JSON comes as one object, at the end
-        display.written(files, plan.left_out, plan.notes)
-    if verify:
-        results = verified(display, [file.path for file in files], source, revision, lora)
-        if json:
-            display.written(files, plan.left_out, plan.notes, results)
-        else:
-            display.verifications(results)
-        judge(display, results)
+    with progress_of(display) as progress:
+        written = plan.write(jobs=jobs, overwrite=force, progress=progress)
+    if not verify:
+        show_written(display, written)
+        return
+    from lfm2gguf.verification import verify_all
+    from lfm2gguf_cli.verdicts import exit_on_failure, report_json, show_verdicts
+
+    if not json:  # which comes as one object, at the end
+        show_written(display, written)
+    files = [file.path for file in written.files]
+    with progress_of(display) as progress:
+        results = verify_all(files, source, revision=revision, lora=lora, progress=progress)
+    if json:
+        show_written(display, written, {"verification": report_json(results)})
+    else:
+        show_verdicts(display, results)
+    if failed := [result.candidate for result in results if not result.passed]:
+        display.note(f"kept, but it did not pass: {', '.join(failed)}")
+    exit_on_failure(results)

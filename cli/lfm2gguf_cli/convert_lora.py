@@ -28,11 +28,12 @@ def convert_lora(
 
     Example: lfm2gguf convert-lora ./my-adapter --base LiquidAI/LFM2-1.2B
     """
-    from lfm2gguf.conversion.adapter_file import convert_lora
-    from lfm2gguf_cli.display import Display
+    from lfm2gguf.conversion import Conversion, plan_adapter
+    from lfm2gguf_cli.console import Display
+    from lfm2gguf_cli.tables import show_notes, show_written
 
     display = Display(quiet=quiet, json=json)
-    result = convert_lora(adapter, base, output, type, overwrite=force)
-    for note in result.notes:
-        display.note(note)
-    display.written([result.file], notes=result.notes)
+    plan = plan_adapter(adapter, base, output, type)
+    file = plan.write(overwrite=force).file
+    show_notes(display, plan.notes, {})
+    show_written(display, Conversion((file,), {}, plan.notes))

@@ -14,7 +14,7 @@ def devices(json: Json = False) -> None:
 
     Example: lfm2gguf devices
     """
-    from lfm2gguf.llamacpp.selection import overview
+    from lfm2gguf.llamacpp import overview
 
     found = overview()
     if json:

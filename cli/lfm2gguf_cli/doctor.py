@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lfm2gguf_cli.options import Json
 
+if TYPE_CHECKING:
+    from lfm2gguf.doctor import Diagnosis
+    from lfm2gguf_cli.console import Display
+
 CHECK_FAILED = 1
+STYLES = {"error": "red", "warning": "yellow", "note": "default"}
 
 
 def doctor(
@@ -17,7 +22,7 @@ def doctor(
         Path, typer.Argument(metavar="FILE_OR_FOLDER", help="A GGUF file or a checkpoint's folder.")
     ],
     backend: Annotated[
-        str, typer.Option(help="Where it is to run: cpu, cuda, rocm, vulkan or metal.")
+        str, typer.Option(help="Where it is to run, by the names of --device: cpu, cuda, ...")
     ] = "cpu",
     json: Json = False,
 ) -> None:
@@ -28,9 +33,25 @@ def doctor(
     Example: lfm2gguf doctor LFM2-1.2B-Q4_K_M.gguf --backend vulkan
     """
     from lfm2gguf.doctor import diagnose
-    from lfm2gguf_cli.display import Display
+    from lfm2gguf_cli.console import Display
 
-    diagnosis = diagnose(path, backend=backend)
-    Display(json=json).diagnosis(diagnosis)
+    diagnosis, display = diagnose(path, backend=backend), Display(json=json)
+    if json:
+        display.as_json(diagnosis.to_json())
+    else:
+        _show(display, diagnosis)
     if not diagnosis.healthy:
         raise typer.Exit(CHECK_FAILED)
+
+
+def _show(display: Display, diagnosis: Diagnosis) -> None:
+    from lfm2gguf_cli.console import CONTROL
+
+    for f in diagnosis.findings:
+        head = f"{f.severity.value:7}  {f.id}  {f.where}: {f.what}".translate(CONTROL)
+        display.line(head, STYLES[f.severity.value])
+        if f.remedy:
+            display.line(f"         -> {f.remedy}".translate(CONTROL))
+    counts = (diagnosis.errors, diagnosis.warnings, diagnosis.notes)
+    words = [f"{n} {kind}{'s' * (n != 1)}" for n, kind in zip(counts, STYLES, strict=True)]
+    display.line(f"{diagnosis.path}: {', '.join(words)}")

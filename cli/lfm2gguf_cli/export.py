@@ -37,20 +37,9 @@ def export(
 
     made = export_for(program.value, model)
     if output is not None:
-        _write(output, made.text, force=force)
+        made.write(output, overwrite=force)
     if json:
         result = {**made.to_json(), "output": output and str(output)}
         typer.echo(json_module.dumps(result, indent=2, ensure_ascii=False))
     elif output is None:
         typer.echo(made.text, nl=False)
-
-
-def _write(output: Path, text: str, *, force: bool) -> None:
-    from lfm2gguf.errors import OutputError
-
-    if output.exists() and not force:
-        raise OutputError(f"{output} exists; --force replaces it")
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{output}: cannot be written ({error.strerror})") from error

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lfm2gguf_cli.options import Json
+
+if TYPE_CHECKING:
+    from lfm2gguf.doctor.description import Description
+    from lfm2gguf_cli.console import Display
 
 
 def inspect(
@@ -24,6 +28,31 @@ def inspect(
     Example: lfm2gguf inspect LFM2-1.2B-Q4_K_M.gguf
     """
     from lfm2gguf.doctor.description import describe
-    from lfm2gguf_cli.display import Display
+    from lfm2gguf_cli.console import Display
 
-    Display(json=json).description(describe(path, full=full))
+    found, display = describe(path, full=full), Display(json=json)
+    if json:
+        display.as_json(found.to_json())
+    else:
+        _show(display, found)
+
+
+def _show(display: Display, found: Description) -> None:
+    from lfm2gguf_cli.tables import shape, size
+
+    display.table(("key", "value"), [(key, _short(x)) for key, x in found.metadata.items()])
+    rows = [(t.name, shape(t.shape), t.type, str(t.nbytes)) for t in found.tensors]
+    display.table(("tensor", "shape", "type", "bytes"), rows)
+    types = ", ".join(f"{row['tensors']} {name}" for name, row in found.by_type.items())
+    bits = 8 * found.nbytes / max(1, found.n_weights)
+    display.line(
+        f"{found.path}: {found.n_weights:,} weights, {size(found.nbytes)}, "
+        f"{bits:.2f} bits/weight, {len(found.tensors)} tensors ({types})"
+    )
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict) and value.keys() == {"length", "first"}:
+        return f"{value['length']} items: {_short(value['first'])[:-1]}, ...]"
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."

@@ -30,17 +30,17 @@ def quantize(
 
     Example: lfm2gguf quantize LFM2-1.2B-BF16.gguf -t Q4_K_M
     """
-    from lfm2gguf.conversion.from_gguf import draft_quantization
-    from lfm2gguf.conversion.write import write
-    from lfm2gguf_cli.display import Display
+    from lfm2gguf.conversion import Recipe, plan_quantization
+    from lfm2gguf_cli.console import Display
+    from lfm2gguf_cli.progress import progress_of
+    from lfm2gguf_cli.tables import show_plan, show_written
 
     display = Display(quiet=quiet, json=json)
-    drafts = draft_quantization(
-        source, output, type, allow_requantize=allow_requantize, split_max_size=split_max_size
-    )
+    recipe = Recipe(type, split_max_size=split_max_size)
+    plan = plan_quantization(source, output, recipe, allow_requantize=allow_requantize)
     if dry_run:
-        display.drafts(drafts)
+        show_plan(display, plan)
         return
-    with display.progress() as progress:
-        files = write(drafts, jobs=jobs, overwrite=force, progress=progress)
-    display.written(files)
+    with progress_of(display) as progress:
+        written = plan.write(jobs=jobs, overwrite=force, progress=progress)
+    show_written(display, written)

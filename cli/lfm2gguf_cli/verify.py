@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from lfm2gguf_cli.options import Quiet
-
-if TYPE_CHECKING:
-    from lfm2gguf.verification import Verification
-    from lfm2gguf_cli.display import Display
-
-CHECK_FAILED = 1
+from lfm2gguf_cli.options import Device, Quiet
 
 
 def share(text: str) -> float:
@@ -135,9 +128,7 @@ def verify(
     engine: Annotated[
         str, typer.Option(help="llama.cpp, numpy (the dequantized file), or auto.")
     ] = "auto",
-    device: Annotated[
-        str, typer.Option(help="Where llama.cpp runs: cpu, auto, a backend or a device.")
-    ] = "cpu",
+    device: Device = "cpu",
     threads: Annotated[
         int | None, typer.Option(min=1, help="llama.cpp's threads.", show_default="all cores")
     ] = None,
@@ -158,7 +149,9 @@ def verify(
     """
     from lfm2gguf.verification import verify_all
     from lfm2gguf.verification.report.files import candidates, check_targets, write_reports
-    from lfm2gguf_cli.display import Display
+    from lfm2gguf_cli.console import Display
+    from lfm2gguf_cli.progress import progress_of
+    from lfm2gguf_cli.verdicts import exit_on_failure, show_verdicts
 
     targets = {
         "json": json,
@@ -168,8 +161,8 @@ def verify(
         "plot": plot,
     }
     check_targets(targets)
-    display = Display(quiet=quiet or json == Path("-"))
-    with display.stages() as progress:
+    display = Display(quiet=quiet or Path("-") in targets.values())
+    with progress_of(display) as progress:
         results = verify_all(
             candidates(model), reference, revision=revision, lora=lora, texts=text or (), chat=chat,
             chunks=chunks or None, ctx=ctx, max_ppl_increase=max_ppl_increase, max_kld=max_kld,
@@ -177,36 +170,6 @@ def verify(
             baseline=baseline, engine=engine, device=device, threads=threads,
             three_way=three_way, use_cache=cache, progress=progress,
         )  # fmt: skip
-    write_reports(results, targets)
-    display.verifications(results)
-    if not all(result.passed for result in results):
-        raise typer.Exit(CHECK_FAILED)
-
-
-def check_reference(reference: str, revision: str | None, lora: str | None) -> None:
-    """Raise what verifying would, before the files are there."""
-    from lfm2gguf.verification import open_reference
-
-    open_reference(reference, revision, lora)
-
-
-def verified(
-    display: Display,
-    files: Sequence[Path],
-    reference: str,
-    revision: str | None,
-    lora: str | None = None,
-) -> list[Verification]:
-    """Verify files that were just converted."""
-    from lfm2gguf.verification import verify_all
-
-    with display.stages() as progress:
-        return verify_all(files, reference, revision=revision, lora=lora, progress=progress)
-
-
-def judge(display: Display, results: Sequence[Verification]) -> None:
-    """End with the gates' verdict; files that fail are kept."""
-    failed = [result.candidate for result in results if not result.passed]
-    if failed:
-        display.note(f"kept, but it did not pass: {', '.join(failed)}")
-        raise typer.Exit(CHECK_FAILED)
+    typer.echo(write_reports(results, targets), nl=False)
+    show_verdicts(display, results)
+    exit_on_failure(results)

@@ -10,12 +10,12 @@ and :mod:`~lfm2gguf.bench.report.tables`, :mod:`~lfm2gguf.bench.report.compariso
 from lfm2gguf.bench.metrics import METRICS, Measurement, Sample
 from lfm2gguf.bench.recipe import Settings, benchmark
 from lfm2gguf.bench.report.data import Report, Row, Subject, published, read_reports
-from lfm2gguf.bench.suite import Progress
+from lfm2gguf.bench.workloads import WORKLOAD_NAMES
 
 __all__ = [
     "METRICS",
+    "WORKLOAD_NAMES",
     "Measurement",
-    "Progress",
     "Report",
     "Row",
     "Sample",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from lfm2gguf.bench.workloads import NAMES, workload
+from lfm2gguf.bench.workloads import WORKLOAD_NAMES, workload
 from lfm2gguf.errors import OptionError
 
 DEPTH, WORKLOADS = "depth", "workloads"
@@ -46,41 +46,49 @@ class Cell:
 def plan(
     suite: str = "all",
     contexts: Sequence[int] = CONTEXTS,
-    workloads: Sequence[str] = NAMES,
+    workloads: Sequence[str] = WORKLOAD_NAMES,
     concurrency: Sequence[int] | None = None,
 ) -> list[Cell]:
     """Return the cells of a benchmark.
 
-    ``concurrency`` None is as published: one request at a time, and the agent workload also
-    with four. Raises :class:`OptionError` for what there is none of.
+    ``concurrency`` None is as published: what each workload says.
+
+    Raises:
+        OptionError: an unknown suite or workload, or a number that is too small.
+
     """
     if suite not in SUITES:
-        raise OptionError(f"there is no suite {suite!r}; the suites are {', '.join(SUITES)}")
+        raise OptionError(f"suite: {suite!r} is unknown; choose from {', '.join(SUITES)}")
     for what, least, values in (("context", 16, contexts), ("concurrency", 1, concurrency or ())):
         wrong = [value for value in values if value < least]
         if wrong:
-            raise OptionError(f"a {what} of {wrong[0]} is too small: it must be at least {least}")
+            raise OptionError(f"{what}: {wrong[0]} is too small; give at least {least}")
     depth = [Cell(DEPTH, short(n), n, DECODED) for n in sorted(set(contexts))]
     requests = [
         Cell(WORKLOADS, name, w.prompt_tokens, w.output_tokens, many)
         for name in dict.fromkeys(workloads)
         for w in (workload(name),)
-        for many in sorted(set(concurrency or ((1, 4) if name == "agent" else (1,))))
+        for many in sorted(set(concurrency or w.concurrency))
     ]
     cells = {DEPTH: depth, WORKLOADS: requests}
     return [cell for each in SUITES[suite] for cell in cells[each]]
 
 
 def short(tokens: int) -> str:
-    """Write 4096 as ``4k``; what is no multiple of 1024 as it is."""
+    """Write 4096 as ``4k``, numbers that are not multiples of 1024 as they are."""
     return f"{tokens // 1024}k" if tokens % 1024 == 0 else str(tokens)
 
 
 def tokens(text: str) -> int:
-    """Read ``4k`` or ``4096``. Raises :class:`OptionError`."""
+    """Read ``4k`` or ``4096``.
+
+    Raises:
+        OptionError: the text is neither.
+
+    """
     digits = text.strip().lower()
     factor = 1024 if digits.endswith("k") else 1
     digits = digits.removesuffix("k")
     if not digits.isdecimal():
-        raise OptionError(f"{text!r} is not a context such as 4k or 4096")
+        raise OptionError(f"contexts: {text!r} is not a length; write one such as 4k or 4096")
     return int(digits) * factor

@@ -16,13 +16,13 @@ from lfm2gguf.bench.report.data import Report, Row, Subject
 from lfm2gguf.bench.sources.endpoint import Endpoint
 from lfm2gguf.bench.sources.inprocess import InProcess
 from lfm2gguf.bench.sources.worker import Worker
-from lfm2gguf.bench.suite import Outcome, ProgressCallback, Source, Suite
-from lfm2gguf.bench.workloads import NAMES
+from lfm2gguf.bench.suite import Outcome, Source, Suite
+from lfm2gguf.bench.workloads import WORKLOAD_NAMES
 from lfm2gguf.errors import Lfm2ggufError, OptionError
 from lfm2gguf.gguf_file import GGUFFile
-from lfm2gguf.llamacpp import Device, default_threads, devices
+from lfm2gguf.llamacpp import Device, choose, default_threads, devices
 from lfm2gguf.llamacpp.probes import probe
-from lfm2gguf.llamacpp.selection import choose
+from lfm2gguf.progress import ProgressCallback
 from lfm2gguf.runner.placement import check_file
 
 BUSY = 0.5  # of the cores: a load above it, before anything is measured, is others' work
@@ -38,7 +38,7 @@ class Settings:
 
     suite: str = "all"
     contexts: Sequence[int] = CONTEXTS
-    workloads: Sequence[str] = NAMES
+    workloads: Sequence[str] = WORKLOAD_NAMES
     concurrency: Sequence[int] | None = None
     warm_ups: int = 2
     runs: int = 5
@@ -49,9 +49,17 @@ class Settings:
     probes: bool = True
 
     def cells(self) -> list[Cell]:
-        """What is measured. Raises :class:`OptionError`."""
+        """Return what is measured.
+
+        Raises:
+            OptionError: a setting has a value that cannot be measured.
+
+        """
         if self.runs < 1 or self.warm_ups < 0:
-            raise OptionError("a benchmark needs at least one run, and no negative warm-ups")
+            raise OptionError(
+                f"runs and warm_ups: {self.runs} and {self.warm_ups} are too small; give at "
+                "least 1 and 0"
+            )
         return plan(self.suite, self.contexts, self.workloads, self.concurrency)
 
     def to_json(self) -> dict[str, Any]:
@@ -82,8 +90,13 @@ def benchmark(
     ``settings`` are the fields of :class:`Settings`.
 
     An interrupt (Ctrl-C) ends the measuring, not the report: its ``cut`` says what is missing.
-    Raises :class:`Lfm2ggufError`: :class:`OptionError`, :class:`GGUFError`,
-    :class:`EndpointError`, :class:`DeviceError`.
+
+    Raises:
+        OptionError: a setting is unknown or has a wrong value, or there is nothing to measure.
+        GGUFError: a file is missing or damaged.
+        DeviceError: the device is missing.
+        EndpointError: the server cannot be reached or refuses.
+
     """
     try:
         chosen = Settings(**settings)
@@ -97,11 +110,15 @@ def benchmark(
         choose(chosen.device)  # a device that is not there is said before anything is measured
         runs: list[_Run] = [_InProcessRun(path, cells, chosen) for path in paths]
     elif len(paths) > 1:
-        raise OptionError("a server runs one model: give at most one file beside --endpoint")
+        raise OptionError(
+            "models: a server runs one; give at most one file beside endpoint (--endpoint)"
+        )
     else:
         runs = [_EndpointRun(endpoint, model, api_key, pid, paths, cells, chosen)]
     if not runs:
-        raise OptionError("give a GGUF file to measure, or the --endpoint of a server")
+        raise OptionError(
+            "models: nothing to measure; give a GGUF file, or the endpoint (--endpoint) of a server"
+        )
     return _measure(runs, cells, chosen, progress)
 
 
@@ -203,7 +220,7 @@ class _EndpointRun:
         with _closing(source), _closing(self._counter):
             outcome = suite.measure(source)
         if source.pid is None:
-            why.append("memory growth is unknown: name the server's process with --pid")
+            why.append("memory growth is unknown: give the server's process, pid (--pid)")
         return _subject(
             outcome,
             name=file.path.name if file else source.model,
@@ -230,7 +247,7 @@ def _closing(source: Source | Any) -> Iterator[None]:
 
 
 def _served_file(server: dict[str, Any]) -> GGUFFile | None:
-    """The file that a local llama-server says it runs, if it can be read."""
+    """Open the file that a local llama-server says it runs, if it can be read."""
     try:
         return check_file(Path(str(server["model_path"])))
     except (KeyError, Lfm2ggufError):

@@ -8,7 +8,7 @@ runs.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from lfm2gguf.bench.metrics import Measurement, Sample, summarise
 from lfm2gguf.bench.report.data import Row
 from lfm2gguf.bench.workloads import Numbers
 from lfm2gguf.errors import EndpointError, Lfm2ggufError
+from lfm2gguf.progress import Progress, ProgressCallback
 
 # of a depth; what else there is depends on how many tokens are decoded there
 DEPTH_METRICS = ("decode", "prefill", "first_token", "per_token", "prompt_tokens", "output_tokens")
@@ -26,32 +27,21 @@ class Source(Protocol):
     """Where answers come from."""
 
     def prepare(self, cell: Cell) -> None:
-        """Make ready for a cell. Raises :class:`Lfm2ggufError` if it cannot be measured."""
+        """Make ready for a cell.
+
+        Raises:
+            Lfm2ggufError: it cannot be measured.
+
+        """
 
     def measure(self, cell: Cell, numbers: Sequence[int]) -> list[Measurement]:
         """Send the requests of one run, together, and wait for all answers."""
 
     def resident(self) -> int | None:
-        """Bytes of memory that the process holds; None where that cannot be seen."""
+        """Return the bytes of memory that the process holds; None where that is unknown."""
 
     def close(self) -> None:
-        """Let go of everything."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a benchmark is: runs done, of all, and about how long the rest takes, in seconds.
-
-    ``left`` is None until enough is known.
-    """
-
-    what: str
-    done: int
-    total: int
-    left: float | None
-
-
-ProgressCallback = Callable[[Progress], None]
+        """Release all resources."""
 
 
 @dataclass
@@ -138,7 +128,8 @@ class Suite:
         each = self.warm_ups + self.runs
         left = self._pace.left([(cell, each - done), *((c, each) for c in self.cells[index + 1 :])])
         what = f"{self._label}: {cell.label}" if self._label else cell.label
-        self._progress(Progress(what, index * each + done, len(self.cells) * each, left))
+        total = len(self.cells) * each
+        self._progress(Progress(what, index * each + done, total, "runs", left=left))
 
 
 class _Pace:

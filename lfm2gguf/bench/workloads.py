@@ -21,7 +21,7 @@ from importlib.resources import files
 
 from lfm2gguf.errors import OptionError
 
-NAMES = ("chat", "codegen", "rag", "agent")
+WORKLOAD_NAMES = ("chat", "codegen", "rag", "agent")
 NUMBERS = 1_000_000
 STRIDE = 619_537  # has no factor in common with NUMBERS: all numbers come before one comes again
 # The depth suite through an endpoint: common words, one token each in LFM2's vocabulary.
@@ -30,13 +30,17 @@ WORDS = ("time", "water", "light", "stone", "house", "river", "paper", "music", 
 
 @dataclass(frozen=True)
 class Workload:
-    """A request: its messages, and the lengths it has with LFM2's tokenizer."""
+    """A request: its messages, and the lengths it has with LFM2's tokenizer.
+
+    ``concurrency`` lists how many are sent at once, in a row of the published table each.
+    """
 
     name: str
     about: str
     prompt_tokens: int
     output_tokens: int
     template: tuple[tuple[str, str], ...]  # role, content
+    concurrency: tuple[int, ...] = (1,)
 
     def messages(self, number: int) -> list[dict[str, str]]:
         """Give the conversation that starts with a number below a million."""
@@ -48,13 +52,22 @@ class Workload:
 
 @cache
 def workload(name: str) -> Workload:
-    """Read a workload by its name. Raises :class:`OptionError` for one that is not there."""
-    if name not in NAMES:
-        raise OptionError(f"there is no workload {name!r}; the workloads are {', '.join(NAMES)}")
+    """Read a workload by its name.
+
+    Raises:
+        OptionError: no workload has this name.
+
+    """
+    if name not in WORKLOAD_NAMES:
+        raise OptionError(
+            f"workloads: {name!r} is unknown; choose from {', '.join(WORKLOAD_NAMES)}"
+        )
     text = (files("lfm2gguf.bench") / "texts" / f"{name}.json").read_text("utf-8")
     data = json.loads(text)
     template = tuple((message["role"], message["content"]) for message in data["messages"])
-    return Workload(name, data["about"], data["prompt_tokens"], data["output_tokens"], template)
+    at_once = tuple(data.get("concurrency", (1,)))
+    lengths = data["prompt_tokens"], data["output_tokens"]
+    return Workload(name, data["about"], *lengths, template, at_once)
 
 
 class Numbers:
@@ -74,6 +87,6 @@ class Numbers:
 
 
 def filler(words: int, number: int) -> str:
-    """Return a text of so many words that has no beginning in common with another number's."""
+    """Return a text of so many words that begins unlike the text of any other number."""
     draw = random.Random(number)  # noqa: S311 - a text, not a secret
     return f"{number:06d}: " + " ".join(draw.choices(WORDS, k=words))

@@ -45,7 +45,7 @@ def environment() -> Any:
         raise TemplateError(message)
 
     def tojson(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
-        """Jinja's own filter escapes HTML; chat templates want plain JSON."""
+        """Return plain JSON, as chat templates want it; Jinja's own filter escapes HTML."""
         return json.dumps(value, ensure_ascii=ensure_ascii, **options)
 
     result = ImmutableSandboxedEnvironment(

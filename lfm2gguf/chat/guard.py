@@ -1,4 +1,4 @@
-"""Control markers that stand in somebody's text stay text.
+"""Keeps control markers inside message text from being interpreted.
 
 A prompt is one rendered text, and the tokenizer turns every ``<|im_end|>`` in it into the control
 token, whoever wrote it: a user, or a web page that a tool has read, could end their turn and speak
@@ -15,20 +15,19 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from lfm2gguf.chat.dialect import END, START, THINK, THINK_END
+from lfm2gguf.chat.dialect import LFM2, Dialect
 from lfm2gguf.chat.template import Message
 from lfm2gguf.gguf_file import GGUFFile
 
 CUT = "\ufdd0"  # a noncharacter, not meant for interchange (Unicode 16, section 23.7)
-OWN = frozenset({START, END, THINK, THINK_END})  # what a model itself writes into its answers
 _CONTROL, _USER_DEFINED = 3, 4  # enum llama_token_type, include/llama.h
 
 
 def markers_of(file: GGUFFile) -> set[str]:
     """Return the tokens that a tokenizer finds in a text whole, before it splits it.
 
-    Words among them, such as LFM2's ``python``, are none: only control tokens, and what is
-    written in angle brackets.
+    Plain words among them, such as LFM2's ``python``, do not count: only control tokens do, and
+    what is written in angle brackets.
     """
     tokens, types = (file.get(f"tokenizer.ggml.{key}", ()) for key in ("tokens", "token_type"))
     assert isinstance(tokens, Iterable)
@@ -45,8 +44,8 @@ class Guard:
     System prompts and tool schemas are the program's own word and stay as they are.
     """
 
-    def __init__(self, markers: set[str]) -> None:
-        all, others = _any_of(markers), _any_of(markers - OWN)
+    def __init__(self, markers: set[str], dialect: Dialect = LFM2) -> None:
+        all, others = _any_of(markers), _any_of(markers - set(dialect.own))
         self._patterns = {"user": all, "tool": all, "assistant": others}
 
     def __call__(self, messages: Sequence[Message]) -> list[Message]:
@@ -59,7 +58,7 @@ class Guard:
 
 
 def _any_of(markers: set[str]) -> re.Pattern[str] | None:
-    """Matches wherever a marker begins, also inside of another one."""
+    """Compile a pattern that matches where a marker begins, even inside another one."""
     return re.compile(f"(?={'|'.join(map(re.escape, sorted(markers)))})") if markers else None
 
 

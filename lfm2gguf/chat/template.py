@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lfm2gguf.chat.dialect import THINK, THINK_END
+from lfm2gguf.chat.dialect import dialect_of
 from lfm2gguf.chat.environment import environment
 from lfm2gguf.chat.tool_calls import ToolCall, write_calls
 from lfm2gguf.errors import GGUFError, MissingDependencyError, OptionError
@@ -25,9 +25,12 @@ _PROBE = "lfm2gguf_probe"
 class Template:
     """A chat template, and what it makes of thinking and of earlier tool calls."""
 
-    def __init__(self, source: str, *, bos: str = "", eos: str = "", pad: str = "") -> None:
+    def __init__(
+        self, source: str, *, bos: str = "", eos: str = "", pad: str = "", unk: str = ""
+    ) -> None:
         self.source = source
-        self._tokens = {"bos_token": bos, "eos_token": eos, "pad_token": pad}
+        self.dialect = dialect_of(source)
+        self._tokens = {"bos_token": bos, "eos_token": eos, "pad_token": pad, "unk_token": unk}
         try:
             self._compiled = environment().from_string(source)
         except MissingDependencyError:
@@ -55,7 +58,9 @@ class Template:
     ) -> str:
         """Return the text of a conversation, character for character as transformers renders it.
 
-        Raises :class:`OptionError` where the template refuses the messages.
+        Raises:
+            OptionError: the template refuses the messages.
+
         """
         try:
             return str(
@@ -81,7 +86,16 @@ class Template:
         Unlike :meth:`render` it writes earlier tool calls and thinking into the content where
         the template would lose them, and accepts arguments given as JSON text.
         """
-        prepared = [self._prepare(message) for message in as_messages(messages)]
+        return self.prompt_of(as_messages(messages), tools, **variables)
+
+    def prompt_of(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        **variables: Any,
+    ) -> str:
+        """Return the prompt as :meth:`prompt` does, of messages from :func:`as_messages`."""
+        prepared = [self._prepare(message) for message in messages]
         return self.render(prepared, tools or None, add_generation_prompt=True, **variables)
 
     def _prepare(self, message: Message) -> dict[str, Any]:
@@ -94,10 +108,11 @@ class Template:
         if calls and self.writes_calls:
             prepared["tool_calls"] = [_as_message_call(call) for call in calls]
         elif calls:
-            prepared["content"] = write_calls(calls) + str(prepared["content"])
+            prepared["content"] = write_calls(calls, self.dialect) + str(prepared["content"])
         thinking = next((prepared[key] for key in _REASONING if prepared.get(key)), None)
         if thinking and not self.writes_thinking:
-            prepared["content"] = f"{THINK}{thinking}{THINK_END}{prepared['content']}"
+            start, end = self.dialect.thinking
+            prepared["content"] = f"{start}{thinking}{end}{prepared['content']}"
         return prepared
 
 
@@ -107,7 +122,12 @@ _PROBE_CALLS = [
 
 
 def as_messages(messages: Messages) -> list[Message]:
-    """Return a list of messages; a text becomes a user's. Raises :class:`OptionError`."""
+    """Return a list of messages; a text becomes a user's.
+
+    Raises:
+        OptionError: there are none, or one is not a message.
+
+    """
     if isinstance(messages, str):
         return [{"role": "user", "content": messages}]
     listed = list(messages)
@@ -128,7 +148,12 @@ _OURS = {"self", "messages", "tools", "documents", "add_generation_prompt"}
 
 
 def check_variables(variables: Mapping[str, Any]) -> None:
-    """Raise :class:`OptionError` for variables that are not the caller's to set."""
+    """Check that variables are the caller's to set.
+
+    Raises:
+        OptionError: one is not.
+
+    """
     for name in variables:
         if not isinstance(name, str) or name in _OURS:
             raise OptionError(f"template: {name!r} is not among the variables that can be set")
@@ -151,7 +176,9 @@ def _as_call(call: Any) -> ToolCall:
         try:
             arguments = json.loads(arguments)
         except json.JSONDecodeError as error:
-            raise OptionError(f"tool_calls: the arguments of {name} are no JSON: {error}") from None
+            raise OptionError(
+                f"tool_calls: the arguments of {name} are not JSON: {error}"
+            ) from None
     if not isinstance(name, str) or not isinstance(arguments, Mapping):
         raise OptionError(f"tool_calls: {call!r} needs a name and an object of arguments")
     return ToolCall(name, dict(arguments))

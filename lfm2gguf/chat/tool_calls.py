@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from lfm2gguf.chat.dialect import END, START
+from lfm2gguf.chat.dialect import LFM2, Dialect
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,16 @@ class BadCall:
 
 
 class MalformedError(ValueError):
-    """The span is no list of calls."""
+    """The span is not a list of calls."""
 
 
 def parse_calls(text: str) -> list[ToolCall]:
-    """Parse a whole span, without its markers. Raises :class:`MalformedError`."""
+    """Parse a whole span, without its markers.
+
+    Raises:
+        MalformedError: the span is not a list of calls.
+
+    """
     return list(_iter_calls(text))
 
 
@@ -192,7 +197,7 @@ class _Parser:
         while not self._take("}"):
             key = self._value(depth + 1)
             if not isinstance(key, str):
-                raise MalformedError(f"the key {key!r} of an object is no string")
+                raise MalformedError(f"the key {key!r} of an object is not a string")
             self._expect(":")
             result[key] = self._value(depth + 1)
             if not self._take(","):
@@ -210,11 +215,11 @@ class _Parser:
                 raise MalformedError(str(error)) from None
         word = self._name()
         if word not in _WORDS:
-            raise MalformedError(f"{word!r} is no literal")
+            raise MalformedError(f"{word!r} is not a literal")
         return _WORDS[word]
 
     def _strings(self) -> str:
-        """One string, or several side by side, which Python joins."""
+        """Read one string, or several side by side, which Python joins."""
         parts = [self._string()]
         while self._peek() in ("'", '"'):
             parts.append(self._string())
@@ -247,7 +252,7 @@ class _Parser:
         try:
             return chr(int(digits, 16))
         except (ValueError, OverflowError):
-            raise MalformedError(f"\\{char}{digits} is no character") from None
+            raise MalformedError(f"\\{char}{digits} is not a character") from None
 
     # the scanner
 
@@ -273,23 +278,6 @@ class _Parser:
         return match[0]
 
 
-def write_calls(calls: Sequence[ToolCall]) -> str:
-    """Return calls the way LFM2 writes them itself, markers included."""
-    written = (
-        f"{call.name}({', '.join(f'{k}={_literal(v)}' for k, v in call.arguments.items())})"
-        for call in calls
-    )
-    return f"{START}[{', '.join(written)}]{END}"
-
-
-def _literal(value: Any) -> str:
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
-    if isinstance(value, dict):
-        pairs = (
-            f"{json.dumps(str(k), ensure_ascii=False)}: {_literal(v)}" for k, v in value.items()
-        )
-        return "{" + ", ".join(pairs) + "}"
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(_literal, value)) + "]"
-    return repr(value)
+def write_calls(calls: Iterable[ToolCall], dialect: Dialect = LFM2) -> str:
+    """Return calls the way the model writes them itself, markers included."""
+    return dialect.write_calls((call.name, call.arguments) for call in calls)

@@ -38,7 +38,12 @@ class Tool:
 
 
 def as_tools(tools: Sequence[ToolLike] | None) -> dict[str, Tool]:
-    """Return tools by name. Raises :class:`OptionError` for what is neither form."""
+    """Return tools by name.
+
+    Raises:
+        OptionError: a tool is neither a function nor a schema, or two have one name.
+
+    """
     made = [_as_tool(tool) for tool in tools or ()]
     names = [tool.name for tool in made]
     if len(set(names)) < len(names):
@@ -54,7 +59,7 @@ def _as_tool(tool: ToolLike) -> Tool:
             raise OptionError(f"a tool's schema needs a name: {dict(tool)!r}")
         return Tool(name, tool)
     if not callable(tool) or not hasattr(tool, "__name__"):  # such as functools.partial
-        raise OptionError(f"{tool!r} is no tool: give a function or a JSON schema")
+        raise OptionError(f"{tool!r} is not a tool: give a function or a JSON schema")
     return Tool(tool.__name__, function_schema(tool), tool)
 
 
@@ -77,8 +82,11 @@ def function_schema(function: Callable[..., Any]) -> dict[str, Any]:
     """Describe a function to a model, from its signature and its Google-style docstring.
 
     The same as transformers' ``get_json_schema`` for a documented function without ``Returns:``;
-    a docstring may be missing here. Raises :class:`OptionError` for a parameter without a type,
-    or with one that JSON has no word for.
+    a docstring may be missing here.
+
+    Raises:
+        OptionError: a parameter has no type, or one that JSON Schema cannot express.
+
     """
     name = function.__name__
     try:
@@ -201,9 +209,9 @@ def _of_value(value: Any, schema: Mapping[str, Any], where: str) -> str | None:
     kinds = schema.get("type", [])
     kinds = [kinds] if isinstance(kinds, str) else kinds
     if kinds and not any(_is(value, kind) for kind in kinds):
-        return f"{where}: {value!r} is no {' or '.join(kinds)}"
+        return f"{where}: {value!r} is not of type {' or '.join(kinds)}"
     if "enum" in schema and value not in schema["enum"]:
-        return f"{where}: {value!r} is none of {schema['enum']!r}"
+        return f"{where}: {value!r} is not one of {schema['enum']!r}"
     if "const" in schema and value != schema["const"]:
         return f"{where}: {value!r} is not {schema['const']!r}"
     return None

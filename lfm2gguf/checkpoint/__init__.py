@@ -1,8 +1,12 @@
 """What a Hugging Face folder holds: config, tensors, tokenizer, and where it comes from."""
 
-from lfm2gguf.checkpoint import chat_template
 from lfm2gguf.checkpoint.adapter import WEIGHTS as ADAPTER_WEIGHTS
 from lfm2gguf.checkpoint.adapter import Adapter, trained_name
+from lfm2gguf.checkpoint.chat_template import (
+    chat_template_notes,
+    chat_templates,
+    default_chat_template,
+)
 from lfm2gguf.checkpoint.folder import Checkpoint, read_json, read_json_list
 from lfm2gguf.checkpoint.hub import fetch, repository_files
 from lfm2gguf.checkpoint.lowrank import Factor, LowRank
@@ -19,7 +23,9 @@ __all__ = [
     "TensorInfo",
     "TokenType",
     "Tokenizer",
-    "chat_template",
+    "chat_template_notes",
+    "chat_templates",
+    "default_chat_template",
     "fetch",
     "read_json",
     "read_json_list",

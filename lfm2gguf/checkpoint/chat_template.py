@@ -1,8 +1,9 @@
-"""The chat template of a folder that has several.
+"""The chat template of a folder: which counts where there are several.
 
 Where tokenizer_config.json has one and there is a chat_template.jinja too, llama.cpp's converter
 takes the former (``SpecialVocab`` of its gguf package), as is done here, and transformers the
-latter (``PreTrainedTokenizerBase.from_pretrained``).
+latter (``PreTrainedTokenizerBase.from_pretrained``). The converter, the doctor and the verifier
+all ask here; a runner has only the one that was written.
 """
 
 from __future__ import annotations
@@ -14,63 +15,91 @@ from typing import Any
 from lfm2gguf.checkpoint.folder import read_json
 from lfm2gguf.errors import CheckpointError
 
-CONFIG, FILE = "tokenizer_config.json", "chat_template.jinja"
+CONFIG, FILE, OLD_FILE = "tokenizer_config.json", "chat_template.jinja", "chat_template.json"
+MORE = "additional_chat_templates"  # a folder of others, by their names
 Templates = str | Sequence[Mapping[str, str]] | None  # one, or several with their names
 
 
-def chosen(folder: Path, found: Templates) -> Templates:
-    """The template that is written, given the one that ``SpecialVocab`` found.
+def chat_templates(folder: Path) -> Templates:
+    """Return the templates that a GGUF of this folder has.
 
-    It drops templates that are given as an object (name: template), and chat_template.jinja where
-    tokenizer_config.json has a null.
+    They are those of ``SpecialVocab``, which looks nowhere without a tokenizer_config.json. It
+    drops templates that are given as an object (name: template), and those of other files where
+    tokenizer_config.json has a null; neither is dropped here.
 
     Raises:
-        CheckpointError: tokenizer_config.json has something else.
+        CheckpointError: a template is neither a text nor texts with their names, or a file
+            cannot be read.
 
     """
-    given = read_json(folder / CONFIG).get("chat_template")
-    if isinstance(given, dict):
-        given = [{"name": name, "template": text} for name, text in given.items()]
-    _check(folder / CONFIG, given)
-    if given is None and found is None and (folder / CONFIG).is_file():
-        return _file(folder)
-    return found if given is None else given
+    if not (folder / CONFIG).is_file():
+        return None
+    given = _given(folder / CONFIG)
+    if given is not None:
+        return given
+    file = _read(folder / FILE)
+    if file is None:
+        return _given(folder / OLD_FILE)
+    more = sorted((folder / MORE).glob("*.jinja"))
+    if not more:
+        return file
+    named = [{"name": path.stem, "template": _read(path) or ""} for path in more]
+    return [{"name": "default", "template": file}, *named]
 
 
-def notes(folder: Path) -> list[str]:
-    """What a user may not expect: that there are two templates, and they differ."""
-    given, file = chosen(folder, None), _file(folder)
-    if given is None or file is None or _default(given) == file.removesuffix("\n"):
+def default_chat_template(folder: Path) -> str | None:
+    """Return the template of plain conversations; None where the folder has none.
+
+    Raises:
+        CheckpointError: as :func:`chat_templates`.
+
+    """
+    templates = chat_templates(folder)
+    if templates is None or isinstance(templates, str):
+        return templates
+    return next((t["template"] for t in templates if t["name"] == "default"), None)
+
+
+def chat_template_notes(folder: Path) -> list[str]:
+    """Return what a user may not expect: that there are two templates, and they differ.
+
+    Raises:
+        CheckpointError: as :func:`chat_templates`.
+
+    """
+    given, file = default_chat_template(folder), _read(folder / FILE)
+    if given is None or file is None or given.removesuffix("\n") == file.removesuffix("\n"):
         return []
     return [
-        f"the chat template of {CONFIG} is written, as by llama.cpp's converter; {FILE}, which "
+        f"the chat template is that of {CONFIG}, which llama.cpp's converter takes; {FILE}, which "
         "transformers takes, is another: delete the one that is out of date"
     ]
 
 
-def _file(folder: Path) -> str | None:
-    try:
-        return (folder / FILE).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder / FILE}: cannot be read ({error})") from error
-
-
-def _default(templates: str | Sequence[Mapping[str, str]]) -> str:
-    if not isinstance(templates, str):
-        templates = next((t["template"] for t in templates if t["name"] == "default"), "")
-    return templates.removesuffix("\n")
-
-
-def _check(path: Path, templates: Any) -> None:
-    parts = templates if isinstance(templates, list) else []
+def _given(path: Path) -> Templates:
+    given: Any = read_json(path).get("chat_template")
+    if isinstance(given, dict):
+        given = [{"name": name, "template": text} for name, text in given.items()]
+    parts = given if isinstance(given, list) else []
     sound = all(
         isinstance(part, dict) and all(isinstance(part.get(k), str) for k in ("name", "template"))
         for part in parts
     )
-    if not sound or not isinstance(templates, str | list | None):
+    if not sound or not isinstance(given, str | list | None):
         raise CheckpointError(
             f"{path}: its chat_template is neither a text nor texts with their names; copy it from "
             "the model that this one was made from"
         )
+    templates: Templates = given
+    return templates
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: cannot be read ({error}); save it again as UTF-8"
+        ) from error

@@ -10,7 +10,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from lfm2gguf.checkpoint import Adapter, Checkpoint, LowRank
 from lfm2gguf.conversion.write import WrittenFile
 from lfm2gguf.errors import CheckpointError, OptionError, TensorError, UnsupportedError
 from lfm2gguf.ggml import GGMLType
-from lfm2gguf.gguf_file import Metadata, TensorSpec, Value, ValueType, lay_out
+from lfm2gguf.gguf_file import Layout, Metadata, TensorSpec, Value, ValueType, lay_out
 from lfm2gguf.lfm2 import (
     Adapted,
     PlannedTensor,
@@ -38,13 +38,13 @@ from lfm2gguf.lfm2 import (
 from lfm2gguf.quants import find_nonfinite, quantize
 
 TYPES = ("F32", "F16", "BF16", "Q8_0")
-MERGE = "merge it instead: lfm2gguf convert BASE --lora ADAPTER (convert(base, lora=adapter))"
+MERGE = "merge it instead: convert(base, lora=adapter) (lfm2gguf convert BASE --lora ADAPTER)"
 EMBEDDING, HEAD = "token_embd.weight", "output.weight"
 
 
 @dataclass(frozen=True)
 class ConvertedAdapter:
-    """The file that was written, and how many deltas went where."""
+    """The file that was written, and what was decided about it."""
 
     file: WrittenFile
     notes: tuple[str, ...]
@@ -52,11 +52,86 @@ class ConvertedAdapter:
 
 @dataclass(frozen=True)
 class _Tensor:
-    """One of an adapter file; ``make`` reads its values, float32."""
+    """A tensor of an adapter file; ``make`` reads its values, float32."""
 
     name: str
     shape: tuple[int, ...]
     make: Callable[[], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class AdapterPlan:
+    """An adapter's file, decided; no factor has been read. ``notes`` say what it leaves out."""
+
+    target: Path
+    type: GGMLType
+    notes: tuple[str, ...]
+    _adapter: Adapter = field(repr=False)
+    _layout: Layout = field(repr=False)
+    _specs: tuple[TensorSpec, ...] = field(repr=False)
+    _tensors: tuple[_Tensor, ...] = field(repr=False)
+
+    def write(self, *, overwrite: bool = False) -> ConvertedAdapter:
+        """Write the file, whole or not at all.
+
+        Raises:
+            OutputError: the target exists, cannot be written, or the disk is full.
+            TensorError: a factor is NaN or infinite.
+
+        """
+        began = time.perf_counter()
+        layout, specs = self._layout, self._specs
+        with (
+            layout.create(self.target, overwrite=overwrite) as partial,
+            partial.open("r+b") as file,
+        ):
+            for tensor, spec, offset in zip(self._tensors, specs, layout.offsets, strict=True):
+                file.seek(offset)
+                file.write(quantize(_finite(self._adapter, tensor), spec.type).tobytes())
+        n_weights = sum(math.prod(spec.shape) for spec in specs)
+        written = WrittenFile(
+            self.target,
+            self.type.name,
+            layout.size,
+            n_weights,
+            8 * layout.size / n_weights,
+            time.perf_counter() - began,
+            dict(Counter(spec.type.name for spec in specs)),
+        )
+        return ConvertedAdapter(written, self.notes)
+
+
+def plan_adapter(
+    adapter: str | Path,
+    base: str | Path | None = None,
+    target: str | Path | None = None,
+    type: str = "F32",
+) -> AdapterPlan:
+    """Decide the GGUF file of a PEFT adapter, to be loaded beside its base model's.
+
+    Args:
+        adapter: the adapter's folder, or its Hub id.
+        base: the base model's folder or Hub id, of which only config.json is read; by default
+            the one that the adapter names.
+        target: a file's name, or a folder for a file of the default name (the default: here).
+        type: F32, F16, BF16 or Q8_0.
+
+    Raises:
+        CheckpointError: the adapter is incomplete or damaged, or does not fit the base.
+        UnsupportedError: an adapter file cannot hold what it changes.
+        OptionError: the type is unknown.
+        HubError: a repository could not be fetched.
+
+    """
+    opened = Adapter.open(adapter)
+    notes, tensors, metadata = _plan(opened, base)
+    stored = _type(type)
+    specs = tuple(TensorSpec(t.name, _fitting(stored, t.shape[-1]), t.shape) for t in tensors)
+    path = Path(target or "")
+    if path.is_dir():
+        path /= f"{opened.name}-{stored.name}-LoRA.gguf"
+    layout = lay_out(metadata, specs)
+    return AdapterPlan(path, stored, notes, opened, layout, specs, tuple(tensors))
 
 
 def convert_lora(
@@ -69,51 +144,24 @@ def convert_lora(
 ) -> ConvertedAdapter:
     """Convert a PEFT adapter to a GGUF file, to be loaded beside its base model's.
 
-    Args:
-        adapter: the adapter's folder, or its Hub id.
-        base: the base model's folder or Hub id, of which only config.json is read; by default
-            the one that the adapter names.
-        target: a file's name, or a folder for a file of the default name (the default: here).
-        type: F32, F16, BF16 or Q8_0.
-        overwrite: replace a file that exists.
+    It is :func:`plan_adapter`, which explains the arguments, and then its ``write``;
+    ``overwrite`` replaces a file that exists.
 
     Raises:
         Lfm2ggufError: one of its subclasses; nothing has been written then.
 
     """
-    began = time.perf_counter()
-    opened = Adapter.open(adapter)
-    notes, tensors, metadata = _plan(opened, base)
-    stored = _type(type)
-    specs = [TensorSpec(t.name, _fitting(stored, t.shape[-1]), t.shape) for t in tensors]
-    layout, path = lay_out(metadata, specs), Path(target or "")
-    if path.is_dir():
-        path /= f"{opened.name}-{stored.name}-LoRA.gguf"
-    with layout.create(path, overwrite=overwrite) as partial, partial.open("r+b") as file:
-        for tensor, spec, offset in zip(tensors, specs, layout.offsets, strict=True):
-            file.seek(offset)
-            file.write(quantize(_finite(opened, tensor), spec.type).tobytes())
-    n_weights = sum(math.prod(spec.shape) for spec in specs)
-    written = WrittenFile(
-        path,
-        stored.name,
-        layout.size,
-        n_weights,
-        8 * layout.size / n_weights,
-        time.perf_counter() - began,
-        dict(Counter(spec.type.name for spec in specs)),
-    )
-    return ConvertedAdapter(written, notes)
+    return plan_adapter(adapter, base, target, type).write(overwrite=overwrite)
 
 
 def _plan(
     adapter: Adapter, base: str | Path | None
 ) -> tuple[tuple[str, ...], Sequence[_Tensor], Metadata]:
-    """What is said, and what is written."""
+    """Return the notes, the tensors and the metadata."""
     base = base or adapter.config.get("base_model_name_or_path")
     if not base:
         raise CheckpointError(
-            f"{adapter.path}: names no base model; give it with --base (base=...)"
+            f"{adapter.path}: names no base model; give it with base=... (--base)"
         )
     checkpoint = Checkpoint.config_only(base)
     architecture, planned = base_tensors(checkpoint)
@@ -141,7 +189,7 @@ def _refuse_what_has_no_place(adapter: Adapter, planned: Sequence[PlannedTensor]
     if not adapter.factors:
         raise CheckpointError(f"{adapter.path}: holds no LoRA factors for the text model")
     shapes = {source.key: source.shape for tensor in planned for source in tensor.sources}
-    # Of the base's shape they are the base's weights once more.
+    # With the base's shape they only repeat its weights.
     other = [n for n, t in adapter.base_layers.items() if t.shape != shapes.get(n, t.shape)]
     if whole := [*adapter.saved, *other]:
         raise UnsupportedError(
@@ -155,7 +203,7 @@ def _refuse_what_has_no_place(adapter: Adapter, planned: Sequence[PlannedTensor]
 
 
 def _factors(adapter: Adapter, deltas: Mapping[str, LowRank]) -> dict[str, float]:
-    """What each delta's scale is, in units of the one that llama.cpp will apply: alpha / rank."""
+    """Return each delta's scale, in units of the one that llama.cpp will apply: alpha / rank."""
     alpha = float(adapter.config["lora_alpha"])
     return {name: delta.scale * delta.rank / alpha for name, delta in deltas.items()}
 
@@ -163,7 +211,7 @@ def _factors(adapter: Adapter, deltas: Mapping[str, LowRank]) -> dict[str, float
 def _tensors(
     planned: Sequence[PlannedTensor], deltas: Mapping[str, LowRank], factors: Mapping[str, float]
 ) -> Iterator[_Tensor]:
-    """The file's tensors, in the order in which the adapter has the weights."""
+    """Yield the file's tensors, in the order in which the adapter has the weights."""
     owners = {source.key: tensor for tensor in planned for source in tensor.sources}
     for tensor in dict.fromkeys(owners[name] for name in deltas):
         names = [source.key for source in tensor.sources]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import gguf
 
 from lfm2gguf.conversion.mixtures import PROJECTOR_TYPES, assign, assign_projector, file_order
+from lfm2gguf.conversion.recipe import Recipe
 from lfm2gguf.conversion.sources import SourceTensor
 from lfm2gguf.errors import OptionError
 from lfm2gguf.ggml import FileType, GGMLType
@@ -38,6 +38,18 @@ QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION, ggml/include/ggml.h
 
 
 @dataclass(frozen=True)
+class Model:
+    """What is to be written, whatever it comes from; the mixture counts layers and experts."""
+
+    metadata: Metadata = field(repr=False)
+    sources: Sequence[SourceTensor] = field(repr=False)
+    n_layers: int
+    n_experts: int = 0
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class DraftedFile:
     """One file of a draft: its name, and its layout."""
 
@@ -49,7 +61,7 @@ class DraftedFile:
 class Draft:
     """A model to be written: every tensor's type and place, and the metadata.
 
-    It becomes one file, or several of about ``max_bytes`` where that is not 0.
+    It becomes one file, or several where the recipe gives a size.
     """
 
     target: Path
@@ -57,7 +69,7 @@ class Draft:
     metadata: Metadata = field(repr=False)
     sources: tuple[SourceTensor, ...] = field(repr=False)
     tensors: tuple[TensorSpec, ...] = field(repr=False)
-    max_bytes: int = 0
+    recipe: Recipe = field(repr=False, default=Recipe())
 
     @cached_property
     def layout(self) -> Layout:
@@ -73,7 +85,7 @@ class Draft:
 
         """
         sizes = [tensor.nbytes for tensor in self.tensors]
-        groups = group(sizes, self.max_bytes or self.layout.size)
+        groups = group(sizes, self.recipe.max_bytes or self.layout.size)
         if (n := len(groups)) == 1:
             return (DraftedFile(self.target, self.layout),)
         if n > MOST_FILES:
@@ -111,30 +123,15 @@ class Draft:
         return dict(Counter(tensor.type.name for tensor in self.tensors).most_common())
 
 
-def draft(
-    metadata: Metadata,
-    sources: Sequence[SourceTensor],
-    target: Path,
-    type: FileType,
-    *,
-    n_layers: int,
-    n_experts: int = 0,
-    max_bytes: int = 0,
-) -> Draft:
+def draft(model: Model, target: Path, type: FileType, recipe: Recipe) -> Draft:
     """Decide a file: tensors in llama-quantize's order, with the types of the mixture.
 
     Raises:
-        OptionError: a projector is not stored in this type.
+        OptionError: a projector is not stored in this type, or a size cannot be read.
 
     """
-    sources = tuple(sorted(sources, key=lambda source: file_order(source.name)))
-    named = [(source.name, source.shape) for source in sources]
-    types: Sequence[GGMLType | None]
-    if _is_projector(metadata):
-        _check_projector_type(type)
-        types = assign_projector(type, named)
-    else:
-        types = assign(type, named, n_layers, n_experts)
+    sources = tuple(sorted(model.sources, key=lambda source: file_order(source.name)))
+    types = _mixture(model, sources, type)
     tensors = tuple(
         TensorSpec(source.name, type or source.kept, source.shape)
         for source, type in zip(sources, types, strict=True)
@@ -143,31 +140,18 @@ def draft(
         "general.quantization_version": Value(ValueType.UINT32, QUANTIZATION_VERSION),
         "general.file_type": Value(ValueType.UINT32, type.id),
     }
-    rest = {key: value for key, value in metadata.items() if key not in last}
-    return Draft(target, type, rest | last, sources, tensors, max_bytes)
+    rest = {key: value for key, value in model.metadata.items() if key not in last}
+    return Draft(target, type, rest | last, sources, tensors, recipe)
 
 
-def parse_types(types: str | FileType | Sequence[str | FileType]) -> list[FileType]:
-    """File types from their names, in any case, each once.
-
-    Raises:
-        OptionError: a name is unknown; the message has the nearest one.
-
-    """
-    given = [types] if isinstance(types, str | FileType) else list(types)
-    if not given:
-        raise OptionError("no type given; Q4_K_M is a good one")
-    return list(dict.fromkeys(_parse_type(type) for type in given))
-
-
-def _parse_type(type: str | FileType) -> FileType:
-    if isinstance(type, FileType):
-        return type
-    names = list(FileType.__members__)
-    if (name := type.strip().upper()) in names:
-        return FileType[name]
-    near = max(names, key=lambda known: difflib.SequenceMatcher(None, name, known).ratio())
-    raise OptionError(f"unknown type {type!r}; did you mean {near}? Known: {', '.join(names)}")
+def _mixture(
+    model: Model, sources: Sequence[SourceTensor], type: FileType
+) -> Sequence[GGMLType | None]:
+    named = [(source.name, source.shape) for source in sources]
+    if _is_projector(model.metadata):
+        _check_projector_type(type)
+        return assign_projector(type, named)
+    return assign(type, named, model.n_layers, model.n_experts)
 
 
 def default_name(metadata: Metadata, type: FileType) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,97 +12,85 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lfm2gguf.checkpoint import Adapter, Checkpoint, LowRank, TensorInfo
-from lfm2gguf.conversion.draft import Draft, draft, parse_types, target_paths
+from lfm2gguf.conversion.draft import Model
+from lfm2gguf.conversion.planned import Conversion, ConversionPlan
+from lfm2gguf.conversion.recipe import Recipe, Types
 from lfm2gguf.conversion.sources import Part, SourceTensor
-from lfm2gguf.conversion.write import ProgressCallback, WrittenFile, write
-from lfm2gguf.ggml import FileType, GGMLType
-from lfm2gguf.gguf_file import parse_size
+from lfm2gguf.ggml import GGMLType
 from lfm2gguf.lfm2 import Plan, PlannedTensor, Source, make_plan
+from lfm2gguf.progress import ProgressCallback
 from lfm2gguf.storage import GGML
 
 Weights = NDArray[np.float32]
 DEFAULT_TYPE = {False: "Q4_K_M", True: "F16"}  # of a text model, of a projector
 
 
-@dataclass(frozen=True)
-class Conversion:
-    """What was written, the tensors that were left out and why, and what else was decided."""
+def plan(
+    source: str | Path,
+    target: str | Path | None = None,
+    type: Types | Recipe | None = None,
+    *,
+    projector: bool = False,
+    revision: str | None = None,
+    pre: str | None = None,
+    lora: str | Path | None = None,
+) -> ConversionPlan:
+    """Decide what an LFM2 checkpoint becomes; no weight is read and nothing written.
 
-    files: tuple[WrittenFile, ...]
-    left_out: dict[str, str]
-    notes: tuple[str, ...] = ()
+    Args:
+        source: a checkpoint folder, or a Hub id such as ``LiquidAI/LFM2-1.2B``.
+        target: a file's name, or a folder for files of the default name (the default: here).
+        type: a file type such as ``"Q4_K_M"``, or several; by default Q4_K_M, for a projector F16.
+            A :class:`~lfm2gguf.conversion.Recipe` also says how the files are made.
+        projector: write the projector (``mmproj-...gguf``) of a vision or audio model instead of
+            its text model.
+        revision: branch, tag or commit of the Hub repository.
+        pre: name of the pre-tokenizer, where its structure is not to decide.
+        lora: an adapter's folder, or its Hub id, to be merged into the model.
+
+    Raises:
+        CheckpointError: the checkpoint or the adapter is incomplete or damaged.
+        UnsupportedError: it is sound, but not something that can be converted.
+        OptionError: a type is unknown, or one file is named for several types.
+        HubError: the repository could not be fetched.
+
+    """
+    recipe = Recipe.of(type)
+    recipe.file_types(DEFAULT_TYPE[projector])  # refused before anything is fetched
+    checkpoint = Checkpoint.open(source, revision)
+    adapter = Adapter.open(lora) if lora else None
+    made = make_plan(checkpoint, pre, projector=projector, adapter=adapter)
+    sources = [_source(made, planned) for planned in made.tensors]
+    model = Model(
+        made.metadata, sources, made.n_layers, made.n_experts, made.left_out, tuple(made.notes)
+    )
+    return ConversionPlan.of(model, target, recipe, DEFAULT_TYPE[projector])
 
 
 def convert(
     source: str | Path,
     target: str | Path | None = None,
-    type: str | FileType | Sequence[str | FileType] | None = None,
+    type: Types | Recipe | None = None,
     *,
     projector: bool = False,
-    jobs: int | None = None,
-    overwrite: bool = False,
     revision: str | None = None,
     pre: str | None = None,
     lora: str | Path | None = None,
-    split_max_size: str | int | None = None,
+    jobs: int | None = None,
+    overwrite: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Conversion:
     """Convert an LFM2 checkpoint to one or several GGUF files in one reading.
 
-    Args:
-        source: a checkpoint folder, or a Hub id such as ``LiquidAI/LFM2-1.2B``.
-        target: a file's name, or a folder for files of the default name (the default: here).
-        type: a file type such as ``"Q4_K_M"``, or several. By default Q4_K_M; for a projector F16.
-        projector: write the projector (``mmproj-...gguf``) of a vision or audio model instead of
-            its text model.
-        jobs: processes that work; by default as many as there are cores.
-        overwrite: replace files that exist.
-        revision: branch, tag or commit of the Hub repository.
-        pre: name of the pre-tokenizer, where it is not to be recognised by its structure.
-        lora: an adapter's folder, or its Hub id, to be merged into the model.
-        split_max_size: bytes, or such as "4G": several files of about that size.
-        progress: called with a :class:`~lfm2gguf.conversion.Progress` after each part.
+    It is :func:`plan` and then :meth:`~lfm2gguf.conversion.ConversionPlan.write`, which explain
+    the arguments.
 
     Raises:
         Lfm2ggufError: one of its subclasses; nothing has been written then.
 
     """
-    plan, drafts = draft_conversion(
-        source, target, type, projector=projector,
-        revision=revision, pre=pre, lora=lora, split_max_size=split_max_size,
-    )  # fmt: skip
-    files = write(drafts, jobs=jobs, overwrite=overwrite, progress=progress)
-    return Conversion(tuple(files), dict(plan.left_out), plan.notes)
-
-
-def draft_conversion(
-    source: str | Path,
-    target: str | Path | None = None,
-    type: str | FileType | Sequence[str | FileType] | None = None,
-    *,
-    projector: bool = False,
-    revision: str | None = None,
-    pre: str | None = None,
-    lora: str | Path | None = None,
-    split_max_size: str | int | None = None,
-) -> tuple[Plan, list[Draft]]:
-    """What :func:`convert` would write; no weight is read."""
-    types = parse_types(DEFAULT_TYPE[projector] if type is None else type)
-    checkpoint = Checkpoint.open(source, revision)
-    adapter = Adapter.open(lora) if lora else None
-    plan = make_plan(checkpoint, pre, projector=projector, adapter=adapter)
-    sources = [_source(plan, planned) for planned in plan.tensors]
-    targets = target_paths(plan.metadata, types, target)
-    options = {
-        "n_layers": plan.n_layers,
-        "n_experts": plan.n_experts,
-        "max_bytes": parse_size(split_max_size),
-    }
-    drafts = [
-        draft(plan.metadata, sources, path, type, **options)
-        for path, type in zip(targets, types, strict=True)
-    ]
-    return plan, drafts
+    planned = plan(source, target, type, projector=projector, revision=revision, pre=pre, lora=lora)
+    return planned.write(jobs=jobs, overwrite=overwrite, progress=progress)
 
 
 def _source(plan: Plan, planned: PlannedTensor) -> SourceTensor:

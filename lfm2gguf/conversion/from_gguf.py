@@ -2,62 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from lfm2gguf.conversion.draft import Draft, draft, parse_types, target_paths
+from lfm2gguf.conversion.draft import Model
+from lfm2gguf.conversion.planned import ConversionPlan
+from lfm2gguf.conversion.recipe import Recipe, Types
 from lfm2gguf.conversion.sources import Part, SourceTensor
-from lfm2gguf.conversion.write import ProgressCallback, WrittenFile, write
+from lfm2gguf.conversion.write import WrittenFile
 from lfm2gguf.errors import GGUFError, UnsupportedError
-from lfm2gguf.ggml import FileType
-from lfm2gguf.gguf_file import GGUFFile, TensorInfo, parse_size
+from lfm2gguf.gguf_file import GGUFFile, TensorInfo
 from lfm2gguf.members import ARCHITECTURES
+from lfm2gguf.progress import ProgressCallback
 from lfm2gguf.quants import CODECS
 
+DEFAULT_TYPE = "Q4_K_M"
 
-def quantize(
+
+def plan_quantization(
     source: str | Path,
     target: str | Path | None = None,
-    type: str | FileType | Sequence[str | FileType] = "Q4_K_M",
+    type: Types | Recipe | None = None,
     *,
-    jobs: int | None = None,
-    overwrite: bool = False,
     allow_requantize: bool = False,
-    split_max_size: str | int | None = None,
-    progress: ProgressCallback | None = None,
-) -> tuple[WrittenFile, ...]:
-    """Quantize a GGUF file of F32, F16 or BF16 weights; metadata is copied as it stands.
+) -> ConversionPlan:
+    """Decide what a GGUF file of F32, F16 or BF16 weights becomes; no weight is read.
+
+    Metadata is copied as it stands.
 
     Args:
         source: the GGUF file; of a model in several, the first.
         target: a file's name, or a folder for files of the default name (the default: here).
-        type: a file type such as ``"Q4_K_M"``, or several.
-        jobs: processes that work; by default as many as there are cores.
-        overwrite: replace files that exist.
+        type: a file type such as ``"Q4_K_M"`` (the default), or several.
+            A :class:`~lfm2gguf.conversion.Recipe` also says how the files are made.
         allow_requantize: take a file that is quantized already; quality is lost twice.
-        split_max_size: bytes, or such as "4G": several files of about that size.
-        progress: called with a :class:`~lfm2gguf.conversion.Progress` after each part.
 
     Raises:
-        Lfm2ggufError: one of its subclasses; nothing has been written then.
+        GGUFError: the file is damaged, or quantized already.
+        UnsupportedError: its architecture or a tensor's type is not known here.
+        OptionError: a type is unknown, or one file is named for several types.
 
     """
-    drafts = draft_quantization(
-        source, target, type, allow_requantize=allow_requantize, split_max_size=split_max_size
-    )
-    return tuple(write(drafts, jobs=jobs, overwrite=overwrite, progress=progress))
-
-
-def draft_quantization(
-    source: str | Path,
-    target: str | Path | None = None,
-    type: str | FileType | Sequence[str | FileType] = "Q4_K_M",
-    *,
-    allow_requantize: bool = False,
-    split_max_size: str | int | None = None,
-) -> list[Draft]:
-    """What :func:`quantize` would write; no weight is read."""
-    types = parse_types(type)
+    recipe = Recipe.of(type)
+    recipe.file_types(DEFAULT_TYPE)  # refused before the file is opened
     file = GGUFFile.open(source)
     _check(file, allow_requantize)
     metadata = {k: v for k, v in file.metadata.items() if not k.startswith("split.")}
@@ -65,15 +51,31 @@ def draft_quantization(
         SourceTensor(info.name, info.shape, (_part(info),), info.type)
         for info in file.tensors.values()
     ]
-    options = {
-        "n_layers": _count(file, "block_count"),
-        "n_experts": _count(file, "expert_count"),
-        "max_bytes": parse_size(split_max_size),
-    }
-    return [
-        draft(metadata, sources, path, type, **options)
-        for path, type in zip(target_paths(metadata, types, target), types, strict=True)
-    ]
+    model = Model(metadata, sources, _count(file, "block_count"), _count(file, "expert_count"))
+    return ConversionPlan.of(model, target, recipe, DEFAULT_TYPE)
+
+
+def quantize(
+    source: str | Path,
+    target: str | Path | None = None,
+    type: Types | Recipe | None = None,
+    *,
+    allow_requantize: bool = False,
+    jobs: int | None = None,
+    overwrite: bool = False,
+    progress: ProgressCallback | None = None,
+) -> tuple[WrittenFile, ...]:
+    """Quantize a GGUF file of F32, F16 or BF16 weights, whoever wrote it.
+
+    It is :func:`plan_quantization` and then
+    :meth:`~lfm2gguf.conversion.ConversionPlan.write`, which explain the arguments.
+
+    Raises:
+        Lfm2ggufError: one of its subclasses; nothing has been written then.
+
+    """
+    planned = plan_quantization(source, target, type, allow_requantize=allow_requantize)
+    return planned.write(jobs=jobs, overwrite=overwrite, progress=progress).files
 
 
 def _check(file: GGUFFile, allow_requantize: bool) -> None:

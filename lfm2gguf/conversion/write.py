@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,23 +14,10 @@ from lfm2gguf.conversion.draft import Draft
 from lfm2gguf.conversion.tasks import TASK_WEIGHTS, Output, Task, split
 from lfm2gguf.conversion.workers import run_all
 from lfm2gguf.errors import OptionError
+from lfm2gguf.progress import Progress, ProgressCallback
 
 # Starting a worker takes about as long as quantizing this many weights.
 WEIGHTS_PER_WORKER = 8 * TASK_WEIGHTS
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far the writing is, and the tensor last worked on."""
-
-    tensor: str
-    tensors_done: int
-    n_tensors: int
-    weights_done: int
-    n_weights: int
-
-
-ProgressCallback = Callable[[Progress], None]
 
 
 @dataclass(frozen=True)
@@ -149,5 +136,6 @@ class _Reporter:
         self.left[task.name] -= task.stop - task.start
         self.tensors += self.left[task.name] == 0
         if self.callback:
-            n_tensors, n_weights = len(self.draft.tensors), self.draft.n_weights
-            self.callback(Progress(task.name, self.tensors, n_tensors, self.weights, n_weights))
+            note = f"{self.tensors}/{len(self.draft.tensors)} tensors, {task.name}"
+            total = self.draft.n_weights
+            self.callback(Progress("writing", self.weights, total, "weights", note))

@@ -12,10 +12,10 @@ from lfm2gguf.doctor.finding import Diagnosis, Finding, Severity
 from lfm2gguf.doctor.subject import Subject, from_checkpoint, from_gguf
 from lfm2gguf.errors import Lfm2ggufError, OptionError
 from lfm2gguf.lfm2 import Lfm2Config, Plan, has_projector, make_plan
+from lfm2gguf.llamacpp import BACKENDS
 
 __all__ = ["BACKENDS", "Diagnosis", "Finding", "Severity", "diagnose"]
 
-BACKENDS = tuple(runtime.BACKENDS)
 CHECKS = (
     structure.architecture,
     structure.needed_keys,
@@ -33,15 +33,17 @@ ADAPTER_CHECKS = (adapter.kind, adapter.pairs, scan.weights)
 def diagnose(path: str | Path, *, backend: str = "cpu") -> Diagnosis:
     """Examine a GGUF file, or a checkpoint's folder. Every weight is read once.
 
-    ``backend`` is where it is to run: cpu, cuda, rocm, vulkan or metal.
+    ``backend`` is where it is to run: one of :data:`BACKENDS`.
 
     Raises:
-        GGUFError, CheckpointError: the file or folder cannot be read at all.
-        OptionError: an unknown backend.
+        CheckpointError: the folder cannot be read at all.
+        GGUFError: the file cannot be read at all.
+        OptionError: the backend is unknown.
 
     """
-    if backend not in runtime.BACKENDS:
-        raise OptionError(f"unknown backend {backend!r}: give one of {', '.join(BACKENDS)}")
+    if backend not in BACKENDS:
+        known = ", ".join(BACKENDS)
+        raise OptionError(f"backend (--backend) is {backend!r}: it must be one of {known}")
     path = Path(path)
     findings: list[Finding] = []
     if path.is_dir():
@@ -51,7 +53,7 @@ def diagnose(path: str | Path, *, backend: str = "cpu") -> Diagnosis:
         subject = from_gguf(path)
     for check in ADAPTER_CHECKS if subject.get("general.type") == "adapter" else CHECKS:
         findings += check(subject)
-    findings += runtime.types(subject, runtime.BACKENDS[backend])
+    findings += runtime.types(subject, BACKENDS[backend])
     order = list(Severity)
     findings.sort(key=lambda finding: order.index(finding.severity))
     return Diagnosis(path, subject.kind, tuple(findings))
@@ -74,21 +76,18 @@ def _checkpoint(path: Path) -> tuple[Subject, list[Finding]]:
 
 
 def _plan(checkpoint: Checkpoint, *, projector: bool) -> tuple[Plan | None, list[Finding]]:
-    """A plan, with its notes; or why there is none."""
+    """Return a plan, with its notes; or why there is none."""
     where = str(checkpoint.path)
     try:
         plan = make_plan(checkpoint, projector=projector)
     except Lfm2ggufError as error:
-        finding = Finding("does-not-convert", Severity.ERROR, where, str(error), "see the message")
+        finding = Finding("does-not-convert", Severity.ERROR, where, str(error), "")
         return None, ([] if projector else list(_width(checkpoint))) or [finding]
-    return plan, [
-        Finding("conversion", Severity.WARNING, where, note, "see the message")
-        for note in plan.notes
-    ]
+    return plan, [Finding("conversion", Severity.WARNING, where, note, "") for note in plan.notes]
 
 
 def _width(checkpoint: Checkpoint) -> Iterator[Finding]:
-    """The feed-forward width of config.json against the one that the weights have."""
+    """Compare the feed-forward width of config.json with that of the weights."""
     try:
         said = Lfm2Config.read(checkpoint.config).feed_forward
     except Lfm2ggufError:

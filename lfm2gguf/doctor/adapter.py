@@ -16,7 +16,7 @@ IGNORED = "_norm.weight"
 
 
 def kind(subject: Subject) -> Iterator[Finding]:
-    """What it is, and whether llama.cpp has the same opinion."""
+    """Say what it is, and whether llama.cpp agrees."""
     yield Finding(
         "adapter", Severity.NOTE, "general.type",
         f"is an adapter for {subject.architecture}: what a whole model needs was not examined, nor "
@@ -31,7 +31,7 @@ def kind(subject: Subject) -> Iterator[Finding]:
 
 
 def pairs(subject: Subject) -> Iterator[Finding]:
-    """Each tensor has its other half, of the same rank."""
+    """Check that each tensor has its other half, of the same rank."""
     shapes = subject.shapes
     for name, shape in shapes.items():
         module, half = name[: -len(A)], name[-len(A) :]

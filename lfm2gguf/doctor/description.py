@@ -1,4 +1,4 @@
-"""Describing a GGUF file or a checkpoint: metadata, tensors, totals. No weight is read."""
+"""Describes a GGUF file or a checkpoint: metadata, tensors, totals. No weight is read."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Description:
         return dict(sorted(table.items(), key=lambda item: -item[1]["bytes"]))
 
     def to_json(self) -> dict[str, Any]:
-        """The values as JSON knows them."""
+        """Return the description as plain data."""
         return {
             "path": str(self.path),
             "kind": self.kind,
@@ -129,5 +129,5 @@ def _shown(value: Any, full: bool) -> Any:
 
 
 def _text(value: str) -> str:
-    """Bytes that are not UTF-8 have no place in JSON."""
+    """Replace bytes that are not UTF-8, which JSON cannot hold."""
     return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

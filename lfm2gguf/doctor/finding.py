@@ -18,7 +18,10 @@ class Severity(Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was found: ``where`` is a key, a tensor, a token or a file."""
+    """One thing that was found: ``where`` is a key, a tensor, a token or a file.
+
+    ``remedy`` is empty where ``what`` says it already.
+    """
 
     id: str
     severity: Severity
@@ -37,7 +40,7 @@ class Diagnosis:
 
     @property
     def healthy(self) -> bool:
-        """Whether there is no error."""
+        """Whether there are no errors."""
         return self.errors == 0
 
     @property
@@ -56,7 +59,7 @@ class Diagnosis:
         return self._count(Severity.NOTE)
 
     def to_json(self) -> dict[str, Any]:
-        """The values as JSON knows them."""
+        """Return the diagnosis as plain data."""
         return {
             "path": str(self.path),
             "kind": self.kind,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from lfm2gguf.doctor.finding import Finding, Severity
 from lfm2gguf.doctor.subject import Subject
 from lfm2gguf.ggml import GGMLType
+from lfm2gguf.llamacpp import Backend
 from lfm2gguf.members import ARCHITECTURES
 
 # No type for weights: numbers, and the formats that activations are quantized to.
@@ -17,34 +18,8 @@ NOT_WEIGHTS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Backend:
-    """A backend's name, and the types whose matrix product it leaves to the CPU."""
-
-    name: str
-    lacks: frozenset[GGMLType]
-    source: str  # file of llama.cpp, commit 0c1e57098, case GGML_OP_MUL_MAT of supports_op
-
-
-def _lacks(*names: str) -> frozenset[GGMLType]:
-    return frozenset(GGMLType[name] for name in names)
-
-
-_CUDA = "ggml/src/ggml-cuda/ggml-cuda.cu"
-BACKENDS = {
-    b.name: b
-    for b in (
-        Backend("cpu", _lacks(), "ggml/src/ggml-cpu/ggml-cpu.c"),
-        Backend("cuda", _lacks("TQ1_0", "TQ2_0"), _CUDA),
-        Backend("rocm", _lacks("TQ1_0", "TQ2_0"), f"{_CUDA}, built for HIP"),
-        Backend("vulkan", _lacks(), "ggml/src/ggml-vulkan/ggml-vulkan.cpp"),
-        Backend("metal", _lacks("TQ1_0", "NVFP4"), "ggml/src/ggml-metal/ggml-metal-device.m"),
-    )
-}
-
-
 def types(subject: Subject, backend: Backend) -> Iterator[Finding]:
-    """Types of a GGUF that llama.cpp cannot run, at all or on the backend."""
+    """Find types of a GGUF that llama.cpp cannot run, at all or on the backend."""
     if subject.kind != "gguf":
         return
     names: dict[GGMLType, list[str]] = defaultdict(list)
@@ -72,11 +47,11 @@ def types(subject: Subject, backend: Backend) -> Iterator[Finding]:
                 f"({backend.source}, commit 0c1e57098): these tensors run on the CPU",
                 f"quantize to a type that {backend.name} has, such as Q4_K_M or Q8_0",
             )  # fmt: skip
-        elif type is GGMLType.BF16 and backend.name == "metal":
+        elif type in backend.lacks_when_old:
             yield Finding(
                 "type-not-on-backend", Severity.WARNING, where,
-                "is BF16, which llama.cpp computes on Metal only where the GPU has bfloat16 "
-                f"({backend.source}, commit 0c1e57098: has_bfloat)",
+                f"is {type.name}, which llama.cpp computes on {backend.name} only where the GPU "
+                f"has it ({backend.source}, commit 0c1e57098)",
                 "for older GPUs convert to F16 or Q8_0",
             )  # fmt: skip
 
@@ -129,7 +104,7 @@ NEW_TYPES = {GGMLType[name] for name in ("MXFP4", "NVFP4", "Q1_0", "Q2_0")}
 
 
 def minimum_build(subject: Subject) -> Iterator[Finding]:
-    """The oldest llama.cpp that loads it, as far as there are sources for it."""
+    """Name the oldest llama.cpp that loads it, as far as there are sources for it."""
     needed = [requirement for requirement in REQUIREMENTS if requirement.applies(subject)]
     if subject.architecture in ARCHITECTURES and needed:
         newest = needed[-1]

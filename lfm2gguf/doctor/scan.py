@@ -1,4 +1,4 @@
-"""Reading every weight: NaN and infinity, rows of zeros, rows that are constant.
+"""Reads every weight: NaN and infinity, rows of zeros, rows that are constant.
 
 Memory is one chunk. Plain types are judged by their bits: the largest magnitude says whether
 all are finite, and a row is read for sameness only where its beginning is the same. Of a
@@ -149,7 +149,7 @@ def _plain(rows: Bytes, type: GGMLType) -> tuple[Rows, Rows, Rows]:
 
 
 def _rows_where(x: Bits, test: Callable[[Bits], Rows]) -> Rows:
-    """Rows of which every number passes: the whole is read only where the beginning passes."""
+    """Find rows of which every number passes; the whole is read only if the beginning passes."""
     found: Rows = np.all(test(x[:, :GLANCE]), axis=1)
     candidates = np.flatnonzero(found)
     found[candidates] = test(x[candidates]).all(axis=1)

@@ -36,7 +36,7 @@ NAMED_TOKENS = ("bos", "eos", "eot", "padding", "unknown", "seperator", "mask")
 
 
 def architecture(subject: Subject) -> Iterator[Finding]:
-    """Whether it is an LFM2 at all."""
+    """Check that it is an LFM2 at all."""
     if subject.kind == "gguf" and subject.architecture not in ARCHITECTURES:
         yield Finding(
             "architecture", Severity.WARNING, "general.architecture",
@@ -47,7 +47,7 @@ def architecture(subject: Subject) -> Iterator[Finding]:
 
 
 def needed_keys(subject: Subject) -> Iterator[Finding]:
-    """The keys that llama.cpp needs."""
+    """Check the keys that llama.cpp needs."""
     if subject.kind == "gguf" and subject.architecture in ARCHITECTURES:
         for key, what in Keys(subject.architecture, subject.metadata).problems().items():
             yield Finding(
@@ -56,7 +56,7 @@ def needed_keys(subject: Subject) -> Iterator[Finding]:
 
 
 def tensors(subject: Subject) -> Iterator[Finding]:
-    """Names and shapes against those that the keys call for, as llama.cpp compares them."""
+    """Compare names and shapes with those that the keys call for, as llama.cpp does."""
     if subject.kind != "gguf" or subject.architecture not in ARCHITECTURES:
         return
     keys = Keys(subject.architecture, subject.metadata)
@@ -97,7 +97,7 @@ def tensors(subject: Subject) -> Iterator[Finding]:
 def _shapes(
     subject: Subject, keys: Keys, wrong: Mapping[str, tuple[Shape, Shape]]
 ) -> Iterator[Finding]:
-    """Tensors of another shape (called for, there): the key that is wrong, where one alone is."""
+    """Blame tensors of another shape (called for, there) on a key, where one alone is wrong."""
     blamed = False
     for key, (suffix, axis) in LENGTHS.items():
         name = next((name for name in wrong if name.endswith(suffix)), "")
@@ -121,7 +121,7 @@ def _shapes(
 
 
 def _trimmed(shape: Shape) -> Shape:
-    """Without leading ones, which llama.cpp does not tell from none."""
+    """Drop leading ones, which llama.cpp does not distinguish."""
     while len(shape) > 1 and shape[0] == 1:
         shape = shape[1:]
     return shape
@@ -136,7 +136,7 @@ def _and_more(names: Sequence[str]) -> str:
 
 
 def vocabulary(subject: Subject) -> Iterator[Finding]:
-    """One token for each row of the embedding, and ids that exist."""
+    """Check that each row of the embedding has a token, and that named ids exist."""
     n, rows = len(subject.tokens), subject.shapes.get(EMBEDDING, (0,))[0]
     if rows and n and n != rows:
         yield Finding(
@@ -164,7 +164,7 @@ def vocabulary(subject: Subject) -> Iterator[Finding]:
 
 
 def token_types(subject: Subject) -> Iterator[Finding]:
-    """What looks like a special token has to be one.
+    """Check that what looks like a special token is one.
 
     llama.cpp finds control and user-defined tokens in a prompt before it splits the text
     (``cache_special_tokens``); a normal one is cut to pieces. Control tokens are not printed.
@@ -189,7 +189,7 @@ def token_types(subject: Subject) -> Iterator[Finding]:
 
 
 def context(subject: Subject) -> Iterator[Finding]:
-    """The context that the metadata promises against the one that was trained."""
+    """Compare the context that the metadata promises with the one that was trained."""
     trained = member_of(subject).context
     length = subject.own("context_length")
     if subject.architecture in ARCHITECTURES and isinstance(length, int) and length > trained:

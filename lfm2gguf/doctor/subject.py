@@ -32,7 +32,7 @@ class Weights:
     offset: int
 
     def rows(self, chunk: int) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
-        """The bytes of its rows, about ``chunk`` weights at a time: (first row, (rows, bytes))."""
+        """Yield rows as bytes, about ``chunk`` weights at a time: (first row, (rows, bytes))."""
         if self.type is None or 0 in self.shape:
             return iter(())
         shape = (math.prod(self.shape[:-1]), self.shape[-1])
@@ -59,16 +59,16 @@ class Subject:
         return str(self.get("general.architecture", ""))
 
     def get(self, key: str, default: object = None) -> object:
-        """The value of a metadata key."""
+        """Return the value of a metadata key."""
         value = self.metadata.get(key)
         return default if value is None else value.value
 
     def own(self, key: str) -> object:
-        """The value of one of the architecture's keys, such as ``context_length``."""
+        """Return the value of one of the architecture's keys, such as ``context_length``."""
         return self.get(f"{self.architecture}.{key}")
 
     def number(self, key: str) -> int | None:
-        """The value of a key that holds a whole number."""
+        """Return the value of a key that holds a whole number, else None."""
         value = self.get(key)
         return value if isinstance(value, int) and not isinstance(value, bool) else None
 
@@ -81,7 +81,7 @@ class Subject:
         return list(zip(names, types, strict=False))
 
     def special(self, kind: str) -> str:
-        """The text of a special token, such as ``bos``; empty where there is none."""
+        """Return the text of a special token, such as ``bos``; empty where there is none."""
         id = self.number(f"tokenizer.ggml.{kind}_token_id")
         return self.tokens[id][0] if id is not None and 0 <= id < len(self.tokens) else ""
 
@@ -92,7 +92,12 @@ class Subject:
 
 
 def from_gguf(path: Path) -> Subject:
-    """Raises GGUFError for a file that cannot be read."""
+    """Open a GGUF file for examination.
+
+    Raises:
+        GGUFError: the file cannot be read.
+
+    """
     file = GGUFFile.open(path)
     weights = tuple(
         Weights(t.name, _in_rows(t.shape), t.type, t.type.name, t.file, t.offset)
@@ -103,7 +108,7 @@ def from_gguf(path: Path) -> Subject:
 
 
 def from_checkpoint(path: Path, plan: Plan | None, tensors: Iterable[CheckpointTensor]) -> Subject:
-    """A checkpoint's tensors, with what its plan says, if it could be planned."""
+    """See a checkpoint as its tensors, with what its plan says, if it could be planned."""
     weights = tuple(_weights(tensor) for tensor in tensors)
     if plan is None:
         return Subject(path, "checkpoint", {}, {}, weights)
@@ -117,7 +122,7 @@ def _weights(tensor: CheckpointTensor) -> Weights:
 
 
 def _in_rows(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Without ones at the end: rows of one number, such as kernels of 1 x 1, are none."""
+    """Drop ones at the end: a row of one number, as in a kernel of 1 x 1, is not a row."""
     while len(shape) > 1 and shape[-1] == 1:
         shape = shape[:-1]
     return shape or (1,)

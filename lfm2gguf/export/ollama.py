@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from lfm2gguf.chat.dialect import END, START
+from lfm2gguf.chat.dialect import Dialect
 from lfm2gguf.chat.template import Template
 from lfm2gguf.errors import OptionError, UnsupportedError
 
@@ -19,69 +19,88 @@ _ASKED = {"role": "user", "content": "?"}
 _SAID = {"role": "assistant", "content": "!"}
 _THOUGHT = {**_SAID, "thinking": _PROBE}
 
-# Ollama puts BOS in front. A call's strings are quoted as Go does (%q), which LFM2's dialect reads.
+# Words in capitals are replaced. Ollama puts BOS in front. A call's strings are quoted as Go does
+# (%q), which LFM2's dialect reads.
 _GO = """\
 {{- $from := 0 }}
 {{- range $i, $m := .Messages }}{{ if eq $m.Role "THINKS_FROM" }}{{ $from = $i }}{{ end }}{{ end }}
-{{- if or .System .Tools }}<|im_start|>system
+{{- if or .System .Tools }}TURN_STARTsystem
 {{ .System }}
 {{- if .Tools }}{{ if .System }}SYSTEM_END{{ end }}TOOLS_START
 {{- range $i, $tool := .Tools }}{{ if $i }}, {{ end }}{{ json $tool.Function }}{{ end }}TOOLS_END
-{{- end }}<|im_end|>
+{{- end }}TURN_END
 {{ end }}
 {{- range $i, $m := .Messages }}
-{{- if ne .Role "system" }}<|im_start|>{{ .Role }}
+{{- if ne .Role "system" }}TURN_START{{ .Role }}
 {{ if eq .Role "tool" }}RESULT_START{{ .Content }}RESULT_END
 {{- else }}
-{{- if and .Thinking (ge $i $from) }}<think>{{ .Thinking }}</think>{{ end }}
-{{- if .ToolCalls }}CALLS_START[
-{{- range $n, $call := .ToolCalls }}{{ if $n }}, {{ end }}{{ $call.Function.Name }}(
+{{- if and .Thinking (ge $i $from) }}THINKING_START{{ .Thinking }}THINKING_END{{ end }}
+{{- if .ToolCalls }}CALLS_START
+{{- range $n, $call := .ToolCalls }}{{ if $n }}, {{ end }}CALL_OPENS
 {{- $first := true }}
-{{- range $name, $x := $call.Function.Arguments }}{{ if not $first }}, {{ end }}{{ $name }}=
+{{- range $name, $x := $call.Function.Arguments }}{{ if not $first }}, {{ end }}ARGUMENT
 {{- if eq (printf "%T" $x) "string" }}{{ printf "%q" $x }}{{ else }}{{ json $x }}{{ end }}
-{{- $first = false }}{{ end }}){{ end }}]CALLS_END
+{{- $first = false }}{{ end }}CALL_CLOSES{{ end }}CALLS_END
 {{- end }}
 {{- .Content }}
-{{- end }}<|im_end|>
+{{- end }}TURN_END
 {{ end }}
-{{- end }}<|im_start|>assistant
+{{- end }}TURN_STARTassistant
 """
 
 
 def go_template(source: str) -> str:
     """Return a model's chat template for Ollama.
 
-    Raises :class:`UnsupportedError` for one that is no ChatML, :class:`GGUFError` for one that is
-    no Jinja.
+    Raises:
+        GGUFError: it is not Jinja.
+        UnsupportedError: it is not ChatML.
+
     """
     template = Template(source)
+    dialect = template.dialect
+    begin, end = dialect.turn
     if _around(template, [{"role": "user", "content": _PROBE}], _PROBE) != (
-        "<|im_start|>user\n",
-        "<|im_end|>\n<|im_start|>assistant\n",
+        f"{begin}user\n",
+        f"{end}\n{begin}assistant\n",
     ):
         raise UnsupportedError(
             "the file's chat template is not LFM2's ChatML: write Ollama's TEMPLATE by hand"
         )
     tool = '{"name": "lfm2gguf_tool"}', [{"name": "lfm2gguf_tool"}]
     tools = _around(template, [_ASKED], *tool)
-    start = tools[0].rpartition("<|im_start|>system\n")[2]
+    start = tools[0].rpartition(f"{begin}system\n")[2]
     system, _ = _around(template, [{"role": "system", "content": _PROBE}, _ASKED], *tool)
     result = _around(template, [_ASKED, _SAID, {"role": "tool", "content": _PROBE}], _PROBE)
     parts = {
         "THINKS_FROM": _thinks_from(template),
         "SYSTEM_END": system.rpartition(_PROBE)[2].removesuffix(start),
         "TOOLS_START": start,
-        "TOOLS_END": tools[1].partition("<|im_end|>")[0],
-        "RESULT_START": result[0].rpartition("<|im_start|>tool\n")[2],
-        "RESULT_END": result[1].partition("<|im_end|>")[0],
-        "CALLS_START": START,
-        "CALLS_END": END,
+        "TOOLS_END": tools[1].partition(end)[0],
+        "RESULT_START": result[0].rpartition(f"{begin}tool\n")[2],
+        "RESULT_END": result[1].partition(end)[0],
+        **_markers(dialect),
     }
     today = datetime.now().strftime("%Y-%m-%d")
     text = _GO
     for name, part in parts.items():
         text = text.replace(name, part.replace(today, "{{ currentDate }}"))
     return text
+
+
+def _markers(dialect: Dialect) -> dict[str, str]:
+    style = dialect.style
+    return {
+        "TURN_START": dialect.turn[0],
+        "TURN_END": dialect.turn[1],
+        "THINKING_START": dialect.thinking[0],
+        "THINKING_END": dialect.thinking[1],
+        "CALLS_START": dialect.calls[0] + style.first,
+        "CALLS_END": style.last + dialect.calls[1],
+        "CALL_OPENS": style.opening("{{ $call.Function.Name }}"),
+        "CALL_CLOSES": style.closes,
+        "ARGUMENT": style.assignment("{{ $name }}"),
+    }
 
 
 def _around(

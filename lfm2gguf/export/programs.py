@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lfm2gguf.chat.dialect import LFM2
 from lfm2gguf.errors import UnsupportedError
 from lfm2gguf.export.ollama import go_template
 from lfm2gguf.gguf_file import GGUFFile
@@ -15,8 +16,9 @@ from lfm2gguf.members import member_of, trained_context
 from lfm2gguf.options import Options
 from lfm2gguf.runner.options import default_options
 from lfm2gguf.runner.placement import check_file
+from lfm2gguf.storage import write_whole
 
-STOPS = ("<|im_end|>", "<|endoftext|>")
+STOPS = LFM2.ends
 MOST_CONTEXT = 8_192  # tokens; what these programs reserve memory for at once
 
 
@@ -38,18 +40,30 @@ class Export:
         """Return the export as plain data."""
         return asdict(self)
 
+    def write(self, target: Path, *, overwrite: bool = False) -> None:
+        """Write ``text`` to a file, which appears whole or not at all.
+
+        Raises:
+            OutputError: the target exists, cannot be written, or the disk is full.
+
+        """
+        write_whole(target, self.text, overwrite=overwrite)
+
 
 def export_for(program: str, path: Path) -> Export:
     """Describe a GGUF file to one of :data:`PROGRAMS`.
 
-    Raises :class:`GGUFError`, :class:`UnsupportedError`.
+    Raises:
+        GGUFError: the file cannot be read.
+        UnsupportedError: it is not a text model of LFM2's, or has no chat template of its kind.
+
     """
     file = check_file(path)
     return PROGRAMS[program](file, default_options(file))
 
 
 def _ollama(file: GGUFFile, options: Options) -> Export:
-    """An Ollama Modelfile.
+    """Write an Ollama Modelfile.
 
     Ollama's own renderer for LFM2 is not named: it writes BOS, which Ollama adds to a GGUF's
     prompt anyway, and LFM2's markers of a list of tools for LFM2.5 too. Its parser is: it alone
@@ -57,7 +71,9 @@ def _ollama(file: GGUFFile, options: Options) -> Export:
     """
     source = file.get("tokenizer.chat_template")
     if not isinstance(source, str):
-        raise UnsupportedError(f"{file.path}: the file has no chat template")
+        raise UnsupportedError(
+            f"{file.path}: the file has no chat template; convert a checkpoint that has one"
+        )
     template = go_template(source)
     settings = {
         "temperature": options.temperature,
@@ -77,7 +93,7 @@ def _ollama(file: GGUFFile, options: Options) -> Export:
 
 
 def _lmstudio(file: GGUFFile, options: Options) -> Export:
-    """An LM Studio preset, for ``~/.lmstudio/config-presets``.
+    """Write an LM Studio preset, for ``~/.lmstudio/config-presets``.
 
     The keys and what they hold: lmstudio-js, ``packages/lms-kv-config/src/schema.ts``. The
     template and the tokens that end an answer are in the GGUF, and LM Studio reads them there.

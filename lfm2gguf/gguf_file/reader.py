@@ -39,7 +39,7 @@ HEADER_WINDOW = 1 << 20
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Where a tensor lies in a file; ``shape`` is in NumPy's order (rows last but one)."""
+    """Where a tensor lies in a file; ``shape`` is in NumPy's order (..., rows, columns)."""
 
     name: str
     type: GGMLType
@@ -104,14 +104,18 @@ class GGUFFile:
         return self.get("tokenizer.ggml.model") != "none"
 
     def get(self, key: str, default: object = None) -> object:
-        """The value of a metadata key, or ``default`` where the file lacks it."""
+        """Return the value of a metadata key, or ``default`` where the file lacks it."""
         value = self.metadata.get(key)
         return default if value is None else value.value
 
     def data(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:
-        """Rows ``start:stop`` of a tensor as stored, uint8 of shape (rows, row bytes).
+        """Map rows ``start:stop`` of a tensor as stored, uint8 of shape (rows, row bytes).
 
-        The rows are mapped, not read: they count towards memory only while the array lives.
+        They are mapped, not read: they count towards memory only while the array lives.
+
+        Raises:
+            TensorError: the file was changed or removed meanwhile.
+
         """
         return self.tensors[name].stored.rows(start, stop)
 
@@ -127,7 +131,7 @@ def _open(path: Path) -> GGUFFile:
 
 
 def _joined(first: GGUFFile, count: int) -> GGUFFile:
-    """A model of several files, given its first."""
+    """Return a model of several files, given its first."""
     paths = siblings(first.path, count)
     if paths is None:
         raise GGUFError(

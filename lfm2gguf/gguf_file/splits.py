@@ -21,12 +21,12 @@ ALIGNMENT = 32  # GGUF_DEFAULT_ALIGNMENT, which sizes are rounded up to
 
 
 def split_path(path: Path, i: int, count: int) -> Path:
-    """The name of file ``i`` (from 0) of a model that would be called ``path``."""
+    """Return the name of file ``i`` (from 0) of a model that would be called ``path``."""
     return path.with_name(f"{path.name.removesuffix('.gguf')}-{i + 1:05d}-of-{count:05d}.gguf")
 
 
 def siblings(path: Path, count: int) -> list[Path] | None:
-    """All files of the model that ``path`` is one of, or None where its name is not a split's."""
+    """Return all files of the model that ``path`` belongs to, or None by another name."""
     match = NAME.fullmatch(path.name)
     if not match or int(match["count"]) != count:
         return None
@@ -34,7 +34,7 @@ def siblings(path: Path, count: int) -> list[Path] | None:
 
 
 def split_keys(i: int, count: int, n_tensors: int) -> Metadata:
-    """What file ``i`` says of itself."""
+    """Return the metadata by which file ``i`` is known as one of ``count``."""
     return {
         NO: Value(ValueType.UINT16, i),
         TENSORS: Value(ValueType.INT32, n_tensors),
@@ -43,7 +43,7 @@ def split_keys(i: int, count: int, n_tensors: int) -> Metadata:
 
 
 def group(sizes: Sequence[int], max_bytes: int) -> list[slice]:
-    """Which tensors go into each file, given their bytes in order: as many as it may hold.
+    """Group tensors into files, given their bytes in order: as many as each may hold.
 
     A tensor that is larger than ``max_bytes`` has a file of its own.
     """
@@ -58,15 +58,15 @@ def group(sizes: Sequence[int], max_bytes: int) -> list[slice]:
 
 
 def parse_size(text: str | int | None) -> int:
-    """Bytes of a size such as ``500M`` or ``4G`` (powers of 1000); 0 for none.
+    """Return the bytes of a size such as ``500M`` or ``4G`` (powers of 1000); 0 for none.
 
     Raises:
-        OptionError: it is not one.
+        OptionError: the text is not a size.
 
     """
     if text is None or (isinstance(text, int) and not isinstance(text, bool) and text > 0):
         return text or 0
     match = re.fullmatch(r"(\d+)([MG])", str(text).strip().upper())
     if not match or not int(match[1]):
-        raise OptionError(f"{text!r} is no size for a file; write 500M or 4G (powers of 1000)")
+        raise OptionError(f"{text!r} is not a file size; write 500M or 4G (powers of 1000)")
     return int(match[1]) * UNITS[match[2]]

@@ -49,7 +49,7 @@ class Value:
     item_type: ValueType | None = None
 
     def to_bytes(self) -> bytes:
-        """The value as it stands in a file, without the type that precedes it."""
+        """Return the value as it stands in a file, without the type that precedes it."""
         if self.type is ValueType.ARRAY:
             assert self.item_type is not None
             head = struct.pack("<IQ", self.item_type.id, len(self.value))
@@ -73,6 +73,6 @@ def _pack_items(type: ValueType, items: Iterable[Any]) -> bytes:
 
 
 def pack_string(text: str) -> bytes:
-    """A string as it stands in a file: length in bytes (uint64), then UTF-8."""
+    """Return a string as it stands in a file: length in bytes (uint64), then UTF-8."""
     data = text.encode("utf-8", "surrogateescape")
     return struct.pack("<Q", len(data)) + data

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import gguf
 
-from lfm2gguf.checkpoint import Adapter, Checkpoint, chat_template, unwrapped
+from lfm2gguf.checkpoint import Adapter, Checkpoint, chat_template_notes, unwrapped
 from lfm2gguf.errors import CheckpointError, OptionError, UnsupportedError
 from lfm2gguf.lfm2 import audio, dense, detokenizer, moe, retrieval, tied_head, vision
 from lfm2gguf.lfm2.config import Lfm2Config
@@ -82,7 +82,7 @@ def make_plan(
     check_deltas(adapted, tensors)
     notes += member.notes(checkpoint) if hasattr(member, "notes") else []
     if not hasattr(member, "vocabulary"):
-        notes += chat_template.notes(checkpoint.tokenizer_path or checkpoint.path)
+        notes += chat_template_notes(checkpoint.tokenizer_path or checkpoint.path)
     keys = {
         **general(checkpoint, member.ARCHITECTURE, tensors),
         **member.metadata(config, checkpoint),

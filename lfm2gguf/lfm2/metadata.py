@@ -16,7 +16,7 @@ from typing import Any
 import gguf
 import yaml
 
-from lfm2gguf.checkpoint import Checkpoint, Tokenizer, chat_template, read_json
+from lfm2gguf.checkpoint import Checkpoint, Tokenizer, chat_templates, read_json
 from lfm2gguf.errors import CheckpointError
 from lfm2gguf.gguf_file import UNSTORABLE, Metadata, Value, ValueType
 from lfm2gguf.lfm2.config import get
@@ -138,7 +138,7 @@ def vocabulary(checkpoint: Checkpoint, n_rows: int, pre: str | None) -> Metadata
                 for kind in order
                 if kind in special.add_special_token
             }
-            special.chat_template = chat_template.chosen(folder, special.chat_template)
+            special.chat_template = chat_templates(folder)
             special.add_to_gguf(writer, quiet=True)
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise CheckpointError(

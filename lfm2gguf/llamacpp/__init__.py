@@ -7,6 +7,7 @@ structures, pointers and log lines stay here. Facts are from llama.cpp commit 0c
 Objects are not thread-safe: one thread drives a :class:`Context`.
 """
 
+from lfm2gguf.llamacpp.backend import BACKENDS, Backend
 from lfm2gguf.llamacpp.context import Chunk, Context, Floats
 from lfm2gguf.llamacpp.device import Device, backends, default_threads, devices
 from lfm2gguf.llamacpp.grammar import SchemaRules, json_schema_grammar
@@ -14,12 +15,16 @@ from lfm2gguf.llamacpp.library import build_info
 from lfm2gguf.llamacpp.model import Adapter, Model, Tokens
 from lfm2gguf.llamacpp.projector import Pixels, Projector
 from lfm2gguf.llamacpp.sampling import Sampler
+from lfm2gguf.llamacpp.selection import DeviceReport, choose, overview, report
 
 __all__ = [
+    "BACKENDS",
     "Adapter",
+    "Backend",
     "Chunk",
     "Context",
     "Device",
+    "DeviceReport",
     "Floats",
     "Model",
     "Pixels",
@@ -29,7 +34,10 @@ __all__ = [
     "Tokens",
     "backends",
     "build_info",
+    "choose",
     "default_threads",
     "devices",
     "json_schema_grammar",
+    "overview",
+    "report",
 ]

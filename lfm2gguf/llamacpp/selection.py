@@ -6,6 +6,7 @@ says what is missing (the build, the driver or the hardware) and how to get it.
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -14,62 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from lfm2gguf.errors import DeviceError, OptionError
-from lfm2gguf.llamacpp import (
-    Context,
-    Device,
-    Model,
-    backends,
-    build_info,
-    default_threads,
-    devices,
-)
+from lfm2gguf.llamacpp.backend import BACKENDS, GPUS, Backend
+from lfm2gguf.llamacpp.context import Context
+from lfm2gguf.llamacpp.device import Device, backends, default_threads, devices
+from lfm2gguf.llamacpp.library import build_info
 from lfm2gguf.llamacpp.machine import available_memory
+from lfm2gguf.llamacpp.model import Model
 
-_AGAIN = "--force-reinstall --no-deps --no-cache-dir"  # pip would keep the build that is there
-_PACKAGE = '"llama-cpp-python>=0.3.36"'
-WHEELS = "https://abetlen.github.io/llama-cpp-python/whl"
-
-
-@dataclass(frozen=True)
-class Backend:
-    """A kind of device, as it is asked for, and how to get it."""
-
-    registry: str  # the name in ggml's registry
-    cmake: str
-    wheel: str  # in the index of llama-cpp-python's prebuilt wheels (its README)
-    driver: tuple[str, ...]  # files or programs, any of which shows that a driver is there
-    driver_help: str
-
-    @property
-    def install(self) -> str:
-        """The command that builds llama-cpp-python for this backend."""
-        return f'CMAKE_ARGS="{self.cmake}" pip install {_AGAIN} {_PACKAGE}'
-
-    @property
-    def install_wheel(self) -> str:
-        """The command that takes a wheel that was built for it."""
-        index = f"--only-binary llama-cpp-python --extra-index-url {WHEELS}/{self.wheel}"
-        return f"pip install {_AGAIN} {_PACKAGE} {index}"
-
-
-BACKENDS = {
-    "cuda": Backend(
-        "CUDA", "-DGGML_CUDA=on", "cu124", ("nvidia-smi", "/proc/driver/nvidia/version"),
-        "install NVIDIA's driver (nvidia-smi must list the GPU)",
-    ),
-    "vulkan": Backend(
-        "Vulkan", "-DGGML_VULKAN=on", "vulkan",
-        ("vulkaninfo", "/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d"),
-        "install a Vulkan driver (mesa-vulkan-drivers, or the vendor's)",
-    ),
-    "rocm": Backend(
-        "ROCm", "-DGGML_HIP=on", "rocm72", ("rocminfo", "/dev/kfd"),
-        "install ROCm (rocminfo must list the GPU)",
-    ),
-    "metal": Backend(
-        "MTL", "-DGGML_METAL=on", "metal", ("/System/Library",), "Metal needs macOS",
-    ),
-}  # fmt: skip
+_PATTERN = re.compile(r"(?P<kind>[a-z]+):?(?P<index>\d*)")  # cuda, cuda:1, cuda1
 
 
 @dataclass(frozen=True)
@@ -98,35 +51,54 @@ class DeviceReport:
 
 
 def choose(wanted: str, found: Sequence[Device] | None = None) -> list[Device]:
-    """Return the devices that shall hold layers; empty for the CPU.
+    """Return the devices that hold the layers; empty for the CPU.
 
-    ``auto`` takes the discrete GPU with the most free memory, or else an integrated one, or
-    the CPU; ``cuda:1`` the second of its kind. Raises :class:`DeviceError`, :class:`OptionError`.
+    The one rule of what a device's name means, in capitals or not: ``auto`` is the discrete GPU
+    with the most free memory, else an integrated one, else the CPU; ``cuda`` is the first of its
+    kind and ``cuda:1`` the second; ``CUDA1`` and ``MTL0`` are llama.cpp's own names for them.
+
+    Raises:
+        DeviceError: the device is missing; the message says what it lacks.
+        OptionError: the name is not one of a device.
+
     """
-    there = devices() if found is None else list(found)
-    name, _, index = wanted.partition(":")
-    if name == "cpu" and not index:
+    there = [d for d in (devices() if found is None else found) if d.kind in ("gpu", "igpu")]
+    name = wanted.lower()
+    if name == "cpu":
         return []
-    if name == "auto" and not index:
-        gpus = [device for device in there if device.kind in ("gpu", "igpu")]
-        return sorted(gpus, key=lambda d: (d.kind != "gpu", -d.memory_free))[:1]
-    if name not in BACKENDS or not (index.isdecimal() or not index):
-        known = ", ".join(["auto", "cpu", *BACKENDS])
+    if name == "auto":
+        return sorted(there, key=lambda d: (d.kind != "gpu", -d.memory_free))[:1]
+    if named := [device for device in there if device.name.lower() == name]:
+        return named[:1]
+    match = _PATTERN.fullmatch(name)
+    registries = {device.backend.lower(): device.backend for device in there}
+    registries |= {b.registry.lower(): b.registry for b in GPUS.values()}
+    registries |= {name: backend.registry for name, backend in GPUS.items()}
+    if not match or match["kind"] not in registries:
+        known = ", ".join(["auto", "cpu", *GPUS])
         raise OptionError(
-            f"device is {wanted!r}: it must be {known}, or one with a number (cuda:1)"
+            f"device (--device) is {wanted!r}: it must be {known}, or one with a number (cuda:1)"
         )
-    mine = [d for d in there if d.backend == BACKENDS[name].registry and d.kind != "accel"]
+    registry, index = registries[match["kind"]], int(match["index"] or 0)
+    mine = [device for device in there if device.backend == registry]
+    use = use_name(registry)
     if not mine:
-        raise DeviceError(missing(name))
-    if int(index or 0) >= len(mine):
-        listed = ", ".join(f"{name}:{i} {d.description}" for i, d in enumerate(mine))
-        raise DeviceError(f"there is no {wanted}; there is {listed}")
-    return [mine[int(index or 0)]]
+        raise DeviceError(missing(use))
+    if index >= len(mine):
+        listed = ", ".join(f"{use}:{i} {d.description}" for i, d in enumerate(mine))
+        raise DeviceError(f"{wanted}: there is no {use}:{index}; there is {listed}")
+    return [mine[index]]
+
+
+def use_name(registry: str) -> str:
+    """Return the name by which a backend is asked for, given its name in ggml's registry."""
+    ours = (name for name, backend in BACKENDS.items() if backend.registry == registry)
+    return next(ours, registry.lower())
 
 
 def missing(name: str, built: Sequence[str] | None = None, driver: bool | None = None) -> str:
     """Say which of three things a missing device lacks, and how to get it."""
-    backend = BACKENDS[name]
+    backend = GPUS[name]
     if name == "metal" and not _on_mac():
         return f"{name}: no such hardware: {backend.driver_help}"
     if backend.registry not in (backends() if built is None else built):
@@ -162,23 +134,19 @@ def report(model: Model, context: Context, on: Sequence[Device]) -> DeviceReport
     )
 
 
-# --- what a file needs ----------------------------------------------------------------------
-
-
 def overview() -> dict[str, Any]:
     """Return the build, the devices under the names they are asked for, and what is missing."""
-    names = {backend.registry: name for name, backend in BACKENDS.items()} | {"CPU": "cpu"}
     found: list[dict[str, Any]] = []
     seen: dict[str, int] = {}
     for device in devices():
-        name = names.get(device.backend, device.backend.lower())
+        name = use_name(device.backend)
         index = seen[name] = seen.get(name, -1) + 1
         entry = asdict(device)
         del entry["handle"]
         if device.kind == "cpu":  # llama.cpp calls all of it free
             entry["memory_free"] = available_memory() or device.memory_free
         found.append({"use": name if name == "cpu" else f"{name}:{index}", **entry})
-    absent = [name for name in BACKENDS if name not in seen and (name == "metal") == _on_mac()]
+    absent = [name for name in GPUS if name not in seen and (name == "metal") == _on_mac()]
     return {
         "build": build_info(),
         "threads": default_threads(),

@@ -1,11 +1,12 @@
 """Running a model: chat, streaming, tools, many requests at once."""
 
 from lfm2gguf.chat.tool_calls import BadCall, ToolCall
-from lfm2gguf.llamacpp.selection import DeviceReport
+from lfm2gguf.llamacpp import DeviceReport
 from lfm2gguf.options import Options
 from lfm2gguf.runner.answer.grammar import call_grammar
 from lfm2gguf.runner.answer.pieces import Piece
 from lfm2gguf.runner.answer.stream import Reply, Stream
+from lfm2gguf.runner.arguments import ChatArguments
 from lfm2gguf.runner.embeddings import maxsim
 from lfm2gguf.runner.engine.memory import MemoryUse
 from lfm2gguf.runner.engine.request import Load, TokenLogprob, Usage
@@ -13,6 +14,7 @@ from lfm2gguf.runner.runner import Runner
 
 __all__ = [
     "BadCall",
+    "ChatArguments",
     "DeviceReport",
     "Load",
     "MemoryUse",

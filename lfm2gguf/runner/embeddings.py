@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import string
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from lfm2gguf.errors import ContextError, OptionError, UnsupportedError
 from lfm2gguf.gguf_file import GGUFFile
 from lfm2gguf.llamacpp import Chunk, Context, Floats, Model
 from lfm2gguf.members import POOLED_PREFIXES, TOKEN_PREFIXES, is_retrieval
+from lfm2gguf.runner.engine.scheduler import Scheduler
 
 LONGEST = 2048  # tokens of a text; a bidirectional model reads it in one piece
 
@@ -24,6 +26,34 @@ def maxsim(query: Floats, document: Floats) -> float:
     return float((query @ document.T).max(axis=1).sum())
 
 
+class Embeddings:
+    """The vectors of a model made for retrieval, as :attr:`Runner.embeddings` offers them."""
+
+    def __init__(self, embedder: Embedder, scheduler: Scheduler) -> None:
+        self._embedder, self._scheduler = embedder, scheduler
+
+    def __call__(
+        self, texts: str | Sequence[str], *, kind: str | None = None, normalize: bool = True
+    ) -> list[Floats]:
+        """Embed texts with a model made for it: float32, one array a text.
+
+        ``(width,)`` where the file names a pooling, ``(tokens, width)`` for ColBERT members,
+        which :func:`maxsim` compares. ``kind`` puts the model's prefix for a ``query`` or a
+        ``document`` in front; of a document for ColBERT the vectors of punctuation are left out,
+        as PyLate does. Vectors have length 1 unless ``normalize`` is False.
+
+        Raises:
+            UnsupportedError: the model is not made for retrieval.
+            ContextError: a text is too long.
+            OptionError: ``kind`` is unknown.
+        """
+        self._scheduler.check_usable()
+        self._embedder.check(kind)
+        embed = functools.partial(self._embedder.embed, kind=kind, normalize=normalize)
+        given = [texts] if isinstance(texts, str) else texts
+        return [self._scheduler.call(functools.partial(embed, text)) for text in given]
+
+
 class Embedder:
     """A context for embeddings, made at the first use. One thread drives it."""
 
@@ -33,7 +63,12 @@ class Embedder:
         self._context: Context | None = None
 
     def check(self, kind: str | None) -> None:
-        """Raise :class:`UnsupportedError` or :class:`OptionError` for what cannot be asked."""
+        """Check that texts of this kind can be embedded.
+
+        Raises:
+            UnsupportedError: the model is not made for retrieval.
+            OptionError: ``kind`` is unknown.
+        """
         if not self._for_retrieval:
             raise UnsupportedError(
                 f"{self._model.path.name}: this model is made to write, not for embeddings; use a "

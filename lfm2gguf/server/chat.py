@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
 
-from lfm2gguf.llamacpp import json_schema_grammar
+from lfm2gguf.chat.dialect import Dialect
 from lfm2gguf.runner import Piece, Reply, Runner, Stream, TokenLogprob, call_grammar
 from lfm2gguf.server.errors import Refusal
 from lfm2gguf.server.generation import Event, Generating
@@ -77,9 +77,7 @@ def _streams(runner: Runner, body: ChatRequest) -> list[Stream]:
     messages = [_message(message) for message in body.messages]
     tools = _tools(body)
     shared: dict[str, Any] = {"tools": tools, "template": body.chat_template_kwargs}
-    grammar = _grammar(body, tools)
-    if grammar is not None:
-        shared["grammar"] = grammar
+    shared |= _form(body, tools, runner.dialect)
     if body.max_completion_tokens is not None:
         shared["max_tokens"] = body.max_completion_tokens
     if body.logprobs:
@@ -107,8 +105,8 @@ def _tools(body: ChatRequest) -> list[dict[str, Any]]:
     ]
 
 
-def _grammar(body: ChatRequest, tools: list[dict[str, Any]]) -> str | None:
-    """Return what the answer is bound to: calls, JSON, one or the other, or nothing."""
+def _form(body: ChatRequest, tools: list[dict[str, Any]], dialect: Dialect) -> dict[str, Any]:
+    """Return the option that binds the answer to calls, to JSON, or to one of them, if any."""
     schema = _answer_schema(body)
     several = body.parallel_tool_calls is not False
     if isinstance(body.tool_choice, NamedTool):
@@ -119,8 +117,10 @@ def _grammar(body: ChatRequest, tools: list[dict[str, Any]]) -> str | None:
     if forced and not tools:
         raise Refusal(400, "tool_choice asks for a tool that tools lacks", param="tool_choice")
     if forced or (tools and schema is not None):
-        return call_grammar(tools, several=several, otherwise=None if forced else schema)
-    return None if schema is None else json_schema_grammar(schema)
+        otherwise = None if forced else schema
+        grammar = call_grammar(tools, several=several, otherwise=otherwise, dialect=dialect)
+        return {"grammar": grammar}
+    return {} if schema is None else {"json_schema": schema}
 
 
 def _answer_schema(body: ChatRequest) -> Schema | None:

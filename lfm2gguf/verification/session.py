@@ -14,13 +14,13 @@ import numpy.typing as npt
 from lfm2gguf import llamacpp
 from lfm2gguf.errors import GGUFError, MissingDependencyError, OptionError
 from lfm2gguf.members import is_retrieval
+from lfm2gguf.progress import ProgressCallback
 from lfm2gguf.reference import AdaptedWeights, Settings, Weights
 from lfm2gguf.verification.material.models import Candidate, open_reference
 from lfm2gguf.verification.material.preparation import (
     DEFAULT_CHUNKS,
     DEFAULT_CTX,
     Prepared,
-    Progress,
     prepare,
 )
 from lfm2gguf.verification.measure import tensors
@@ -134,7 +134,7 @@ def verify_all(
     threads: int | None = None,
     three_way: bool = False,
     use_cache: bool = True,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> list[Verification]:
     """Compare GGUF files with the model they were made from, and judge each.
 
@@ -162,7 +162,7 @@ def verify_all(
         threads: llama.cpp's threads; by default the physical cores.
         three_way: also score the dequantized file, to tell quantization from runtime.
         use_cache: keep the reference's hidden states for the next run.
-        progress: called with a stage's name, and how much of how much is done.
+        progress: called with a :class:`~lfm2gguf.Progress` as each stage goes on.
 
     Raises:
         Lfm2ggufError: one of its subclasses, where a file could not be judged.
@@ -253,7 +253,7 @@ def judge(
     device: str = "cpu",
     threads: int | None = None,
     three_way: bool = False,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Verification:
     """Compare one file with a prepared reference. Raises GGUFError if it is another model."""
     clock = Clock({"reference": prepared.seconds})

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lfm2gguf.bench import Progress, Report, benchmark
+from lfm2gguf import Progress
+from lfm2gguf.bench import Report, benchmark
 from lfm2gguf.bench.cells import Cell, plan
 from lfm2gguf.bench.sources.inprocess import InProcess
 from lfm2gguf.errors import DeviceError, Lfm2ggufError
@@ -21,6 +22,7 @@ def report() -> Report:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_rows_are_the_cells(report: Report) -> None:
     (subject,) = report.subjects
     assert [row.label for row in subject.rows] == ["64", "128", "chat", "chat x2", "rag", "rag x2"]
@@ -30,11 +32,13 @@ def test_the_rows_are_the_cells(report: Report) -> None:
     assert (subject.device["backend"], subject.device["threads"]) == ("CPU", 1)
 
 
+@pytest.mark.slow
 def test_contexts_beyond_the_model_are_left_out_and_said(report: Report) -> None:
     (subject,) = report.subjects
     assert subject.left_out == {"depth 4k": "the model was made for contexts of up to 1024 tokens"}
 
 
+@pytest.mark.slow
 def test_depths_count_what_was_asked_for(report: Report) -> None:
     first, second = report.subjects[0].rows[:2]
     assert first.metrics["prompt_tokens"].values == (64, 64)
@@ -47,6 +51,7 @@ def test_depths_count_what_was_asked_for(report: Report) -> None:
         assert 0 < sample.low <= sample.median <= sample.high
 
 
+@pytest.mark.slow
 def test_answers_have_the_wanted_length_and_nothing_comes_from_a_cache(report: Report) -> None:
     rows = report.subjects[0].rows[2:]
     assert [set(row.metrics["output_tokens"].values) for row in rows] == [
@@ -60,6 +65,7 @@ def test_answers_have_the_wanted_length_and_nothing_comes_from_a_cache(report: R
     assert rows[2].metrics["prompt_tokens"].median > 752  # another tokenizer: the real length
 
 
+@pytest.mark.slow
 def test_the_columns_fit_each_other(report: Report) -> None:
     for row in report.subjects[0].rows[2:]:
         m = {id: sample.values for id, sample in row.metrics.items()}
@@ -73,6 +79,7 @@ def test_the_columns_fit_each_other(report: Report) -> None:
         assert min(m["throughput"]) <= row.concurrency * max(m["output_tokens"]) / slowest * 1.01
 
 
+@pytest.mark.slow
 def test_the_roofline_is_that_of_the_probes(report: Report) -> None:
     (subject,) = report.subjects
     assert subject.probes is not None
@@ -88,6 +95,7 @@ def test_the_roofline_is_that_of_the_probes(report: Report) -> None:
     assert all(row.roofline is None for row in subject.rows if row.concurrency == 2)
 
 
+@pytest.mark.slow
 def test_a_prompt_cache_works_where_it_is_wanted() -> None:
     report = benchmark(
         [tiny_gguf()], suite="workloads", workloads=["agent"], concurrency=[1],
@@ -148,9 +156,9 @@ def test_an_interrupt_within_a_row_keeps_its_runs() -> None:
         ([], {}, "give a GGUF file"),
         (["none.gguf"], {}, "no such file"),
         ([__file__], {}, "not a GGUF"),
-        ([], {"runs": 0}, "at least one run"),
+        ([], {"runs": 0}, "give at least 1 and 0"),
         ([], {"nonsense": 1}, "nonsense"),
-        ([], {"suite": "x"}, "no suite"),
+        ([], {"suite": "x"}, "suite: 'x' is unknown"),
     ],
 )
 def test_refusals(models: list[str], settings: dict[str, int], message: str) -> None:

@@ -46,6 +46,7 @@ def test_of_a_mixture_only_the_active_experts_are_read(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_probes_measure_this_machine() -> None:
     from lfm2gguf.llamacpp import devices
 

@@ -14,7 +14,7 @@ import pytest
 
 from lfm2gguf.bench import Report, Row, Sample, Subject, published
 from lfm2gguf.bench.report.page import page
-from lfm2gguf.rendering.svg import Curve, Dots, curves, dots
+from lfm2gguf.rendering import Curve, Dots, draw_curves, draw_dots
 from tests.bench.test_reports import HOSTILE, made
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -76,9 +76,9 @@ def test_a_page_is_whole_and_fetches_nothing(reports: list[Report]) -> None:
 
 def test_plots_stay_within_their_frame() -> None:
     drawn = [
-        curves("t", "u", [Curve("a", [(1024, 1, 2, 3), (32768, 1, 1, 1)]), Curve("b", [])]),
-        curves("t", "u", [Curve("one point", [(1000, 0.001, 0.001, 0.001)])]),
-        dots("t", "u", [Dots("a very long name of a workload and more", [0.1, 12345.6], 7.0)]),
+        draw_curves("t", "u", [Curve("a", [(1024, 1, 2, 3), (32768, 1, 1, 1)]), Curve("b", [])]),
+        draw_curves("t", "u", [Curve("one point", [(1000, 0.001, 0.001, 0.001)])]),
+        draw_dots("t", "u", [Dots("a very long name of a workload and more", [0.1, 12345.6], 7.0)]),
     ]
     for svg in drawn:
         width, height = map(float, re.findall(r'viewBox="0 0 (\S+) (\S+)"', svg)[0])

@@ -19,7 +19,7 @@ from lfm2gguf.bench.metrics import summarise
 from lfm2gguf.bench.report.comparison import compare, comparison_tables, differences, to_json
 from lfm2gguf.bench.report.data import published
 from lfm2gguf.bench.report.files import WRITERS
-from lfm2gguf.bench.report.tables import csv_text, markdown, remarks, tables
+from lfm2gguf.bench.report.tables import as_csv, markdown, remarks, tables
 from lfm2gguf.errors import OptionError
 
 HOSTILE = "a|b<script>alert(1)</script>\n`x`"
@@ -108,7 +108,7 @@ def test_what_is_no_report_is_refused(text: bytes, tmp_path: Path) -> None:
     path.write_bytes(text)
     with pytest.raises(OptionError, match="not a report"):
         read_reports([path])
-    with pytest.raises(OptionError, match="cannot read"):
+    with pytest.raises(OptionError, match="cannot be read"):
         read_reports([tmp_path / "none.json"])
 
 
@@ -196,7 +196,7 @@ def test_more_than_is_possible_is_said() -> None:
 
 
 def test_csv_has_a_line_for_each_figure() -> None:
-    lines = list(csv.DictReader(io.StringIO(csv_text([made(), *published()]))))
+    lines = list(csv.DictReader(io.StringIO(as_csv([made(), *published()]))))
     assert len(lines) == 3 + 24 * 2 + 9 * 8
     assert lines[0]["median"] == "52"
     assert lines[0]["low"] == "50"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lfm2gguf.bench.cells import CONTEXTS, plan, short, tokens
-from lfm2gguf.bench.workloads import NAMES, NUMBERS, WORDS, Numbers, filler, workload
+from lfm2gguf.bench.workloads import NUMBERS, WORDS, WORKLOAD_NAMES, Numbers, filler, workload
 from lfm2gguf.errors import OptionError
 from tests.making.realdata import needs, path_of
 
@@ -15,7 +15,7 @@ PUBLISHED = {"chat": (31, 100), "codegen": (65, 850), "rag": (752, 110), "agent"
 
 
 @needs("LFM2-1.2B")
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", WORKLOAD_NAMES)
 @pytest.mark.parametrize("number", [0, 7, 417_305, 999_999])
 def test_prompts_have_the_published_lengths(name: str, number: int) -> None:
     tokenizers = pytest.importorskip("tokenizers", reason="tokenizers is not installed")
@@ -40,11 +40,15 @@ def test_a_word_of_a_deep_prompt_is_a_token() -> None:
 
 
 def test_the_texts_say_their_lengths() -> None:
-    found = {name: (w.prompt_tokens, w.output_tokens) for name in NAMES for w in (workload(name),)}
+    found = {
+        name: (w.prompt_tokens, w.output_tokens)
+        for name in WORKLOAD_NAMES
+        for w in (workload(name),)
+    }
     assert found == PUBLISHED
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", WORKLOAD_NAMES)
 def test_a_prompt_starts_with_its_number(name: str) -> None:
     first, other = (workload(name).messages(number) for number in (3, 4))
     assert first[0]["content"].startswith("000003")

@@ -32,8 +32,7 @@ PORT = 18_080
 
 
 def never_ending(lfm: Runner) -> dict[int, float]:
-    model = lfm._model
-    return {t: -100.0 for t in range(model.n_vocab) if model.ends_generation(t)}
+    return dict.fromkeys(lfm.tokens.ends, -100.0)
 
 
 def text_of(lfm: Runner, tokens: int, seed: int) -> str:
@@ -41,7 +40,7 @@ def text_of(lfm: Runner, tokens: int, seed: int) -> str:
     draw = random.Random(seed)
     words = ["worm", "gene", "cell", "brain", "light", "river", "stone", "cloud", "seven"]
     text = ""
-    while len(lfm._model.tokenize(text)) < tokens:
+    while len(lfm.tokens.encode(text, bos=False)) < tokens:
         text += " " + draw.choice(words)
     return text
 
@@ -150,7 +149,7 @@ def together(programs: Path, model: Path) -> dict[str, Any]:
     with Runner(model, device="cpu", context=4096, parallel=4, state_bytes=0) as lfm:
         for name, seed in (("batch", 0), ("threads", 10)):
             prompts = [text_of(lfm, 585, seed + i) for i in range(4)]
-            tokens = [lfm._prompts.encode(lfm._template.prompt(p)) for p in prompts]
+            tokens = [lfm.tokens.of_chat(p) for p in prompts]
             seconds[name], usage = four_ours(lfm, prompts, threads=name == "threads")
             first[name] = [round(u.time_to_first_token, 2) for u in usage]
             assert all(u.completion_tokens == 200 for u in usage)

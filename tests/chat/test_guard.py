@@ -55,6 +55,7 @@ def control(model: Model, tokens: list[int]) -> Counter[str]:
 PIECES = st.sampled_from([*sorted(MARKERS), "<|", "<", "|>", "im_end", "a", " ", "\n", "日", CUT])
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.lists(PIECES, max_size=6).map("".join), min_size=1, max_size=3),
@@ -113,9 +114,10 @@ def test_the_system_s_markers_and_an_answer_s_calls_stay_tokens(model: Model) ->
 
 
 def test_a_runner_guards_unless_told_not_to(lfm: Runner) -> None:
-    turns = lambda runner: runner._prompts.encode(  # noqa: E731
-        runner._template.prompt(runner._guard([{"role": "user", "content": INJECTED}]))
-    ).count(runner._model.tokenize("<|im_start|>")[0])
+    def turns(runner: Runner) -> int:
+        (start,) = runner.tokens.encode("<|im_start|>", bos=False)
+        return runner.tokens.of_chat(INJECTED).count(start)
+
     assert turns(lfm) == 2
     assert lfm.chat(INJECTED, max_tokens=2).usage.prompt_tokens == lfm.count_tokens(INJECTED)
     with Runner(tiny_gguf(), device="cpu", threads=1, context=256, parse_markers=True) as trusting:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lfm2gguf.chat.dialect import END, START
+from lfm2gguf.chat.dialect import LFM2
 from lfm2gguf.chat.tool_calls import MalformedError, ToolCall, parse_calls, read_calls, write_calls
 
 CALLS = {
@@ -98,12 +98,14 @@ arguments = st.dictionaries(
 calls_of = st.lists(st.builds(ToolCall, names, arguments), max_size=3)
 
 
+@pytest.mark.slow
 @given(calls_of)
 def test_calls_written_are_read_back(calls: list[ToolCall]) -> None:
     text = write_calls(calls)
-    assert text.startswith(START)
-    assert text.endswith(END)
-    assert parse_calls(text[len(START) : -len(END)]) == calls
+    start, end = LFM2.calls
+    assert text.startswith(start)
+    assert text.endswith(end)
+    assert parse_calls(text[len(start) : -len(end)]) == calls
 
 
 @given(values)

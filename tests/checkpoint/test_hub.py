@@ -16,7 +16,7 @@ from lfm2gguf.checkpoint.hub import locate
 from lfm2gguf.errors import CheckpointError
 from tests.checkpoint.fake_hub import COMMIT, REPOSITORY, Hub, serve
 from tests.cli.command import COMMAND
-from tests.making.multimodal import CASES, make
+from tests.making.multimodal import CASES, make_multimodal
 
 ROOT = Path(__file__).parents[2]
 UNREACHABLE = "http://127.0.0.1:9"  # the discard port: nobody listens
@@ -74,9 +74,10 @@ def test_only_what_is_needed_is_fetched(hub: Hub, small: Path, tmp_path: Path) -
     assert written.read_bytes() == (tmp_path / "local.gguf").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_in_a_folder_of_the_repository(hub: Hub, tmp_path: Path) -> None:
     """As the audio detokenizer is: only that is fetched, and it becomes the same file."""
-    inner = make(CASES["audio_detokenizer"], hub.folder / "audio_detokenizer")
+    inner = make_multimodal(CASES["audio_detokenizer"], hub.folder / "audio_detokenizer")
     done = fetch_and_convert(tmp_path, hub.url, "-q", source=f"{REPOSITORY}/audio_detokenizer")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert hub.fetched == {f"audio_detokenizer/{path.name}" for path in inner.iterdir()}
@@ -98,6 +99,7 @@ def test_what_looks_like_a_path_is_not_asked_for(source: str) -> None:
         locate(source)
 
 
+@pytest.mark.slow
 def test_what_is_cached_is_not_fetched_again(hub: Hub, tmp_path: Path) -> None:
     assert fetch_and_convert(tmp_path, hub.url, "-q").returncode == 0
     hub.asked.clear()
@@ -105,6 +107,7 @@ def test_what_is_cached_is_not_fetched_again(hub: Hub, tmp_path: Path) -> None:
     assert not hub.fetched
 
 
+@pytest.mark.slow
 def test_without_the_network_the_cache_is_enough(hub: Hub, tmp_path: Path) -> None:
     assert fetch_and_convert(tmp_path, hub.url, "-q").returncode == 0
     hub.asked.clear()

@@ -142,6 +142,7 @@ def test_changed_bytes(small: Path, tmp_path: Path, changes: list[tuple[int, int
     read_or_refuse(tmp_path / "m", bytes(damaged))
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 
 from lfm2gguf import GGUFFile, convert, diagnose
-from lfm2gguf.checkpoint import Tokenizer, TokenType
+from lfm2gguf.checkpoint import Tokenizer, TokenType, chat_templates
 from lfm2gguf.errors import CheckpointError, UnsupportedError
 from tests.cli.command import refusal
 from tests.making.checkpoints import PLAIN, SPECIAL, TEMPLATE, write_json
@@ -134,3 +135,25 @@ def test_special_ids_come_from_the_files(checkpoint: Path) -> None:
     file = GGUFFile.open(checkpoint / "f.gguf")
     assert file.get("tokenizer.ggml.eos_token_id") == 2
     assert file.get("tokenizer.ggml.bos_token_id") == 1
+
+
+PLACES = ("tokenizer_config.json", "chat_template.jinja", "chat_template.json", "more")
+
+
+@pytest.mark.parametrize("there", range(16))
+def test_the_template_that_the_gguf_package_finds(checkpoint: Path, there: int) -> None:
+    """In every combination of places the one is chosen that llama.cpp's converter writes."""
+    places = {place for i, place in enumerate(PLACES) if there >> i & 1}
+    (checkpoint / "chat_template.jinja").unlink()
+    if "tokenizer_config.json" in places:
+        edit(checkpoint, "tokenizer_config.json", lambda c: c.update(chat_template="config"))
+    if "chat_template.jinja" in places:
+        (checkpoint / "chat_template.jinja").write_text("file\n")
+    if "chat_template.json" in places:
+        write_json(checkpoint / "chat_template.json", {"chat_template": "old"})
+    if "more" in places:
+        (checkpoint / "additional_chat_templates").mkdir()
+        (checkpoint / "additional_chat_templates" / "tool_use.jinja").write_text("tools")
+    assert chat_templates(checkpoint) == gguf.SpecialVocab(checkpoint).chat_template
+    (checkpoint / "tokenizer_config.json").unlink()
+    assert chat_templates(checkpoint) is gguf.SpecialVocab(checkpoint).chat_template is None

@@ -89,9 +89,10 @@ def said_at_the_end(process: subprocess.Popen[str]) -> str:
     """What follows the lines of progress."""
     assert process.stderr is not None
     lines = process.stderr.read().splitlines()
-    return "\n".join(line for line in lines if "M weights/s" not in line).strip()
+    return "\n".join(line for line in lines if "weights/s" not in line).strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", ["the parent", "everybody"])  # kill, and Ctrl-C on a terminal
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"]
@@ -127,6 +128,7 @@ def test_killed(long: Path, target: Path) -> None:
         assert not list(target.glob("*.gguf"))
 
 
+@pytest.mark.slow
 def test_a_worker_killed(long: Path, target: Path) -> None:
     with converting(long, target) as (process, workers):
         os.kill(workers[1], signal.SIGKILL)

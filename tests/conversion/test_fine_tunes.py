@@ -276,6 +276,7 @@ class TestThe128000Family:
     def test_it_is_lfm2(self, tmp_path: Path) -> None:
         assert Tokenizer.load(self.write(tmp_path / "T")).pre == "lfm2"
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("changes", [{"merges": 293_319}, {"ids": {"<|im_end|>": 7}}])
     def test_anything_else_is_asked_about(self, tmp_path: Path, changes: dict[str, Any]) -> None:
         folder = self.write(tmp_path / "T", **changes)

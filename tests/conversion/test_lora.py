@@ -81,6 +81,7 @@ def test_the_merge_is_pefts(name: str, tmp_path: Path) -> None:
         assert changed == {NAMES[hf_name] for hf_name in GOLDEN[name]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["patterns", "dora", "packed-experts"])
 def test_the_bytes_depend_on_nothing_else(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -97,7 +97,7 @@ def test_the_text_model_in_another(
     """peft has the names of the whole model; patterns are for those."""
     patterns = {f"{root}layers.1.self_attn.q_proj": 32}
     named, alone = in_text_model(root, others, alpha_pattern=patterns)
-    source = multimodal.make(multimodal.CASES[name], tmp_path / "Base")
+    source = multimodal.make_multimodal(multimodal.CASES[name], tmp_path / "Base")
     folder = make_adapter(named, tmp_path / "tune")
     result = convert(source, tmp_path / "out.gguf", "F32", lora=folder)
     assert any("of its tensors are left out" in note for note in result.notes) == bool(others)
@@ -136,7 +136,7 @@ def test_the_projector_of_a_vision_model(tmp_path: Path) -> None:
         for name, shape in linear(module, *size).items()
     }
     adapter = AdapterCase(TIED, shapes)
-    source = multimodal.make(replace(case, dtype="F32"), tmp_path / "Base")
+    source = multimodal.make_multimodal(replace(case, dtype="F32"), tmp_path / "Base")
     folder = make_adapter(adapter, tmp_path / "tune")
     plain, file = (
         GGUFFile.open(convert(source, tmp_path / f"{lora}.gguf", "F32", projector=True,
@@ -164,7 +164,7 @@ def test_the_projector_of_a_vision_model(tmp_path: Path) -> None:
 def test_an_adapter_for_the_other_file(
     module: str, options: list[str], words: str, tmp_path: Path
 ) -> None:
-    source = multimodal.make(multimodal.CASES["LFM2-VL-450M"], tmp_path / "Base")
+    source = multimodal.make_multimodal(multimodal.CASES["LFM2-VL-450M"], tmp_path / "Base")
     folder = make_adapter(AdapterCase(TIED, linear(module, 64, 64)), tmp_path / "tune")
     arguments = ["convert", source, "--lora", folder, "-o", tmp_path / "out.gguf", *options]
     message = refusal(*arguments, within=tmp_path)

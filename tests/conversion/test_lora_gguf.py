@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +15,7 @@ from tests.conversion.test_parity import ROOT
 from tests.golden.summary import digest, value
 from tests.making.adapters import CASES, GGUF_CASES, AdapterCase, linear, make_adapter, make_base
 from tests.making.checkpoints import config
+from tests.making.llama import logits
 
 GOLDEN = json.loads((ROOT / "tests/golden/lora_gguf.json").read_text())["cases"]
 Q = "model.layers.1.self_attn.q_proj"
@@ -53,15 +52,7 @@ def test_the_file_is_llama_cpps(name: str, type: str, tmp_path: Path) -> None:
     assert digest(path.read_bytes()) == golden["sha256"]
 
 
-def logits(model: Path, adapter: Path | None = None) -> np.ndarray:
-    llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
-    lora = str(adapter) if adapter else None
-    options: Mapping[str, Any] = {"n_ctx": 64, "logits_all": True, "n_threads": 1}
-    llama = llama_cpp.Llama(str(model), lora_path=lora, verbose=False, **options)
-    llama.eval([1, 40, 50, 60, 70, 80])
-    result = np.array(llama.scores[:6])
-    llama.close()
-    return result
+IDS = [1, 40, 50, 60, 70, 80]
 
 
 @pytest.mark.parametrize(
@@ -72,9 +63,11 @@ def test_llama_cpp_computes_what_the_merged_file_does(name: str, tmp_path: Path)
     plain = convert(source, tmp_path / "plain.gguf", "F32").files[0].path
     merged = convert(source, tmp_path / "merged.gguf", "F32", lora=adapter).files[0].path
     applied = convert_lora(adapter, source, tmp_path / "adapter.gguf").file.path
-    expected, without = logits(merged), logits(plain)
+    expected, without = logits(merged, IDS), logits(plain, IDS)
     assert np.abs(expected - without).max() > 0.01
-    np.testing.assert_allclose(logits(plain, applied), expected, atol=2e-4 * np.abs(expected).max())
+    np.testing.assert_allclose(
+        logits(plain, IDS, applied), expected, atol=2e-4 * np.abs(expected).max()
+    )
 
 
 def test_a_uniform_scale_changes_alpha_and_no_weight(tmp_path: Path) -> None:
@@ -131,4 +124,4 @@ def test_the_base_that_the_adapter_names(tmp_path: Path) -> None:
 def test_no_base_at_all(tmp_path: Path) -> None:
     _, adapter = made(CASES["plain"], tmp_path)
     arguments = ["convert-lora", adapter, "-o", tmp_path / "out.gguf"]
-    assert "give it with --base" in refusal(*arguments, within=tmp_path)
+    assert "give it with base=... (--base)" in refusal(*arguments, within=tmp_path)

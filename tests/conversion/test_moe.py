@@ -19,6 +19,7 @@ from tests.making.checkpoints import MOE, MOE_CASES, Case, make, pack, save, wei
 GOLDEN = json.loads((ROOT / "tests/golden/moe.json").read_text(encoding="utf-8"))["cases"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packed", [False, True], ids=["one-by-one", "packed"])
 @pytest.mark.parametrize("name", MOE_CASES)
 def test_every_type_is_what_llama_quantize_writes(name: str, packed: bool, tmp_path: Path) -> None:

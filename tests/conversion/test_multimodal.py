@@ -14,7 +14,7 @@ import pytest
 
 from lfm2gguf import GGUFFile, convert
 from lfm2gguf.checkpoint import Checkpoint, TensorInfo
-from lfm2gguf.conversion import Part, SourceTensor, target_paths
+from lfm2gguf.conversion import Model, Part, Recipe, SourceTensor, target_paths
 from lfm2gguf.conversion.draft import draft
 from lfm2gguf.errors import CheckpointError, Lfm2ggufError, OptionError, UnsupportedError
 from lfm2gguf.ggml import FileType, GGMLType
@@ -32,7 +32,7 @@ from tests.making.multimodal import (
     Case,
     audio_shapes,
     image,
-    make,
+    make_multimodal,
     published,
     vl_shapes,
 )
@@ -45,7 +45,7 @@ CLOSE = {"F32": 1e-3, "F16": 1e-3, "BF16": 1e-2, "Q8_0": 3e-2}
 
 @pytest.fixture(scope="module")
 def vl(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make(VL_CASES["LFM2-VL-450M"], tmp_path_factory.mktemp("vl") / "LFM2-VL-450M")
+    return make_multimodal(VL_CASES["LFM2-VL-450M"], tmp_path_factory.mktemp("vl") / "LFM2-VL-450M")
 
 
 @pytest.mark.parametrize("projector", [False, True])
@@ -56,7 +56,7 @@ def test_names_of_transformers_5_become_the_same_file(
     case = replace(VL_CASES[vl.name], shapes=vl_shapes(VL, SINCE_TRANSFORMERS_5))
     files = [
         convert(source, tmp_path / str(i), "F32", projector=projector, jobs=1).files[0].path
-        for i, source in enumerate([vl, make(case, tmp_path / vl.name)])
+        for i, source in enumerate([vl, make_multimodal(case, tmp_path / vl.name)])
     ]
     assert files[0].read_bytes() == files[1].read_bytes()
 
@@ -88,7 +88,7 @@ def test_the_same_bytes_from_workers(
 
 def test_of_audio_the_speech_output_is_left_out_of_both(tmp_path: Path) -> None:
     case = CASES["LFM2.5-Audio-1.5B"]
-    source = make(case, tmp_path / "LFM2.5-Audio-1.5B")
+    source = make_multimodal(case, tmp_path / "LFM2.5-Audio-1.5B")
     text = convert(source, tmp_path, "BF16", jobs=1)
     projector = convert(source, tmp_path, projector=True, jobs=1)
     both = set(text.left_out) & set(projector.left_out)
@@ -104,7 +104,7 @@ def test_of_audio_the_speech_output_is_left_out_of_both(tmp_path: Path) -> None:
 
 def test_a_batch_norm_is_folded(tmp_path: Path) -> None:
     """The same numbers, in float64, as the four vectors give one after the other."""
-    source = make(CASES["LFM2.5-Audio-1.5B"], tmp_path / "LFM2.5-Audio-1.5B")
+    source = make_multimodal(CASES["LFM2.5-Audio-1.5B"], tmp_path / "LFM2.5-Audio-1.5B")
     file = GGUFFile.open(convert(source, tmp_path, "F32", projector=True, jobs=1).files[0].path)
     read = Checkpoint.open(source).read
     for i in range(7):
@@ -126,7 +126,7 @@ def test_a_batch_norm_is_folded(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def runnable(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A checkpoint, and its text model."""
-    source = make(IMAGE_CASE, tmp_path_factory.mktemp("run") / "LFM2-VL-Run")
+    source = make_multimodal(IMAGE_CASE, tmp_path_factory.mktemp("run") / "LFM2-VL-Run")
     return source, convert(source, source, "F32", jobs=1).files[0].path
 
 
@@ -175,7 +175,7 @@ def test_the_published_size_of_a_projector(vl: Path) -> None:
     (path,) = target_paths(plan.metadata, [FileType.Q8_0], vl)
     name, nbytes = PUBLISHED_PROJECTOR
     assert path.name == name
-    size = draft(plan.metadata, sources, path, FileType.Q8_0, n_layers=0).layout.size
+    size = draft(Model(plan.metadata, sources, 0), path, FileType.Q8_0, Recipe()).layout.size
     assert 0 <= nbytes - size < 1000
 
 
@@ -278,7 +278,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], type[Lfm2ggufError], str]] = {
 @pytest.mark.parametrize("what", REFUSED)
 def test_refused(what: str, tmp_path: Path) -> None:
     damage, error, message = REFUSED[what]
-    source = make(VL_CASES["LFM2-VL-450M"], tmp_path / "LFM2-VL-450M")
+    source = make_multimodal(VL_CASES["LFM2-VL-450M"], tmp_path / "LFM2-VL-450M")
     damage(source)
     with pytest.raises(error, match=message.replace("(", r"\(")):
         convert(source, tmp_path / "out.gguf", projector=True, jobs=1)
@@ -286,7 +286,7 @@ def test_refused(what: str, tmp_path: Path) -> None:
 
 
 def test_a_layer_may_be_a_list_of_one(vl: Path, tmp_path: Path) -> None:
-    source = make(VL_CASES[vl.name], tmp_path / vl.name)
+    source = make_multimodal(VL_CASES[vl.name], tmp_path / vl.name)
     blocks = []
     for layer in (-2, [-2]):
         _edit(vision_feature_layer=layer)(source)
@@ -297,7 +297,7 @@ def test_a_layer_may_be_a_list_of_one(vl: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sizes", [[], [64, 64], ["64"]])
 def test_an_audio_adapter_has_one_hidden_layer(sizes: list[Any], tmp_path: Path) -> None:
-    source = make(CASES["LFM2.5-Audio-1.5B"], tmp_path / "LFM2.5-Audio-1.5B")
+    source = make_multimodal(CASES["LFM2.5-Audio-1.5B"], tmp_path / "LFM2.5-Audio-1.5B")
     _edit(adapter_hidden_dims=sizes)(source)
     with pytest.raises(Lfm2ggufError, match="adapter_hidden_dims"):
         convert(source, tmp_path / "out.gguf", projector=True)
@@ -305,7 +305,7 @@ def test_an_audio_adapter_has_one_hidden_layer(sizes: list[Any], tmp_path: Path)
 
 def test_a_width_of_audio_that_llama_cpp_does_not_run(tmp_path: Path) -> None:
     """It aborts there; the conversion is sound, and says it."""
-    source = make(CASES["LFM2.5-Audio-1.5B"], tmp_path / "LFM2.5-Audio-1.5B")
+    source = make_multimodal(CASES["LFM2.5-Audio-1.5B"], tmp_path / "LFM2.5-Audio-1.5B")
     (note,) = convert(source, tmp_path / "out.gguf", projector=True).notes
     assert "(d_model) is 64" in note
     assert convert(source, tmp_path / "text.gguf").notes == ()
@@ -325,5 +325,7 @@ def test_the_pooling_head_is_left_out(tmp_path: Path) -> None:
     """Some towers were saved with it; LFM2-VL does not use it."""
     base = VL_CASES["LFM2-VL-450M"]
     head = {"model.vision_tower.vision_model.head.probe": (1, 1, 64)}
-    source = make(Case(base.config, base.shapes | head, beside=base.beside), tmp_path / "VL")
+    source = make_multimodal(
+        Case(base.config, base.shapes | head, beside=base.beside), tmp_path / "VL"
+    )
     assert "pooling head" in convert(source, tmp_path, projector=True).left_out[next(iter(head))]

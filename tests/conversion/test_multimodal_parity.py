@@ -10,7 +10,7 @@ import pytest
 
 from lfm2gguf import convert
 from tests.conversion.test_parity import ROOT, check
-from tests.making.multimodal import CASES, make
+from tests.making.multimodal import CASES, make_multimodal
 
 GOLDEN = json.loads((ROOT / "tests/golden/multimodal.json").read_text(encoding="utf-8"))["cases"]
 
@@ -18,7 +18,7 @@ GOLDEN = json.loads((ROOT / "tests/golden/multimodal.json").read_text(encoding="
 @pytest.fixture(scope="module", params=CASES)
 def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("multimodal") / request.param
-    return make(CASES[request.param], folder)
+    return make_multimodal(CASES[request.param], folder)
 
 
 @pytest.mark.parametrize("part", ["text", "projector"])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lfm2gguf import GGUFFile, convert, quantize
-from lfm2gguf.conversion.from_checkpoint import draft_conversion
+from lfm2gguf.conversion import plan
 from tests.golden.summary import digest, value
 from tests.making.checkpoints import CASES, REAL, make, real
 from tests.making.realdata import needs, path_of
@@ -64,6 +64,7 @@ def test_in_two_steps_as_with_llama_cpp(written: Any, tmp_path: Path) -> None:
             file.path.unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param(name, marks=needs(name)) for name in REAL])
 def test_the_real_tokenizers(name: str, tmp_path: Path) -> None:
     source = make(real(path_of(name)), tmp_path / name)
@@ -76,8 +77,8 @@ def test_a_plan_needs_no_weights(tmp_path: Path) -> None:
     """The header of a draft is the one of the file, though the weights are all zero."""
     name = "LFM2-rows-of-256"
     source = make(CASES[name], tmp_path / name)
-    _, drafts = draft_conversion(source, tmp_path, ["Q4_K_M"])
+    (drafted,) = plan(source, tmp_path, ["Q4_K_M"]).drafts
     convert(source, tmp_path, ["Q4_K_M"], jobs=1)
-    header = drafts[0].layout.header
-    assert drafts[0].target.read_bytes().startswith(header)
-    assert drafts[0].target.stat().st_size == drafts[0].layout.size
+    header = drafted.layout.header
+    assert drafted.target.read_bytes().startswith(header)
+    assert drafted.target.stat().st_size == drafted.layout.size

@@ -13,12 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lfm2gguf import GGUFFile, convert, quantize
+from lfm2gguf.conversion import Recipe
 from lfm2gguf.errors import GGUFError, OptionError
 from lfm2gguf.gguf_file import group, parse_size
 from tests.cli.command import refusal, run
 from tests.conversion.test_parity import ROOT
 from tests.golden.summary import digest
 from tests.making.checkpoints import LARGE, make
+from tests.making.llama import logits
 
 GOLDEN = json.loads((ROOT / "tests/golden/splits.json").read_text())["sizes"]
 N = 7  # files of the BF16 at 1M
@@ -36,7 +38,7 @@ def whole(source: Path) -> Path:
 
 @pytest.fixture
 def parts(source: Path, tmp_path: Path) -> list[Path]:
-    convert(source, tmp_path / "m.gguf", "BF16", split_max_size="1M")
+    convert(source, tmp_path / "m.gguf", Recipe("BF16", split_max_size="1M"))
     return sorted(tmp_path.glob("m-*.gguf"))
 
 
@@ -46,7 +48,7 @@ def test_the_files_are_llama_gguf_splits(
     type: str, size: str, source: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / f"{type}-{size}.gguf"
-    result = convert(source, target, type, split_max_size=size).files[0]
+    result = convert(source, target, Recipe(type, split_max_size=size)).files[0]
     paths = sorted(tmp_path.glob("*.gguf"))
     expected = GOLDEN[size][type]
     if len(expected) == 1:  # one file is not a split here
@@ -62,7 +64,7 @@ def test_quantizing_from_and_to_several_files(
 ) -> None:
     direct = quantize(whole, tmp_path / "direct.gguf")[0].path
     assert quantize(parts[0], tmp_path / "again.gguf")[0].path.read_bytes() == direct.read_bytes()
-    split = quantize(parts[0], tmp_path / "Q4_K_M-1M.gguf", split_max_size=1_000_000)[0]
+    split = quantize(parts[0], tmp_path / "Q4_K_M-1M.gguf", Recipe(split_max_size=1_000_000))[0]
     found = {path.name: digest(path.read_bytes()) for path in tmp_path.glob("Q4_K_M-1M-*")}
     assert found == GOLDEN["1M"]["Q4_K_M"]
     assert split.n_files == len(found)
@@ -86,17 +88,11 @@ def test_inspect_and_a_dry_run_show_the_files(source: Path, parts: list[Path]) -
     assert {tensor["file"] for tensor in plan["tensors"]} == {path.name for path in parts}
 
 
+IDS = [1, 40, 50, 60]
+
+
 def test_llama_cpp_loads_them(whole: Path, parts: list[Path]) -> None:
-    llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
-
-    def logits(path: Path) -> np.ndarray:
-        model = llama_cpp.Llama(str(path), n_ctx=64, logits_all=True, verbose=False, n_threads=1)
-        model.eval([1, 40, 50, 60])
-        result = np.array(model.scores[:4])
-        model.close()
-        return result
-
-    np.testing.assert_array_equal(logits(parts[0]), logits(whole))
+    np.testing.assert_array_equal(logits(parts[0], IDS), logits(whole, IDS))
 
 
 class TestRefusals:

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from lfm2gguf.conversion import Draft
-from lfm2gguf.conversion.from_checkpoint import draft_conversion
+from lfm2gguf.conversion import Draft, plan
 from tests.benchmarks.make_checkpoint import shapes
 from tests.making.checkpoints import tokenizer, write_json
 from tests.making.realdata import real
@@ -40,9 +39,9 @@ def drafted(config: dict[str, Any], folder: Path, type: str) -> Draft:
     with (folder / "model.safetensors").open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         file.truncate(8 + len(text) + offset)
-    plan, drafts = draft_conversion(folder, folder, type)
-    assert not plan.left_out
-    return drafts[0]
+    planned = plan(folder, folder, type)
+    assert not planned.left_out
+    return planned.drafts[0]
 
 
 @pytest.mark.parametrize(("name", "type"), PUBLISHED)

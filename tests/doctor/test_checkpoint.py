@@ -84,14 +84,14 @@ def test_a_dtype_that_cannot_be_converted(checkpoint: Path) -> None:
 @pytest.mark.parametrize("name", ["LFM2-VL-450M", "LFM2.5-Audio-1.5B"])
 def test_a_model_of_two_files(name: str, tmp_path: Path) -> None:
     """No tensor that neither file holds is examined, and a kernel of 1 x 1 is no row."""
-    ids = set(found(multimodal.make(multimodal.CASES[name], tmp_path / name)))
+    ids = set(found(multimodal.make_multimodal(multimodal.CASES[name], tmp_path / name)))
     template = {"template-drops-tools", "bos-doubled"}
     width = {"conversion"} if "Audio" in name else set()  # of the encoder, which is small
     assert ids == {"minimum-build"} | template | width
 
 
 def test_the_projector_is_planned_too(tmp_path: Path) -> None:
-    source = multimodal.make(multimodal.CASES["LFM2-VL-450M"], tmp_path / "VL")
+    source = multimodal.make_multimodal(multimodal.CASES["LFM2-VL-450M"], tmp_path / "VL")
     (source / "preprocessor_config.json").unlink()
     finding = found(source)["does-not-convert"]
     assert finding.severity is Severity.ERROR
@@ -100,7 +100,7 @@ def test_the_projector_is_planned_too(tmp_path: Path) -> None:
 
 def test_a_constant_kernel_of_one_by_one_is_found(tmp_path: Path) -> None:
     case = multimodal.CASES["LFM2.5-Audio-1.5B"]
-    source = multimodal.make(case, tmp_path / "Audio")
+    source = multimodal.make_multimodal(case, tmp_path / "Audio")
     name = "conformer.pre_encode.conv.3.weight"
     info = Checkpoint.open(source).tensors[name]
     with info.file.open("r+b") as file:

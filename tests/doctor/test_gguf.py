@@ -12,6 +12,7 @@ import pytest
 
 from lfm2gguf import convert, diagnose
 from lfm2gguf.chat import environment
+from lfm2gguf.conversion import Recipe
 from lfm2gguf.doctor import BACKENDS, Finding, Severity
 from lfm2gguf.errors import GGUFError, OptionError
 from lfm2gguf.ggml import GGMLType
@@ -282,6 +283,7 @@ def test_retrieval_needs_a_newer_build(name: str, tmp_path: Path) -> None:
     assert "template-missing" not in {f.id for f in diagnosis.findings}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MOE_CASES)
 def test_a_mixture_of_experts(name: str, tmp_path: Path) -> None:
     """Healthy as a checkpoint and as a file, which a newer build than the dense one loads."""
@@ -366,12 +368,16 @@ def test_what_cannot_be_examined_is_refused(q4: Path, tmp_path: Path) -> None:
     (tmp_path / "half.gguf").write_bytes(q4.read_bytes()[:-100])
     with pytest.raises(GGUFError, match="truncated"):
         diagnose(tmp_path / "half.gguf")
-    with pytest.raises(OptionError, match="give one of cpu, cuda"):
+    with pytest.raises(OptionError, match="must be one of cpu, cuda"):
         diagnose(q4, backend="cudart")
 
 
 def test_a_model_in_several_files_lacks_nothing(wide: Path, tmp_path: Path) -> None:
-    path = convert(wide, tmp_path / "split.gguf", "Q4_K_M", split_max_size=300_000).files[0].path
+    path = (
+        convert(wide, tmp_path / "split.gguf", Recipe("Q4_K_M", split_max_size=300_000))
+        .files[0]
+        .path
+    )
     assert path.name.startswith("split-00001-of-")
     whole = convert(wide, tmp_path / "whole.gguf", "Q4_K_M").files[0].path
     found = [finding.id for finding in diagnose(path).findings]

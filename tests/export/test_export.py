@@ -18,7 +18,7 @@ from lfm2gguf.errors import UnsupportedError
 from lfm2gguf.export.ollama import go_template
 from lfm2gguf.export.programs import STOPS, export_for
 from tests.chat.test_template import NAMES, load
-from tests.cli.command import run
+from tests.cli.command import COMMAND, run
 from tests.golden.template_cases import CASES
 from tests.making.models import tiny_gguf
 
@@ -165,3 +165,19 @@ def test_as_json(tmp_path: Path) -> None:
     assert written == {**shown, "output": str(target)}
     assert target.read_text("utf-8") == shown["text"]
     assert run("export", "ollama", tiny_gguf(), "-o", target, "--json").code == 2
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    """The system ends every file at 20 bytes, as a full disk would."""
+    resource = pytest.importorskip("resource", reason="needs limits as POSIX has them")
+    target = tmp_path / "Modelfile"
+    target.write_text("precious")
+    done = subprocess.run(
+        [*COMMAND, "export", "ollama", tiny_gguf(), "-o", target, "--force"],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20, 20)),
+    )
+    assert done.returncode == 2
+    assert f"{target}: cannot be written" in done.stderr
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["precious"]

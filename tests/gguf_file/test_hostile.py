@@ -57,6 +57,7 @@ numbers = st.sampled_from([0, 1, 2**16, 2**31, 2**32 - 1, 2**40, 2**63 - 1, 2**6
 fuzz = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 
 
+@pytest.mark.slow
 @fuzz
 @given(changes)
 def test_changed_bytes(sound: tuple[Path, bytes, int], changes: list[tuple[float, int]]) -> None:

@@ -25,7 +25,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import Lfm2Config, Lfm2Model
 
-from tests.making.multimodal import AFTER, BEFORE, Case, make
+from tests.making.multimodal import AFTER, BEFORE, Case, make_multimodal
 from tests.making.sounds import AUDIO_CASE, DETOKENIZER_CASE, ENCODER, PREPROCESSOR, codes, sound
 
 TARGET = Path(__file__).with_name("audio_embeddings.npz")
@@ -46,7 +46,7 @@ def _modules() -> tuple[Any, Any, Any, Any]:
 
 def _tensors(case: Case) -> dict[str, torch.Tensor]:
     with tempfile.TemporaryDirectory() as folder:
-        files = sorted(make(case, Path(folder)).glob("*.safetensors"))
+        files = sorted(make_multimodal(case, Path(folder)).glob("*.safetensors"))
         return {name: value for file in files for name, value in load_file(file).items()}
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from transformers import Lfm2VlForConditionalGeneration
 
-from tests.making.multimodal import AFTER, BEFORE, IMAGE_CASE, PROCESSOR, image, make
+from tests.making.multimodal import AFTER, BEFORE, IMAGE_CASE, PROCESSOR, image, make_multimodal
 
 TARGET = Path(__file__).with_name("image_embeddings.npz")
 PATCH = 16
@@ -28,7 +28,7 @@ def main() -> None:
     """Write the file."""
     with tempfile.TemporaryDirectory() as folder:
         model, report = Lfm2VlForConditionalGeneration.from_pretrained(
-            make(IMAGE_CASE, Path(folder)), output_loading_info=True, dtype=torch.float32
+            make_multimodal(IMAGE_CASE, Path(folder)), output_loading_info=True, dtype=torch.float32
         )
     # lm_head is tied to the embedding
     assert not any(report[k] for k in ("unexpected_keys", "mismatched_keys", "missing_keys")), (

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.golden.make_llama_cpp import CONVERT, describe
-from tests.making.multimodal import CASES, Case, make
+from tests.making.multimodal import CASES, Case, make_multimodal
 
 EXACT_ROOT = "import torch\ntorch.sqrt = lambda x: x.double().sqrt().float()\n"
 TARGET = Path(__file__).with_name("multimodal.json")
@@ -33,7 +33,7 @@ PROJECTOR_TYPES = ("F32", "F16", "BF16", "Q8_0")
 def golden(llama_cpp: Path, quantize: Path, name: str, case: Case) -> dict[str, Any]:
     """A text model's files, or those of text model and projector."""
     with tempfile.TemporaryDirectory() as temporary:
-        folder = make(case, Path(temporary) / name)
+        folder = make_multimodal(case, Path(temporary) / name)
         outtype = "bf16" if case.dtype == "BF16" else "f32"
         text = _convert(llama_cpp, folder, outtype)
         parts = {"text": {t: _quantize(quantize, text, t) for t in TEXT_TYPES}}

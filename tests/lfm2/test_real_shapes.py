@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lfm2gguf.conversion.from_checkpoint import draft_conversion
+from lfm2gguf.conversion import plan
 from lfm2gguf.errors import UnsupportedError
 from tests.benchmarks.make_checkpoint import shapes
 from tests.making.realdata import needs, path_of
@@ -49,7 +49,7 @@ def hollow(folder: Path, config: Path, tokenizer: Path) -> Path:
 def test_a_plan(name: str, tmp_path: Path) -> None:
     config, tokenizer = path_of("configs") / f"{name}.json", path_of("LFM2.5-1.2B-Base")
     source = hollow(tmp_path / name, config, tokenizer)
-    _, (q4_0, q4_k_m) = draft_conversion(source, tmp_path, ["Q4_0", "Q4_K_M"])
+    q4_0, q4_k_m = plan(source, tmp_path, ["Q4_0", "Q4_K_M"]).drafts
     assert q4_0.n_weights == MODELS[name]
     assert q4_0.type_counts == {"Q4_0": 92, "F32": 55, "Q6_K": 1}
     assert q4_0.target.name == f"{name}-Q4_0.gguf"
@@ -67,4 +67,4 @@ def test_encoders_are_refused_by_name(tmp_path: Path) -> None:
         (source / "config.json").write_bytes(config.read_bytes())
         architecture = json.loads(config.read_text())["architectures"][0]
         with pytest.raises(UnsupportedError, match=architecture):
-            draft_conversion(source, tmp_path)
+            plan(source, tmp_path)

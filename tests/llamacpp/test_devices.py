@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from gguf import GGUFWriter
 
+from lfm2gguf.bench.sources.inprocess import InProcess
 from lfm2gguf.errors import DeviceError, GGUFError, Lfm2ggufError, OptionError, UnsupportedError
-from lfm2gguf.llamacpp import Device
+from lfm2gguf.llamacpp import Device, choose, overview
+from lfm2gguf.llamacpp.backend import GPUS
 from lfm2gguf.llamacpp.machine import available_memory
-from lfm2gguf.llamacpp.selection import (
-    BACKENDS,
-    choose,
-    missing,
-)
+from lfm2gguf.llamacpp.selection import missing
 from lfm2gguf.runner import Runner
 from lfm2gguf.runner.placement import (
     MARGIN,
@@ -26,6 +25,7 @@ from lfm2gguf.runner.placement import (
     layers_that_fit,
     place,
 )
+from lfm2gguf.verification.measure.scorers import LlamaCppEmbedder, LlamaCppScorer
 from tests.making.models import tiny_gguf
 
 
@@ -50,6 +50,69 @@ INTEGRATED = device("Vulkan", "igpu", free=99)
 )
 def test_the_device_that_was_asked_for(wanted: str, expected: list[Device]) -> None:
     assert choose(wanted, [CPU, SMALL, BIG, INTEGRATED]) == expected
+
+
+ROCM, METAL = device("ROCm", name="ROCm0"), device("MTL", "igpu", name="MTL0")
+FIRST, SECOND = device("CUDA", free=5, name="CUDA0"), device("CUDA", free=9, name="CUDA1")
+OTHER = device("SYCL", name="SYCL0")
+THERE = [CPU, FIRST, SECOND, ROCM, METAL, OTHER, device("BLAS", "accel")]
+NAMES = {
+    "cuda": FIRST, "CUDA": FIRST, "cuda:1": SECOND, "CUDA:1": SECOND, "CUDA1": SECOND,
+    "cuda1": SECOND, "metal": METAL, "metal:0": METAL, "MTL": METAL, "MTL0": METAL, "mtl": METAL,
+    "rocm": ROCM, "ROCm0": ROCM, "sycl": OTHER, "sycl:0": OTHER, "SYCL0": OTHER, "auto": SECOND,
+    "AUTO": SECOND, "cpu": None, "CPU": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_our_names_and_llama_cpp_s_own_mean_the_same_everywhere(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """verify went by another rule: it refused cuda:1 and metal, and took all GPUs for auto."""
+    expected = [device] if (device := NAMES[name]) else []
+    assert choose(name, THERE) == expected
+    opened: list[tuple[object, ...]] = []
+
+    class OpenedError(Exception):
+        """What a model would be opened on is known."""
+
+    def model(path: Path, on: Sequence[Device] = (), *_: object) -> None:
+        opened.append(tuple(on))
+        raise OpenedError
+
+    monkeypatch.setattr("lfm2gguf.llamacpp.selection.devices", lambda: THERE)
+    monkeypatch.setattr("lfm2gguf.llamacpp.Model", model)
+    monkeypatch.setattr("lfm2gguf.runner.opening.Model", model)
+    monkeypatch.setattr("lfm2gguf.runner.placement.layers_that_fit", lambda *_: 99)
+    for open_model in (
+        lambda: Runner(tiny_gguf(), device=name),
+        lambda: LlamaCppScorer(tiny_gguf(), (), name),
+        lambda: LlamaCppEmbedder(tiny_gguf(), (), name),
+    ):
+        with pytest.raises(OpenedError):
+            open_model()
+    assert opened == [tuple(expected)] * 3
+    assert InProcess(tiny_gguf(), cells=[], device=name).on == expected
+
+
+def test_a_device_is_listed_by_a_name_that_opens_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lfm2gguf.llamacpp.selection.devices", lambda: THERE)
+    listed = [entry["use"] for entry in overview()["devices"]]
+    assert listed == ["cpu", "cuda:0", "cuda:1", "rocm:0", "metal:0", "sycl:0", "blas:0"]
+    assert [choose(name) for name in listed[:-1]] == [
+        [],
+        [FIRST],
+        [SECOND],
+        [ROCM],
+        [METAL],
+        [OTHER],
+    ]
+
+
+@pytest.mark.parametrize("name", ["cuda:2", "CUDA2", "vulkan", "Vulkan0"])
+def test_a_device_that_is_not_there_is_missing_not_unknown(name: str) -> None:
+    with pytest.raises(DeviceError, match=r"there is no cuda:2; there is cuda:0|^vulkan: "):
+        choose(name, THERE)
 
 
 def test_auto_takes_what_there_is() -> None:
@@ -82,23 +145,21 @@ def test_the_number_of_a_device_that_is_not_there() -> None:
         choose("cuda:2", [CPU, SMALL, BIG])
 
 
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("name", GPUS)
 def test_which_of_three_things_is_missing(name: str) -> None:
-    registry = BACKENDS[name].registry
+    registry = GPUS[name].registry
     if name == "metal" and sys.platform != "darwin":
         assert missing(name, built=[registry]) == "metal: no such hardware: Metal needs macOS"
         return
     build = missing(name, built=["CPU"], driver=True)
     assert "built without it" in build
-    assert f'CMAKE_ARGS="{BACKENDS[name].cmake}" pip install' in build
+    assert f'CMAKE_ARGS="{GPUS[name].cmake}" pip install' in build
     assert "no driver" in missing(name, built=["CPU", registry], driver=False)
     assert "no such hardware" in missing(name, built=["CPU", registry], driver=True)
 
 
 def test_no_silent_fall_back_to_the_cpu() -> None:
-    absent = next(
-        n for n, b in BACKENDS.items() if not any(d.backend == b.registry for d in _all())
-    )
+    absent = next(n for n, b in GPUS.items() if not any(d.backend == b.registry for d in _all()))
     with pytest.raises(DeviceError, match=absent):
         Runner(tiny_gguf(), device=absent)
 
@@ -200,6 +261,6 @@ def test_a_model_larger_than_memory(tmp_path: Path) -> None:
 def test_a_runner_asks_for_the_memory_before_it_loads(monkeypatch: pytest.MonkeyPatch) -> None:
     available = available_memory()
     assert available is None or available > 10**8
-    monkeypatch.setattr("lfm2gguf.runner.runner.available_memory", lambda: 1000)
+    monkeypatch.setattr("lfm2gguf.runner.opening.available_memory", lambda: 1000)
     with pytest.raises(GGUFError, match="are available: close other programs"):
         Runner(tiny_gguf(), device="cpu")

@@ -196,7 +196,7 @@ def save(
     if shards == 1:
         write_safetensors(folder / "model.safetensors", tensors, dtype)
         return
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for i in range(shards):
         file = f"model-{i + 1:05d}-of-{shards:05d}.safetensors"
         part = {name: tensors[name] for name in list(tensors)[i::shards]}

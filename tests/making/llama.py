@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 QUIET = None
 
@@ -36,6 +37,17 @@ def context(path: Path, n_tokens: int) -> Iterator[tuple[Any, Any, Any]]:
     finally:
         llama_cpp.llama_free(ctx)
         llama_cpp.llama_model_free(model)
+
+
+def logits(path: Path, ids: Sequence[int], adapter: Path | None = None) -> np.ndarray:
+    """llama.cpp's logits after each token of one sequence, on one thread, (tokens, vocabulary)."""
+    llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+    options: dict[str, Any] = {"lora_path": str(adapter) if adapter else None, "n_ctx": 64}
+    llama = llama_cpp.Llama(str(path), logits_all=True, verbose=False, n_threads=1, **options)
+    llama.eval(list(ids))
+    result = np.array(llama.scores[: len(ids)])
+    llama.close()
+    return result
 
 
 def embed(path: Path, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:

@@ -163,7 +163,7 @@ VL_CASES = {
         },
     ),
 }
-AUDIO = {
+AUDIO: dict[str, Any] = {
     "architectures": ["Lfm2AudioForConditionalGeneration"],
     "codebooks": 2,
     "tie_audio_embeddings": False,
@@ -266,7 +266,7 @@ CASES = VL_CASES | {
 }
 
 
-def make(case: Case, folder: Path) -> Path:
+def make_multimodal(case: Case, folder: Path) -> Path:
     """Write a whole checkpoint."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "config.json", case.config)

@@ -35,7 +35,8 @@ PREPROCESSOR: dict[str, Any] = {
     "pad_to": 0,
     "pad_value": 0.0,
 }
-ENCODER: dict[str, Any] = AUDIO["encoder"] | {
+ENCODER: dict[str, Any] = {
+    **AUDIO["encoder"],
     "feat_in": 128,
     "n_layers": 2,
     "d_model": 512,
@@ -84,7 +85,7 @@ def sound(seconds: float = 1.3, rate: int = RATE) -> np.ndarray:
         for f, slope, beat in ((180, 400, 3), (900, -250, 5), (2400, 1100, 2))
     ]
     noise = np.random.default_rng(0).standard_normal(len(t))
-    return (0.1 * sum(chirps) + 0.01 * noise).astype(np.float32)
+    return np.asarray(0.1 * sum(chirps) + 0.01 * noise, np.float32)
 
 
 def wav(samples: np.ndarray, rate: int = RATE, declared: int | None = None) -> bytes:

@@ -21,33 +21,36 @@ from tests.making.moe_cases import CASES, IDS, SHOWN, make_moe, wide_weights
 GOLDEN = json.loads((ROOT / "tests/golden/moe_logits.json").read_text())["cases"]
 
 
-def logits(weights: Weights) -> np.ndarray:
+def reference_logits(weights: Weights) -> np.ndarray:
     reference = Reference(weights)
     states = reference.states([np.array(IDS, np.int32)], [np.arange(len(IDS))])
     return reference.logits(states)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_logits_are_those_of_transformers(name: str, tmp_path: Path) -> None:
     source = make_moe(CASES[name], tmp_path / "M")
-    ours = logits(Weights.from_checkpoint(Checkpoint.open(source)))
+    ours = reference_logits(Weights.from_checkpoint(Checkpoint.open(source)))
     expected = np.array(GOLDEN[name])
     assert np.abs(expected).max() > 1
     np.testing.assert_allclose(ours[:, ::SHOWN], expected, atol=3e-5 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_experts_one_by_one_packed_and_stacked(tmp_path: Path) -> None:
     config = CASES["as released"]
     source = make_moe(config, tmp_path / "M")
-    one_by_one = logits(Weights.from_checkpoint(Checkpoint.open(source)))
+    one_by_one = reference_logits(Weights.from_checkpoint(Checkpoint.open(source)))
     file = convert(source, tmp_path / "m.gguf", "F32").files[0].path
-    stacked = logits(Weights.from_gguf(GGUFFile.open(file)))
+    stacked = reference_logits(Weights.from_gguf(GGUFFile.open(file)))
     np.testing.assert_array_equal(stacked, one_by_one)
     save(source, pack(wide_weights(config)), "F32")
-    packed = logits(Weights.from_checkpoint(Checkpoint.open(source)))
+    packed = reference_logits(Weights.from_checkpoint(Checkpoint.open(source)))
     np.testing.assert_array_equal(packed, one_by_one)
 
 
+@pytest.mark.slow
 def test_llama_cpp_computes_the_same(tmp_path: Path) -> None:
     llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
     source = make_moe(CASES["as released"], tmp_path / "M")
@@ -56,7 +59,7 @@ def test_llama_cpp_computes_the_same(tmp_path: Path) -> None:
     model.eval(IDS)
     theirs = np.array(model.scores[: len(IDS)])
     model.close()
-    ours = logits(Weights.from_gguf(GGUFFile.open(file)))
+    ours = reference_logits(Weights.from_gguf(GGUFFile.open(file)))
     np.testing.assert_allclose(ours, theirs, atol=2e-3 * np.abs(theirs).max())
 
 
@@ -71,6 +74,7 @@ def test_the_bias_chooses_and_does_not_weigh() -> None:
     np.testing.assert_allclose(weights.sum(), 1, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_each_expert_is_observed_for_the_tokens_that_it_gets(tmp_path: Path) -> None:
     """What an importance matrix is made of."""
     source = make_moe(CASES["as released"], tmp_path / "M")
@@ -86,6 +90,7 @@ def test_each_expert_is_observed_for_the_tokens_that_it_gets(tmp_path: Path) -> 
     assert seen["model.layers.3.feed_forward.gate.weight"] == len(IDS)
 
 
+@pytest.mark.slow
 def test_a_mixture_is_verified_like_any_model(tmp_path: Path) -> None:
     """Every expert is compared with its own: one that is damaged is found and named."""
     source = make_moe(CASES["as released"], tmp_path / "M")

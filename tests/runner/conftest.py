@@ -10,7 +10,7 @@ from lfm2gguf import convert, convert_lora
 from tests.making.adapters import CASES, base, make_adapter
 from tests.making.checkpoints import make
 from tests.making.multimodal import IMAGE_CASE
-from tests.making.multimodal import make as make_media
+from tests.making.multimodal import make_multimodal as make_media
 from tests.making.sounds import AUDIO_CASE
 
 

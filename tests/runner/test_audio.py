@@ -16,7 +16,7 @@ from lfm2gguf import convert, verify
 from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.llamacpp import Chunk, Context, Model
 from tests.conversion.test_parity import ROOT
-from tests.making.multimodal import Shapes, make
+from tests.making.multimodal import Shapes, make_multimodal
 from tests.making.sounds import AUDIO_CASE, DETOKENIZER_CASE, FRAMES, codes, sound
 
 mtmd = pytest.importorskip("tests.making.mtmd", reason="llama-cpp-python is not installed")
@@ -32,7 +32,7 @@ Error = Callable[[Path, str], float]
 @pytest.fixture(scope="module")
 def error(tmp_path_factory: pytest.TempPathFactory) -> Error:
     """How far a checkpoint's projector of a type is from the expected embeddings."""
-    source = make(AUDIO_CASE, tmp_path_factory.mktemp("audio") / "LFM2.5-Audio-Run")
+    source = make_multimodal(AUDIO_CASE, tmp_path_factory.mktemp("audio") / "LFM2.5-Audio-Run")
     text = convert(source, source, "F32", jobs=1).files[0].path
 
     def measure(checkpoint: Path, type: str) -> float:
@@ -48,7 +48,7 @@ def error(tmp_path_factory: pytest.TempPathFactory) -> Error:
 def test_sound_embeddings_are_those_of_liquid_audio(
     error: Error, tmp_path: Path, type: str
 ) -> None:
-    assert error(make(AUDIO_CASE, tmp_path / "LFM2.5-Audio-Run"), type) < CLOSE[type]
+    assert error(make_multimodal(AUDIO_CASE, tmp_path / "LFM2.5-Audio-Run"), type) < CLOSE[type]
 
 
 def test_the_embeddings_tell_something() -> None:
@@ -64,7 +64,7 @@ SWAPPED = {"self_attn.pos_bias_v": 30, "self_attn.linear_v.weight": 900}
 @pytest.mark.parametrize("name", SWAPPED)
 def test_a_tensor_of_another_layer_is_seen(error: Error, tmp_path: Path, name: str) -> None:
     case = replace(AUDIO_CASE, shapes=_swapped(AUDIO_CASE.shapes, name))
-    found = error(make(case, tmp_path / "LFM2.5-Audio-Run"), "F32")
+    found = error(make_multimodal(case, tmp_path / "LFM2.5-Audio-Run"), "F32")
     assert found > SWAPPED[name] * CLOSE["F32"]
 
 
@@ -76,17 +76,20 @@ def _swapped(shapes: Shapes, name: str) -> Shapes:
 
 
 def test_the_reference_of_a_verification_is_the_text_model(tmp_path: Path) -> None:
-    source = make(AUDIO_CASE, tmp_path / "LFM2.5-Audio-Run")
+    source = make_multimodal(AUDIO_CASE, tmp_path / "LFM2.5-Audio-Run")
     files = [convert(source, tmp_path, type, jobs=1).files[0].path for type in ("Q8_0", "F32")]
     for reference in (source, files[1]):
         assert verify(files[0], reference, chunks=1, ctx=16).figures
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [30, 20])
 def test_spectra_of_the_detokenizer_are_those_of_liquid_audio(tmp_path: Path, window: int) -> None:
     """Codes embedded and spread here, as it does; with another window the later frames differ."""
     config = {**DETOKENIZER_CASE.config, "sliding_window": window}
-    source = make(replace(DETOKENIZER_CASE, config=config), tmp_path / "audio_detokenizer")
+    source = make_multimodal(
+        replace(DETOKENIZER_CASE, config=config), tmp_path / "audio_detokenizer"
+    )
     file = convert(source, tmp_path, "F32", jobs=1).files[0].path
     table = Checkpoint.open(source).read("emb.emb.weight").reshape(len(codes()), 2048, -1)
     embedded = np.mean([rows[chosen] for rows, chosen in zip(table, codes(), strict=True)], axis=0)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from lfm2gguf import convert
-from lfm2gguf.llamacpp.selection import BACKENDS
+from lfm2gguf.llamacpp import BACKENDS
 from tests.making.models import EXAMPLE, tiny_gguf
 from tests.making.multimodal import image, png
 from tests.making.sounds import sound, wav
@@ -33,6 +33,7 @@ def run_model(*arguments: str | Path, text: str = "") -> subprocess.CompletedPro
     return lfm2gguf("run", tiny_gguf(), "--device", "cpu", "--threads", "1", *arguments, text=text)
 
 
+@pytest.mark.slow
 def test_one_answer_in_a_pipe() -> None:
     options = ("--seed", "1", "-n", "12")
     asked = run_model("-p", "What does len do?", *options)
@@ -68,6 +69,7 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments: tuple[str, ...], messa
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_an_image_and_its_projector(vision: tuple[Path, Path], tmp_path: Path) -> None:
     picture = tmp_path / "picture.png"
     picture.write_bytes(png(image()))
@@ -81,6 +83,7 @@ def test_an_image_and_its_projector(vision: tuple[Path, Path], tmp_path: Path) -
     assert "convert --mmproj" in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_sound_and_its_projector(audio: tuple[Path, Path], tmp_path: Path) -> None:
     (tmp_path / "sound.wav").write_bytes(wav(sound()))
     model, projector = map(str, audio)
@@ -90,6 +93,7 @@ def test_a_sound_and_its_projector(audio: tuple[Path, Path], tmp_path: Path) -> 
     assert heard["usage"]["prompt_tokens"] == plain["usage"]["prompt_tokens"] + 17
 
 
+@pytest.mark.slow
 def test_an_adapter(adapted: dict[str, Path]) -> None:
     ask = ("run", str(adapted["base"]), "-p", "Who?", "-n", "3", "--json")
     assert lfm2gguf(*ask, "--adapter", str(adapted["a"])).returncode == 0
@@ -116,6 +120,7 @@ def test_devices_says_what_is_there_and_how_to_get_the_rest() -> None:
             assert BACKENDS[name].install in reason
 
 
+@pytest.mark.slow
 def test_export_has_template_stops_and_sampling(tmp_path: Path) -> None:
     target = tmp_path / "Modelfile"
     done = lfm2gguf("export", "ollama", tiny_gguf(), "-o", target)

@@ -10,6 +10,7 @@ import pytest
 
 from lfm2gguf import Runner, convert
 from lfm2gguf.errors import ContextError, OptionError, UnsupportedError
+from lfm2gguf.llamacpp import Model
 from lfm2gguf.runner import maxsim
 from tests.making.models import tiny_gguf
 from tests.making.retrieval_checkpoints import CASES, SEQUENCES, make_retrieval
@@ -25,11 +26,13 @@ def opened(name: str, folder: Path) -> Runner:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_vectors_are_transformers(name: str, tmp_path: Path) -> None:
+def test_the_vectors_are_transformers(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Up to keys and values in F16; a wrong mask, pooling or head is off by 0.01 and more."""
     pooled = bool(CASES[name].pooling)
     with opened(name, tmp_path) as lfm:
-        lfm._model.tokenize = lambda text, **_: json.loads(text)  # type: ignore[assignment,method-assign]
+        monkeypatch.setattr(Model, "tokenize", lambda _, text, **__: json.loads(text))
         texts = [json.dumps(sequence) for sequence in SEQUENCES]
         vectors = lfm.embed(texts, normalize=False)
     for found, expected in zip(vectors, map(np.array, GOLDEN["cases"][name]), strict=True):
@@ -71,12 +74,12 @@ def test_colbert_s_prefixes_are_tokens_and_its_punctuation_is_left_out(tmp_path:
         plain, query, document = (
             lfm.embed("a, b!", kind=k)[0] for k in (None, "query", "document")
         )
-        assert lfm._model.tokenize("[Q] a") == [unused, *lfm._model.tokenize("a")]
+        assert lfm.tokens.encode("[Q] a", bos=False) == [unused, *lfm.tokens.encode("a", bos=False)]
         np.testing.assert_array_equal(query, lfm.embed("[Q] a, b!")[0])
         assert len(query) == len(plain) + 1
         whole = lfm.embed("[D] a, b!")[0]
-        tokens = lfm._model.tokenize("[D] a, b!", bos=True)
-        kept = [lfm._model.piece(token) not in (b",", b"!") for token in tokens]
+        tokens = lfm.tokens.encode("[D] a, b!")
+        kept = [lfm.tokens.bytes_of(token) not in (b",", b"!") for token in tokens]
         assert kept.count(False) == 2
         np.testing.assert_array_equal(document, whole[kept])
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lfm2gguf.chat.dialect import START
+from lfm2gguf.chat.dialect import LFM2
 from lfm2gguf.errors import OptionError
 from lfm2gguf.runner import Runner, ToolCall, call_grammar
 from tests.making.models import tiny_gguf
@@ -50,17 +50,18 @@ def lfm() -> Iterator[Runner]:
         yield runner
 
 
-def forced(lfm: Runner, grammar: str, seed: int) -> Any:
+def hot_answer(lfm: Runner, grammar: str, seed: int) -> Any:
     """A hot answer, so that the grammar is what shapes it."""
     options: dict[str, Any] = {"temperature": 1.5, "min_p": 0.0, "max_tokens": 300, "seed": seed}
     return lfm.chat("Where is candidate 7?", tools=TOOLS, grammar=grammar, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("several", [True, False])
 def test_forced_calls_fit_their_schemas(lfm: Runner, several: bool) -> None:
     whole = 0
     for seed in range(12):
-        reply = forced(lfm, call_grammar(TOOLS, several=several), seed)
+        reply = hot_answer(lfm, call_grammar(TOOLS, several=several), seed)
         if reply.finish_reason != "stop":
             continue  # a string that did not end
         whole += 1
@@ -73,7 +74,7 @@ def test_forced_calls_fit_their_schemas(lfm: Runner, several: bool) -> None:
 
 @pytest.mark.parametrize("tool", TOOLS, ids=lambda tool: tool["name"])
 def test_a_named_tool(lfm: Runner, tool: dict[str, Any]) -> None:
-    replies = [forced(lfm, call_grammar([tool], several=False), seed) for seed in range(8)]
+    replies = [hot_answer(lfm, call_grammar([tool], several=False), seed) for seed in range(8)]
     whole = [reply for reply in replies if reply.finish_reason == "stop"]
     assert whole
     assert {call.name for reply in whole for call in reply.tool_calls} == {tool["name"]}
@@ -82,7 +83,7 @@ def test_a_named_tool(lfm: Runner, tool: dict[str, Any]) -> None:
 def test_calls_or_else_json(lfm: Runner) -> None:
     schema = {"type": "object", "properties": {"n": {"const": 7}}, "required": ["n"]}
     grammar = call_grammar([TOOLS[1]], several=False, otherwise=schema)
-    marker = lfm._model.tokenize(START)[0]
+    marker = lfm.tokens.encode(LFM2.calls[0], bos=False)[0]
     for bias, text, calls in ((-100.0, '{"n":7}', ()), (100.0, "", (ToolCall("now", {}),))):
         reply = lfm.chat("Hi", tools=TOOLS, grammar=grammar, logit_bias={marker: bias})
         assert (reply.text.replace(" ", ""), reply.tool_calls) == (text, calls)

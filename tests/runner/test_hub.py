@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lfm2gguf import convert
+from lfm2gguf.conversion import Recipe
 from tests.checkpoint.fake_hub import REPOSITORY, Hub, serve
 from tests.checkpoint.test_hub import UNREACHABLE, settings
 from tests.cli.command import COMMAND
@@ -46,6 +47,7 @@ def ask(home: Path, hub: str, *options: str, **more: str) -> subprocess.Complete
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=100)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "fetched"),
     [
@@ -78,8 +80,11 @@ def test_a_type_that_is_not_there_is_told_what_is(hub: Hub, tmp_path: Path, type
     assert not hub.fetched
 
 
+@pytest.mark.slow
 def test_a_model_in_several_files_is_fetched_whole(hub: Hub, tmp_path: Path) -> None:
-    parts = convert(EXAMPLE, hub.folder / "LFM2-Small-Q8_0.gguf", "Q8_0", split_max_size="1M").files
+    parts = convert(
+        EXAMPLE, hub.folder / "LFM2-Small-Q8_0.gguf", Recipe("Q8_0", split_max_size="1M")
+    ).files
     names = {path.name for path in hub.folder.glob("*Q8_0-*")}
     assert len(names) > 1, parts
     done = ask(tmp_path, hub.url, "-t", "q8_0")
@@ -87,6 +92,7 @@ def test_a_model_in_several_files_is_fetched_whole(hub: Hub, tmp_path: Path) -> 
     assert hub.fetched == names
 
 
+@pytest.mark.slow
 def test_without_the_network_the_cache_is_enough(hub: Hub, tmp_path: Path) -> None:
     assert ask(tmp_path, hub.url).returncode == 0
     assert ask(tmp_path, UNREACHABLE).returncode == 0

@@ -31,8 +31,7 @@ def lfm(vision: tuple[Path, Path]) -> Iterator[Runner]:
 
 def greedy(lfm: Runner, **options: Any) -> dict[str, Any]:
     """Options of an answer that does not end by itself: random weights like to end at once."""
-    model = lfm._model
-    ends = {t: -100.0 for t in range(model.n_vocab) if model.ends_generation(t)}
+    ends = dict.fromkeys(lfm.tokens.ends, -100.0)
     return {**GREEDY, "logit_bias": ends, **options}
 
 
@@ -69,11 +68,11 @@ def test_the_runner_computes_what_the_parts_say(lfm: Runner, vision: tuple[Path,
     """The first token's logits, against the same sequence decoded by hand."""
     messages = ask({"type": "image", "image": png(image())})
     reply = lfm.chat(messages, **greedy(lfm, max_tokens=1, logprobs=5))
-    plain, media = take_out(messages)
+    _, media = take_out(messages)
     with Model(vision[0]) as model, Context(model, n_ctx=2048, threads=1) as context:
         projector = Projector(vision[1], model)
         encoder = Encoder(projector)
-        tokens = lfm._prompts.encode(lfm._template.prompt(plain), [encoder.encode(media[0])])
+        tokens = lfm.tokens.of_chat(messages)
         rows = encoder.encode(media[0]).rows
         first = min(i for i, token in enumerate(tokens) if token < 0)
         last = max(i for i, token in enumerate(tokens) if token < 0) + 1

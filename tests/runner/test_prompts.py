@@ -65,7 +65,7 @@ def test_what_one_request_generates_unseen_is_in_no_other_prompt() -> None:
     with Runner(tiny_gguf(), device="cpu", threads=1, context=512) as lfm:
         greedy: dict[str, Any] = {"temperature": 0.0, "max_tokens": 12}
         expected = lfm.chat(ASK, **greedy)
-        for token in (0, lfm._model.n_vocab - 1):  # <|pad|>, and one without a text
+        for token in (0, len(lfm.tokens) - 1):  # <|pad|>, and one without a text
             unseen = lfm.chat("Hm", max_tokens=4, logit_bias={token: 1000.0}, temperature=0.0)
             assert (unseen.text, unseen.usage.completion_tokens) == ("", 4)
         again = lfm.chat(ASK, **greedy)

@@ -15,7 +15,7 @@ from lfm2gguf import Runner, convert, verify
 from lfm2gguf.errors import OptionError, UnsupportedError
 from lfm2gguf.llamacpp import Chunk, Context, Model, Projector
 from tests.making.models import tiny_gguf
-from tests.making.multimodal import AFTER, BEFORE, CASES, image, make, png
+from tests.making.multimodal import AFTER, BEFORE, CASES, image, make_multimodal, png
 from tests.making.sounds import RATE, flac, mp3, sound, wav
 from tests.runner.test_media import ask, first_logprobs, greedy
 
@@ -87,8 +87,8 @@ def _resampled(samples: np.ndarray, rate: int) -> np.ndarray:
 
 
 def _embeddings(lfm: Runner, part: dict[str, Any]) -> np.ndarray:
-    _, (encoded,) = lfm._take_media([{"role": "user", "content": [part]}])
-    return np.stack([encoded.rows[token] for token in encoded.tokens])
+    prompt = lfm.prompts.of_chat([{"role": "user", "content": [part]}])
+    return np.stack([prompt.rows[token] for token in prompt.tokens if token < 0])
 
 
 def test_a_second_turn_computes_only_what_is_new(audio: tuple[Path, Path]) -> None:
@@ -153,6 +153,7 @@ def test_headers_that_promise_more_than_there_is(lfm: Runner, data: bytes) -> No
     assert lfm.chat(ask({"type": "audio", "audio": data}), **greedy(lfm)).text
 
 
+@pytest.mark.slow
 def test_the_longest_sound(lfm: Runner, audio: tuple[Path, Path]) -> None:
     """Just below the limit llama.cpp does not abort; the context is what ends it."""
     part = {"type": "audio", "audio": wav(np.zeros(int(81.96 * RATE)))}
@@ -169,7 +170,7 @@ def test_sound_for_a_projector_of_images(vision: tuple[Path, Path]) -> None:
 
 def test_a_detokenizer_is_no_model_of_text(tmp_path: Path) -> None:
     """llama.cpp loads it, and aborts when it is asked for tokens."""
-    source = make(CASES["audio_detokenizer"], tmp_path / "audio_detokenizer")
+    source = make_multimodal(CASES["audio_detokenizer"], tmp_path / "audio_detokenizer")
     file = convert(source, tmp_path, "F32", jobs=1).files[0].path
     with pytest.raises(UnsupportedError, match="audio detokenizer"):
         Runner(file)

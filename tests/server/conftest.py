@@ -20,7 +20,7 @@ from lfm2gguf import Runner, convert
 from lfm2gguf.server import Limits, create_app
 from lfm2gguf.server.serving import listen
 from tests.making.models import tiny_gguf
-from tests.making.multimodal import IMAGE_CASE, image, make, png
+from tests.making.multimodal import IMAGE_CASE, image, make_multimodal, png
 from tests.runner.test_embeddings import POOLED, opened
 
 
@@ -76,7 +76,7 @@ def embedding_model(tmp_path: Path) -> Iterator[Runner]:
 @pytest.fixture
 def vision_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
     """A random LFM2-VL with its projector."""
-    source = make(IMAGE_CASE, tmp_path_factory.mktemp("vl") / "LFM2-VL-Run")
+    source = make_multimodal(IMAGE_CASE, tmp_path_factory.mktemp("vl") / "LFM2-VL-Run")
     text = convert(source, source, "F32", jobs=1).files[0].path
     projector = convert(source, source, "F32", projector=True, jobs=1).files[0].path
     with Runner(text, mmproj=projector, context=512, threads=1) as lfm:

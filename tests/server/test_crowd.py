@@ -41,6 +41,7 @@ def resident() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_a_hundred_clients_half_of_whom_leave(runner: Runner, url: str) -> None:
     address = f"{url}/v1/chat/completions"
@@ -96,6 +97,7 @@ class Command:
         return self.process.returncode
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
 def test_sigterm_lets_answers_end(tmp_path: Path) -> None:
     command = Command("--name", "it")

@@ -35,6 +35,7 @@ def test_all_are_described(description: Any) -> None:
     assert sorted((o.method.upper(), o.path) for o in found) == sorted(OPERATIONS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
 def test_an_operation(description: Any, method: str, path: str) -> None:
     """No 5xx, and each answer is one that the description names, of the shape it says."""

@@ -13,7 +13,7 @@ import openai
 import pytest
 
 from lfm2gguf import Runner
-from tests.runner.test_runner import CALL, forced
+from tests.runner.test_runner import CALL, literally
 from tests.server.conftest import serving
 
 GREEDY: dict[str, Any] = {"model": "tiny", "temperature": 0}
@@ -198,7 +198,7 @@ def test_what_the_model_thinks_has_its_own_field(
     runner: Runner, client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The example does not think by itself: a grammar makes it."""
-    thinking = forced("<think>Hm. So?</think>\n\nThis.")
+    thinking = literally("<think>Hm. So?</think>\n\nThis.")
     defaults = runner.defaults.changed(grammar=thinking)
     monkeypatch.setattr(runner, "defaults", defaults)
     answer = client.chat.completions.create(messages=ASK, **GREEDY)
@@ -213,7 +213,9 @@ def test_what_the_model_thinks_has_its_own_field(
 def test_calls_the_model_makes_by_itself(
     runner: Runner, client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "defaults", runner.defaults.changed(grammar=forced("Yes." + CALL)))
+    monkeypatch.setattr(
+        runner, "defaults", runner.defaults.changed(grammar=literally("Yes." + CALL))
+    )
     answer = client.chat.completions.create(messages=ASK, **GREEDY)
     assert answer.choices[0].message.content == "Yes."
     assert answer.choices[0].finish_reason == "tool_calls"

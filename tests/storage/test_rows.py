@@ -31,7 +31,10 @@ def test_each_type_is_widened_as_gguf_py_does_it(type: GGMLType, tmp_path: Path)
     weights = np.random.default_rng(1).normal(0, 1, (6, 512)).astype(np.float32)
     data = quantize(weights, type)
     found = stored(tmp_path / "a", GGML[type], data)
-    expected = gguf.quants.dequantize(data, gguf.GGMLQuantizationType[type.name])
+    try:
+        expected = gguf.quants.dequantize(data, gguf.GGMLQuantizationType[type.name])
+    except (KeyError, NotImplementedError):
+        pytest.skip(f"gguf-py does not read {type.name}")
     np.testing.assert_array_equal(found.widened(), expected)
     np.testing.assert_array_equal(found.widened(2, 5), expected[2:5])
     np.testing.assert_array_equal(found.rows(1, 3), data[1:3])

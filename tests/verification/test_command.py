@@ -6,12 +6,13 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import lfm2gguf
+from lfm2gguf.conversion import Recipe
+from tests.cli import command
 
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 
@@ -19,15 +20,17 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return start("verify", "--chunks", 1, *arguments)
+    """``verify`` with a text of one chunk, in this process: NumPy and llama.cpp are there."""
+    given = ("verify", "--chunks", 1, *arguments)
+    done = command.run(*given)
+    return subprocess.CompletedProcess(given, done.code, done.out, done.err)
 
 
 def start(*arguments: object) -> subprocess.CompletedProcess[str]:
     """One process, as the shell starts it, from the source tree."""
-    command = [sys.executable, "-m", "lfm2gguf_cli.main"]
     path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "cli")])
     return subprocess.run(
-        [*command, *(str(argument) for argument in arguments)],
+        [*command.COMMAND, *(str(argument) for argument in arguments)],
         capture_output=True,
         text=True,
         encoding="utf-8",
@@ -35,6 +38,7 @@ def start(*arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_good_file_exits_with_0_and_writes_every_report(
     example: Path, files: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -103,8 +107,11 @@ def test_a_folder_gives_one_ladder(example: Path, files: dict[str, Path], tmp_pa
         (["{Q8_0}", "-r", "{example}", "--text", "absent.txt"], "cannot read the text"),
         (["{Q8_0}", "-r", "{example}", "--engine", "torch"], "is not one of"),
         (["{Q8_0}", "-r", "{example}", "--plot", "a.pdf"], "can be .svg or .png"),
-        (["{Q8_0}", "-r", "{example}", "--json", "absent/a.json"], "its folder must exist"),
-        (["{Q8_0}", "-r", "{example}", "--device", "quantum"], "no device 'quantum'"),
+        (
+            ["{Q8_0}", "-r", "{example}", "--json", "absent/a.json"],
+            "no such folder; make it first",
+        ),
+        (["{Q8_0}", "-r", "{example}", "--device", "quantum"], "device (--device) is 'quantum'"),
         (["{Q8_0}", "-r", "{example}", "--max-ppl-increase", "much"], "is not a share"),
         (["{Q8_0}", "-r", "{BF16}", "--chat", "c.jsonl"], "needs a checkpoint"),
     ],
@@ -119,6 +126,7 @@ def test_what_cannot_be_judged_exits_with_2_in_one_line(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_convert_can_verify_what_it_wrote(example: Path, tmp_path: Path) -> None:
     target = tmp_path / "a.gguf"
     done = start("convert", example, "-t", "Q8_0", "-o", target, "--verify")
@@ -127,6 +135,7 @@ def test_convert_can_verify_what_it_wrote(example: Path, tmp_path: Path) -> None
     assert target.is_file()
 
 
+@pytest.mark.slow
 def test_a_converted_file_that_fails_is_kept(
     example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,19 +147,19 @@ def test_a_converted_file_that_fails_is_kept(
 
     monkeypatch.setitem(limits.LIMITS, "Q8_0", limits.Limits(-1.0, 0.0, 1.0))
     target = tmp_path / "a.gguf"
-    command = ["convert", str(example), "-t", "Q8_0", "-o", str(target)]
-    done = CliRunner().invoke(make_app(command), [*command, "--verify"])
+    arguments = ["convert", str(example), "-t", "Q8_0", "-o", str(target)]
+    done = CliRunner().invoke(make_app(arguments), [*arguments, "--verify"])
     assert done.exit_code == 1
     assert "kept, but it did not pass: a.gguf" in done.output
     assert target.is_file()
-    quiet = CliRunner().invoke(make_app(command), [*command, "--verify", "-qf"])
+    quiet = CliRunner().invoke(make_app(arguments), [*arguments, "--verify", "-qf"])
     assert quiet.exit_code == 1
     assert "a.gguf FAILED: " in quiet.output
 
 
 def test_a_split_model_is_one_file_of_the_ladder(example: Path, tmp_path: Path) -> None:
     target = tmp_path / "a.gguf"
-    lfm2gguf.convert(example, target, "Q8_0", jobs=1, split_max_size=2_000_000)
+    lfm2gguf.convert(example, target, Recipe("Q8_0", split_max_size=2_000_000), jobs=1)
     parts = list(tmp_path.iterdir())
     assert len(parts) > 1
     report = tmp_path / "report.json"

@@ -16,13 +16,15 @@ import lfm2gguf
 from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.errors import OptionError
 from lfm2gguf.ggml import FileType
-from lfm2gguf.verification import Candidate, Limits, Prepared, Verification, judge, open_reference
+from lfm2gguf.verification import Prepared, open_reference
 from lfm2gguf.verification import prepare as prepare_reference
 from lfm2gguf.verification.report.data import dumps
 from lfm2gguf.verification.report.markdown import markdown
 from tests.making import multimodal
 from tests.making.adapters import GGUF_CASES, PREFIX, linear, make_adapter, make_base
 from tests.making.checkpoints import write_json, write_safetensors
+from tests.making.lanes import slow_but
+from tests.making.verdicts import failed, judged
 from tests.verification.faults import Editor
 from tests.verification.test_command import run, start
 
@@ -69,16 +71,7 @@ def reference(example: Path, adapter: Path) -> Prepared:
     return prepare_reference(open_reference(example, lora=adapter), chunks=2)
 
 
-def judged(reference: Prepared, path: Path) -> Verification:
-    candidate = Candidate.open(path)
-    return judge(reference, candidate, Limits.choose(candidate.type), engine="numpy", threads=1)
-
-
-def failed(result: Verification) -> set[str]:
-    return {gate.name for gate in result.failures}
-
-
-@pytest.mark.parametrize("type", [type.name for type in FileType])
+@pytest.mark.parametrize("type", slow_but(["Q8_0"], [type.name for type in FileType]))
 def test_a_merged_file_passes(
     type: str, reference: Prepared, example: Path, adapter: Path, tmp_path: Path
 ) -> None:
@@ -109,7 +102,7 @@ OTHER_ADAPTERS: dict[str, Callable[[Path, Path], Path | None]] = {
 }
 
 
-@pytest.mark.parametrize("type", ["BF16", "Q8_0", "Q4_K_M"])
+@pytest.mark.parametrize("type", slow_but(["Q8_0"], ["BF16", "Q8_0", "Q4_K_M"]))
 @pytest.mark.parametrize("what", OTHER_ADAPTERS)
 def test_another_delta_is_caught(
     what: str, type: str, reference: Prepared, example: Path, tmp_path: Path
@@ -169,6 +162,7 @@ AROUND = {  # names in the adapter of what a text model has as model.layers.1...
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", AROUND)
 def test_the_text_model_in_another(name: str, tmp_path: Path) -> None:
     """Vision, audio and retrieval: their adapters have the names of the whole."""
@@ -179,7 +173,7 @@ def test_the_text_model_in_another(name: str, tmp_path: Path) -> None:
     if name == "retrieval":
         source = make_base(case, tmp_path / "Base")
     else:
-        source = multimodal.make(multimodal.CASES[name], tmp_path / "Base")
+        source = multimodal.make_multimodal(multimodal.CASES[name], tmp_path / "Base")
     tune = make_adapter(case, tmp_path / "tune")
     one, other = (convert(source, tmp_path, type, lora) for type, lora in
                   (("F32", tune), ("F16", None)))  # fmt: skip
@@ -221,6 +215,7 @@ def test_reports_name_the_deltas(
     assert report["files"][0]["reference"]["name"].endswith("with tune")
 
 
+@pytest.mark.slow
 def test_the_commands(example: Path, adapter: Path, tmp_path: Path) -> None:
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
     target = tmp_path / "merged.gguf"

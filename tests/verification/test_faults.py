@@ -5,33 +5,25 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import lfm2gguf
 from lfm2gguf.errors import GGUFError, OptionError
 from lfm2gguf.ggml import FileType
-from lfm2gguf.gguf_file import GGUFFile
-from lfm2gguf.verification import Candidate, Limits, Prepared, Verification, judge, limits_for
+from lfm2gguf.gguf_file import GGUFFile, Value, ValueType
+from lfm2gguf.verification import Limits, Prepared, limits_for
+from tests.doctor.operations import Change, rewrite
+from tests.making.lanes import slow_but
+from tests.making.verdicts import failed, judged
 from tests.verification import faults
 
-TYPES = [type.name for type in FileType]
-
-
-def judged(prepared: Prepared, path: Path, **options: object) -> Verification:
-    candidate = Candidate.open(path)
-    limits = limits_for(candidate.type)
-    return judge(prepared, candidate, limits, threads=1, **options)  # type: ignore[arg-type]
-
-
-def names(result: Verification) -> set[str]:
-    return {gate.name for gate in result.failures}
+TYPES = slow_but(["Q8_0", "Q4_K_M"], [type.name for type in FileType])
 
 
 @pytest.mark.parametrize("type", TYPES)
 def test_a_correct_file_passes(prepared: Prepared, files: dict[str, Path], type: str) -> None:
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
-    result = judged(prepared, files[type])
+    result = judged(prepared, files[type], engine="llama.cpp")
     assert result.passed, result.failures
     assert result.engine == "llama.cpp"
     assert result.figures.kld.value < limits_for(type).max_kld / 2
@@ -45,22 +37,22 @@ def test_numpy_alone_passes_it_too(prepared: Prepared, files: dict[str, Path], t
         assert result.figures.kld.value < 1e-9
 
 
-@pytest.mark.parametrize("type", ["Q8_0", "Q4_K_M"])
+@pytest.mark.parametrize("type", slow_but(["Q8_0"], ["Q8_0", "Q4_K_M"]))
 @pytest.mark.parametrize("fault", faults.IN_THE_CHECKPOINT)
 def test_a_fault_is_caught(
     prepared: Prepared, example: Path, tmp_path: Path, fault: str, type: str
 ) -> None:
     path = faults.convert_with(faults.IN_THE_CHECKPOINT[fault], example, tmp_path, type)
-    result = judged(prepared, path, engine="numpy")
+    result = judged(prepared, path)
     assert not result.passed
-    assert names(result) & {"weights near the checkpoint's", "settings of the checkpoint"}
+    assert failed(result) & {"weights near the checkpoint's", "settings of the checkpoint"}
     # At eight bits the text alone shows it too. A norm that trained to nearly one is the
     # exception: only its weights tell.
     if type == "Q8_0" and fault != "a norm's weight left out":
-        assert "mean KL divergence" in names(result)
+        assert "mean KL divergence" in failed(result)
 
 
-@pytest.mark.parametrize("type", ["Q8_0", "Q4_K_M", "Q4_0"])
+@pytest.mark.parametrize("type", slow_but(["Q8_0"], ["Q8_0", "Q4_K_M", "Q4_0"]))
 @pytest.mark.parametrize("tensor", ["blk.1.ffn_gate.weight", "token_embd.weight"])
 def test_a_flipped_byte_of_a_scale_is_caught(
     prepared: Prepared, files: dict[str, Path], tmp_path: Path, type: str, tensor: str
@@ -72,7 +64,7 @@ def test_a_flipped_byte_of_a_scale_is_caught(
             continue
         shutil.copy(files[type], path)
         faults.flip(path, tensor, 100, byte)
-        result = judged(prepared, path, engine="numpy")
+        result = judged(prepared, path)
         assert not result.passed, name
         failed = next(gate for gate in result.failures if gate.name.startswith("weights"))
         assert tensor in failed.detail
@@ -87,7 +79,7 @@ def test_the_smallest_scale_fault_that_is_still_caught(
     for bits in (0x10, 0x01):
         shutil.copy(files["Q4_K_M"], path)
         faults.flip(path, "blk.1.ffn_gate.weight", 100, 4, bits)
-        caught[bits] = not judged(prepared, path, engine="numpy").passed
+        caught[bits] = not judged(prepared, path).passed
     assert caught == {0x10: True, 0x01: False}
 
 
@@ -99,8 +91,8 @@ def test_not_a_number_in_the_file_fails(
     with path.open("r+b") as file:
         file.seek(info.offset)
         file.write(b"\xff\x7f")  # bf16 NaN
-    result = judged(prepared, path, engine="numpy")
-    assert {"finite logits", "mean KL divergence"} <= names(result)
+    result = judged(prepared, path)
+    assert {"finite logits", "mean KL divergence"} <= failed(result)
     assert result.figures.not_finite == result.figures.tokens
 
 
@@ -108,27 +100,26 @@ def test_three_way_names_the_quantization(
     prepared: Prepared, example: Path, files: dict[str, Path], tmp_path: Path
 ) -> None:
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
-    good = judged(prepared, files["Q8_0"], three_way=True)
+    good = judged(prepared, files["Q8_0"], engine="llama.cpp", three_way=True)
     assert good.passed, good.failures
     assert good.culprit == ""
     path = faults.convert_with(faults.shifted_embedding, example, tmp_path, "Q8_0")
-    assert judged(prepared, path, three_way=True).culprit == "quantization"
+    assert judged(prepared, path, engine="llama.cpp", three_way=True).culprit == "quantization"
 
 
-def test_three_way_names_the_runtime(prepared: Prepared, files: dict[str, Path]) -> None:
-    """A runtime that rotates by another base, as an old build might, on a sound file."""
+def test_three_way_names_the_runtime(
+    prepared: Prepared, files: dict[str, Path], tmp_path: Path
+) -> None:
+    """A key that llama.cpp heeds and the file's other reader does not: positions are scaled."""
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
-    import unittest.mock
-
-    from lfm2gguf.verification.measure import scorers
-
-    original = scorers.LlamaCppScorer.logits
-
-    def disturbed(self: scorers.LlamaCppScorer, *window: int) -> scorers.Logits:
-        return np.roll(original(self, *window), 1, axis=1)
-
-    with unittest.mock.patch.object(scorers.LlamaCppScorer, "logits", disturbed):
-        result = judged(prepared, files["Q8_0"], three_way=True)
+    scaled = {
+        "lfm2.rope.scaling.type": Value(ValueType.STRING, "linear"),
+        "lfm2.rope.scaling.factor": Value(ValueType.FLOAT32, 8.0),
+    }
+    path = rewrite(files["Q8_0"], tmp_path / files["Q8_0"].name, Change(scaled))
+    assert judged(prepared, path).passed
+    result = judged(prepared, path, engine="llama.cpp", three_way=True)
+    assert not result.passed
     assert result.culprit == "runtime"
 
 
@@ -139,7 +130,7 @@ def test_a_file_of_another_model_cannot_be_judged(
     data = path.read_bytes()
     path.write_bytes(data.replace(b"blk.0.ffn_norm.weight", b"blk.0.ffn_morn.weight"))
     with pytest.raises(GGUFError, match="cannot be judged"):
-        judged(prepared, path, engine="numpy")
+        judged(prepared, path)
 
 
 def test_limits_can_be_set_one_by_one() -> None:

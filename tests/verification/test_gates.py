@@ -29,7 +29,7 @@ from lfm2gguf.verification.verdict.gates import (
 from lfm2gguf.verification.verdict.limits import LIMITS, TENSOR_LIMITS, Limits
 
 
-def logits(n: int, vocabulary: int = 400, seed: int = 0) -> np.ndarray:
+def random_logits(n: int, vocabulary: int = 400, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((n, vocabulary)).astype(np.float32) * 2
 
 
@@ -69,7 +69,7 @@ def test_not_a_number_never_passes(relation: str) -> None:
 
 def test_the_tolerance_is_what_a_file_at_the_limit_shows() -> None:
     """Logit noise that gives exactly the permitted KLD: its paired error, seen and foretold."""
-    reference = logits(4000)
+    reference = random_logits(4000)
     found = score(reference, noisy(reference, 0.2), drawn(reference))
     seen = summarize(found, [len(found)]).log_ppl_ratio.uncertainty
     foretold = tolerated_ratio_error(found, float(found.kld.mean()))
@@ -77,7 +77,7 @@ def test_the_tolerance_is_what_a_file_at_the_limit_shows() -> None:
 
 
 def test_a_broken_file_does_not_widen_what_it_is_held_to() -> None:
-    reference = logits(1000)
+    reference = random_logits(1000)
     targets = drawn(reference)
     good, broken = (score(reference, noisy(reference, size), targets) for size in (0.05, 5.0))
     limits = Limits(0.02, 0.05, 0.9)
@@ -90,7 +90,7 @@ def test_a_broken_file_does_not_widen_what_it_is_held_to() -> None:
 
 
 def test_one_bad_chunk_fails_where_the_mean_would_pass() -> None:
-    reference = logits(1000)
+    reference = random_logits(1000)
     candidate = noisy(reference, 0.01)
     candidate[900:] = noisy(reference, 1.0)[900:]
     scores = score(reference, candidate, drawn(reference))
@@ -102,7 +102,7 @@ def test_one_bad_chunk_fails_where_the_mean_would_pass() -> None:
 
 
 def test_a_chunk_without_a_finite_logit_is_the_worst() -> None:
-    reference = logits(20)
+    reference = random_logits(20)
     candidate = reference.copy()
     candidate[:10] = np.nan
     scores = score(reference, candidate, drawn(reference))

@@ -12,7 +12,7 @@ import pytest
 
 from lfm2gguf.errors import MissingDependencyError, OptionError, OutputError
 from lfm2gguf.verification import Candidate, Prepared, Verification, judge, limits_for
-from lfm2gguf.verification.report.data import dumps, write_report
+from lfm2gguf.verification.report.data import dumps
 from lfm2gguf.verification.report.files import check_targets, write_reports
 from lfm2gguf.verification.report.junit import junit
 from lfm2gguf.verification.report.markdown import markdown
@@ -100,19 +100,29 @@ def test_a_png_needs_matplotlib_and_says_so(results: list[Verification], tmp_pat
 
 
 def test_reports_that_cannot_be_written_are_refused_at_once(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="--json"):
+    with pytest.raises(OutputError, match="the json report"):
         check_targets({"json": tmp_path / "absent" / "a.json"})
-    with pytest.raises(OutputError, match="--junit"):
+    with pytest.raises(OutputError, match="the junit report"):
         check_targets({"junit": tmp_path})
     check_targets({"json": Path("-"), "plot": None, "markdown": tmp_path / "a.md"})
 
 
 def test_each_report_is_written_whole(results: list[Verification], tmp_path: Path) -> None:
     names = {"json": "a.json", "junit": "a.xml", "markdown": "a.md", "plot": "a.svg"}
-    write_reports(results, {kind: tmp_path / name for kind, name in names.items()})
+    assert not write_reports(results, {kind: tmp_path / name for kind, name in names.items()})
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names.values())
-    with pytest.raises(OutputError):
-        write_report(tmp_path / "absent" / "a.json", "text")
+    with pytest.raises(OutputError, match="no such folder"):
+        write_reports(results, {"json": tmp_path / "absent" / "a.json"})
+
+
+def test_what_goes_to_standard_output_is_handed_back(
+    results: list[Verification], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert json.loads(write_reports(results, {"json": Path("-")}))["report"] == "lfm2gguf verify"
+    assert write_reports(results, {"junit": Path("-")}).startswith("<?xml")
+    assert capfd.readouterr() == ("", "")
+    with pytest.raises(OptionError, match=r"can be \.svg or \.png"):
+        check_targets({"plot": Path("-")})
 
 
 def test_a_failure_is_explained_in_one_line(results: list[Verification]) -> None:

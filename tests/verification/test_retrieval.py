@@ -16,11 +16,8 @@ from lfm2gguf.errors import GGUFError, OptionError
 from lfm2gguf.ggml import FileType
 from lfm2gguf.gguf_file import GGUFFile
 from lfm2gguf.verification import (
-    Candidate,
     Prepared,
-    SimilarityLimits,
     Verification,
-    judge,
     open_reference,
     prepare,
 )
@@ -30,6 +27,7 @@ from lfm2gguf.verification.report.markdown import markdown
 from lfm2gguf.verification.report.plot import draw
 from lfm2gguf.verification.verdict.baseline import drift_gates
 from lfm2gguf.verification.verdict.limits import SIMILARITY_LIMITS
+from tests.making.lanes import slow_but
 from tests.making.models import EXAMPLE
 from tests.making.retrieval_example import (
     BERT,
@@ -41,6 +39,7 @@ from tests.making.retrieval_example import (
     set_architecture,
     set_pooling,
 )
+from tests.making.verdicts import failed, judged
 from tests.verification import faults
 from tests.verification.faults import Editor, flip
 from tests.verification.test_command import run, start
@@ -49,7 +48,7 @@ SETTINGS, WEIGHTS = "settings of the checkpoint", "weights near the checkpoint's
 VECTORS = {"mean cosine", "cosine of the worst text", "rank correlation", "same among the best 10"}
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=slow_but(["cls"], KINDS))
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -64,16 +63,7 @@ def reference(source: Path) -> Prepared:
     return prepare(open_reference(source), chunks=8)
 
 
-def judged(reference: Prepared, path: Path, **options: Any) -> Verification:
-    candidate = Candidate.open(path)
-    limits = SimilarityLimits.choose(candidate.type)
-    return judge(reference, candidate, limits, threads=1, **{"engine": "numpy", **options})
-
-
-def failed(result: Verification) -> set[str]:
-    return {gate.name for gate in result.failures}
-
-
+@pytest.mark.slow
 def test_correct_files_of_every_type_pass(
     reference: Prepared, source: Path, tmp_path: Path
 ) -> None:
@@ -106,7 +96,7 @@ IN_THE_WEIGHTS = {
 }
 
 
-@pytest.mark.parametrize("type", ["Q8_0", "Q4_K_M"])
+@pytest.mark.parametrize("type", slow_but(["Q8_0"], ["Q8_0", "Q4_K_M"]))
 @pytest.mark.parametrize("fault", IN_THE_WEIGHTS)
 def test_a_fault_in_the_weights_is_caught(
     reference: Prepared, source: Path, tmp_path: Path, fault: str, type: str
@@ -141,6 +131,7 @@ IN_THE_SETTINGS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["llama.cpp", "numpy"])
 @pytest.mark.parametrize(("of", "name", "fault", "said"), IN_THE_SETTINGS)
 def test_a_fault_in_the_settings_is_caught(
@@ -277,6 +268,7 @@ def test_limits_of_vectors_are_none_of_a_text_model(files: dict[str, Path]) -> N
         lfm2gguf.verify(files["Q8_0"], EXAMPLE, min_rank=0.9)
 
 
+@pytest.mark.slow
 def test_the_command_judges_a_ladder(pooled: Path, gguf: dict[str, Path], tmp_path: Path) -> None:
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
     report = tmp_path / "report.json"
@@ -291,6 +283,7 @@ def test_the_command_judges_a_ladder(pooled: Path, gguf: dict[str, Path], tmp_pa
     assert "FAILED: mean cosine" in done.stdout
 
 
+@pytest.mark.slow
 def test_convert_can_verify_it(pooled: Path, tmp_path: Path) -> None:
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
     done = start("convert", pooled, "-t", "Q8_0", "-o", tmp_path / "a.gguf", "--verify")

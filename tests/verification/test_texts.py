@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import zipfile
+from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import lfm2gguf
 from lfm2gguf.errors import CheckpointError, HubError, OptionError
 from lfm2gguf.verification import Prepared, prepare
 from lfm2gguf.verification.material.conversations import (
-    ChatTemplate,
     chat_samples,
     read_conversations,
     rendered,
+    template_of,
 )
 from lfm2gguf.verification.material.models import ReferenceModel, open_reference
 from lfm2gguf.verification.material.preparation import _encode_enough
 from lfm2gguf.verification.material.texts import cut, load_texts, python_docs
+from lfm2gguf.verification.report.data import to_json
+from lfm2gguf.verification.report.markdown import markdown
 from tests.making.realdata import real
 
 
@@ -157,7 +162,7 @@ def test_a_template_that_rewrites_history_gives_one_text_for_each_answer(
         "{% endgeneration %}{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
     )
     (folder / "tokenizer_config.json").write_text("{}")
-    found = list(rendered(ChatTemplate(folder), {"messages": TURNS}))
+    found = list(rendered(template_of(folder), {"messages": TURNS}))
     assert [text[a:b] for text, [(a, b)] in found] == ["A function.", "You are welcome."]
     assert "[assistant] function.[user]" in found[1][0]
 
@@ -167,7 +172,7 @@ def test_real_templates_render(name: str, tmp_path: Path) -> None:
     source = real(f"chat_templates/{name}.jinja")
     (tmp_path / "chat_template.jinja").write_text(source.read_text())
     (tmp_path / "tokenizer_config.json").write_text('{"bos_token": "<|startoftext|>"}')
-    text, spans = next(rendered(ChatTemplate(tmp_path), {"messages": TURNS[1:3]}))
+    text, spans = next(rendered(template_of(tmp_path), {"messages": TURNS[1:3]}))
     assert text.startswith("<|startoftext|><|im_start|>user\nWhat is `len`?<|im_end|>\n")
     assert [text[a:b] for a, b in spans] == ["A function.<|im_end|>\n"]
 
@@ -197,14 +202,12 @@ def test_a_conversation_without_an_answer_is_refused(example: Path, tmp_path: Pa
 
 def test_a_checkpoint_without_template_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no chat template"):
-        ChatTemplate(tmp_path)
+        template_of(tmp_path)
 
 
 def test_conversations_are_verified_like_texts(
     example: Path, files: dict[str, Path], tmp_path: Path
 ) -> None:
-    import lfm2gguf
-
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
     words = python_docs()
     long = [
@@ -223,3 +226,35 @@ def test_the_report_says_what_was_read(prepared: Prepared) -> None:
     described = prepared.materials[0].describe()
     assert described["name"] == "python-docs"
     assert described["chunks"] == len(prepared.samples)
+
+
+@pytest.mark.parametrize("as_object", [False, True])
+def test_of_two_templates_the_one_that_was_written_is_scored(
+    as_object: bool, example: Path, tmp_path: Path
+) -> None:
+    """convert took tokenizer_config.json's, verify chat_template.jinja: what nobody is shown."""
+    pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+    folder = shutil.copytree(example, tmp_path / "model")
+    other = (folder / "chat_template.jinja").read_text() + "{# 2 #}"
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    given = {"default": other, "tool_use": "tools"} if as_object else other
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": given}))
+
+    made = lfm2gguf.convert(folder, tmp_path / "model.gguf", "F32", jobs=1)
+    note = next(note for note in made.notes if "is another" in note)
+    assert [f.what for f in lfm2gguf.diagnose(folder).findings if f.id == "conversion"] == [note]
+    with lfm2gguf.Runner(made.files[0].path, device="cpu", threads=1, context=256) as lfm:
+        written = lfm.prompts.template
+    assert template_of(folder).source == written.source == other
+    question = [{"role": "user", "content": "What?"}]
+    assert template_of(folder).prompt(question) == written.prompt(question)
+
+    path = write_lines(tmp_path / "chat.jsonl", {"messages": TURNS})
+    result = lfm2gguf.verify(made.files[0].path, folder, chat=path, threads=1)
+    assert [text["note"] for text in result.texts] == [note]
+    assert note in markdown([result])
+    jsonschema = pytest.importorskip("jsonschema")
+    jsonschema.validate(
+        to_json([result]),
+        json.loads((resources("lfm2gguf.verification") / "report.schema.json").read_text()),
+    )

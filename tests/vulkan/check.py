@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lfm2gguf import Runner, convert
-from lfm2gguf.llamacpp import build_info, devices
-from lfm2gguf.llamacpp.selection import choose
+from lfm2gguf.llamacpp import build_info, choose, devices
 from lfm2gguf.runner import Reply
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "tiny-lfm2"

@@ -107,7 +107,7 @@ def _memory() -> int | None:
 
 
 def _load() -> list[float] | None:
-    """Load over 1, 5 and 15 minutes: whether others were at work."""
+    """Return the load over 1, 5 and 15 minutes: whether others were at work."""
     try:
         return [round(value, 2) for value in os.getloadavg()]
     except (AttributeError, OSError):
@@ -130,7 +130,7 @@ def _power_caps() -> Iterator[tuple[str, float]]:
 
 
 def _nvidia() -> list[dict[str, str]]:
-    """Name, driver, power limit, memory and compute capability of NVIDIA's GPUs."""
+    """Return name, driver, power limit, memory and compute capability of NVIDIA's GPUs."""
     text = _said("nvidia-smi", f"--query-gpu={','.join(NVIDIA)}", "--format=csv,noheader")
     rows = [[cell.strip() for cell in line.split(",")] for line in text.splitlines()]
     return [dict(zip(NVIDIA, row, strict=True)) for row in rows if len(row) == len(NVIDIA)]
@@ -143,7 +143,7 @@ def _packages() -> Iterator[tuple[str, str]]:
 
 
 def _llama_cpp() -> dict[str, Any] | None:
-    """Version, build flags, backends and devices of the library that runs in this process."""
+    """Return version, build flags, backends and devices of the library in this process."""
     try:
         info = build_info()
         found = [f"{d.backend}: {d.description}" for d in devices()]

@@ -1,4 +1,4 @@
-"""Memory of processes, and whose the process behind a local port is.
+"""A process's memory, and which process listens on a port.
 
 Linux says both in /proc; elsewhere ``ps`` gives the memory, and the process must be named.
 """

@@ -1,6 +1,6 @@
 """Reports side by side: ratios, and whether a difference is more than the spread of the runs.
 
-The first subject is the measure of the others. Two figures differ beyond their spread where
+The first subject is what the others are compared with. Two figures differ beyond their spread where
 the ranges of their runs do not overlap: with five runs on each side and nothing but chance
 between them, that happens in 2 of 252 cases (the rank-sum test's extreme). A published figure
 comes without its runs, so that nothing can be said of it.
@@ -15,8 +15,9 @@ from typing import Any
 from lfm2gguf.bench.cells import DEPTH, SUITES
 from lfm2gguf.bench.metrics import METRICS, Sample
 from lfm2gguf.bench.report.data import REPORT_VERSION, Report, Row, Subject
-from lfm2gguf.bench.report.tables import UNKNOWN, Table, figure, heading
+from lfm2gguf.bench.report.tables import UNKNOWN, figure, heading
 from lfm2gguf.errors import OptionError
+from lfm2gguf.rendering import Table
 
 COMPARED = {
     "depth": ("decode", "prefill"),
@@ -50,10 +51,17 @@ class Figure:
 
 
 def subjects(reports: Sequence[Report]) -> list[Subject]:
-    """Return the subjects of all reports. Raises :class:`OptionError` for fewer than two."""
+    """Return the subjects of all reports.
+
+    Raises:
+        OptionError: there are fewer than two.
+
+    """
     found = [subject for report in reports for subject in report.subjects]
     if len(found) < 2:
-        raise OptionError("a comparison needs two reports: lfm2gguf bench --compare A.json B.json")
+        raise OptionError(
+            "a comparison needs two reports; give lfm2gguf bench --compare A.json B.json"
+        )
     return found
 
 
@@ -79,7 +87,7 @@ def _figure(subject: Subject, row: Row, base: Row | None, metric: str, *, is_bas
 
 
 def _beyond(one: Sample, other: Sample) -> bool | None:
-    """Whether two ranges lie apart; None where a range is not known."""
+    """Return whether two ranges lie apart; None where a range is unknown."""
     if one.low is None or one.high is None or other.low is None or other.high is None:
         return None
     if len(one.values) < 2 or len(other.values) < 2:
@@ -115,7 +123,7 @@ def _table(suite: str, metric: str, figures: Sequence[Figure]) -> Table:
 
 
 def differences(reports: Sequence[Report]) -> list[tuple[str, str, str]]:
-    """Return what is not the same in the first two reports: name, first, second.
+    """Return what differs in the first two reports: name, first, second.
 
     Only what both say; published reports have neither environment nor settings.
     """

@@ -7,13 +7,13 @@ is comparing two reports.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from lfm2gguf import rendering
 from lfm2gguf.bench.metrics import METRICS, Sample
 from lfm2gguf.errors import OptionError
 
@@ -27,7 +27,7 @@ class Row:
 
     ``memory_growth`` is in bytes, over the measured runs; ``roofline`` is the decode speed in
     tokens/s that the measured memory bandwidth allows at this depth, and ``share`` what part of
-    it was reached. None: not known, or not meant.
+    it was reached. None: unknown or not applicable.
     """
 
     suite: str
@@ -92,32 +92,24 @@ class Report:
         for subject in data["subjects"]:
             for row in subject["rows"]:
                 row["metrics"] = {k: _sample_json(v) for k, v in row["metrics"].items()}
-        cleaned: dict[str, Any] = _plain(data)
+        cleaned: dict[str, Any] = rendering.plain(data, digits=6)
         return cleaned
 
     def dumps(self) -> str:
         """Return the JSON text."""
-        return json.dumps(self.to_json(), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+        return rendering.dumps(self.to_json(), indent=1)
 
 
 def _sample_json(sample: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in sample.items() if value not in (None, (), [])}
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value
-
-
 def read_reports(names: Sequence[str | Path]) -> list[Report]:
     """Read reports by their paths; ``published`` stands for all published ones.
 
-    Raises :class:`OptionError` for what is no report, or one of another version.
+    Raises:
+        OptionError: a file cannot be read, is not a report, or is one of another version.
+
     """
     found: list[Report] = []
     for name in names:
@@ -140,9 +132,11 @@ def _read(path: Path) -> Report:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise OptionError(f"cannot read the report {path}: {error.strerror}") from error
+        raise OptionError(
+            f"{path}: cannot be read ({error.strerror}); give a report of lfm2gguf bench --json"
+        ) from error
     except UnicodeDecodeError as error:
-        raise OptionError(f"{path} is not a report of lfm2gguf bench --json") from error
+        raise OptionError(f"{path}: not a report; write one by lfm2gguf bench --json") from error
     return _parse(text, str(path))
 
 
@@ -153,17 +147,16 @@ def _parse(text: str, name: str) -> Report:
             raise ValueError
         version = data["version"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise OptionError(f"{name} is not a report of lfm2gguf bench --json") from error
+        raise OptionError(f"{name}: not a report; write one by lfm2gguf bench --json") from error
     if version != REPORT_VERSION:
         raise OptionError(
-            f"{name} is a report of version {version}; this lfm2gguf reads {REPORT_VERSION}: "
-            "measure again"
+            f"{name}: a report of version {version}, where {REPORT_VERSION} is known; measure again"
         )
     try:
         known = {key: data[key] for key in ("settings", "environment", "created", "cut")}
         return Report(tuple(_subject(s) for s in data["subjects"]), **known)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise OptionError(f"{name}: the report is damaged ({error!r})") from error
+        raise OptionError(f"{name}: the report is damaged ({error!r}); measure again") from error
 
 
 def _subject(data: dict[str, Any]) -> Subject:
@@ -178,5 +171,5 @@ def _row(data: dict[str, Any]) -> Row:
         if id in METRICS
     }
     if not all(isinstance(sample.median, (int, float)) for sample in metrics.values()):
-        raise ValueError("a median is no number")
+        raise ValueError("a median is not a number")
     return Row(**{**data, "metrics": metrics})

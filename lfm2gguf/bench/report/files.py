@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 from lfm2gguf.bench.report import comparison
 from lfm2gguf.bench.report.data import Report
 from lfm2gguf.bench.report.page import page
-from lfm2gguf.bench.report.tables import csv_text, markdown, markdown_table
-from lfm2gguf.errors import OutputError
-from lfm2gguf.verification.report.data import write_report
-
-STANDARD_OUTPUT = Path("-")
+from lfm2gguf.bench.report.tables import as_csv, markdown
+from lfm2gguf.rendering import Targets, dumps, markdown_table, write_targets
 
 
 def as_json(reports: Sequence[Report]) -> str:
     """Return one report's JSON, or that of the comparison of several."""
     if len(reports) == 1:
         return reports[0].dumps()
-    return json.dumps(comparison.to_json(reports), indent=1, ensure_ascii=False) + "\n"
+    return dumps(comparison.to_json(reports), indent=1)
 
 
 def as_markdown(reports: Sequence[Report]) -> str:
@@ -37,26 +31,17 @@ def as_markdown(reports: Sequence[Report]) -> str:
 
 WRITERS: dict[str, Callable[[Sequence[Report]], str]] = {
     "json": as_json,
-    "csv": csv_text,
+    "csv": as_csv,
     "markdown": as_markdown,
     "html": page,
 }
 
 
-def check_targets(targets: Mapping[str, Path | None]) -> None:
-    """Refuse what could not be written, before anything is measured. Raises OutputError."""
-    for name, path in targets.items():
-        if path in (None, STANDARD_OUTPUT):
-            continue
-        assert path is not None
-        if path.is_dir() or not path.parent.is_dir():
-            raise OutputError(f"cannot write --{name} {path}: its folder must exist")
+def write(reports: Sequence[Report], targets: Targets) -> str:
+    """Write each form that is asked for; return the text that belongs on standard output.
 
+    Raises:
+        OutputError: a file cannot be written, or the disk is full.
 
-def write(reports: Sequence[Report], targets: Mapping[str, Path | None]) -> None:
-    """Write each form that is asked for; ``-`` is standard output."""
-    for name, path in targets.items():
-        if path == STANDARD_OUTPUT:
-            sys.stdout.write(WRITERS[name](reports))
-        elif path is not None:
-            write_report(path, WRITERS[name](reports))
+    """
+    return write_targets(targets, lambda kind, _: WRITERS[kind](reports))

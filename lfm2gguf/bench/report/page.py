@@ -10,8 +10,8 @@ from lfm2gguf.bench.cells import DEPTH, WORKLOADS, tokens
 from lfm2gguf.bench.metrics import METRICS
 from lfm2gguf.bench.report.comparison import LEGEND, comparison_tables, differences
 from lfm2gguf.bench.report.data import Report, Subject
-from lfm2gguf.bench.report.tables import Table, facts, legend, remarks, subject_facts, tables
-from lfm2gguf.rendering.svg import COLORS, Curve, Dots, curves, dots
+from lfm2gguf.bench.report.tables import facts, legend, remarks, subject_facts, tables
+from lfm2gguf.rendering import PAGE_COLORS, Curve, Dots, Table, draw_curves, draw_dots
 
 CURVES = ("decode", "prefill")
 DISTRIBUTIONS = ("latency", "first_token")
@@ -52,7 +52,8 @@ def _plots(subjects: Sequence[Subject]) -> Iterator[str]:
     yield from _figures([_curve_figure(id, drawn) for id in CURVES])
     if len(drawn) > 1:
         items = (
-            f'<li><i class="c{i % COLORS}"></i>{escape(s.label)}</li>' for i, s in enumerate(drawn)
+            f'<li><i class="c{i % PAGE_COLORS}"></i>{escape(s.label)}</li>'
+            for i, s in enumerate(drawn)
         )
         yield f'<ul class="keys">{"".join(items)}</ul>'
     yield from _figures([_dot_figure(id, runs) for id in DISTRIBUTIONS])
@@ -79,7 +80,7 @@ def _curve_figure(id: str, subjects: Sequence[Subject]) -> str:
     title = f"{metric.heading} speed over context"
     if not any(curve.points for curve in data):
         return ""
-    return _figure(title, curves(title, metric.unit, data))
+    return _figure(title, draw_curves(title, metric.unit, data))
 
 
 def _dot_figure(id: str, subjects: Sequence[Subject]) -> str:
@@ -93,7 +94,7 @@ def _dot_figure(id: str, subjects: Sequence[Subject]) -> str:
         if sample and sample.values
     ]  # fmt: skip
     title = {"latency": "Latency of every request", "first_token": "Time to first token"}[id]
-    return _figure(title, dots(title, metric.unit, data)) if data else ""
+    return _figure(title, draw_dots(title, metric.unit, data)) if data else ""
 
 
 def _figure(title: str, svg: str) -> str:

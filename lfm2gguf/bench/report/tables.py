@@ -5,31 +5,19 @@ Depth tables have a column for each context, as published; workload tables a row
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from lfm2gguf.bench.cells import DEPTH, WORKLOADS
 from lfm2gguf.bench.metrics import METRICS, Sample
 from lfm2gguf.bench.report.data import Report, Row, Subject
+from lfm2gguf.rendering import Table, csv_text, escaped, markdown_table
 
 DEPTH_METRICS = ("decode", "prefill")
 WORKLOAD_METRICS = ("decode", "end_to_end", "prefill", "first_token", "per_token",
                     "prompt_tokens", "output_tokens", "latency", "throughput")  # fmt: skip
 UNKNOWN = "-"
 GIB = 2**30
-
-
-@dataclass(frozen=True)
-class Table:
-    """Headings and rows of text; the first ``texts`` columns are words, the others numbers."""
-
-    title: str
-    heads: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    texts: int = 1
 
 
 def figure(id: str, sample: Sample | None, *, spread: bool = True) -> str:
@@ -160,20 +148,20 @@ def _markdown(report: Report) -> Iterator[str]:
     yield "# lfm2gguf bench"
     yield ""
     if report.cut:
-        yield f"**Incomplete: {_escaped(report.cut)}.**"
+        yield f"**Incomplete: {escaped(report.cut)}.**"
         yield ""
     yield legend(report)
     for subject in report.subjects:
         yield ""
-        yield f"## {_escaped(subject.label)}"
+        yield f"## {escaped(subject.label)}"
         for table in tables(subject):
             yield ""
             yield f"### {table.title}"
             yield ""
             yield from markdown_table(table)
         yield ""
-        yield from (f"- {_escaped(remark)}" for remark in remarks(subject))
-        yield from (f"- {key}: {_escaped(value)}" for key, value in subject_facts(subject))
+        yield from (f"- {escaped(remark)}" for remark in remarks(subject))
+        yield from (f"- {key}: {escaped(value)}" for key, value in subject_facts(subject))
     yield ""
     yield "## Environment and settings"
     yield ""
@@ -193,36 +181,20 @@ def legend(report: Report) -> str:
     )
 
 
-def markdown_table(table: Table) -> Iterator[str]:
-    """Yield the lines of a Markdown table, numbers to the right."""
-    yield f"| {' | '.join(table.heads)} |"
-    marks = ["---" if i < table.texts else "---:" for i in range(len(table.heads))]
-    yield f"| {' | '.join(marks)} |"
-    for row in table.rows:
-        yield f"| {' | '.join(map(_escaped, row))} |"
-
-
-def _escaped(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())
-
-
-def csv_text(reports: Sequence[Report]) -> str:
+def as_csv(reports: Sequence[Report]) -> str:
     """Return one line for each figure of each row, in SI units, for a spreadsheet."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(("model", "machine", "via", "suite", "cell", "concurrency", "metric", "unit",
-                     "median", "low", "high", "runs"))  # fmt: skip
-    rows = [(subject, row) for report in reports for subject in report.subjects
-            for row in subject.rows]  # fmt: skip
-    for subject, row in rows:
-        for id, sample in row.metrics.items():
-            writer.writerow((
-                subject.name, subject.machine, subject.via, row.suite, row.name, row.concurrency,
-                id, METRICS[id].si_unit, *map(_plain, (sample.median, sample.low, sample.high)),
-                row.runs,
-            ))  # fmt: skip
-    return buffer.getvalue()
+    heads = ("model", "machine", "via", "suite", "cell", "concurrency", "metric", "unit",
+             "median", "low", "high", "runs")  # fmt: skip
+    lines = [
+        (
+            subject.name, subject.machine, subject.via, row.suite, row.name, row.concurrency, id,
+            METRICS[id].si_unit, *map(_short, (sample.median, sample.low, sample.high)), row.runs,
+        )
+        for report in reports for subject in report.subjects for row in subject.rows
+        for id, sample in row.metrics.items()
+    ]  # fmt: skip
+    return csv_text(heads, lines)
 
 
-def _plain(value: float | None) -> str:
+def _short(value: float | None) -> str:
     return "" if value is None else f"{value:.6g}"

@@ -30,7 +30,7 @@ IGNORE_EOS = "ignore_eos"
 
 
 class Endpoint:
-    """Measures a server. Raises :class:`EndpointError` where it does not answer.
+    """Measures a server.
 
     Args:
         url: such as ``http://127.0.0.1:8080``, with or without ``/v1``.
@@ -39,6 +39,10 @@ class Endpoint:
         pid: the server's process, for its memory; None: looked up by the port where it is local.
         counter: counts tokens where the server does not.
         prompt_cache: lets the server reuse earlier prompts.
+
+    Raises:
+        OptionError: ``url`` is not an address.
+        EndpointError: the server does not answer.
 
     """
 
@@ -55,7 +59,9 @@ class Endpoint:
         self.url = url.rstrip("/").removesuffix("/v1")
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise OptionError(f"{url!r} is not an address such as http://127.0.0.1:8080")
+            raise OptionError(
+                f"endpoint: {url!r} is not an address; give one such as http://127.0.0.1:8080"
+            )
         self.is_local = parts.hostname in LOOPBACK
         self._wire = Wire(self.url, api_key)
         self.model = model or self._first_model()
@@ -85,7 +91,7 @@ class Endpoint:
         return measured
 
     def resident(self) -> int | None:
-        """Bytes that the server's process holds."""
+        """Return the bytes that the server's process holds."""
         return resident(self.pid) if self.pid else None
 
     def close(self) -> None:
@@ -139,7 +145,7 @@ class Endpoint:
             counted = TOKENIZER
         elif output is None:
             output, counted = answer.chunks, CHUNKS
-        # in one chunk, there is no time between tokens to be seen
+        # in one chunk, no time between tokens is seen
         steps = output - 1 if answer.chunks > 1 else 0
         return Measurement(
             prompt, output, answer.first, answer.last, answer.total, steps, answer.cached, counted
@@ -150,7 +156,7 @@ class Endpoint:
             return str(self._wire.get("/v1/models")["data"][0]["id"])
         except (KeyError, IndexError, TypeError) as error:
             raise EndpointError(
-                f"{self.url} lists no models under /v1/models: name one with --model"
+                f"{self.url}: lists no models under /v1/models; name one, model (--model)"
             ) from error
 
     # what the server takes, and how it counts
@@ -182,8 +188,7 @@ class Endpoint:
         low, high = counts
         if not low or not high or high <= low:
             raise EndpointError(
-                "the server does not count tokens: give the model's file, MODEL.gguf, beside "
-                "--endpoint"
+                f"{self.url}: does not count tokens; give the model's file, MODEL.gguf, too"
             )
         slope = (high - low) / (CALIBRATION[1] - CALIBRATION[0])
         self._tokens_per_word = slope, low - slope * CALIBRATION[0]
@@ -197,7 +202,7 @@ class Endpoint:
                 "or its context is full"
             )
         if any(m.steps == 0 for m in measured) and cell.output > 1:
-            self.notes["stream"] = "answers came in one piece: there is no decode speed to be seen"
+            self.notes["stream"] = "answers came in one piece: their decode speed is unknown"
         if any(m.counted == CHUNKS for m in measured):
             self.notes["chunks"] = (
                 "the server sends no usage: output tokens are chunks of the stream, and prompts "

@@ -14,10 +14,10 @@ from lfm2gguf.bench.metrics import RUNTIME, Measurement
 from lfm2gguf.bench.sources.worker import Worker
 from lfm2gguf.bench.workloads import workload
 from lfm2gguf.errors import ContextError, RuntimeFailureError
-from lfm2gguf.llamacpp import Chunk, Context, Model
+from lfm2gguf.llamacpp import Chunk, Context, Model, choose, report
 from lfm2gguf.llamacpp.machine import available_memory
-from lfm2gguf.llamacpp.selection import choose, report
 from lfm2gguf.members import trained_context
+from lfm2gguf.options import OptionChanges
 from lfm2gguf.runner import DeviceReport, Runner, Usage
 from lfm2gguf.runner.placement import (
     check_file,
@@ -25,7 +25,7 @@ from lfm2gguf.runner.placement import (
     place,
 )
 
-GREEDY = {"temperature": 0.0, "repeat_penalty": 1.0, "ignore_eos": True}
+GREEDY: OptionChanges = {"temperature": 0.0, "repeat_penalty": 1.0, "ignore_eos": True}
 ROOM = 128  # cells of context for each request beyond its tokens
 
 
@@ -59,7 +59,12 @@ class InProcess:
         self._runner: Runner | None = None
 
     def prepare(self, cell: Cell) -> None:
-        """Open the file for a cell. Raises :class:`ContextError` where its context cannot be."""
+        """Open the file for a cell.
+
+        Raises:
+            ContextError: the model or the memory does not allow its context.
+
+        """
         if cell.is_depth:
             self._check_depth(cell)
             self._open_depth(cell)
@@ -72,11 +77,12 @@ class InProcess:
             return [self._worker.call(lambda: self._measure_depth(cell, numbers[0]))]
         assert self._runner is not None
         prompts = [workload(cell.name).messages(number) for number in numbers]
-        replies = self._runner.batch(prompts, max_tokens=cell.output, **GREEDY)
+        options: OptionChanges = {**GREEDY, "max_tokens": cell.output}
+        replies = self._runner.batch(prompts, **options)
         return [_measurement(reply.usage) for reply in replies]
 
     def resident(self) -> int | None:
-        """Bytes that this process holds."""
+        """Return the bytes that this process holds."""
         return own_resident()
 
     def close(self) -> None:
@@ -96,7 +102,7 @@ class InProcess:
         needed, available = cache_bytes(self.file, cell.prompt), available_memory()
         if not self.on and available is not None and needed > available:
             raise ContextError(
-                f"its keys and values need {needed / 1e9:.1f} GB, and "
+                f"its keys and values need {needed / 1e9:.1f} GB, but only "
                 f"{available / 1e9:.1f} GB of memory are available"
             )
 
@@ -142,7 +148,7 @@ class InProcess:
 
     def _go_on(self) -> None:
         if self._worker.stopped.is_set():
-            raise RuntimeFailureError("interrupted")
+            raise RuntimeFailureError("the measurement was interrupted")
 
     # workloads
 

@@ -20,7 +20,7 @@ REFUSED = (400, 422)
 
 
 class RefusedError(EndpointError):
-    """The server took a request for wrong."""
+    """The server rejected a request."""
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Answer:
 
 
 class Wire:
-    """Connections to one server. Raises :class:`EndpointError` where it fails."""
+    """Connections to one server; the methods raise :class:`EndpointError` where it fails."""
 
     def __init__(self, url: str, api_key: str | None) -> None:
         self.url, self.client = url, _client(api_key)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cached_property
 from pathlib import Path
 
-from lfm2gguf.llamacpp import Model
 from lfm2gguf.runner import Runner
 
 
@@ -25,8 +24,7 @@ class Counter:
 
     def text(self, text: str) -> int:
         """Return the tokens of an answer's text."""
-        model: Model = self._runner._model
-        return len(model.tokenize(text, special=False))
+        return len(self._runner.tokens.encode(text, bos=False, special=False))
 
     def close(self) -> None:
         """Close the file if it was opened."""

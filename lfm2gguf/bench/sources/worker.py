@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 
 
 def _leave_interrupts() -> None:
-    """Ctrl-C must wake the main thread, not this one or the team that inherits its mask."""
+    """Leave Ctrl-C to the main thread: it must not wake this one, or the team with its mask."""
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from lfm2gguf.chat.dialect import END, START, THINK, THINK_END
+from lfm2gguf.chat.dialect import LFM2, Dialect
 from lfm2gguf.chat.tool_calls import BadCall, ToolCall, read_calls
 from lfm2gguf.runner.engine.request import TokenLogprob
 from lfm2gguf.runner.engine.text import first_of, held_back
@@ -41,6 +41,7 @@ class Answer:
     thinking: str = ""
     calls: list[ToolCall] = field(default_factory=list)
     bad_calls: list[BadCall] = field(default_factory=list)
+    dialect: Dialect = LFM2
     _rest: str = ""
     _span: str | None = None  # the text of an open call span
     _seen: int = 0  # calls of the open span already handed out
@@ -71,7 +72,7 @@ class Answer:
             return None
         if self._span is not None:
             return self._in_span()
-        marker = THINK_END if self.thinks else START
+        marker = self.dialect.thinking[1] if self.thinks else self.dialect.calls[0]
         found = first_of(self._rest, [marker])
         if found:
             before, self._rest = self._rest[: found[0]], self._rest[found[0] + len(marker) :]
@@ -87,22 +88,23 @@ class Answer:
         return self._think(certain) if self.thinks else self._say(certain)
 
     def _begin(self) -> list[Piece] | None:
-        start = self._rest.lstrip()
-        if THINK.startswith(start) and start != THINK:  # too early to tell; also when empty
+        start, think = self._rest.lstrip(), self.dialect.thinking[0]
+        if think.startswith(start) and start != think:  # too early to tell; also when empty
             return None
-        self.thinks = start.startswith(THINK)
+        self.thinks = start.startswith(think)
         if self.thinks:
-            self._rest = start[len(THINK) :]
+            self._rest = start[len(think) :]
         return []
 
     def _in_span(self) -> list[Piece] | None:
         assert self._span is not None
-        found = first_of(self._rest, [END])
-        keep = found[0] if found else len(self._rest) - held_back(self._rest, [END])
+        end = self.dialect.calls[1]
+        found = first_of(self._rest, [end])
+        keep = found[0] if found else len(self._rest) - held_back(self._rest, [end])
         new, self._rest = self._rest[:keep], self._rest[keep:]
         self._span += new
         if found:
-            self._rest = self._rest[len(END) :]
+            self._rest = self._rest[len(end) :]
             return self._close_span(self._span)
         # a call ends with a parenthesis or a brace: only then is it worth parsing again
         return self._new_calls(read_calls(self._span)[0]) if ")" in new or "}" in new else None

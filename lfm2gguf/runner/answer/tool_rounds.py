@@ -5,22 +5,43 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from lfm2gguf.chat.template import Message
+from lfm2gguf.chat.template import Message, Messages, as_messages
 from lfm2gguf.chat.tool_calls import ToolCall
 from lfm2gguf.chat.tools import Tool, as_tools
 from lfm2gguf.errors import OptionError
 from lfm2gguf.runner.answer.stream import Reply
 
+Result = tuple[Reply, list[Message]]
 
-def functions(
-    tools: Sequence[Callable[..., Any]], max_rounds: int, *, awaited: bool = False
-) -> dict[str, Tool]:
-    """Return the tools by name. Raises :class:`OptionError` for what cannot be executed."""
-    if max_rounds < 1:
-        raise OptionError(f"max_rounds is {max_rounds}: it must be at least 1")
+
+@dataclass(frozen=True)
+class Ask:
+    """A step: the model answers the conversation so far."""
+
+    history: list[Message]
+
+
+@dataclass(frozen=True)
+class Execute:
+    """A step: a function is called."""
+
+    tool: Tool
+    call: ToolCall
+
+
+Steps = Generator[Ask | Execute, Any, Result]
+
+
+def functions(tools: Sequence[Callable[..., Any]], *, awaited: bool = False) -> dict[str, Tool]:
+    """Return the tools by name.
+
+    Raises:
+        OptionError: a tool cannot be executed.
+    """
     known = as_tools(tools)
     for tool in known.values():
         if tool.function is None:
@@ -33,43 +54,74 @@ def functions(
     return known
 
 
-def results(tools: dict[str, Tool], reply: Reply) -> list[Message]:
-    """Execute the calls of a reply and return what the model shall be told of them."""
-    told = [_message(call.name, _execute(tools[call.name], call)) for call in reply.tool_calls]
-    return told + _refusals(reply)
+def rounds(messages: Messages, tools: dict[str, Tool], max_rounds: int) -> Steps:
+    """Return the steps to an answer without calls, each to be sent its outcome.
+
+    Raises:
+        OptionError: ``max_rounds`` is below 1.
+    """
+    if max_rounds < 1:
+        raise OptionError(f"max_rounds is {max_rounds}: it must be at least 1")
+    return _rounds(list(as_messages(messages)), tools, max_rounds)
 
 
-async def aresults(tools: dict[str, Tool], reply: Reply) -> list[Message]:
-    """Execute the calls of a reply, one after another, and return what to tell of them."""
-    told = [
-        _message(call.name, await _aexecute(tools[call.name], call)) for call in reply.tool_calls
-    ]
-    return told + _refusals(reply)
+def _rounds(history: list[Message], tools: dict[str, Tool], max_rounds: int) -> Steps:
+    for _ in range(max_rounds):
+        reply: Reply = yield Ask(history)
+        told = []
+        for call in reply.tool_calls:
+            value = yield Execute(tools[call.name], call)
+            told.append(_message(call.name, value))
+        told += [_message("", {"error": bad.reason}) for bad in reply.bad_calls]
+        history += [reply.message, *told]
+        if not told:
+            break
+    return reply, history
 
 
-def _execute(tool: Tool, call: ToolCall) -> Any:
-    assert tool.function is not None
+def run(steps: Steps, ask: Callable[[list[Message]], Reply]) -> Result:
+    """Take the steps one after another."""
+    outcome: Any = None
+    while True:
+        try:
+            step = steps.send(outcome)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+        outcome = ask(step.history) if isinstance(step, Ask) else _execute(step)
+
+
+async def arun(steps: Steps, ask: Callable[[list[Message]], Awaitable[Reply]]) -> Result:
+    """Take the steps as :func:`run` does; functions that do not wait run in a thread."""
+    outcome: Any = None
+    while True:
+        try:
+            step = steps.send(outcome)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+        outcome = await (ask(step.history) if isinstance(step, Ask) else _aexecute(step))
+
+
+def _execute(step: Execute) -> Any:
+    assert step.tool.function is not None
     try:
-        return tool.function(**call.arguments)
-    except Exception as error:  # the model shall know, and may try again
+        return step.tool.function(**step.call.arguments)
+    except Exception as error:  # the model is told, and may try again
         return _failure(error)
 
 
-async def _aexecute(tool: Tool, call: ToolCall) -> Any:
-    if not inspect.iscoroutinefunction(tool.function):
-        return await asyncio.to_thread(_execute, tool, call)
+async def _aexecute(step: Execute) -> Any:
+    if not inspect.iscoroutinefunction(step.tool.function):
+        return await asyncio.to_thread(_execute, step)
     try:
-        return await tool.function(**call.arguments)
+        return await step.tool.function(**step.call.arguments)
     except Exception as error:
         return _failure(error)
 
 
 def _failure(error: Exception) -> dict[str, str]:
     return {"error": f"{type(error).__name__}: {error}"}
-
-
-def _refusals(reply: Reply) -> list[Message]:
-    return [_message("", {"error": bad.reason}) for bad in reply.bad_calls]
 
 
 def _message(name: str, value: Any) -> Message:

@@ -6,12 +6,11 @@ import re
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from lfm2gguf.chat.dialect import TURN, TURN_END
+from lfm2gguf.chat.dialect import LFM2, Dialect
 from lfm2gguf.chat.guard import CUT
 from lfm2gguf.llamacpp import Model
 from lfm2gguf.runner.media import PLACES, Encoded
 
-_MARKERS = re.compile(f"({re.escape(TURN)}|{re.escape(TURN_END)})")
 REMEMBERED = 256  # answers
 NEAR = 32  # tokens: marks closer to each other than this are not worth a cut
 
@@ -25,15 +24,16 @@ class PromptTokens:
     tokenized, and remembered, on its own.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, dialect: Dialect = LFM2) -> None:
         self._model = model
+        self._markers = re.compile(f"({'|'.join(map(re.escape, dialect.turn))})")
         self._answers: OrderedDict[str, tuple[int, ...]] = OrderedDict()
-        self._turn = model.tokenize(TURN)
+        self._turn = model.tokenize(dialect.turn[0])
 
     def encode(self, text: str, media: Sequence[Encoded] = ()) -> list[int]:
         """Return the tokens of a rendered prompt; BOS is what the text itself has of it."""
         tokens: list[int] = []
-        for part in _MARKERS.split(text):
+        for part in self._markers.split(text):
             tokens += self._answers.get(part.replace(CUT, "")) or self._tokenize(part, media)
         return tokens
 
@@ -52,11 +52,11 @@ class PromptTokens:
         Only where its tokens say the answer's text and nothing else: a token without a text, or
         one that is not shown, would come with that text into everybody's prompts.
         """
-        *before, head = _MARKERS.split(prompt)
+        *before, head = self._markers.split(prompt)
         pieces = [self._model.piece(token, special=True) for token in tokens]
         if not before or not all(pieces) or b"".join(pieces) != answer.encode():
             return
-        if not tokens or _MARKERS.search(answer):
+        if not tokens or self._markers.search(answer):
             return
         self._answers[head + answer] = (*self._tokenize(head), *tokens)
         while len(self._answers) > REMEMBERED:

@@ -25,6 +25,19 @@ class TokenLogprob:
     top: tuple[tuple[int, float], ...] = ()
 
 
+def logprobs_of(logits: Floats, token: int, text: bytes, count: int) -> TokenLogprob:
+    """Return what is reported of a token drawn from ``logits``, ``(n_vocab,)`` float32.
+
+    The ``count`` likeliest alternatives come with it, the likeliest first.
+    """
+    values = logits.astype(np.float64)
+    values -= values.max()
+    values -= np.log(np.exp(values).sum())
+    best = np.argsort(-values, kind="stable")[:count]
+    top = tuple((int(i), float(values[i])) for i in best)
+    return TokenLogprob(token, text, float(values[token]), top)
+
+
 @dataclass(frozen=True)
 class Usage:
     """What a request cost. Times are in seconds, speeds in tokens per second.

@@ -16,7 +16,6 @@ import contextlib
 import hashlib
 import os
 import sys
-import tempfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +23,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from lfm2gguf.errors import OutputError
+from lfm2gguf.storage import create
 from lfm2gguf.verification.material.texts import Sample
 
 REVISION = 1  # raise when the reference forward pass changes what it computes
@@ -88,19 +89,17 @@ def load(name: str, shape: tuple[int, int]) -> npt.NDArray[np.float32] | None:
 
 
 def store(name: str, states: npt.NDArray[np.float32]) -> None:
-    """Keep states, dropping the oldest entries beyond 2 GiB; a folder that refuses is no error."""
+    """Keep states, dropping the oldest entries beyond 2 GiB.
+
+    A folder that cannot be written is no error.
+    """
     folder = cache_folder()
     if states.nbytes > MAX_BYTES:
         return
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, OutputError):
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, suffix=".partial", delete=False) as file:
-            try:
-                np.save(file, states)
-                file.close()
-                Path(file.name).replace(folder / f"{name}.npy")
-            finally:
-                Path(file.name).unlink(missing_ok=True)
+        with create(folder / f"{name}.npy", overwrite=True) as partial, partial.open("xb") as file:
+            np.save(file, states)
         _trim(folder)
 
 

@@ -3,54 +3,45 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lfm2gguf.chat.environment import environment
-from lfm2gguf.checkpoint import read_json
-from lfm2gguf.errors import CheckpointError, MissingDependencyError, OptionError
+from lfm2gguf.chat.template import Template
+from lfm2gguf.checkpoint import default_chat_template, read_json
+from lfm2gguf.errors import CheckpointError, GGUFError, OptionError
 from lfm2gguf.verification.material.models import Ids, load_tokenizer
 from lfm2gguf.verification.material.texts import Sample
 
 MAX_TOKENS = 4096  # of one conversation; what follows is not scored
 
-Message = Mapping[str, Any]
 Span = tuple[int, int]  # characters of a rendered conversation
 
 
-class ChatTemplate:
-    """A checkpoint's chat template, rendered as transformers renders it (in a sandbox)."""
+def template_of(folder: Path) -> Template:
+    """Return the chat template that a GGUF of a checkpoint has.
 
-    def __init__(self, folder: Path) -> None:
-        """Find the template. Raises CheckpointError if there is none or it does not parse."""
-        config = read_json(folder / "tokenizer_config.json")
-        source = _template_source(folder, config)
-        if not source:
-            raise CheckpointError(f"{folder} has no chat template; --chat needs one")
-        self._special = {
-            name: token.get("content") if isinstance(token, dict) else token
-            for name, token in config.items()
-            if name in ("bos_token", "eos_token", "pad_token", "unk_token")
-        }
-        self._template = _compile(source, folder)
+    Raises:
+        CheckpointError: there is none, or it does not compile.
 
-    def render(
-        self, messages: Sequence[Message], tools: Any = None, *, prompt: bool = False
-    ) -> str:
-        """Give the text of a conversation; ``prompt`` opens the assistant's next turn.
-
-        Raises OptionError if the template refuses the conversation.
-        """
-        try:
-            text: str = self._template.render(
-                messages=messages, tools=tools, add_generation_prompt=prompt, **self._special
-            )
-        except Exception as error:  # Jinja's, or what the template's own code raised
-            raise OptionError(f"the chat template refuses a conversation: {error}") from error
-        return text
+    """
+    source = default_chat_template(folder)
+    if not source:
+        raise CheckpointError(
+            f"{folder}: there is no chat template, and conversations (--chat) need one; put the "
+            "model's chat_template.jinja beside its tokenizer_config.json"
+        )
+    config = read_json(folder / "tokenizer_config.json")
+    tokens = {kind: config.get(f"{kind}_token") for kind in ("bos", "eos", "pad", "unk")}
+    texts = {
+        k: token.get("content") if isinstance(token, dict) else token for k, token in tokens.items()
+    }
+    try:
+        return Template(source, **{k: text for k, text in texts.items() if isinstance(text, str)})
+    except GGUFError as error:
+        raise CheckpointError(f"{folder}: {error}") from error
 
 
 def read_conversations(path: Path) -> list[Mapping[str, Any]]:
@@ -70,7 +61,7 @@ def read_conversations(path: Path) -> list[Mapping[str, Any]]:
 
 def chat_samples(folder: Path, path: Path) -> list[tuple[str, Ids, Sample]]:
     """Render and tokenize a file of conversations: text, all its ids, and what is scored."""
-    template, tokenizer = ChatTemplate(folder), load_tokenizer(folder / "tokenizer.json")
+    template, tokenizer = template_of(folder), load_tokenizer(folder / "tokenizer.json")
     samples = []
     for conversation in read_conversations(path):
         for text, spans in rendered(template, conversation):
@@ -87,7 +78,7 @@ def chat_samples(folder: Path, path: Path) -> list[tuple[str, Ids, Sample]]:
 
 
 def rendered(
-    template: ChatTemplate, conversation: Mapping[str, Any]
+    template: Template, conversation: Mapping[str, Any]
 ) -> Iterator[tuple[str, list[Span]]]:
     """Give texts with the spans of the assistant's turns in each.
 
@@ -99,7 +90,7 @@ def rendered(
     parts = []
     for i in turns:
         text = template.render(messages[: i + 1], tools)
-        prompt = template.render(messages[:i], tools, prompt=True)
+        prompt = template.render(messages[:i], tools, add_generation_prompt=True)
         if not text.startswith(prompt):  # some templates open a turn with more than they keep
             prompt = template.render(messages[:i], tools)
         parts.append((text, (len(prompt), len(text))))
@@ -119,25 +110,3 @@ def _conversation(path: Path, number: int, line: str) -> Mapping[str, Any]:
     if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
         raise OptionError(f"{path}, line {number}: no list of messages")
     return {"messages": messages, "tools": value.get("tools")}
-
-
-def _template_source(folder: Path, config: Mapping[str, Any]) -> str:
-    path = folder / "chat_template.jinja"
-    if path.is_file():
-        return path.read_text(encoding="utf-8")
-    source = config.get("chat_template") or read_json(folder / "chat_template.json").get(
-        "chat_template", ""
-    )
-    if isinstance(source, list):  # several, by name
-        named = {entry.get("name"): entry.get("template", "") for entry in source}
-        source = named.get("default", "")
-    return str(source)
-
-
-def _compile(source: str, folder: Path) -> Any:
-    try:
-        return environment().from_string(source)
-    except MissingDependencyError:
-        raise
-    except Exception as error:  # Jinja's, of several kinds
-        raise CheckpointError(f"{folder}: the chat template does not parse: {error}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lfm2gguf.checkpoint import chat_template_notes
 from lfm2gguf.errors import OptionError
+from lfm2gguf.progress import ProgressCallback, counting
 from lfm2gguf.reference import EMBEDDING, RetrievalReference
 from lfm2gguf.verification.material import cache
 from lfm2gguf.verification.material.conversations import chat_samples
 from lfm2gguf.verification.material.models import Ids, ReferenceModel
 from lfm2gguf.verification.material.texts import PYTHON, Sample, cut, load_texts, passages
 from lfm2gguf.verification.measure.similarity import Vectors
-
-Progress = Callable[[str, int, int], None]  # stage, done, total
 
 DEFAULT_CHUNKS = 16
 DEFAULT_CTX = 512
@@ -37,6 +37,7 @@ class Material:
     encoded: tuple[tuple[str, Ids], ...] = field(repr=False)  # each text with all its ids
     samples: tuple[Sample, ...] = field(repr=False)
     is_chat: bool = False  # the texts begin with BOS as the template writes it
+    note: str = ""  # what a user may not expect of it
 
     def describe(self) -> dict[str, Any]:
         """What a report says of it."""
@@ -45,6 +46,7 @@ class Material:
             "sha256": hashlib.sha256("\0".join(t for t, _ in self.encoded).encode()).hexdigest(),
             "tokens": sum(len(ids) for _, ids in self.encoded),
             "chunks": len(self.samples),
+            **({"note": self.note} if self.note else {}),
         }
 
 
@@ -85,7 +87,7 @@ def prepare(
     chunks: int | None = DEFAULT_CHUNKS,
     ctx: int = DEFAULT_CTX,
     use_cache: bool = True,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Prepared:
     """Compute (or find) a reference's hidden states. Arguments as :func:`verify`."""
     if ctx < 16 or (chunks is not None and chunks < 1):
@@ -107,19 +109,12 @@ def prepare(
         states = model.forward.states(
             [sample.ids for sample in samples],
             [sample.positions for sample in samples],
-            stage(progress, "reference"),
+            counting(progress, "reference", "sequences"),
         )
         if use_cache:
             cache.store(entry, states)
     seconds = time.perf_counter() - started
     return Prepared(model, tuple(materials), ctx, digest, states, cached, seconds)
-
-
-def stage(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
-    """Give a callback of one stage."""
-    if progress is None:
-        return None
-    return lambda done, total: progress(name, done, total)
 
 
 def _read_texts(
@@ -155,7 +150,9 @@ def _read_chat(model: ReferenceModel, path: str | Path | None) -> Iterator[Mater
         raise OptionError("--chat needs a checkpoint as the reference, for its chat template")
     found = chat_samples(model.path, Path(path))
     encoded = tuple((text, ids) for text, ids, _ in found)
-    yield Material(Path(path).name, encoded, tuple(s for _, _, s in found), is_chat=True)
+    samples = tuple(sample for _, _, sample in found)
+    note = "; ".join(chat_template_notes(model.path))
+    yield Material(Path(path).name, encoded, samples, is_chat=True, note=note)
 
 
 def _read_passages(

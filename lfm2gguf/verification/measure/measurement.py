@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from lfm2gguf import llamacpp
+from lfm2gguf.progress import ProgressCallback, counting
 from lfm2gguf.reference import Reference, RetrievalReference, Settings, Weights
 from lfm2gguf.verification.material.models import Candidate, llamacpp_ids
-from lfm2gguf.verification.material.preparation import Prepared, Progress, stage
+from lfm2gguf.verification.material.preparation import Prepared
 from lfm2gguf.verification.measure.figures import Figures, summarize
 from lfm2gguf.verification.measure.scorers import (
     LlamaCppEmbedder,
@@ -98,7 +99,7 @@ def measure_predictions(
     limits: Limits,
     engine: Engine,
     clock: Clock,
-    progress: Progress | None,
+    progress: ProgressCallback | None,
 ) -> Measured:
     """Compare what a text model and a file of it say of each next token."""
     samples, found = prepared.samples, list[Gate]()
@@ -114,7 +115,7 @@ def measure_predictions(
         found.append(_tokenizer_gate(prepared, shipped.model))
     try:
         with clock.timed("comparison"):
-            report = stage(progress, "comparison")
+            report = counting(progress, "comparison", "sequences")
             parts = compare(models, list(engine.pairs.values()), samples, report)
     finally:
         if engine.runs_llamacpp:
@@ -134,7 +135,7 @@ def measure_vectors(
     limits: SimilarityLimits,
     engine: Engine,
     clock: Clock,
-    progress: Progress | None,
+    progress: ProgressCallback | None,
 ) -> Measured:
     """Compare the vectors that a retrieval model and a file of it give."""
     sides, found = [prepared.vectors], list[Gate]()
@@ -150,7 +151,7 @@ def measure_vectors(
             ) as shipped,
         ):
             found.append(_tokenizer_gate(prepared, shipped.model))
-            sides.append(shipped.vectors(stage(progress, "llama.cpp")))
+            sides.append(shipped.vectors(counting(progress, "llama.cpp", "sequences")))
     with clock.timed("comparison"):
         stages = {name: similarity(sides[a], sides[b]) for name, (a, b) in engine.pairs.items()}
     for name, figures in stages.items():
@@ -160,14 +161,14 @@ def measure_vectors(
 
 
 def _dequantized_states(
-    prepared: Prepared, model: Reference, clock: Clock, progress: Progress | None
+    prepared: Prepared, model: Reference, clock: Clock, progress: ProgressCallback | None
 ) -> npt.NDArray[np.float32]:
     samples = prepared.samples
     with clock.timed("dequantized file"):
         return model.states(
             [sample.ids for sample in samples],
             [sample.positions for sample in samples],
-            stage(progress, "dequantized file"),
+            counting(progress, "dequantized file", "sequences"),
         )
 
 

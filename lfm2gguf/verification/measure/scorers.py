@@ -6,7 +6,7 @@ order, so that logits never exist for more than :data:`WINDOW` tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -14,14 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from lfm2gguf import llamacpp
-from lfm2gguf.errors import MissingDependencyError, OptionError
+from lfm2gguf.errors import MissingDependencyError
+from lfm2gguf.progress import Count
 from lfm2gguf.reference import Reference
 from lfm2gguf.verification.material.texts import Sample
 from lfm2gguf.verification.measure.scores import Scores, score
 from lfm2gguf.verification.measure.similarity import Vectors
 
 Logits = npt.NDArray[np.float32]
-Progress = Callable[[int, int], None]
 
 WINDOW = 512  # tokens of one llama.cpp decode
 
@@ -61,7 +61,7 @@ class LlamaCppScorer:
         self, path: Path, samples: Sequence[Sample], device: str = "cpu", threads: int | None = None
     ) -> None:
         self._samples = samples
-        self.model = llamacpp.Model(path, on=_devices(device))
+        self.model = llamacpp.Model(path, on=llamacpp.choose(device))
         self._context = llamacpp.Context(
             self.model,
             n_ctx=max(WINDOW, *(len(sample.ids) for sample in samples)),
@@ -105,7 +105,7 @@ class LlamaCppEmbedder:
         self, path: Path, samples: Sequence[Sample], device: str = "cpu", threads: int | None = None
     ) -> None:
         self._samples = samples
-        self.model = llamacpp.Model(path, on=_devices(device))
+        self.model = llamacpp.Model(path, on=llamacpp.choose(device))
         longest = max(len(sample.ids) for sample in samples)  # read in one piece, as both ways ask
         self._context = llamacpp.Context(
             self.model,
@@ -116,11 +116,11 @@ class LlamaCppEmbedder:
             embeddings=True,
         )
 
-    def vectors(self, progress: Progress | None = None) -> list[Vectors]:
+    def vectors(self, progress: Count | None = None) -> list[Vectors]:
         """Vectors of each sequence: (1, width) where the file pools, (tokens, width) if not."""
         return [self._vectors(i, progress) for i in range(len(self._samples))]
 
-    def _vectors(self, i: int, progress: Progress | None) -> Vectors:
+    def _vectors(self, i: int, progress: Count | None) -> Vectors:
         context, ids = self._context, self._samples[i].ids.tolist()
         context.clear()
         context.decode([llamacpp.Chunk(0, 0, ids, len(ids))])
@@ -140,7 +140,7 @@ def compare(
     models: Sequence[Scorer],
     pairs: Sequence[tuple[int, int]],
     samples: Sequence[Sample],
-    progress: Progress | None = None,
+    progress: Count | None = None,
 ) -> list[Scores]:
     """Score pairs (reference, candidate) of models over all samples, in step.
 
@@ -174,15 +174,3 @@ def llamacpp_available() -> bool:
     except MissingDependencyError:
         return False
     return True
-
-
-def _devices(name: str) -> list[llamacpp.Device]:
-    """Devices by backend (``vulkan``) or by name (``Vulkan0``); none for ``cpu``."""
-    if name == "cpu":
-        return []
-    found = [device for device in llamacpp.devices() if device.kind != "cpu"]
-    chosen = [d for d in found if name.lower() in (d.backend.lower(), d.name.lower(), "auto")]
-    if not chosen and name != "auto":
-        known = ", ".join(["cpu", *(device.name for device in found)])
-        raise OptionError(f"no device {name!r} for the installed llama.cpp; there are: {known}")
-    return chosen

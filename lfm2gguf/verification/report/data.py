@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from lfm2gguf.errors import OutputError
+from lfm2gguf import rendering
 from lfm2gguf.verification.session import Verification
 from lfm2gguf.verification.verdict.gates import Gate
 
@@ -17,32 +14,20 @@ REPORT_VERSION = 1  # of report.schema.json
 
 
 def to_json(results: Sequence[Verification]) -> dict[str, Any]:
-    """Give one report over any number of files; NaN and infinity become null."""
+    """Return one report over any number of files; NaN and infinity become null."""
     report = {
         "report": "lfm2gguf verify",
         "version": REPORT_VERSION,
         "passed": all(result.passed for result in results),
         "files": [_file(result) for result in results],
     }
-    cleaned: dict[str, Any] = _finite(report)
+    cleaned: dict[str, Any] = rendering.plain(report)
     return cleaned
 
 
 def dumps(results: Sequence[Verification]) -> str:
-    """Give the JSON text of a report."""
-    return json.dumps(to_json(results), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-
-
-def write_report(path: Path, content: str | bytes) -> None:
-    """Write a report, whole or not at all. Raises OutputError if the place cannot be written."""
-    data = content.encode("utf-8") if isinstance(content, str) else content
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(f"cannot write the report {path}: {error.strerror}") from error
+    """Return the JSON text of a report."""
+    return rendering.dumps(to_json(results), indent=2)
 
 
 def _file(result: Verification) -> dict[str, Any]:
@@ -73,13 +58,3 @@ def _file(result: Verification) -> dict[str, Any]:
 
 def _gate(gate: Gate) -> dict[str, Any]:
     return {**asdict(gate), "margin": gate.margin, "passed": gate.passed}
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return value

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lfm2gguf.errors import GGUFError, OutputError
+from lfm2gguf import rendering
+from lfm2gguf.errors import GGUFError
+from lfm2gguf.rendering import Targets, write_targets
 from lfm2gguf.verification.report import plot
-from lfm2gguf.verification.report.data import dumps, write_report
+from lfm2gguf.verification.report.data import dumps
 from lfm2gguf.verification.report.junit import junit
 from lfm2gguf.verification.report.markdown import markdown
 from lfm2gguf.verification.session import Verification
 
-STANDARD_OUTPUT = Path("-")
 LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$")
 WRITERS: dict[str, Callable[[Sequence[Verification]], str | bytes]] = {
     "json": dumps,
@@ -25,11 +25,13 @@ WRITERS: dict[str, Callable[[Sequence[Verification]], str | bytes]] = {
 
 
 def candidates(path: Path) -> list[Path]:
-    """A file, or all GGUF files of a folder, largest first: the quantization ladder.
+    """Return a file, or all GGUF files of a folder, largest first: the quantization ladder.
 
     Of a model that is split over several files the first stands for all.
 
-    Raises GGUFError for a folder without any.
+    Raises:
+        GGUFError: the folder has none.
+
     """
     if not path.is_dir():
         return [path]
@@ -40,28 +42,31 @@ def candidates(path: Path) -> list[Path]:
     return found
 
 
-def check_targets(targets: Mapping[str, Path | None]) -> None:
+def check_targets(targets: Targets) -> None:
     """Refuse reports that could not be written, before anything is computed.
 
-    Raises OutputError for a folder that is not there, OptionError or MissingDependencyError
-    for a picture that cannot be drawn.
+    Raises:
+        OutputError: a folder is missing or cannot be written, or the target is a folder.
+        OptionError: a plot is neither .svg nor .png.
+        MissingDependencyError: a plot is PNG, and matplotlib is not installed.
+
     """
-    for name, path in targets.items():
-        if path is None or path == STANDARD_OUTPUT:
-            continue
-        if path.is_dir() or not path.parent.is_dir():
-            raise OutputError(f"cannot write --{name} {path}: its folder must exist")
-        if name == "plot":
-            plot.check_suffix(path)
+    rendering.check_targets(targets)
+    if path := targets.get("plot"):
+        plot.check_suffix(path)
 
 
-def write_reports(results: Sequence[Verification], targets: Mapping[str, Path | None]) -> None:
-    """Write each report that is asked for: json, baseline, junit, markdown or plot."""
-    for name, path in targets.items():
-        if path is None:
-            continue
-        content = plot.draw(results, path.suffix) if name == "plot" else WRITERS[name](results)
-        if path == STANDARD_OUTPUT:
-            sys.stdout.write(content if isinstance(content, str) else content.decode("utf-8"))
-        else:
-            write_report(path, content)
+def write_reports(results: Sequence[Verification], targets: Targets) -> str:
+    """Write each report that is asked for: json, baseline, junit, markdown or plot.
+
+    Return the text that belongs on standard output.
+
+    Raises:
+        OutputError: a file cannot be written, or the disk is full.
+
+    """
+
+    def content(kind: str, path: Path) -> str | bytes:
+        return plot.draw(results, path.suffix) if kind == "plot" else WRITERS[kind](results)
+
+    return write_targets(targets, content)

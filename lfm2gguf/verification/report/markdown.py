@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from lfm2gguf.rendering import Table, escaped, markdown_table
 from lfm2gguf.verification.measure.measurement import SHIPPED
 from lfm2gguf.verification.report.words import (
     conditions,
@@ -17,7 +18,7 @@ from lfm2gguf.verification.session import Verification
 
 
 def markdown(results: Sequence[Verification]) -> str:
-    """A ladder of all files, then the gates and figures of each."""
+    """Return a ladder of all files, then the gates and figures of each."""
     return "\n".join(_lines(results)) + "\n"
 
 
@@ -32,10 +33,10 @@ def _lines(results: Sequence[Verification]) -> Iterator[str]:
     for result in results:
         yield ""
         if not result.passed:
-            yield f"**{_escape(result.candidate)} failed.** {_escape(explanation(result))}."
+            yield f"**{escaped(result.candidate)} failed.** {escaped(explanation(result))}."
             yield ""
         yield f"<details{' open' if not result.passed else ''}>"
-        yield f"<summary>Gates and figures of {_escape(result.candidate)}</summary>"
+        yield f"<summary>Gates and figures of {escaped(result.candidate)}</summary>"
         yield ""
         gates = [(gate.name, *gate_cells(gate), gate.detail) for gate in result.gates]
         yield from _table(("gate", "value", "limit", "margin", "", "detail"), gates)
@@ -53,11 +54,4 @@ def _marked(result: Verification) -> tuple[str, ...]:
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     names = ["as shipped" if head == SHIPPED else head for head in heads]
-    yield "| " + " | ".join(names) + " |"
-    yield "|" + " --- |" * len(names)
-    for row in rows:
-        yield "| " + " | ".join(_escape(cell) for cell in row) + " |"
-
-
-def _escape(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+    return markdown_table(Table("", names, rows, texts=len(names)))

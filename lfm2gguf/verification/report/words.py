@@ -132,12 +132,13 @@ def _estimate(estimate: Estimate, scale: float = 1, unit: str = "") -> str:
 def conditions(result: Verification) -> str:
     """What was measured on what, in one sentence."""
     texts = ", ".join(f"{text['name']} ({text['chunks']} sequences)" for text in result.texts)
+    notes = "".join(f". Note: {text['note']}" for text in result.texts if "note" in text)
     where = f" on {result.device}" if result.engine == "llama.cpp" else ""
     measured, of = _measured(result.stages[SHIPPED])
     ctx = f", ctx {result.ctx}" if result.scores is not None else ""
     return (
         f"{measured} of {texts}{ctx}; "
-        f"{result.engine}{where} against {result.reference}{of} in float32"
+        f"{result.engine}{where} against {result.reference}{of} in float32{notes}"
     )
 
 

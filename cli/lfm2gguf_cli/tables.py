@@ -1,0 +1,96 @@
+"""What convert, convert-lora and quantize show of files, written or to be written."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lfm2gguf.conversion import Conversion, ConversionPlan, Draft, WrittenFile
+from lfm2gguf_cli.console import Display
+
+
+def show_notes(display: Display, notes: Sequence[str], left_out: Mapping[str, str]) -> None:
+    """Say what was decided, and which tensors are left out, those of one reason together."""
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for name, reason in left_out.items():
+        reasons[reason].append(name)
+    for reason, names in reasons.items():
+        which = names[0] if len(names) == 1 else f"{len(names)} tensors"
+        display.note(f"left out: {which} ({reason})")
+    for note in notes:
+        display.note(note)
+
+
+def show_plan(display: Display, plan: ConversionPlan) -> None:
+    """Show what would be written: every tensor of every file."""
+    if display.json:
+        display.as_json(_result(plan, [_draft_json(draft) for draft in plan.drafts]))
+        return
+    for draft in plan.drafts:
+        rows = [
+            (t.name, shape(t.shape), t.type.name, f"{t.type.bits_per_weight:g}", str(t.nbytes),
+             str(offset), file.path.name)
+            for t, (file, offset) in zip(draft.tensors, draft.places, strict=True)
+        ]  # fmt: skip
+        display.table(("tensor", "shape", "type", "bits/weight", "bytes", "offset", "file"), rows)
+        types = ", ".join(f"{n} {name}" for name, n in draft.type_counts.items())
+        display.line(
+            f"{draft.target}: {size(draft.nbytes)}, {draft.bits_per_weight:.2f} bits/weight, "
+            f"{len(draft.tensors)} tensors ({types})"
+        )
+
+
+def show_written(
+    display: Display, written: Conversion, more: Mapping[str, Any] | None = None
+) -> None:
+    """Show what was written; in JSON with ``more`` keys beside it."""
+    if display.json:
+        files = [file.to_json() for file in written.files]
+        display.as_json({**_result(written, files), **(more or {})})
+    elif not display.quiet:
+        rows = [
+            (_name(f), f.type, size(f.nbytes), f"{f.bits_per_weight:.2f} bits/weight",
+             f"{f.seconds:.1f} s", f"{f.weights_per_second / 1e6:.1f} M weights/s")
+            for f in written.files
+        ]  # fmt: skip
+        display.lines(rows)
+
+
+def _result(about: ConversionPlan | Conversion, files: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"files": files, "left_out": dict(about.left_out), "notes": list(about.notes)}
+
+
+def shape(numbers: Sequence[int]) -> str:
+    """Return a shape as a person reads it."""
+    return " x ".join(map(str, numbers))
+
+
+def size(nbytes: int) -> str:
+    """Return bytes as a person reads them, in powers of 1000 like the Hub's pages."""
+    value, unit = float(nbytes), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if value < 1000:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def _name(file: WrittenFile) -> str:
+    return f"{file.path} ({file.n_files} files)" if file.n_files > 1 else str(file.path)
+
+
+def _draft_json(draft: Draft) -> dict[str, Any]:
+    return {
+        "path": str(draft.target),
+        "type": draft.type.name,
+        "bytes": draft.nbytes,
+        "weights": draft.n_weights,
+        "bits_per_weight": round(draft.bits_per_weight, 4),
+        "tensor_types": draft.type_counts,
+        "tensors": [
+            {"name": t.name, "shape": list(t.shape), "type": t.type.name, "bytes": t.nbytes,
+             "offset": offset, "file": file.path.name}
+            for t, (file, offset) in zip(draft.tensors, draft.places, strict=True)
+        ],
+    }  # fmt: skip

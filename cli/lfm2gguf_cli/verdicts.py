@@ -1,0 +1,49 @@
+"""What convert --verify and verify share: the table of verdicts, and the exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import typer
+
+from lfm2gguf.verification import Verification
+from lfm2gguf.verification.report.data import to_json as report_json
+from lfm2gguf.verification.report.words import (
+    conditions,
+    explanation,
+    gate_cells,
+    headings,
+    summary_cells,
+)
+from lfm2gguf_cli.console import Display
+
+__all__ = ["exit_on_failure", "report_json", "show_verdicts"]
+
+CHECK_FAILED = 1
+
+
+def show_verdicts(display: Display, results: Sequence[Verification]) -> None:
+    """Show the ladder, the gates of a single file, and the failures; if quiet, those alone."""
+    failures = [
+        f"{result.candidate} FAILED: {explanation(result)}"
+        for result in results
+        if not result.passed
+    ]
+    if display.quiet or display.json:  # then standard output is silent, or holds JSON alone
+        for failure in failures:
+            display.complain(failure)
+        return
+    display.line(conditions(results[0]))
+    if len(results) == 1:
+        rows = [(gate.name, *gate_cells(gate)) for gate in results[0].gates]
+        display.table(("gate", "value", "limit", "margin", "verdict"), rows)
+    ladder = [summary_cells(result) for result in results]
+    display.table(headings(results[0]), ladder, plain_heads=True)
+    for failure in failures:
+        display.line(failure)
+
+
+def exit_on_failure(results: Sequence[Verification]) -> None:
+    """End the command with exit code 1 unless every file passed."""
+    if not all(result.passed for result in results):
+        raise typer.Exit(CHECK_FAILED)

@@ -1,0 +1,26 @@
+"""Values as JSON knows them: NaN and infinity, which it does not know, become null."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+
+def plain(value: Any, digits: int | None = None) -> Any:
+    """Return a value with null for NaN and infinity, floats cut to so many significant digits."""
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        return value if digits is None else float(f"{value:.{digits}g}")
+    if isinstance(value, Mapping):
+        return {key: plain(item, digits) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item, digits) for item in value]
+    return value
+
+
+def dumps(value: Any, indent: int) -> str:
+    """Return the JSON text of a value, with a newline at its end."""
+    return json.dumps(plain(value), indent=indent, allow_nan=False, ensure_ascii=False) + "\n"

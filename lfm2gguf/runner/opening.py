@@ -1,0 +1,131 @@
+"""Opening a model file: everything that is made of it, closed together."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lfm2gguf.chat.dialect import Dialect, dialect_of
+from lfm2gguf.chat.template import Template
+from lfm2gguf.errors import OptionError
+from lfm2gguf.gguf_file import GGUFFile
+from lfm2gguf.llamacpp import Adapter, Context, DeviceReport, Model, Projector, choose, report
+from lfm2gguf.llamacpp.machine import available_memory
+from lfm2gguf.members import trained_context
+from lfm2gguf.runner import placement
+from lfm2gguf.runner.arguments import FilePath
+from lfm2gguf.runner.embeddings import Embedder
+from lfm2gguf.runner.media import Encoder
+
+DEFAULT_CONTEXT = 8_192
+MOST_SEQUENCES = 256  # LLAMA_MAX_SEQ (src/llama-cparams.h)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a model file was opened into; ``close`` frees all of it."""
+
+    file: GGUFFile
+    model: Model
+    context: Context
+    device: DeviceReport
+    adapters: dict[str, Adapter]
+    embedder: Embedder
+    encoder: Encoder | None
+    template: Template | None
+    dialect: Dialect
+    close: Callable[[], None]
+
+
+def open_model(
+    path: Path,
+    *,
+    device: str,
+    gpu_layers: int | None,
+    context: int | None,
+    parallel: int,
+    threads: int | None,
+    adapters: Mapping[str, FilePath],
+    mmproj: FilePath | None,
+) -> Opened:
+    """Open a file, its adapters and its projector on a device.
+
+    Raises:
+        OptionError: a setting is out of its range.
+        GGUFError: a file cannot be run.
+        DeviceError: the device is not there, or lacks memory.
+    """
+    _check(parallel=parallel, context=context, threads=threads)
+    file = placement.check_file(path)
+    n_ctx = context or min(trained_context(file), DEFAULT_CONTEXT)
+    on, layers = placement.place(file, choose(device), gpu_layers, device, n_ctx)
+    if not on:
+        size = sum(info.nbytes for info in file.tensors.values())
+        placement.check_memory(path, size, available_memory())
+    with contextlib.ExitStack() as parts:  # what is open is closed if the rest fails
+        model = parts.enter_context(Model(path, on, layers))
+        loaded = _load_adapters(model, adapters, file)
+        made = parts.enter_context(
+            Context(
+                model,
+                n_ctx=n_ctx,
+                n_seq_max=parallel,
+                n_outputs=parallel,
+                threads=threads,
+                unified=True,
+            )
+        )
+        embedder = parts.enter_context(contextlib.closing(Embedder(model, file, threads)))
+        encoder = _open_projector(mmproj, model, threads)
+        if encoder:
+            parts.callback(encoder.close)
+        return Opened(
+            file=file,
+            model=model,
+            context=made,
+            device=report(model, made, on),
+            adapters=loaded,
+            embedder=embedder,
+            encoder=encoder,
+            template=_make_template(model),
+            dialect=dialect_of(model.chat_template),
+            close=parts.pop_all().close,
+        )
+
+
+def _check(*, parallel: int, **others: int | None) -> None:
+    for name, value in {"parallel": parallel, **others}.items():
+        if value is not None and value < 1:
+            raise OptionError(f"{name} is {value}: it must be at least 1")
+    if parallel > MOST_SEQUENCES:
+        raise OptionError(
+            f"parallel is {parallel}: llama.cpp computes {MOST_SEQUENCES} sequences at most"
+        )
+
+
+def _load_adapters(
+    model: Model, paths: Mapping[str, FilePath], file: GGUFFile
+) -> dict[str, Adapter]:
+    for path in paths.values():
+        placement.check_adapter(Path(path), file)
+    return {name: model.load_adapter(path) for name, path in paths.items()}
+
+
+def _open_projector(mmproj: FilePath | None, model: Model, threads: int | None) -> Encoder | None:
+    if mmproj is None:
+        return None
+    longest = placement.longest_sound(placement.check_projector(Path(mmproj)))
+    return Encoder(Projector(mmproj, model, threads=threads, longest_sound=longest))
+
+
+def _make_template(model: Model) -> Template | None:
+    source = model.chat_template
+    if source is None:
+        return None
+    pad = int(model.metadata.get("tokenizer.ggml.padding_token_id", -1))
+    bos, eos, pad_text = (
+        model.token_text(token) if token >= 0 else "" for token in (model.bos, model.eos, pad)
+    )
+    return Template(source, bos=bos, eos=eos, pad=pad_text)

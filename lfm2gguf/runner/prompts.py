@@ -1,0 +1,140 @@
+"""From what a caller gives to the tokens that a model reads."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lfm2gguf.chat.guard import CUT, Guard, markers_of
+from lfm2gguf.chat.template import (
+    Message,
+    Messages,
+    Template,
+    as_messages,
+    check_variables,
+    drop_oldest_turn,
+)
+from lfm2gguf.chat.tools import ToolLike, as_tools
+from lfm2gguf.errors import ContextError, OptionError, UnsupportedError
+from lfm2gguf.llamacpp import Floats
+from lfm2gguf.runner.engine.prompt_tokens import PromptTokens
+from lfm2gguf.runner.engine.scheduler import Scheduler
+from lfm2gguf.runner.media import Encoded, take_out
+from lfm2gguf.runner.opening import Opened
+
+ANSWER_ROOM = 512  # tokens kept free for an answer when old turns are dropped
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt: its text, its tokens, and the embeddings of the tokens below zero."""
+
+    text: str
+    tokens: list[int]
+    rows: Mapping[int, Floats] = field(default_factory=dict)
+
+
+class Prompts:
+    """Makes prompts of conversations and texts; ``spelled`` remembers how answers were written.
+
+    The methods raise :class:`RuntimeFailureError` when the runner is closed.
+    """
+
+    def __init__(self, opened: Opened, scheduler: Scheduler, *, parse_markers: bool) -> None:
+        self.spelled = PromptTokens(opened.model, opened.dialect)
+        self._opened, self._scheduler = opened, scheduler
+        self._guard = Guard(set() if parse_markers else markers_of(opened.file), opened.dialect)
+
+    def of_chat(
+        self,
+        messages: Messages,
+        tools: Sequence[ToolLike] | None = None,
+        *,
+        overflow: str = "error",
+        variables: dict[str, Any] | None = None,
+    ) -> Prompt:
+        """Render and tokenize a conversation; ``overflow="drop"`` leaves out the oldest turns.
+
+        Raises:
+            ContextError: the last turn alone does not fit, where the oldest are left out.
+            OptionError: the messages, the tools or the variables are not valid.
+            UnsupportedError: the file has no chat template.
+        """
+        if overflow not in ("error", "drop"):
+            raise OptionError(f"overflow is {overflow!r}: it must be 'error' or 'drop'")
+        schemas = [tool.schema for tool in as_tools(tools).values()]
+        plain, media = self._take_media(as_messages(messages))
+        check_variables(variables or {})
+        template, guarded = self.template, self._guard(plain)
+
+        def render(messages: list[Message]) -> str:
+            return template.prompt_of(messages, schemas, **(variables or {}))
+
+        if overflow == "drop":
+            guarded = self._shortened(guarded, media, render)
+        text = render(guarded)
+        rows = {token: row for medium in media for token, row in medium.rows.items()}
+        return Prompt(text, self.spelled.encode(text, media), rows)
+
+    def of_text(self, text: str | Sequence[int]) -> Prompt:
+        """Tokenize a plain text, with BOS in front where it belongs, or check tokens."""
+        self._scheduler.check_usable()
+        model = self._opened.model
+        if not isinstance(text, str):
+            return Prompt("", model.checked(text))
+        bos = model.token_text(model.bos) if model.adds_bos else ""
+        whole = text if text.startswith(bos) else bos + text
+        return Prompt(whole, self.spelled.encode(whole))
+
+    @property
+    def template(self) -> Template:
+        """The file's chat template.
+
+        Raises:
+            UnsupportedError: the file has none.
+        """
+        if self._opened.template is None:
+            raise UnsupportedError(
+                f"{self._opened.model.path}: the file has no chat template; convert a checkpoint "
+                "that has one, or use complete() and embed()"
+            )
+        return self._opened.template
+
+    def _take_media(self, messages: list[Message]) -> tuple[list[Message], list[Encoded]]:
+        """Return the messages with places for their images and sounds, and these encoded."""
+        self._scheduler.check_usable()
+        plain, media = take_out(messages)
+        if not media:
+            return plain, []
+        encoder = self._opened.encoder
+        if encoder is None:
+            raise OptionError(
+                "images and sound need the model's projector: open the model with mmproj="
+                "'mmproj-....gguf', which `lfm2gguf convert --mmproj` makes of its checkpoint"
+            )
+        return plain, [
+            self._scheduler.call(functools.partial(encoder.encode, each)) for each in media
+        ]
+
+    def _shortened(
+        self, messages: list[Message], media: list[Encoded], render: Callable[[list[Message]], str]
+    ) -> list[Message]:
+        """Leave out the oldest turns until the prompt leaves room for an answer."""
+        n_ctx = self._opened.context.n_ctx
+        room = n_ctx - min(ANSWER_ROOM, n_ctx // 4)
+        while len(self.spelled.encode(render(messages), media)) > room:
+            shorter = drop_oldest_turn(messages)
+            if len(shorter) == len(messages):
+                raise ContextError(
+                    f"the last turn alone does not fit into {n_ctx} tokens of context: shorten "
+                    "it, or open the model with a larger context"
+                )
+            messages = shorter
+        return messages
+
+
+def plain_text(prompt: Prompt) -> str:
+    """Return a prompt's text without the marks that keep markers in messages from being read."""
+    return prompt.text.replace(CUT, "")
