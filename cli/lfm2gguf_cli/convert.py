@@ -10,12 +10,17 @@ from lfm2gguf.errors import OptionError
 from lfm2gguf_cli.options import (
     ConvertTypes,
     DryRun,
+    EmbeddingType,
     Force,
     Jobs,
     Json,
+    LeaveOutput,
     Output,
+    OutputType,
+    Pure,
     Quiet,
     SplitMaxSize,
+    TensorTypes,
 )
 
 
@@ -48,6 +53,11 @@ def convert(
         typer.Option(help="A LoRA adapter to merge: a PEFT folder, or its Hub id."),
     ] = None,
     split_max_size: SplitMaxSize = None,
+    pure: Pure = False,
+    leave_output_tensor: LeaveOutput = False,
+    output_tensor_type: OutputType = None,
+    token_embedding_type: EmbeddingType = None,
+    tensor_type: TensorTypes = None,
     verify: Annotated[
         bool,
         typer.Option("--verify", help="Then compare each file with the checkpoint: see verify."),
@@ -71,13 +81,19 @@ def convert(
     if verify and mmproj:
         raise OptionError("--verify compares what a text model predicts; a projector predicts none")
     display = Display(quiet=quiet, json=json)
+    recipe = Recipe(
+        type, split_max_size, pure, leave_output_tensor,
+        output_tensor_type, token_embedding_type, tuple(tensor_type or ()),
+    )  # fmt: skip
     plan = make_plan(
-        source, output, Recipe(type, split_max_size=split_max_size),
+        source, output, recipe,
         projector=mmproj, revision=revision, pre=pre, lora=lora,
     )  # fmt: skip
     if verify:  # what it would raise is raised before the files are there
-        from lfm2gguf.verification import open_reference
+        from lfm2gguf.verification import limits_for, open_reference
 
+        for draft in plan.drafts:
+            limits_for(draft.type.name)
         open_reference(source, revision, lora)
     show_notes(display, plan.notes, plan.left_out)
     if dry_run:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from lfm2gguf.runner import Runner
 
 _TYPES = (
-    "F32, F16, BF16, Q8_0, Q6_K, Q5_K_M, Q5_K_S, Q4_K_M, Q4_K_S or Q4_0; "
-    "may be given several times: all files come out of one reading."
+    "F32, F16, BF16, Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0, IQ4_XS, Q3_K_M, Q2_K or another of "
+    "llama.cpp's; may be given several times: all files come out of one reading."
 )
 Types = Annotated[list[str], typer.Option("--type", "-t", help=_TYPES)]
 ConvertTypes = Annotated[
@@ -33,6 +33,30 @@ Output = Annotated[
 SplitMaxSize = Annotated[
     str | None,
     typer.Option(metavar="SIZE", help="Write several files of at most this size (500M, 4G)."),
+]
+Pure = Annotated[bool, typer.Option("--pure", help="Every tensor in the type's own; no mixture.")]
+LeaveOutput = Annotated[
+    bool, typer.Option("--leave-output-tensor", help="Keep output.weight in the type it has.")
+]
+OutputType = Annotated[
+    str | None,
+    typer.Option(
+        "--output-tensor-type",
+        metavar="TYPE",
+        help="For output.weight, and for an embedding that is the output too.",
+    ),
+]
+EmbeddingType = Annotated[
+    str | None,
+    typer.Option("--token-embedding-type", metavar="TYPE", help="For token_embd.weight."),
+]
+TensorTypes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tensor-type",
+        metavar="REGEX=TYPE",
+        help="For tensors whose names it is found in, such as ffn_down=Q6_K; several times.",
+    ),
 ]
 Jobs = Annotated[
     int | None,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -82,12 +82,14 @@ class SourceTensor:
     """A tensor and where its weights lie; ``shape`` is in NumPy's order.
 
     ``kept`` is the type it has in the new file where the mixture does not change it.
+    ``importance`` is that of its columns, (columns,) or (experts, columns).
     """
 
     name: str
     shape: tuple[int, ...]
     parts: tuple[Part, ...]
     kept: GGMLType
+    importance: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         assert sum(part.n_rows for part in self.parts) == math.prod(self.shape[:-1]), self.name

@@ -34,6 +34,7 @@ class Task:
     """Some rows of one part of the tensor ``name``, counted as the part counts them.
 
     Row 0 (which may not be the part's) would be at the offset that each of ``outputs`` says.
+    ``importance`` is that of their columns.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Task:
     start: int
     stop: int
     outputs: tuple[Output, ...]
+    importance: NDArray[np.float32] | None = None
 
     @property
     def n_weights(self) -> int:
@@ -98,8 +100,8 @@ def run(task: Task, files: Files) -> list[float]:
 
 
 def _store(task: Task, row: int, weights: NDArray[np.float32], type: GGMLType) -> NDArray[np.uint8]:
-    data = quantize(weights, type)
     try:
+        data = quantize(weights, type, task.importance)
         validate(data, type)
     except QuantizationError as error:
         raise TensorError(
@@ -128,9 +130,27 @@ def split(source: SourceTensor, outputs: Sequence[Output]) -> Iterator[Task]:
     for part in source.parts:
         own = tuple(_moved(output, row - part.start, part.n_per_row) for output in outputs)
         step = max(1, TASK_WEIGHTS // part.n_per_row)
-        for start in range(part.start, part.stop, step):
-            yield Task(source.name, part, start, min(start + step, part.stop), own)
+        for begin, end, importance in _by_importance(source, row, part.n_rows):
+            for start in range(part.start + begin, part.start + end, step):
+                stop = min(start + step, part.start + end)
+                yield Task(source.name, part, start, stop, own, importance)
         row += part.n_rows
+
+
+def _by_importance(
+    source: SourceTensor, row: int, n_rows: int
+) -> Iterator[tuple[int, int, NDArray[np.float32] | None]]:
+    """Cut rows of a tensor, ``n_rows`` from ``row`` on, where their columns' importance changes."""
+    importance = source.importance
+    if importance is None or importance.ndim == 1:
+        yield 0, n_rows, importance
+        return
+    of_expert, start = source.shape[-2], 0
+    while start < n_rows:
+        expert = (row + start) // of_expert
+        stop = min(n_rows, (expert + 1) * of_expert - row)
+        yield start, stop, importance[expert]
+        start = stop
 
 
 def _moved(output: Output, rows: int, n_per_row: int) -> Output:

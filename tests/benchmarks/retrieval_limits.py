@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from lfm2gguf import convert
-from lfm2gguf.ggml import FileType
 from lfm2gguf.verification import Candidate, SimilarityLimits, judge, open_reference, prepare
 from lfm2gguf.verification.measure.similarity import Similarity
+from lfm2gguf.verification.verdict.limits import SIMILARITY_LIMITS
 from tests.making.retrieval_example import KINDS, make_example
 
 
@@ -28,7 +28,7 @@ def ladder(source: Path, folder: Path, chunks: int) -> dict[tuple[str, str], Sim
     reference = prepare(open_reference(source), chunks=chunks, use_cache=False)
     found = {}
     folder.mkdir()
-    for file in convert(source, folder, list(FileType)).files:
+    for file in convert(source, folder, list(SIMILARITY_LIMITS)).files:
         candidate = Candidate.open(file.path)
         limits = SimilarityLimits.choose(candidate.type)
         result = judge(reference, candidate, limits, engine="llama.cpp", three_way=True)

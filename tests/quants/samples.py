@@ -125,4 +125,6 @@ def importance(name: str | None, n: int = SHAPE[1]) -> np.ndarray | None:
 
 def needed(type: GGMLType, x: np.ndarray) -> np.ndarray | None:
     """Importance for the columns of ``x``, where a type cannot do without."""
-    return importance("uniform", x.shape[-1]) if CODECS[type].needs_importance else None
+    if not CODECS[type].needs_importance:
+        return None
+    return np.resize(importance("uniform", 256), x.shape[-1])  # the same for every super-block

@@ -9,15 +9,14 @@ import pytest
 
 import lfm2gguf
 from lfm2gguf.errors import GGUFError, OptionError
-from lfm2gguf.ggml import FileType
 from lfm2gguf.gguf_file import GGUFFile, Value, ValueType
-from lfm2gguf.verification import Limits, Prepared, limits_for
+from lfm2gguf.verification import LIMITS, Limits, Prepared, limits_for
 from tests.doctor.operations import Change, rewrite
 from tests.making.lanes import slow_but
 from tests.making.verdicts import failed, judged
 from tests.verification import faults
 
-TYPES = slow_but(["Q8_0", "Q4_K_M"], [type.name for type in FileType])
+TYPES = slow_but(["Q8_0", "Q4_K_M"], list(LIMITS))
 
 
 @pytest.mark.parametrize("type", TYPES)
