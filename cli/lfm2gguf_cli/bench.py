@@ -98,10 +98,8 @@ def bench(
 
     Example: lfm2gguf bench LFM2-1.2B-Q4_K_M.gguf --html speed.html
     """
-    from lfm2gguf.bench import WORKLOAD_NAMES, benchmark
-    from lfm2gguf.bench.cells import tokens
+    from lfm2gguf.bench import WORKLOAD_NAMES, benchmark, read_reports, tokens
     from lfm2gguf.bench.report.comparison import subjects
-    from lfm2gguf.bench.report.data import read_reports
     from lfm2gguf.bench.report.files import write
     from lfm2gguf.rendering import check_targets
     from lfm2gguf_cli.console import Display

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,7 +12,9 @@ from lfm2gguf_cli.options import (
     ConvertTypes,
     DryRun,
     EmbeddingType,
+    ExcludeWeights,
     Force,
+    IncludeWeights,
     Jobs,
     Json,
     LeaveOutput,
@@ -21,6 +24,7 @@ from lfm2gguf_cli.options import (
     Quiet,
     SplitMaxSize,
     TensorTypes,
+    read_matrix,
 )
 
 
@@ -58,6 +62,11 @@ def convert(
     output_tensor_type: OutputType = None,
     token_embedding_type: EmbeddingType = None,
     tensor_type: TensorTypes = None,
+    imatrix: Annotated[
+        Path | None, typer.Option(help="An importance matrix, .gguf or .dat: see imatrix.")
+    ] = None,
+    include_weights: IncludeWeights = None,
+    exclude_weights: ExcludeWeights = None,
     verify: Annotated[
         bool,
         typer.Option("--verify", help="Then compare each file with the checkpoint: see verify."),
@@ -81,8 +90,9 @@ def convert(
     if verify and mmproj:
         raise OptionError("--verify compares what a text model predicts; a projector predicts none")
     display = Display(quiet=quiet, json=json)
+    matrix = read_matrix(imatrix, include_weights, exclude_weights)
     recipe = Recipe(
-        type, split_max_size, pure, leave_output_tensor,
+        type, split_max_size, matrix, pure, leave_output_tensor,
         output_tensor_type, token_embedding_type, tuple(tensor_type or ()),
     )  # fmt: skip
     plan = make_plan(
@@ -90,11 +100,15 @@ def convert(
         projector=mmproj, revision=revision, pre=pre, lora=lora,
     )  # fmt: skip
     if verify:  # what it would raise is raised before the files are there
-        from lfm2gguf.verification import limits_for, open_reference
+        from lfm2gguf.verification import TYPE_LIMITS, open_reference
 
         for draft in plan.drafts:
-            limits_for(draft.type.name)
-        open_reference(source, revision, lora)
+            if draft.type.name not in TYPE_LIMITS:
+                raise OptionError(
+                    f"--verify has no limits for {draft.type.name} yet; convert without it, then "
+                    "verify with --max-ppl-increase and the other limits"
+                )
+        reference = open_reference(source, revision, lora)
     show_notes(display, plan.notes, plan.left_out)
     if dry_run:
         show_plan(display, plan)
@@ -104,14 +118,14 @@ def convert(
     if not verify:
         show_written(display, written)
         return
-    from lfm2gguf.verification import verify_all
+    from lfm2gguf.verification import verify as verify_files
     from lfm2gguf_cli.verdicts import exit_on_failure, report_json, show_verdicts
 
     if not json:  # which comes as one object, at the end
         show_written(display, written)
     files = [file.path for file in written.files]
     with progress_of(display) as progress:
-        results = verify_all(files, source, revision=revision, lora=lora, progress=progress)
+        results = verify_files(files, reference, progress=progress)
     if json:
         show_written(display, written, {"verification": report_json(results)})
     else:

@@ -20,7 +20,7 @@ class Program(str, Enum):
 
 
 def export(
-    program: Annotated[Program, typer.Argument(help="The program that shall run the model.")],
+    program: Annotated[Program, typer.Argument(help="The program that is to run the model.")],
     model: Annotated[Path, typer.Argument(metavar="MODEL.gguf")],
     output: Annotated[
         Path | None,
@@ -29,7 +29,7 @@ def export(
     force: Force = False,
     json: Json = False,
 ) -> None:
-    """Write what another program needs to run the file right: template, stops, sampling.
+    """Write what another program needs to run the file correctly: template, stops, sampling.
 
     Example: lfm2gguf export ollama LFM2-1.2B-Q4_K_M.gguf -o Modelfile
     """

@@ -10,7 +10,7 @@ import typer
 from lfm2gguf_cli.options import Json
 
 if TYPE_CHECKING:
-    from lfm2gguf.doctor.description import Description
+    from lfm2gguf.doctor import Description
     from lfm2gguf_cli.console import Display
 
 
@@ -27,7 +27,7 @@ def inspect(
 
     Example: lfm2gguf inspect LFM2-1.2B-Q4_K_M.gguf
     """
-    from lfm2gguf.doctor.description import describe
+    from lfm2gguf.doctor import describe
     from lfm2gguf_cli.console import Display
 
     found, display = describe(path, full=full), Display(json=json)

@@ -10,7 +10,9 @@ import typer
 from lfm2gguf_cli.options import (
     DryRun,
     EmbeddingType,
+    ExcludeWeights,
     Force,
+    IncludeWeights,
     Jobs,
     Json,
     LeaveOutput,
@@ -21,6 +23,7 @@ from lfm2gguf_cli.options import (
     SplitMaxSize,
     TensorTypes,
     Types,
+    read_matrix,
 )
 
 
@@ -42,6 +45,11 @@ def quantize(
     output_tensor_type: OutputType = None,
     token_embedding_type: EmbeddingType = None,
     tensor_type: TensorTypes = None,
+    imatrix: Annotated[
+        Path | None, typer.Option(help="An importance matrix, .gguf or .dat: see imatrix.")
+    ] = None,
+    include_weights: IncludeWeights = None,
+    exclude_weights: ExcludeWeights = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -55,8 +63,9 @@ def quantize(
     from lfm2gguf_cli.tables import show_plan, show_written
 
     display = Display(quiet=quiet, json=json)
+    matrix = read_matrix(imatrix, include_weights, exclude_weights)
     recipe = Recipe(
-        type, split_max_size, pure, leave_output_tensor,
+        type, split_max_size, matrix, pure, leave_output_tensor,
         output_tensor_type, token_embedding_type, tuple(tensor_type or ()),
     )  # fmt: skip
     plan = plan_quantization(source, output, recipe, allow_requantize=allow_requantize)

@@ -30,7 +30,7 @@ def serve(
     ] = None,
     api_key: Annotated[
         str | None,
-        typer.Option(envvar="LFM2GGUF_API_KEY", help="Asked for everywhere but at /health."),
+        typer.Option(envvar="LFM2GGUF_API_KEY", help="Required for every endpoint but /health."),
     ] = None,
     parallel: Annotated[int, typer.Option(help="Answers computed together.", min=1)] = 4,
     context: Annotated[

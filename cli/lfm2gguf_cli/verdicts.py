@@ -35,7 +35,7 @@ def show_verdicts(display: Display, results: Sequence[Verification]) -> None:
         return
     display.line(conditions(results[0]))
     if len(results) == 1:
-        rows = [(gate.name, *gate_cells(gate)) for gate in results[0].gates]
+        rows = [(gate.title, *gate_cells(gate)) for gate in results[0].gates]
         display.table(("gate", "value", "limit", "margin", "verdict"), rows)
     ladder = [summary_cells(result) for result in results]
     display.table(headings(results[0]), ladder, plain_heads=True)

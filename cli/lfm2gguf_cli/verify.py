@@ -147,29 +147,30 @@ def verify(
 
     Example: lfm2gguf verify LFM2-1.2B-Q4_K_M.gguf --reference LiquidAI/LFM2-1.2B
     """
-    from lfm2gguf.verification import verify_all
+    from lfm2gguf.verification import Engine, Limits, Material, open_reference
+    from lfm2gguf.verification import verify as verify_files
     from lfm2gguf.verification.report.files import candidates, check_targets, write_reports
     from lfm2gguf_cli.console import Display
     from lfm2gguf_cli.progress import progress_of
     from lfm2gguf_cli.verdicts import exit_on_failure, show_verdicts
 
     targets = {
-        "json": json,
-        "baseline": write_baseline,
-        "junit": junit,
-        "markdown": markdown,
+        "json": json, "baseline": write_baseline, "junit": junit, "markdown": markdown,
         "plot": plot,
-    }
+    }  # fmt: skip
     check_targets(targets)
+    limits = Limits(max_ppl_increase, max_kld, min_top1, min_cosine, min_rank, min_overlap)
     display = Display(quiet=quiet or Path("-") in targets.values())
     with progress_of(display) as progress:
-        results = verify_all(
-            candidates(model), reference, revision=revision, lora=lora, texts=text or (), chat=chat,
-            chunks=chunks or None, ctx=ctx, max_ppl_increase=max_ppl_increase, max_kld=max_kld,
-            min_top1=min_top1, min_cosine=min_cosine, min_rank=min_rank, min_overlap=min_overlap,
-            baseline=baseline, engine=engine, device=device, threads=threads,
-            three_way=three_way, use_cache=cache, progress=progress,
-        )  # fmt: skip
+        results = verify_files(
+            candidates(model),
+            open_reference(reference, revision, lora),
+            material=Material(text or (), chat, chunks or None, ctx, cache),
+            limits=limits,
+            engine=Engine(engine, device, threads, three_way),
+            baseline=baseline,
+            progress=progress,
+        )
     typer.echo(write_reports(results, targets), nl=False)
     show_verdicts(display, results)
     exit_on_failure(results)

@@ -7,6 +7,7 @@ and :mod:`~lfm2gguf.bench.report.tables`, :mod:`~lfm2gguf.bench.report.compariso
 :mod:`~lfm2gguf.bench.report.page` show them.
 """
 
+from lfm2gguf.bench.cells import tokens
 from lfm2gguf.bench.metrics import METRICS, Measurement, Sample
 from lfm2gguf.bench.recipe import Settings, benchmark
 from lfm2gguf.bench.report.data import Report, Row, Subject, published, read_reports
@@ -24,4 +25,5 @@ __all__ = [
     "benchmark",
     "published",
     "read_reports",
+    "tokens",
 ]

@@ -20,10 +20,9 @@ from lfm2gguf.bench.suite import Outcome, Source, Suite
 from lfm2gguf.bench.workloads import WORKLOAD_NAMES
 from lfm2gguf.errors import Lfm2ggufError, OptionError
 from lfm2gguf.gguf_file import GGUFFile
-from lfm2gguf.llamacpp import Device, choose, default_threads, devices
-from lfm2gguf.llamacpp.probes import probe
+from lfm2gguf.llamacpp import Device, choose, default_threads, devices, probe
 from lfm2gguf.progress import ProgressCallback
-from lfm2gguf.runner.placement import check_file
+from lfm2gguf.runner import check_file
 
 BUSY = 0.5  # of the cores: a load above it, before anything is measured, is others' work
 CACHES = {

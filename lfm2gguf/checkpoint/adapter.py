@@ -29,6 +29,7 @@ NOT_GATHERED = (
     "DeepSpeed ZeRO-3 and FSDP leave it so where the model is saved without gathering its "
     "parameters; save the adapter again"
 )
+RESAVE = "correct it, or save the adapter again"
 # Settings that compute something other than scale * B @ A when they are set.
 UNKNOWN = (
     "layer_replication", "use_qalora", "use_bdlora", "velora_config", "kasa_config",
@@ -81,7 +82,7 @@ class Adapter:
 
     @cached_property
     def factors(self) -> dict[str, dict[str, TensorInfo]]:
-        """The factors of each module, by their kind."""
+        """Return the factors of each module, by their kind."""
         factors: dict[str, dict[str, TensorInfo]] = {}
         for name, info in self.tensors.items():
             if found := FACTOR.fullmatch(name):
@@ -90,12 +91,12 @@ class Adapter:
 
     @cached_property
     def saved(self) -> dict[str, TensorInfo]:
-        """The weights that were trained whole, by the names of those that they replace."""
+        """Return the weights that were trained whole, by the names of those that they replace."""
         return {n: t for n, t in self.tensors.items() if not _belongs_to_factors(n)}
 
     @cached_property
     def base_layers(self) -> dict[str, TensorInfo]:
-        """The weights that factors were trained with, where they are saved too, by their names."""
+        """Return the weights that factors were trained with, where they are saved too."""
         return {
             name.replace(BASE_LAYER, "."): info
             for name, info in self.tensors.items()
@@ -104,7 +105,7 @@ class Adapter:
 
     @property
     def has_tokenizer(self) -> bool:
-        """Whether the folder has a tokenizer of its own, and what is special of its tokens."""
+        """Say whether the folder has a tokenizer of its own and its special tokens."""
         files = ("tokenizer.json", "tokenizer_config.json")
         return all((self.path / name).is_file() for name in files)
 
@@ -123,12 +124,12 @@ class Adapter:
             )
 
     def pair(self, module: str) -> tuple[TensorInfo, TensorInfo]:
-        """A module's A and B, an embedding's too.
+        """Return a module's A and B, an embedding's too.
 
         Raises:
             CheckpointError: a factor is empty.
-            TensorError: one of them is missing, they are not matrices, or DoRA's lengths not as
-                many as B has rows.
+            TensorError: one of them is missing, they are not matrices, or DoRA does not have a
+                length for each row of B.
 
         """
         factors = self.factors[module]
@@ -138,21 +139,23 @@ class Adapter:
             if a in factors and b in factors:
                 if any(len(factors[kind].shape) != 2 for kind in (a, b)):
                     raise TensorError(
-                        f"{self.path}: the factors of {module!r} are not matrices (a convolution?)"
+                        f"{self.path}: the factors of {module!r} are not matrices (a "
+                        "convolution?); train without that module, or merge the adapter with peft"
                     )
                 lengths, n = factors.get("lora_magnitude_vector"), factors[b].shape[0]
                 if lengths and lengths.shape != (n,):
                     raise TensorError(
-                        f"{self.path}: {lengths.name!r} has not the {n} values it needs"
+                        f"{self.path}: {lengths.name!r} needs {n} values and has "
+                        f"the shape {lengths.shape}; save the adapter again"
                     )
                 return factors[a], factors[b]
         raise TensorError(
-            f"{self.path}: {module!r} has {' and '.join(sorted(factors))}, and not a pair of "
-            "lora_A and lora_B"
+            f"{self.path}: {module!r} has {' and '.join(sorted(factors))} instead of a pair of "
+            "lora_A and lora_B; save the adapter again"
         )
 
     def scale(self, module: str, rank: int) -> float:
-        """What B @ A is multiplied by: alpha over the rank, or over its root (rsLoRA).
+        """Return what B @ A is multiplied by: alpha over the rank, or over its root (rsLoRA).
 
         ``module`` is a :func:`trained_name`.
         """
@@ -160,7 +163,7 @@ class Adapter:
         return alpha / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
 
     def alpha(self, module: str) -> float:
-        """A module's alpha: that of the first pattern that fits its name, or the general one."""
+        """Return a module's alpha: that of the first pattern that fits its name, or the general."""
         for pattern, alpha in (self.config.get("alpha_pattern") or {}).items():
             if re.match(rf"(.*\.)?({pattern})$", module):
                 return float(alpha)
@@ -168,7 +171,7 @@ class Adapter:
 
 
 def trained_name(factor: TensorInfo) -> str:
-    """The name of a factor's module in the model that was trained, which patterns are for."""
+    """Return the name of a factor's module in the model that was trained, as patterns have it."""
     name = unwrapped(factor.name, has_head=False)
     found = FACTOR.fullmatch(name)
     return found["module"] if found else name
@@ -179,7 +182,7 @@ def _belongs_to_factors(name: str) -> bool:
 
 
 def _tensors(file: Path) -> dict[str, TensorInfo]:
-    """The tensors in their order, without wrappers in their names, and each once."""
+    """Read the tensors in their order, each once, without wrappers in their names."""
     tensors: dict[str, TensorInfo] = {}
     for raw, info in sorted(read_header(file).items(), key=lambda item: item[1].offset):
         if ORIGINAL in raw:
@@ -197,13 +200,16 @@ def _tensors(file: Path) -> dict[str, TensorInfo]:
 def _check_assumptions(path: Path, config: Mapping[str, Any]) -> None:
     file = path / "adapter_config.json"
     if config.get("peft_type") != "LORA":
-        raise UnsupportedError(f"{file}: peft_type is {config.get('peft_type')!r}, not 'LORA'")
+        raise UnsupportedError(
+            f"{file}: peft_type is {config.get('peft_type')!r}, not 'LORA'; merge it with peft and "
+            "convert the result"
+        )
     _check_numbers(file, config)
     _check_invocation(file, config)
     if config.get("lora_bias"):
         raise UnsupportedError(
-            f"{file}: lora_bias is set: B has biases, and LFM2's layers have none that they could "
-            "be added to, nor has an adapter file; train without it, or stay with peft"
+            f"{file}: lora_bias is set: B has biases, which neither LFM2's layers nor an adapter "
+            "file can hold; train without it, or stay with peft"
         )
     if key := next((key for key in UNKNOWN if config.get(key)), ""):
         raise UnsupportedError(
@@ -219,22 +225,26 @@ def _check_assumptions(path: Path, config: Mapping[str, Any]) -> None:
 
 
 def _check_numbers(file: Path, config: Mapping[str, Any]) -> None:
-    """The scale and the patterns for other scales and ranks: numbers by regular expressions."""
+    """Check the scale, and the patterns for other scales and ranks."""
     if not (_is_number(alpha := config.get("lora_alpha")) and alpha):
-        raise CheckpointError(f"{file}: lora_alpha is {alpha!r}, and not a number other than 0")
+        raise CheckpointError(
+            f"{file}: lora_alpha is {alpha!r}, not a number other than 0; {RESAVE}"
+        )
     for key in ("alpha_pattern", "rank_pattern"):
         patterns = config.get(key) or {}
         if not isinstance(patterns, dict) or not all(map(_is_number, patterns.values())):
-            raise CheckpointError(f"{file}: {key} is {patterns!r}, and not numbers by patterns")
+            raise CheckpointError(
+                f"{file}: {key} is {patterns!r}, not patterns with numbers; {RESAVE}"
+            )
         if bad := next(filter(_why_no_pattern, patterns), None):
-            raise CheckpointError(f"{file}: {key}: {bad!r} {_why_no_pattern(bad)}")
+            raise CheckpointError(f"{file}: {key}: {bad!r} {_why_no_pattern(bad)}; {RESAVE}")
 
 
 def _why_no_pattern(pattern: str) -> str:
     try:
         re.compile(f"({pattern})")
     except re.error as error:
-        return f"is no regular expression ({error})"
+        return f"is not a valid regular expression ({error})"
     return ""
 
 
@@ -243,11 +253,11 @@ def _is_number(value: Any) -> bool:
 
 
 def _check_invocation(file: Path, config: Mapping[str, Any]) -> None:
-    """What an activated LoRA is activated by."""
+    """Check what an activated LoRA is activated by."""
     key, tokens = "alora_invocation_tokens", config.get("alora_invocation_tokens")
     if config.get("invocation_string") and not tokens:
         raise UnsupportedError(
             f"{file}: invocation_string is set; give the ids of its tokens as {key}, as peft does"
         )
     if tokens and not (isinstance(tokens, list) and all(type(t) is int and t >= 0 for t in tokens)):
-        raise CheckpointError(f"{file}: {key} is {tokens!r}, and not a list of token ids")
+        raise CheckpointError(f"{file}: {key} is {tokens!r}, not a list of token ids; {RESAVE}")

@@ -17,6 +17,7 @@ from lfm2gguf.checkpoint.safetensors import TensorInfo, read_header
 from lfm2gguf.errors import CheckpointError, TensorError, UnsupportedError
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+AGAIN = "download or save it again"
 
 
 @dataclass(frozen=True)
@@ -70,23 +71,25 @@ class Checkpoint:
 
     @property
     def has_head(self) -> bool:
-        """Whether the architecture has a head, and so ``model.`` before all other names."""
+        """Say whether the architecture has a head, and so ``model.`` before all other names."""
         return _has_head(self.config)
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
-        """Rows ``start:stop`` of a tensor's first axis, as float32.
+        """Read rows ``start:stop`` of a tensor's first axis, widened to float32.
 
         Raises:
             TensorError: there is no tensor of this name.
 
         """
         if name not in self.tensors:
-            raise TensorError(f"{self.path}: the tensor {name!r} is missing")
+            raise TensorError(
+                f"{self.path}: the tensor {name!r} is missing; is the checkpoint complete?"
+            )
         return self.tensors[name].read(start, stop)
 
 
 def read_json(path: Path, needed_for: str = "") -> dict[str, Any]:
-    """A JSON object from a file; an absent file is empty unless ``needed_for`` says why not.
+    """Read a JSON object; an absent file is empty unless ``needed_for`` says what needs it.
 
     Raises:
         CheckpointError: the file is absent but needed, or is not a JSON object.
@@ -94,16 +97,16 @@ def read_json(path: Path, needed_for: str = "") -> dict[str, Any]:
     """
     if not path.is_file():
         if needed_for:
-            raise CheckpointError(f"{path}: missing; it is needed for {needed_for}")
+            raise CheckpointError(f"{path}: missing, and needed for {needed_for}; {AGAIN}")
         return {}
     data = _parsed(path)
     if not isinstance(data, dict):
-        raise CheckpointError(f"{path}: holds a {type(data).__name__} where an object belongs")
+        raise CheckpointError(f"{path}: holds a {type(data).__name__}, not an object; {AGAIN}")
     return data
 
 
 def read_json_list(path: Path) -> list[Any]:
-    """A JSON list from a file; an absent file is empty.
+    """Read a JSON list; an absent file is empty.
 
     Raises:
         CheckpointError: the file is not a JSON list.
@@ -111,7 +114,7 @@ def read_json_list(path: Path) -> list[Any]:
     """
     data = _parsed(path) if path.is_file() else []
     if not isinstance(data, list):
-        raise CheckpointError(f"{path}: holds a {type(data).__name__} where a list belongs")
+        raise CheckpointError(f"{path}: holds a {type(data).__name__}, not a list; {AGAIN}")
     return data
 
 
@@ -119,7 +122,7 @@ def _parsed(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, OSError) as error:
-        raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from error
+        raise CheckpointError(f"{path}: cannot be read as JSON ({error}); {AGAIN}") from error
 
 
 def _has_head(config: Mapping[str, Any]) -> bool:
@@ -140,7 +143,7 @@ def _tensors(folder: Path) -> dict[str, TensorInfo]:
     tensors: dict[str, TensorInfo] = {}
     for shard in shards:
         if not shard.is_file():
-            raise CheckpointError(f"{shard}: this shard is missing; {INDEX} names it")
+            raise CheckpointError(f"{shard}: missing, though {INDEX} names this shard; {AGAIN}")
         for name, info in read_header(shard).items():
             if name in tensors:
                 raise CheckpointError(
@@ -158,7 +161,7 @@ def _tensors(folder: Path) -> dict[str, TensorInfo]:
 
 
 def _module_tensors(folder: Path) -> dict[str, TensorInfo]:
-    """Those of Sentence Transformers' modules, such as ``1_Dense/linear.weight``."""
+    """Read the tensors of Sentence Transformers' modules, such as ``1_Dense/linear.weight``."""
     return {
         f"{file.parent.name}/{name}": replace(info, name=f"{file.parent.name}/{name}")
         for file in sorted(folder.glob("[0-9]*_*/model.safetensors"))
@@ -167,14 +170,16 @@ def _module_tensors(folder: Path) -> dict[str, TensorInfo]:
 
 
 def _shards(folder: Path) -> tuple[list[Path], dict[str, str]]:
-    """The safetensors files, and what the index (if there is one) says is where."""
+    """Find the safetensors files, and where the index (if there is one) puts each tensor."""
     if (folder / INDEX).is_file():
         weight_map = read_json(folder / INDEX).get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map:
-            raise CheckpointError(f"{folder / INDEX}: has no 'weight_map'; save it again")
+            raise CheckpointError(f"{folder / INDEX}: has no 'weight_map'; {AGAIN}")
         for file in weight_map.values():
             if not isinstance(file, str) or Path(file).name != file:
-                raise CheckpointError(f"{folder / INDEX}: {file!r} is not a file's plain name")
+                raise CheckpointError(
+                    f"{folder / INDEX}: {file!r} is not a file's plain name; {AGAIN}"
+                )
         shards = sorted(set(weight_map.values()))
         if shards != [SINGLE] and (folder / SINGLE).is_file():
             raise CheckpointError(
@@ -192,7 +197,7 @@ def _shards(folder: Path) -> tuple[list[Path], dict[str, str]]:
             "save_pretrained(folder, safe_serialization=True)"
         )
     _refuse_adapter(folder)
-    raise CheckpointError(f"{folder}: has no weights (model.safetensors or {INDEX})")
+    raise CheckpointError(f"{folder}: has no weights ({SINGLE} or {INDEX}); {AGAIN}")
 
 
 def _refuse_adapter(folder: Path) -> None:

@@ -66,18 +66,21 @@ def locate(
     match = REPOSITORY.fullmatch(str(source))
     if not match:
         raise CheckpointError(
-            f"{source}: no such folder, and not a Hub repository's id such as LiquidAI/LFM2-1.2B"
+            f"{source}: no such folder, and not a Hub repository's id; give a folder or an id such "
+            "as LiquidAI/LFM2-1.2B"
         )
     if folder := match["folder"]:
         path = fetch(match["id"], revision, [f"{folder}/{name}" for name in files]) / folder
         if not path.is_dir():
-            raise HubError(f"{match['id']}: it has no folder {folder!r} with a checkpoint")
+            raise HubError(
+                f"{match['id']}: has no folder {folder!r} with a checkpoint; check the id"
+            )
         return Source(path, folder)
     return Source(fetch(match["id"], revision, files), match["id"].split("/")[1])
 
 
 def _folder_name(path: Path) -> str:
-    """The folder's name, or the repository's where the folder is a snapshot in the cache."""
+    """Return the folder's name, or the repository's where it is a snapshot in the cache."""
     path = path.resolve()
     cached = CACHED_SNAPSHOT.fullmatch(path.parent.parent.name)
     return cached["name"] if cached and path.parent.name == "snapshots" else path.name
@@ -86,7 +89,9 @@ def _folder_name(path: Path) -> str:
 def repository_files(repository: str, revision: str | None = None) -> list[str]:
     """Return the paths of a repository's files; without the Hub, of those in the cache.
 
-    Raises :class:`HubError`.
+    Raises:
+        HubError: the repository cannot be reached, and is not cached.
+
     """
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
@@ -106,7 +111,12 @@ def repository_files(repository: str, revision: str | None = None) -> list[str]:
 
 
 def fetch(repository: str, revision: str | None, files: Sequence[str]) -> Path:
-    """Fetch files and return the cached snapshot's folder. Raises :class:`HubError`."""
+    """Fetch files and return the cached snapshot's folder.
+
+    Raises:
+        HubError: they cannot be fetched, and are not cached.
+
+    """
     from huggingface_hub import snapshot_download
 
     with _one_error(repository, revision):
@@ -131,7 +141,7 @@ def _one_error(repository: str, revision: str | None) -> Iterator[None]:
     advice = {
         GatedRepoError: "access must be granted: accept its terms on the Hub, then hf auth login",
         RepositoryNotFoundError: "no such repository, or a private one: check the id, or log in",
-        RevisionNotFoundError: f"it has no revision {revision!r}",
+        RevisionNotFoundError: f"has no revision {revision!r}: give a branch, a tag or a commit",
         LocalEntryNotFoundError: "not in the cache, and the Hub cannot be reached; connect, or "
         "give a folder",
     }

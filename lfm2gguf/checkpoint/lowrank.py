@@ -24,7 +24,7 @@ Floats = NDArray[np.float32]
 class Factor:
     """A matrix that is a part of a tensor: every ``step``-th column from ``first_column`` on.
 
-    ``rows`` are taken from ``first_row`` on; ``flipped`` says that it is to be read across.
+    ``rows`` are taken from ``first_row`` on; ``flipped`` transposes it.
     """
 
     tensor: TensorInfo
@@ -37,23 +37,23 @@ class Factor:
 
     @classmethod
     def whole(cls, tensor: TensorInfo, *, flipped: bool = False) -> Factor:
-        """All of a matrix."""
+        """Take all of a matrix."""
         rows, columns = tensor.shape
         return cls(tensor, 0, rows, 0, 1, columns, flipped)
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns as it is read."""
+        """Return rows and columns as it is read."""
         return (self.columns, self.rows) if self.flipped else (self.rows, self.columns)
 
     def below(self, row: int, rows: int) -> Factor:
-        """Some rows of it, as it is read."""
+        """Take some of its rows, as it is read."""
         if self.flipped:
             return replace(self, first_column=self.first_column + row * self.step, columns=rows)
         return replace(self, first_row=self.first_row + row, rows=rows)
 
     def read(self) -> Floats:
-        """Its values, float32, contiguous."""
+        """Read its values, float32, contiguous."""
         stop = self.first_column + self.columns * self.step
         rows = self.tensor.read(self.first_row, self.first_row + self.rows)
         part = rows[:, self.first_column : stop : self.step]
@@ -75,21 +75,21 @@ class LowRank:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns of the weight that it fits."""
+        """Return rows and columns of the weight that it fits."""
         return self.left.shape[0], self.right.shape[1]
 
     @property
     def rank(self) -> int:
-        """How many products are summed."""
+        """Count the products that are summed."""
         return self.right.shape[0]
 
     def below(self, row: int, rows: int) -> LowRank:
-        """For some of the rows only; not for those with lengths."""
+        """Take some of the rows; only for deltas without lengths."""
         assert self.row_lengths is None
         return replace(self, left=self.left.below(row, rows))
 
     def merge(self, weights: Floats, row: int) -> Floats:
-        """Rows ``row`` and on of the weight, float32 (n, columns), with the delta in them."""
+        """Merge the delta into rows ``row`` and on of the weight, float32 (n, columns)."""
         merged = self.delta(row, len(weights))
         merged += weights
         if self.row_lengths is not None:
@@ -100,7 +100,7 @@ class LowRank:
         return merged
 
     def delta(self, row: int, rows: int) -> Floats:
-        """What is added to these rows: one product of the rank after the other."""
+        """Compute what is added to these rows: one product of the rank after the other."""
         left, right = self.left.below(row, rows).read(), self.right.read()
         total = np.zeros((rows, right.shape[1]), np.float32)
         product = np.empty_like(total)
@@ -111,7 +111,7 @@ class LowRank:
         return total
 
     def with_column_lengths(self, lengths: TensorInfo, tiles: Iterable[Floats]) -> LowRank:
-        """With DoRA's lengths of an embedding's columns, given all of its rows in order."""
+        """Set DoRA's lengths of an embedding's columns, given all of its rows in order."""
         row, squares = 0, np.zeros(self.shape[1], np.float64)
         for weights in tiles:
             merged = self.merge(weights, row).astype(np.float64)
@@ -122,7 +122,7 @@ class LowRank:
 
 
 def _norms(weights: Floats) -> Floats:
-    """Euclidean length of each row, summed from its first value to its last in float64."""
+    """Return each row's Euclidean length, summed from first value to last in float64."""
     squares = np.square(weights.T.astype(np.float64, order="C"))
     return _roots(np.add.reduce(squares, axis=0))
 

@@ -18,7 +18,7 @@ _WRAPPED = re.compile(rf"(?:(?<=\.)|^)(?:{'|'.join(SEGMENTS)})\.")
 
 
 def unwrapped(name: str, *, has_head: bool) -> str:
-    """The name that transformers saves a tensor under.
+    """Return the name that transformers saves a tensor under.
 
     ``has_head`` says that the architecture has a head, and so ``model.`` before all other names.
     """
@@ -29,7 +29,7 @@ def unwrapped(name: str, *, has_head: bool) -> str:
 
 
 def unwrapped_names(names: Iterable[str], *, has_head: bool) -> dict[str, str]:
-    """Transformers' name of each tensor, with the one that it has.
+    """Pair each tensor's name in transformers with the one that it has.
 
     Raises:
         CheckpointError: two tensors come to the same name.

@@ -37,7 +37,7 @@ class TensorInfo:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the whole tensor."""
+        """Count the bytes of the whole tensor."""
         return math.prod(self.shape) * SAFETENSORS[self.dtype].type_size
 
     def read(self, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
@@ -70,7 +70,7 @@ class TensorInfo:
         return StoredRows(self.file, self.offset, dtype, (n_rows, n_per_row))
 
     def equals(self, other: TensorInfo) -> bool:
-        """Whether another has the same shape and values, if not the dtype; scalars never do.
+        """Say whether another has the same shape and values, if not dtype; scalars never do.
 
         Raises:
             UnsupportedError: one of them does not hold BF16, F16 or F32.
@@ -83,7 +83,7 @@ class TensorInfo:
 
 
 def read_header(path: Path) -> dict[str, TensorInfo]:
-    """The tensors of one file, every offset checked against the file's size.
+    """Read the tensors of one file, every offset checked against the file's size.
 
     Raises:
         CheckpointError: the file is truncated or its header is damaged.
@@ -92,7 +92,9 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     try:
         size, raw = path.stat().st_size, _raw_header(path)
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+        raise CheckpointError(
+            f"{path}: cannot be read ({error.strerror}); check that it may be"
+        ) from error
     data = 8 + len(raw)
     try:
         header = json.loads(raw.decode("utf-8"), object_pairs_hook=_without_repeats)
@@ -121,7 +123,7 @@ def _info(path: Path, name: str, entry: dict[str, Any], data: int) -> TensorInfo
     if dtype not in SAFETENSORS:
         raise ValueError(f"tensor {name!r} has the unknown dtype {dtype!r}")
     if not all(isinstance(n, int) and n >= 0 for n in (*shape, begin, end)):
-        raise ValueError(f"tensor {name!r} has a shape or an offset that is no natural number")
+        raise ValueError(f"tensor {name!r} has a shape or an offset that is not a natural number")
     info = TensorInfo(name, dtype, shape, path, data + begin)
     if info.nbytes != end - begin:
         raise ValueError(f"tensor {name!r} needs {info.nbytes} bytes and is given {end - begin}")
@@ -129,7 +131,7 @@ def _info(path: Path, name: str, entry: dict[str, Any], data: int) -> TensorInfo
 
 
 def _check_layout(path: Path, infos: list[TensorInfo], data: int, size: int) -> None:
-    """Tensors must follow one another without gap or overlap and end where the file ends."""
+    """Check that tensors follow one another without gap or overlap and end with the file."""
     position = data
     for info in sorted(infos, key=lambda info: (info.offset, info.nbytes)):
         if info.offset != position:

@@ -67,20 +67,24 @@ class Tokenizer:
         model = data.get("model")
         kind = model.get("type") if isinstance(model, dict) else None
         if model is None or kind != "BPE":
-            raise UnsupportedError(f"{path}: its model is {kind!r}; LFM2's tokenizers are 'BPE'")
+            raise UnsupportedError(
+                f"{path}: its model is {kind!r}, not 'BPE' as LFM2's; copy it from the base model"
+            )
         try:
             tokens = {id: (token, TokenType.NORMAL) for token, id in model["vocab"].items()}
             tokens |= {t["id"]: _added(t) for t in _added_tokens(folder, data)}
             if bad := [id for id in tokens if not isinstance(id, int) or id < 0]:
                 raise ValueError(f"a token has the id {bad[0]!r}")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CheckpointError(f"{path}: its vocabulary is damaged ({error!r})") from error
+            raise CheckpointError(
+                f"{path}: its vocabulary is damaged ({error!r}); save it again"
+            ) from error
         return cls(
             tokens, pre or recognise(path, data.get("pre_tokenizer"), _is_large(tokens, model))
         )
 
     def padded(self, n_rows: int) -> tuple[list[str], list[TokenType]]:
-        """One token for each of the embedding's ``n_rows`` rows; rows without one are unused.
+        """Return a token for each of the embedding's ``n_rows`` rows; rows without one are unused.
 
         Raises:
             CheckpointError: there are tokens past the last row, or two have the same text.
@@ -104,7 +108,7 @@ class Tokenizer:
 
 
 def recognise(path: Path, pre_tokenizer: Any, is_large: bool = False) -> str:
-    """llama.cpp's name for a pre-tokenizer: a known split, then bytes without more splitting.
+    """Return llama.cpp's name for a pre-tokenizer: a known split, then bytes, not split again.
 
     ``is_large`` says that the vocabulary is the one of 128,000 tokens, whose splits are taken
     as they are.
@@ -147,7 +151,7 @@ def _is_large(tokens: Mapping[int, tuple[str, TokenType]], model: Mapping[str, A
 
 
 def _added_tokens(folder: Path, data: dict[str, Any]) -> list[dict[str, Any]]:
-    """Those of tokenizer.json, then those that only tokenizer_config.json knows.
+    """Return the added tokens of tokenizer.json, then those only in tokenizer_config.json.
 
     An id or a text that tokenizer.json has already is its, as in transformers.
     """
@@ -162,7 +166,7 @@ def _added_tokens(folder: Path, data: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _added(token: dict[str, Any]) -> tuple[str, TokenType]:
-    """An added token's text and type, by the rules of conversion/base.py, get_vocab_base."""
+    """Return an added token's text and type, by the rules of conversion/base.py, get_vocab_base."""
     text = token["content"]
     looks = any(text.startswith(a) and text.endswith(b) for a, b in SPECIAL_LOOKS)
     if token.get("special") or looks or text in SPECIAL_TEXTS:

@@ -6,12 +6,13 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import gguf
 
+from lfm2gguf.conversion.importance import check_matrix, matrix_keys
 from lfm2gguf.conversion.mixtures import (
     PROJECTOR_TYPES,
     Facts,
@@ -26,6 +27,7 @@ from lfm2gguf.conversion.sources import SourceTensor
 from lfm2gguf.errors import OptionError
 from lfm2gguf.ggml import FileType, GGMLType
 from lfm2gguf.gguf_file import (
+    MOST_FILES,
     Layout,
     Metadata,
     TensorSpec,
@@ -36,7 +38,6 @@ from lfm2gguf.gguf_file import (
     split_keys,
     split_path,
 )
-from lfm2gguf.gguf_file.splits import MOST_FILES
 
 # In a name that may be anybody's: control characters, what is not UTF-8, and what some system
 # does not take.
@@ -97,7 +98,10 @@ class Draft:
         if (n := len(groups)) == 1:
             return (DraftedFile(self.target, self.layout),)
         if n > MOST_FILES:
-            raise OptionError(f"{self.target}: {n} files are too many; allow them a larger size")
+            raise OptionError(
+                f"{self.target}: {n} files are too many; give a larger split_max_size "
+                "(--split-max-size)"
+            )
         files = []
         for i, span in enumerate(groups):
             own = (self.metadata if i == 0 else {}) | split_keys(i, n, len(sizes))
@@ -140,8 +144,6 @@ def draft(model: Model, target: Path, type: FileType, recipe: Recipe) -> Draft:
 
     """
     sources = tuple(sorted(model.sources, key=lambda source: file_order(source.name)))
-    importance = recipe.importance or {}
-    sources = tuple(replace(s, importance=importance.get(s.name)) for s in sources)
     types = _mixture(model, sources, type, recipe)
     tensors = tuple(
         TensorSpec(source.name, type or source.kept, source.shape)
@@ -151,6 +153,9 @@ def draft(model: Model, target: Path, type: FileType, recipe: Recipe) -> Draft:
         "general.quantization_version": Value(ValueType.UINT32, QUANTIZATION_VERSION),
         "general.file_type": Value(ValueType.UINT32, type.id),
     }
+    if recipe.imatrix is not None:
+        check_matrix(recipe.imatrix, sources)
+        last |= matrix_keys(recipe.imatrix)
     rest = {key: value for key, value in model.metadata.items() if key not in last}
     return Draft(target, type, rest | last, sources, tensors, recipe)
 
@@ -167,17 +172,17 @@ def _mixture(
                 "(--tensor-type and such) are for the text model"
             )
         return assign_projector(type, named)
-    given = recipe.importance is not None
-    facts = Facts(model.n_layers, model.n_experts, _gqa(model.metadata), given)
+    known = recipe.imatrix.entries if recipe.imatrix else {}
+    facts = Facts(model.n_layers, model.n_experts, _gqa(model.metadata), recipe.imatrix is not None)
     types = assign(type, named, facts, recipe.overrides)
     changed = [
         (source.name, new if new is not source.kept else None)
         for source, new in zip(sources, types, strict=True)
     ]
-    if lacking := lacking_importance(type, changed, recipe.importance or {}):
+    if lacking := lacking_importance(type, changed, known):
         raise OptionError(
             f"{type.name} needs an importance matrix; it lacks {lacking[0]!r}"
-            if given
+            if recipe.imatrix
             else f"{type.name} needs an importance matrix (for {lacking[0]!r} and others)"
         )
     return types
@@ -199,7 +204,7 @@ def _first(value: Value | None) -> int:
 
 
 def default_name(metadata: Metadata, type: FileType) -> str:
-    """llama.cpp's name for a file (gguf-py/gguf/utility.py, ``naming_convention``)."""
+    """Return llama.cpp's name for a file (gguf-py/gguf/utility.py, ``naming_convention``)."""
     keys = ("name", "basename", "finetune", "version", "size_label")
     about = [metadata.get(f"general.{key}") for key in keys]
     prefix = ""
@@ -226,7 +231,7 @@ def _check_projector_type(type: FileType) -> None:
 def target_paths(
     metadata: Metadata, types: Sequence[FileType], target: str | Path | None
 ) -> list[Path]:
-    """Where each type's file goes: the default name in a folder, or the one name given.
+    """Return where each type's file goes: the default name in a folder, or the one name given.
 
     Raises:
         OptionError: one name is given for several types.

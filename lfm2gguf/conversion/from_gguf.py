@@ -95,8 +95,8 @@ def _check(file: GGUFFile, allow_requantize: bool) -> None:
         if info.type.is_quantized and not allow_requantize:
             raise GGUFError(
                 f"{file.path}: is quantized already ({info.name!r} is {info.type.name}); start "
-                "from an F32, F16 or BF16 file, or accept the loss with --allow-requantize "
-                "(allow_requantize=True)"
+                "from an F32, F16 or BF16 file, or accept the loss with "
+                "allow_requantize=True (--allow-requantize)"
             )
 
 

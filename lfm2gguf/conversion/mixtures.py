@@ -65,13 +65,13 @@ class Facts:
 
 
 def is_quantizable(name: str, shape: Sequence[int]) -> bool:
-    """Whether llama-quantize changes the type of a tensor; ``shape`` is in NumPy's order."""
+    """Return whether llama-quantize changes the type of a tensor; ``shape`` is in NumPy's order."""
     dimensions = len(shape) - next((i for i, n in enumerate(shape) if n > 1), len(shape))
     return dimensions >= 2 and name.endswith("weight") and not any(k in name for k in KEPT)
 
 
 def file_order(name: str) -> tuple[int, str]:
-    """Sort key of llama-quantize's files: tensors of no block first, then block by block."""
+    """Return llama-quantize's sort key: tensors of no block first, then block by block."""
     block = BLOCK.match(name)
     return (int(block[1]) if block else -1, name)
 
@@ -82,7 +82,7 @@ def assign(
     facts: Facts,
     overrides: Overrides | None = None,
 ) -> list[GGMLType | None]:
-    """The type of each tensor, given as (name, shape) in :func:`file_order`.
+    """Return the type of each tensor, given as (name, shape) in :func:`file_order`.
 
     None stands for tensors that keep the type they have.
 
@@ -167,7 +167,7 @@ class _Mixture:
 def assign_projector(
     file_type: FileType, tensors: Sequence[tuple[str, Sequence[int]]]
 ) -> list[GGMLType]:
-    """The type of each tensor of a projector, given as (name, shape in NumPy's order)."""
+    """Return the type of each tensor of a projector, given as (name, shape in NumPy's order)."""
     return [_projector_type(file_type, name, shape) for name, shape in tensors]
 
 
@@ -199,7 +199,7 @@ def _exactly(name: str, type: GGMLType, row: int) -> GGMLType:
 
 
 def fitting(name: str, type: GGMLType, row: int) -> GGMLType:
-    """The type, or the one to fall back to where rows do not divide into its blocks.
+    """Return the type, or the one to fall back to where rows do not divide into its blocks.
 
     Raises:
         OptionError: llama.cpp has none for the type.

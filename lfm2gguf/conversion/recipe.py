@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TypeAlias, Union
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
 from lfm2gguf.conversion.overrides import Overrides, parse_patterns, parse_tensor_type
 from lfm2gguf.errors import OptionError
 from lfm2gguf.ggml import FileType, GGMLType
 from lfm2gguf.gguf_file import parse_size
+from lfm2gguf.imatrix import ImportanceMatrix
 
-Types: TypeAlias = Union[str, FileType, Sequence[Union[str, FileType]]]  # noqa: UP007 - Python 3.10
+Types: TypeAlias = str | FileType | Sequence[str | FileType]
 
 
 @dataclass(frozen=True)
@@ -27,6 +25,7 @@ class Recipe:
     Args:
         type: a file type such as ``"Q4_K_M"``, or several; None is the source's default.
         split_max_size: bytes, or such as "4G": several files of at most about that size.
+        imatrix: what weighs the errors of the columns, as ``llama-quantize --imatrix`` has it.
         pure: every tensor in the file's default type, no mixture.
         leave_output_tensor: ``output.weight`` keeps the type it has.
         output_tensor_type: a tensor type for ``output.weight``, and for the embedding where it
@@ -34,19 +33,17 @@ class Recipe:
         token_embedding_type: a tensor type for ``token_embd.weight``.
         tensor_type: ``"REGEX=TYPE"``, for tensors in whose names the expression is found, the
             first that is; as in llama.cpp it is put into lower case.
-        importance: of the columns of tensors, by their names in the file: float32 of shape
-            (columns,), or (experts, columns).
 
     """
 
     type: Types | None = None
     split_max_size: str | int | None = None
+    imatrix: ImportanceMatrix | None = None
     pure: bool = False
     leave_output_tensor: bool = False
     output_tensor_type: str | GGMLType | None = None
     token_embedding_type: str | GGMLType | None = None
     tensor_type: Sequence[str] = ()
-    importance: Mapping[str, NDArray[np.float32]] | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, type: Types | Recipe | None) -> Recipe:

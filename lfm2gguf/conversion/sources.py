@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from lfm2gguf.checkpoint import LowRank
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.storage import StoredRows
+
+NARROW: dict[GGMLType | None, type[Any]] = {GGMLType.F16: np.float16, GGMLType.BF16: np.uint16}
 
 
 @dataclass(frozen=True)
@@ -76,20 +79,30 @@ class Part:
         weights = self.source.dtype.widen(stored, shape=(len(stored), self.n_per_row))
         return self.delta.merge(weights, start - self.start) if self.delta else weights
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """What :meth:`numbers` are."""
+        narrow = None if self.delta or self.compute else NARROW.get(self.type)
+        return np.dtype(narrow or np.float32)
+
+    def numbers(self, stored: NDArray[np.uint8], start: int) -> NDArray[Any]:
+        """Return :meth:`weights`, but float16 as it is and bfloat16 as its bits in uint16."""
+        if self.dtype == np.float32:
+            return self.weights(stored, start)
+        return stored.view(self.dtype)
+
 
 @dataclass(frozen=True)
 class SourceTensor:
     """A tensor and where its weights lie; ``shape`` is in NumPy's order.
 
     ``kept`` is the type it has in the new file where the mixture does not change it.
-    ``importance`` is that of its columns, (columns,) or (experts, columns).
     """
 
     name: str
     shape: tuple[int, ...]
     parts: tuple[Part, ...]
     kept: GGMLType
-    importance: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         assert sum(part.n_rows for part in self.parts) == math.prod(self.shape[:-1]), self.name

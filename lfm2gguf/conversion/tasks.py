@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lfm2gguf.conversion.importance import TaskImportance
 from lfm2gguf.conversion.sources import Part, SourceTensor
 from lfm2gguf.errors import QuantizationError, TensorError
 from lfm2gguf.ggml import GGMLType
@@ -34,7 +35,6 @@ class Task:
     """Some rows of one part of the tensor ``name``, counted as the part counts them.
 
     Row 0 (which may not be the part's) would be at the offset that each of ``outputs`` says.
-    ``importance`` is that of their columns.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Task:
     start: int
     stop: int
     outputs: tuple[Output, ...]
-    importance: NDArray[np.float32] | None = None
+    importance: TaskImportance | None = None
 
     @property
     def n_weights(self) -> int:
@@ -74,8 +74,8 @@ class Files:
         self._open.clear()
 
 
-def run(task: Task, files: Files) -> list[float]:
-    """Do a task; returns the seconds spent on each of its outputs.
+def run(task: Task, files: Files, stopped: Callable[[], bool] = bool) -> list[float]:
+    """Do a task, or what comes of it until ``stopped``; return the seconds spent on each output.
 
     Raises:
         TensorError: a weight is NaN or infinite, or too large for a type.
@@ -84,12 +84,14 @@ def run(task: Task, files: Files) -> list[float]:
     """
     seconds = [0.0] * len(task.outputs)
     for row, raw in task.part.tiles(task.start, task.stop):
+        if stopped():
+            break
         stored = {task.part.type: raw} if task.part.type and not task.part.delta else {}
-        weights: NDArray[np.float32] | None = None
+        weights: NDArray[Any] | None = None
         for i, output in enumerate(task.outputs):
             began = time.perf_counter()
             if weights is None:
-                weights = task.part.weights(raw, row)
+                weights = task.part.numbers(raw, row)
                 _refuse_nonfinite(task, row, raw, weights)
             if output.type not in stored:
                 stored[output.type] = _store(task, row, weights, output.type)
@@ -99,9 +101,11 @@ def run(task: Task, files: Files) -> list[float]:
     return seconds
 
 
-def _store(task: Task, row: int, weights: NDArray[np.float32], type: GGMLType) -> NDArray[np.uint8]:
+def _store(task: Task, row: int, weights: NDArray[Any], type: GGMLType) -> NDArray[np.uint8]:
+    whole = task.importance
+    importance = None if whole is None else whole.of_rows(row, len(weights))
     try:
-        data = quantize(weights, type, task.importance)
+        data = quantize(weights, type, importance)
         validate(data, type)
     except QuantizationError as error:
         raise TensorError(
@@ -110,11 +114,10 @@ def _store(task: Task, row: int, weights: NDArray[np.float32], type: GGMLType) -
     return data
 
 
-def _refuse_nonfinite(
-    task: Task, row: int, raw: NDArray[np.uint8], weights: NDArray[np.float32]
-) -> None:
-    if (at := find_nonfinite(weights)) is None:
+def _refuse_nonfinite(task: Task, row: int, raw: NDArray[np.uint8], numbers: NDArray[Any]) -> None:
+    if (at := find_nonfinite(numbers)) is None:
         return
+    weights = task.part.weights(raw, row)
     found, what = f"{weights[at]} at row {row + at[0]}, column {at[1]}", "checkpoint"
     where = f"{task.part.place} holds {found}"
     plain = replace(task.part, delta=None)
@@ -124,33 +127,22 @@ def _refuse_nonfinite(
     raise TensorError(f"{where}; the {what} is broken (a training that diverged?)")
 
 
-def split(source: SourceTensor, outputs: Sequence[Output]) -> Iterator[Task]:
-    """Cut a tensor into tasks of about :data:`TASK_WEIGHTS` weights, none over two parts."""
+def split(
+    source: SourceTensor, outputs: Sequence[Output], importance: TaskImportance | None = None
+) -> Iterator[Task]:
+    """Cut a tensor into tasks of about :data:`TASK_WEIGHTS` weights, none over two parts.
+
+    ``importance`` counts the rows of the tensor.
+    """
     row = 0
     for part in source.parts:
         own = tuple(_moved(output, row - part.start, part.n_per_row) for output in outputs)
         step = max(1, TASK_WEIGHTS // part.n_per_row)
-        for begin, end, importance in _by_importance(source, row, part.n_rows):
-            for start in range(part.start + begin, part.start + end, step):
-                stop = min(start + step, part.start + end)
-                yield Task(source.name, part, start, stop, own, importance)
+        for start in range(part.start, part.stop, step):
+            stop = min(start + step, part.stop)
+            weighed = importance and importance.moved(row - part.start)
+            yield Task(source.name, part, start, stop, own, weighed)
         row += part.n_rows
-
-
-def _by_importance(
-    source: SourceTensor, row: int, n_rows: int
-) -> Iterator[tuple[int, int, NDArray[np.float32] | None]]:
-    """Cut rows of a tensor, ``n_rows`` from ``row`` on, where their columns' importance changes."""
-    importance = source.importance
-    if importance is None or importance.ndim == 1:
-        yield 0, n_rows, importance
-        return
-    of_expert, start = source.shape[-2], 0
-    while start < n_rows:
-        expert = (row + start) // of_expert
-        stop = min(n_rows, (expert + 1) * of_expert - row)
-        yield start, stop, importance[expert]
-        start = stop
 
 
 def _moved(output: Output, rows: int, n_per_row: int) -> Output:

@@ -1,10 +1,10 @@
-"""Worker processes that do tasks.
+"""Workers that do tasks: threads where the kernels are compiled, processes where NumPy's work.
 
-Processes, not threads: the kernels' arrays are small, and threads would change hands at the
-interpreter's lock at every operation. Not multiprocessing: its children import the caller's
-main module again and outlive a parent that is killed. A worker here is an interpreter that
-reads tasks from its standard input; when the parent goes, however it goes, the input ends
-and so does the worker.
+Compiled kernels let go of the interpreter's lock for a whole tile, so threads run side by side.
+NumPy's arrays are small, and threads would change hands at the lock at every operation: hence
+processes. Not multiprocessing: its children import the caller's main module again and outlive
+a parent that is killed. A worker process here is an interpreter that reads tasks from its
+standard input; when the parent goes, however it goes, the input ends and so does the worker.
 """
 
 from __future__ import annotations
@@ -17,18 +17,22 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager
 
 from lfm2gguf.conversion.tasks import Files, Task, run
 from lfm2gguf.errors import Lfm2ggufError
 
 Result = tuple[Task, list[float]]
+Do = Callable[[Task], list[float]]
 
 _START = "import sys; sys.path[:] = {path!r}; from lfm2gguf.conversion.workers import main; main()"
 
 
-def run_all(tasks: Iterable[Task], jobs: int) -> Iterator[Result]:
-    """Do all tasks with ``jobs`` processes, yielding each as it is done (in any order).
+def run_all(
+    tasks: Iterable[Task], jobs: int, *, threads: bool = False
+) -> Generator[Result, None, None]:
+    """Do all tasks with ``jobs`` workers, yielding each as it is done (in any order).
 
     Raises:
         Lfm2ggufError: what a task raised; the other workers are stopped then.
@@ -38,26 +42,30 @@ def run_all(tasks: Iterable[Task], jobs: int) -> Iterator[Result]:
         yield from _run_here(tasks)
         return
     pending, results = iter(tasks), queue.SimpleQueue[Result | BaseException | None]()
-    lock = threading.Lock()
+    lock, stop = threading.Lock(), threading.Event()
 
-    def feed(worker: _Worker) -> None:
+    def feed(worker: AbstractContextManager[Do]) -> None:
         """Give one worker tasks until there are none."""
         try:
-            while True:
-                with lock:
-                    task = next(pending, None)
-                if task is None:
-                    break
-                results.put((task, worker.do(task)))
+            with worker as do:
+                while not stop.is_set():
+                    with lock:
+                        task = next(pending, None)
+                    if task is None:
+                        break
+                    results.put((task, do(task)))
             results.put(None)
         except BaseException as error:
             results.put(error)
 
-    workers: list[_Worker] = []
+    processes: list[_Process] = []
+    feeders: list[threading.Thread] = []
     try:
-        workers.extend(_Worker() for _ in range(jobs))
-        for worker in workers:
-            threading.Thread(target=feed, args=[worker], daemon=True).start()
+        processes.extend(_Process() for _ in range(0 if threads else jobs))
+        for i in range(jobs):
+            worker = _here(stop) if threads else contextlib.nullcontext(processes[i].do)
+            feeders.append(threading.Thread(target=feed, args=[worker], daemon=True))
+            feeders[-1].start()
         running = jobs
         while running:
             result = results.get()
@@ -68,8 +76,18 @@ def run_all(tasks: Iterable[Task], jobs: int) -> Iterator[Result]:
             else:
                 yield result
     finally:
-        for worker in workers:
-            worker.stop()
+        stop.set()
+        for process in processes:
+            process.stop()
+        for feeder in feeders:  # the files are closed before they get their names, or go
+            feeder.join()
+
+
+@contextlib.contextmanager
+def _here(stop: threading.Event) -> Iterator[Do]:
+    """A worker in the thread that gives it tasks: it stops within a tile."""
+    with contextlib.closing(Files()) as files:
+        yield lambda task: run(task, files, stop.is_set)
 
 
 def _run_here(tasks: Iterable[Task]) -> Iterator[Result]:
@@ -78,8 +96,8 @@ def _run_here(tasks: Iterable[Task]) -> Iterator[Result]:
             yield task, run(task, files)
 
 
-class _Worker:
-    """The parent's end of one worker."""
+class _Process:
+    """The parent's end of one worker process."""
 
     def __init__(self) -> None:
         command = [sys.executable, "-c", _START.format(path=sys.path)]
@@ -96,7 +114,7 @@ class _Worker:
         )
 
     def do(self, task: Task) -> list[float]:
-        """Have a task done; raises what it raised."""
+        """Have a task done, and raise what it raised."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         try:
@@ -107,7 +125,7 @@ class _Worker:
             code = self.process.wait()
             raise Lfm2ggufError(
                 f"a worker process ended with code {code} while it worked on {task.name!r} "
-                "(killed for want of memory?); try fewer --jobs"
+                "(killed because memory ran out?); try fewer jobs (--jobs)"
             ) from error
         if isinstance(answer, BaseException):
             raise answer
@@ -124,7 +142,7 @@ class _Worker:
 
 
 def main() -> None:
-    """A worker: answer each task read from standard input until it ends."""
+    """Answer each task read from standard input until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # for systems without sessions
     tasks, answers = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr

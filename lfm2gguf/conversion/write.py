@@ -10,13 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lfm2gguf.conversion.draft import Draft
+from lfm2gguf.conversion.importance import importance_of
 from lfm2gguf.conversion.tasks import TASK_WEIGHTS, Output, Task, split
 from lfm2gguf.conversion.workers import run_all
 from lfm2gguf.errors import OptionError
 from lfm2gguf.progress import Progress, ProgressCallback
+from lfm2gguf.quants import CODECS, kernels_for, warm_up
 
-# Starting a worker takes about as long as quantizing this many weights.
+# Starting a worker process takes about as long as quantizing this many weights.
 WEIGHTS_PER_WORKER = 8 * TASK_WEIGHTS
 
 
@@ -32,6 +36,7 @@ class WrittenFile:
     seconds: float
     tensor_types: dict[str, int]
     n_files: int = 1  # ``path`` is the first
+    kernels: str = "numpy"  # or numba
 
     @property
     def weights_per_second(self) -> float:
@@ -39,7 +44,7 @@ class WrittenFile:
         return self.n_weights / self.seconds if self.seconds else 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """The values as JSON knows them."""
+        """Return the values as JSON has them."""
         return {
             "path": str(self.path),
             "type": self.type,
@@ -50,6 +55,7 @@ class WrittenFile:
             "weights_per_second": round(self.weights_per_second),
             "tensor_types": self.tensor_types,
             "files": self.n_files,
+            "kernels": self.kernels,
         }
 
 
@@ -71,7 +77,7 @@ def write(
     """
     began = time.perf_counter()
     n_weights = drafts[0].n_weights
-    jobs = _jobs(jobs, n_weights)
+    processes = _jobs(jobs, n_weights)
     targets = [file.path.resolve() for draft in drafts for file in draft.files]
     if len(set(targets)) < len(targets):
         raise OptionError(f"{drafts[0].target}: several types cannot share one file; give a folder")
@@ -85,8 +91,11 @@ def write(
             for draft in drafts
             for file in draft.files
         }
+        compiled = _load_compiled(drafts, progress)
         report = _Reporter(progress, drafts[0])
-        for task, spent in run_all(_tasks(drafts, paths), jobs):
+        workers = _jobs(jobs, n_weights, TASK_WEIGHTS) if compiled else processes
+        done = run_all(_tasks(drafts, paths), workers, threads=compiled)
+        for task, spent in stack.enter_context(contextlib.closing(done)):
             seconds = [a + b for a, b in zip(seconds, spent, strict=True)]
             report.done(task)
     share = (time.perf_counter() - began) / (sum(seconds) or 1)
@@ -100,27 +109,48 @@ def write(
             spent * share,
             draft.type_counts,
             len(draft.files),
+            "numba" if compiled else "numpy",
         )
         for draft, spent in zip(drafts, seconds, strict=True)
     ]
 
 
 def _tasks(drafts: Sequence[Draft], paths: Mapping[Path, Path]) -> Iterator[Task]:
-    """Every task; ``paths`` has the name of each file while it is being written."""
+    """Yield every task; ``paths`` has the name of each file while it is being written."""
     places = [draft.places for draft in drafts]
     for i, source in enumerate(drafts[0].sources):
         outputs = [
             Output(paths[place[i][0].path], place[i][1], draft.tensors[i].type)
             for draft, place in zip(drafts, places, strict=True)
         ]
-        yield from split(source, outputs)
+        matrix = drafts[0].recipe.imatrix
+        importance = None if matrix is None else importance_of(matrix, source)
+        yield from split(source, outputs, importance)
 
 
-def _jobs(jobs: int | None, n_weights: int) -> int:
+def _jobs(jobs: int | None, n_weights: int, per_worker: int | None = None) -> int:
     if jobs is not None and jobs < 1:
-        raise OptionError(f"jobs is {jobs}; at least one is needed")
+        raise OptionError(f"jobs (--jobs) is {jobs}; give at least 1")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(jobs or cores or 1, n_weights // WEIGHTS_PER_WORKER))
+    return max(1, min(jobs or cores or 1, n_weights // (per_worker or WEIGHTS_PER_WORKER)))
+
+
+def _load_compiled(drafts: Sequence[Draft], progress: ProgressCallback | None) -> bool:
+    """Load the compiled kernels that the files need; return whether those do all the work."""
+    types = {
+        tensor.type for draft in drafts for tensor in draft.tensors if tensor.type.is_quantized
+    }
+    codecs = [CODECS[type] for type in sorted(types, key=lambda type: type.id)]
+    if kernels_for(len(drafts) * drafts[0].n_weights) == "numpy":
+        return False
+    warm_up(codecs, progress, _dtypes(drafts[0]))
+    return all(codec.compiled for codec in codecs)
+
+
+def _dtypes(draft: Draft) -> list[np.dtype[Any]]:
+    """What the parts' numbers are when they are quantized."""
+    parts = [part for source in draft.sources for part in source.parts]
+    return sorted({part.dtype for part in parts}, key=str)
 
 
 class _Reporter:

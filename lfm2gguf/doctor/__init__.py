@@ -8,13 +8,22 @@ from pathlib import Path
 
 from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.doctor import adapter, runtime, scan, structure, template
+from lfm2gguf.doctor.description import Description, describe
 from lfm2gguf.doctor.finding import Diagnosis, Finding, Severity
 from lfm2gguf.doctor.subject import Subject, from_checkpoint, from_gguf
 from lfm2gguf.errors import Lfm2ggufError, OptionError
 from lfm2gguf.lfm2 import Lfm2Config, Plan, has_projector, make_plan
 from lfm2gguf.llamacpp import BACKENDS
 
-__all__ = ["BACKENDS", "Diagnosis", "Finding", "Severity", "diagnose"]
+__all__ = [
+    "BACKENDS",
+    "Description",
+    "Diagnosis",
+    "Finding",
+    "Severity",
+    "describe",
+    "diagnose",
+]
 
 CHECKS = (
     structure.architecture,

@@ -14,8 +14,7 @@ from lfm2gguf.export.ollama import go_template
 from lfm2gguf.gguf_file import GGUFFile
 from lfm2gguf.members import member_of, trained_context
 from lfm2gguf.options import Options
-from lfm2gguf.runner.options import default_options
-from lfm2gguf.runner.placement import check_file
+from lfm2gguf.runner import check_file, default_options
 from lfm2gguf.storage import write_whole
 
 STOPS = LFM2.ends

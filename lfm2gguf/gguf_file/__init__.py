@@ -5,11 +5,12 @@ llama.cpp, commit 0c1e57098, is what it is in practice. Nothing here knows of LF
 """
 
 from lfm2gguf.gguf_file.reader import GGUFFile, TensorInfo
-from lfm2gguf.gguf_file.splits import group, parse_size, split_keys, split_path
+from lfm2gguf.gguf_file.splits import MOST_FILES, group, parse_size, split_keys, split_path
 from lfm2gguf.gguf_file.values import UNSTORABLE, Metadata, Value, ValueType
 from lfm2gguf.gguf_file.writer import Layout, TensorSpec, lay_out
 
 __all__ = [
+    "MOST_FILES",
     "UNSTORABLE",
     "GGUFFile",
     "Layout",

@@ -2,7 +2,8 @@
 
 Every count and length is checked against the bytes that are there before anything is
 allocated, so that a file of a few bytes cannot ask for terabytes, and no damaged file
-reaches C code.
+reaches C code. What ``gguf_init_from_file`` refuses (ggml/src/gguf.cpp, commit 0c1e57098) is
+refused here too: a file that llama.cpp cannot open must not look sound.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from lfm2gguf.storage import GGML, StoredRows
 
 MAGIC = b"GGUF"
 MAX_DIMENSIONS = 4  # GGML_MAX_DIMS, ggml/include/ggml.h
-MAX_NESTING = 4
+MAX_NAME = 63  # bytes; GGML_MAX_NAME, with the final zero, is 64
+MAX_STRING = MAX_ITEMS = 1 << 30  # GGUF_MAX_STRING_LENGTH, GGUF_MAX_ARRAY_ELEMENTS
 SMALLEST_PAIR = 8 + 1 + 4 + 1  # key length, key, type, value
 SMALLEST_TENSOR = 8 + 1 + 4 + 8 + 4 + 8  # name length, name, dimensions, one size, type, offset
 HEADER_WINDOW = 1 << 20
@@ -190,7 +192,10 @@ class _Parser:
         return result
 
     def string(self) -> str:
-        return self.take(self.number("Q")).decode("utf-8", "surrogateescape")
+        n = self.number("Q")
+        if n > MAX_STRING:
+            raise self.fail(f"truncated or damaged: a text of {n} bytes, where {MAX_STRING} fit")
+        return self.take(n).decode("utf-8", "surrogateescape")
 
     def count(self, what: str, smallest: int) -> int:
         n = self.number("Q")
@@ -216,13 +221,14 @@ class _Parser:
         if given.type is not ValueType.UINT32 or alignment < 1 or alignment & (alignment - 1):
             raise self.fail(f"{ALIGNMENT} is {alignment!r}, not a power of two as UINT32")
         tensors = [self.tensor() for _ in range(n_tensors)]
-        data = -(-self.position // alignment) * alignment
-        return GGUFFile(self.path, version, metadata, self.place(tensors, data))
+        return GGUFFile(self.path, version, metadata, self.place(tensors, alignment))
 
     def metadata(self, n: int) -> Metadata:
         metadata: Metadata = {}
         for _ in range(n):
             key = self.string()
+            if not key:
+                raise self.fail("damaged: a metadata key is empty")
             if key in metadata:
                 raise self.fail(f"the metadata key {key!r} occurs twice")
             metadata[key] = self.value(self.value_type())
@@ -234,26 +240,27 @@ class _Parser:
             raise self.fail(f"unknown metadata type {id}")
         return VALUE_TYPE_BY_ID[id]
 
-    def value(self, type: ValueType, depth: int = 0) -> Value:
+    def value(self, type: ValueType) -> Value:
         if type is ValueType.STRING:
             return Value(type, self.string())
         if type is not ValueType.ARRAY:
             return Value(type, self.number(type.code))
-        if depth == MAX_NESTING:
-            raise self.fail(f"arrays nested deeper than {MAX_NESTING}")
         item = self.value_type()
-        n = self.count("array items", max(1, struct.calcsize(item.code)))
-        if item.code:
-            code = f"<{n}{item.code}"
-            items = list(struct.unpack(code, self.take(struct.calcsize(code))))
-        elif item is ValueType.STRING:
-            items = [self.string() for _ in range(n)]
-        else:
-            items = [self.value(item, depth + 1) for _ in range(n)]
-        return Value(type, items, item)
+        if item is ValueType.ARRAY:
+            raise self.fail("an array of arrays, which llama.cpp cannot read")
+        # A text is its length, uint64, and its bytes.
+        n = self.count("array items", struct.calcsize(item.code) if item.code else 8)
+        if n > MAX_ITEMS:
+            raise self.fail(f"an array of {n} items, where {MAX_ITEMS} fit")
+        if item is ValueType.STRING:
+            return Value(type, [self.string() for _ in range(n)], item)
+        code = f"<{n}{item.code}"
+        return Value(type, list(struct.unpack(code, self.take(struct.calcsize(code)))), item)
 
     def tensor(self) -> TensorInfo:
         name = self.string()
+        if len(name.encode("utf-8", "surrogateescape")) > MAX_NAME:
+            raise self.fail(f"tensor {name[:20]!r}...: its name is longer than {MAX_NAME} bytes")
         n_dims = self.number("I")
         if n_dims > MAX_DIMENSIONS:
             raise self.fail(
@@ -272,12 +279,24 @@ class _Parser:
             )
         return TensorInfo(name, type, shape, self.number("Q"), self.path)
 
-    def place(self, tensors: list[TensorInfo], data: int) -> dict[str, TensorInfo]:
-        """Turn offsets into positions in the file, and check that each tensor is there."""
+    def place(self, tensors: list[TensorInfo], alignment: int) -> dict[str, TensorInfo]:
+        """Turn offsets into positions in the file, and check that each tensor is there.
+
+        As ggml has it, each begins at the next aligned byte after the one before it.
+        """
         placed: dict[str, TensorInfo] = {}
+        data = -(-self.position // alignment) * alignment
+        expected = 0
         for info in tensors:
             if info.name in placed:
                 raise self.fail(f"the tensor {info.name!r} occurs twice")
+            if info.offset != expected:
+                raise self.fail(
+                    f"damaged: tensor {info.name!r} has the offset {info.offset}, where "
+                    f"{expected} is expected: it would overlap another or leave a gap. Copy or "
+                    "download the file again"
+                )
+            expected += -(-info.nbytes // alignment) * alignment
             start = data + info.offset
             if start + info.nbytes > self.size:
                 raise GGUFError(

@@ -66,8 +66,6 @@ DEFAULT_ALIGNMENT = Value(ValueType.UINT32, 32)
 def _pack_items(type: ValueType, items: Iterable[Any]) -> bytes:
     if type is ValueType.STRING:
         return b"".join(pack_string(item) for item in items)
-    if type is ValueType.ARRAY:
-        return b"".join(item.to_bytes() for item in items)
     items = list(items)
     return struct.pack(f"<{len(items)}{type.code}", *items)
 

@@ -1,32 +1,29 @@
 """Audio: LFM2-Audio and LFM2.5-Audio. One file is the text model, another the projector (mmproj).
 
 The projector holds the FastConformer encoder, the two layers that bring its frames into the text
-model's space, and the embedding of audio codes. The depthformer, which makes speech, has no place
-in llama.cpp. What llama.cpp needs is said in conversion/lfm2.py (``LFM2AudioModel``),
+model's space, and the embedding of audio codes. llama.cpp cannot represent the depthformer, which
+makes speech. What it needs is said in conversion/lfm2.py (``LFM2AudioModel``),
 conversion/gemma.py (``ConformerAudioModel``) and tools/mtmd/clip.cpp, commit 0c1e57098; the names
 of the checkpoint are those of the modules of liquid-audio 1.3.0 (model/lfm2_audio.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lfm2gguf.checkpoint import Checkpoint
-from lfm2gguf.errors import UnsupportedError
 from lfm2gguf.gguf_file import Metadata, Value, ValueType
-from lfm2gguf.lfm2.config import get
+from lfm2gguf.lfm2.audio_config import AudioConfig
 from lfm2gguf.lfm2.plan import PlannedTensor, Source
-from lfm2gguf.lfm2.text_part import TEXT_REASON, section, starting, text_checkpoint, text_config
+from lfm2gguf.lfm2.text_part import TEXT_REASON, starting, text_checkpoint
 
 LAYER_NORM_EPS = 1e-5  # PyTorch's default, which no config states
 BATCH_NORM_EPS = 1e-5  # too
 MODEL_SIZE = 512  # the only one that llama.cpp computes
-CODE_VOCABULARY = 2049  # codes of one codebook, and the end of audio
 
 ENCODER_REASON = (
     "of the audio encoder and its projector, a file of their own: convert with --mmproj"
@@ -81,113 +78,100 @@ CODES: Table = {
     "a.position_embd.weight": ("audio_embedding.embedding.weight", ("codes", "text")),
     "a.position_embd_norm.weight": ("audio_embedding.embedding_norm.weight", ("text",)),
 }
-CODES_HEAD: Table = {
-    "a.embd_to_logits.weight": ("audio_embedding.to_logits.weight", ("codes", "text"))
-}
-
-
-@dataclass(frozen=True)
-class AudioConfig:
-    """The shape of a FastConformer encoder, its adapter and the codes' embedding."""
-
-    n_mel_bins: int
-    n_layers: int
-    n_heads: int
-    model_size: int
-    expansion: int
-    channels: int
-    kernel: int
-    adapter_size: int
-    text_size: int
-    n_codes: int
-    tied: bool
-
-    @classmethod
-    def read(cls, config: Mapping[str, Any]) -> AudioConfig:
-        """Read and check a config.
-
-        Raises:
-            CheckpointError: a key is missing or no valid number.
-            UnsupportedError: a key asks for arithmetic that llama.cpp's encoder does not have.
-
-        """
-        encoder = section(config, "encoder")
-        _check_assumptions(config, encoder)
-        text = get(text_config(config, "lfm"), int, "hidden_size")
-        adapter = get(config, list, "adapter_hidden_dims", default=[text])
-        if len(adapter) != 1:
-            raise UnsupportedError(
-                f"config.json: adapter_hidden_dims is {adapter}; llama.cpp's LFM2-Audio has one "
-                "hidden layer there"
-            )
-        return cls(
-            n_mel_bins=get(encoder, int, "feat_in"),
-            n_layers=get(encoder, int, "n_layers"),
-            n_heads=get(encoder, int, "n_heads"),
-            model_size=get(encoder, int, "d_model"),
-            expansion=get(encoder, int, "ff_expansion_factor", default=4),
-            channels=get(encoder, int, "subsampling_conv_channels"),
-            kernel=get(encoder, int, "conv_kernel_size"),
-            adapter_size=get({"adapter_hidden_dims": adapter[0]}, int, "adapter_hidden_dims"),
-            text_size=text,
-            n_codes=get(config, int, "codebooks")
-            * get(config, int, "audio_vocab_size", default=CODE_VOCABULARY),
-            tied=get(config, bool, "tie_audio_embeddings", default=False),
-        )
+CODES_HEAD_NAME = "audio_embedding.to_logits.weight"
+CODES_HEAD: Table = {"a.embd_to_logits.weight": (CODES_HEAD_NAME, ("codes", "text"))}
 
 
 def text(checkpoint: Checkpoint) -> tuple[Checkpoint, dict[str, str]]:
-    """The text model as a checkpoint of its own, and what of the whole is not part of it."""
-    encoder = dict.fromkeys(starting(checkpoint, *ENCODER_PARTS), ENCODER_REASON)
-    return text_checkpoint(checkpoint, "lfm", {"lfm.": "model."}), encoder | _reasons(checkpoint)
+    """Return the text model as a checkpoint of its own, and what of the whole is not part of it."""
+    names = checkpoint.tensors
+    others = dict.fromkeys(starting(names, *ENCODER_PARTS), ENCODER_REASON) | _of_neither(names)
+    return text_checkpoint(checkpoint, "lfm", {"lfm.": "model."}), others
 
 
-def projector_name(checkpoint: Checkpoint, name: str) -> str:
-    """What the checkpoint calls a tensor: it has one name only."""
-    return name
+@dataclass(frozen=True)
+class Audio:
+    """The projector of an audio model: the encoder, the adapter and the codes' embedding."""
+
+    checkpoint: Checkpoint
+    config: AudioConfig
+
+    @classmethod
+    def open(cls, checkpoint: Checkpoint) -> Audio:
+        """Parse the config of the whole checkpoint."""
+        return cls(checkpoint, AudioConfig.read(checkpoint.config))
+
+    def tensors(self) -> Iterator[PlannedTensor]:
+        """Yield the encoder's tensors, the adapter's, and the codes' embedding."""
+        sizes = _sizes(self.config)
+        yield from _with_bias(SUBSAMPLING | OUTER, sizes)
+        for i in range(self.config.n_layers):
+            to, source = f"a.blk.{i}.", f"conformer.layers.{i}."
+            yield from _with_bias(BLOCK, sizes, to, source)
+            yield from _expand(BLOCK_ALONE, sizes, to, source)
+            yield from _batch_norm(f"{to}conv_norm", f"{source}conv.batch_norm", sizes["model"])
+        has_head = not self.config.tied or CODES_HEAD_NAME in self.checkpoint.tensors
+        yield from _expand(CODES | CODES_HEAD if has_head else CODES, sizes)
+
+    def left_out(self, names: Iterable[str]) -> dict[str, str]:
+        """Return which of these names are the text model's, of speech, or of training only."""
+        names = list(names)
+        counters = (name for name in names if name.endswith(BATCHES_SEEN))
+        return (
+            _of_neither(names)
+            | dict.fromkeys(starting(names, "lfm."), TEXT_REASON)
+            | dict.fromkeys(counters, TRAINING_REASON)
+            | {CODES_HEAD_NAME: "the config ties it to the embedding"}
+        )
+
+    def own_name(self, name: str) -> str:
+        """Return the name: every checkpoint has the same ones."""
+        return name
+
+    def notes(self) -> list[str]:
+        """Return what a user may not expect: llama.cpp ends the process on another width."""
+        if (size := self.config.model_size) == MODEL_SIZE:
+            return []
+        return [
+            f"llama.cpp does not run this encoder: its width (d_model) is {size}, and the "
+            f"positions in tools/mtmd/models/conformer.cpp and clip.cpp are made for {MODEL_SIZE}"
+        ]
+
+    def metadata(self) -> Metadata:
+        """Return the ``clip.*`` keys."""
+        config, u32 = self.config, ValueType.UINT32
+        keys = {
+            "has_audio_encoder": Value(ValueType.BOOL, True),
+            "audio.projection_dim": Value(u32, config.text_size),
+            "audio.embedding_length": Value(u32, config.model_size),
+            "audio.feed_forward_length": Value(u32, config.model_size),  # not used by the loader
+            "audio.block_count": Value(u32, config.n_layers),
+            "audio.attention.head_count": Value(u32, config.n_heads),
+            "projector_type": Value(ValueType.STRING, "lfm2a"),
+            "audio.num_mel_bins": Value(u32, config.n_mel_bins),
+            "audio.attention.layer_norm_epsilon": Value(ValueType.FLOAT32, LAYER_NORM_EPS),
+        }
+        return {f"clip.{key}": value for key, value in keys.items()}
 
 
-def projector_left_out(checkpoint: Checkpoint) -> dict[str, str]:
-    """What the projector's file does not hold."""
-    counters = (name for name in checkpoint.tensors if name.endswith(BATCHES_SEEN))
-    return (
-        _reasons(checkpoint)
-        | dict.fromkeys(starting(checkpoint, "lfm."), TEXT_REASON)
-        | dict.fromkeys(counters, TRAINING_REASON)
-        | {"audio_embedding.to_logits.weight": "the config ties it to the embedding"}
-    )
+def _expand(
+    table: Table, sizes: Mapping[str, int], to: str = "", source: str = ""
+) -> Iterator[PlannedTensor]:
+    for name, (hf, dims) in table.items():
+        stored, shape = _shapes(sizes, dims)
+        yield PlannedTensor(f"{to}{name}", shape, (Source(f"{source}{hf}", stored),))
 
 
-def projector_tensors(checkpoint: Checkpoint) -> Iterator[PlannedTensor]:
-    """The projector's tensors: the encoder's, the adapter's, and the codes' embedding."""
-    config = AudioConfig.read(checkpoint.config)
-    head = not config.tied or CODES_HEAD["a.embd_to_logits.weight"][0] in checkpoint.tensors
-    sizes = _sizes(config)
-
-    def expand(table: Table, to: str = "", source: str = "") -> Iterator[PlannedTensor]:
-        for name, (hf, dims) in table.items():
-            stored, shape = _shapes(sizes, dims)
-            yield PlannedTensor(f"{to}{name}", shape, (Source(f"{source}{hf}", stored),))
-
-    def with_bias(table: Table, to: str = "", source: str = "") -> Iterator[PlannedTensor]:
-        for name, (hf, dims) in table.items():
-            stored, shape = _shapes(sizes, dims)
-            size = stored[:1]
-            flat = (*size, 1, 1) if len(shape) == 4 else size  # added to an image's channels
-            weight, bias = (
-                Source(f"{source}{hf}.weight", stored),
-                Source(f"{source}{hf}.bias", size),
-            )
-            yield PlannedTensor(f"{to}{name}.weight", shape, (weight,))
-            yield PlannedTensor(f"{to}{name}.bias", flat, (bias,))
-
-    yield from with_bias(SUBSAMPLING | OUTER)
-    for i in range(config.n_layers):
-        to, source = f"a.blk.{i}.", f"conformer.layers.{i}."
-        yield from with_bias(BLOCK, to, source)
-        yield from expand(BLOCK_ALONE, to, source)
-        yield from _batch_norm(f"{to}conv_norm", f"{source}conv.batch_norm", sizes["model"])
-    yield from expand(CODES | CODES_HEAD if head else CODES)
+def _with_bias(
+    table: Table, sizes: Mapping[str, int], to: str = "", source: str = ""
+) -> Iterator[PlannedTensor]:
+    for name, (hf, dims) in table.items():
+        stored, shape = _shapes(sizes, dims)
+        size = stored[:1]
+        flat = (*size, 1, 1) if len(shape) == 4 else size  # added to an image's channels
+        weight, bias = Source(f"{source}{hf}.weight", stored), Source(f"{source}{hf}.bias", size)
+        yield PlannedTensor(f"{to}{name}.weight", shape, (weight,))
+        yield PlannedTensor(f"{to}{name}.bias", flat, (bias,))
 
 
 def _sizes(config: AudioConfig) -> dict[str, int]:
@@ -214,7 +198,7 @@ def _sizes(config: AudioConfig) -> dict[str, int]:
 def _shapes(
     sizes: Mapping[str, int], dims: tuple[str, ...]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """A weight's shape in the checkpoint, and in the file: convolutions over time as matrices."""
+    """Return a weight's shape in the checkpoint and in the file: kernels over time as matrices."""
     stored = tuple(sizes[dim] for dim in dims)
     return stored, tuple(
         n for n, dim in zip(stored, dims, strict=True) if dim != "1" or len(dims) > 3
@@ -222,10 +206,10 @@ def _shapes(
 
 
 def _batch_norm(to: str, source: str, size: int) -> Iterator[PlannedTensor]:
-    """A batch norm's four vectors, folded into a weight and a bias.
+    """Fold a batch norm's four vectors into a weight and a bias.
 
     The square root is correctly rounded. PyTorch's, which llama.cpp's converter takes, need not
-    be (it is MKL's): a file of its may differ here by two units in the last place.
+    be (it is MKL's): its files may differ here by two units in the last place.
     """
     weight, bias, mean, variance = (
         Source(f"{source}.{part}", (size,))
@@ -247,55 +231,9 @@ def _folded_bias(bias: Vector, mean: Vector, weight: Vector, variance: Vector) -
     return bias - mean * _folded_weight(weight, variance)
 
 
-def projector_notes(checkpoint: Checkpoint) -> list[str]:
-    """What a user may not expect: llama.cpp ends the process on another width."""
-    if (size := AudioConfig.read(checkpoint.config).model_size) == MODEL_SIZE:
-        return []
-    return [
-        f"llama.cpp does not run this encoder: its width (d_model) is {size}, and the positions in "
-        f"tools/mtmd/models/conformer.cpp and clip.cpp are made for {MODEL_SIZE}"
-    ]
-
-
-def projector_metadata(checkpoint: Checkpoint) -> Metadata:
-    """The keys of the projector, in the order in which llama.cpp's converter writes them."""
-    config = AudioConfig.read(checkpoint.config)
-    u32 = ValueType.UINT32
-    keys = {
-        "has_audio_encoder": Value(ValueType.BOOL, True),
-        "audio.projection_dim": Value(u32, config.text_size),
-        "audio.embedding_length": Value(u32, config.model_size),
-        "audio.feed_forward_length": Value(u32, config.model_size),  # not used by the loader
-        "audio.block_count": Value(u32, config.n_layers),
-        "audio.attention.head_count": Value(u32, config.n_heads),
-        "projector_type": Value(ValueType.STRING, "lfm2a"),
-        "audio.num_mel_bins": Value(u32, config.n_mel_bins),
-        "audio.attention.layer_norm_epsilon": Value(ValueType.FLOAT32, LAYER_NORM_EPS),
-    }
-    return {f"clip.{key}": value for key, value in keys.items()}
-
-
-def _reasons(checkpoint: Checkpoint) -> dict[str, str]:
-    """What neither file holds."""
-    return dict.fromkeys(starting(checkpoint, *SPEECH_PARTS), SPEECH_REASON) | dict.fromkeys(
-        starting(checkpoint, *TRAINING_PARTS), TRAINING_REASON
+def _of_neither(names: Iterable[str]) -> dict[str, str]:
+    """Return what neither file holds."""
+    names = list(names)
+    return dict.fromkeys(starting(names, *SPEECH_PARTS), SPEECH_REASON) | dict.fromkeys(
+        starting(names, *TRAINING_PARTS), TRAINING_REASON
     )
-
-
-def _check_assumptions(config: Mapping[str, Any], encoder: Mapping[str, Any]) -> None:
-    """What llama.cpp's graph (tools/mtmd/models/conformer.cpp) takes for granted."""
-    assumed = {
-        "encoder.subsampling": (encoder.get("subsampling"), "dw_striding"),
-        "encoder.subsampling_factor": (encoder.get("subsampling_factor"), 8),
-        "encoder.self_attention_model": (encoder.get("self_attention_model"), "rel_pos"),
-        "encoder.conv_norm_type": (encoder.get("conv_norm_type"), "batch_norm"),
-        "encoder.xscaling": (encoder.get("xscaling"), False),
-        "encoder.untie_biases": (encoder.get("untie_biases"), True),
-        "encoder.causal_downsampling": (encoder.get("causal_downsampling"), False),
-        "adapter_use_layer_norm": (config.get("adapter_use_layer_norm"), True),
-    }
-    for key, (value, known) in assumed.items():
-        if value not in (None, known):
-            raise UnsupportedError(
-                f"config.json: {key} is {value!r}; llama.cpp's LFM2-Audio knows only {known!r}"
-            )

@@ -14,6 +14,7 @@ from typing import Any
 from lfm2gguf.errors import CheckpointError, UnsupportedError
 
 _REQUIRED = object()
+COPY = "correct it, or copy the file from the model that this one was made from"
 MAX_LAYERS = 512  # LLAMA_MAX_LAYERS, src/llama-hparams.h of llama.cpp, commit 0c1e57098
 
 
@@ -50,7 +51,7 @@ class Lfm2Config:
         if head_dim * heads != hidden:
             raise UnsupportedError(
                 f"config.json: {heads} heads of {head_dim} do not make up hidden_size {hidden}; "
-                "llama.cpp's LFM2 has no place for other head sizes"
+                "llama.cpp's LFM2 cannot represent other head sizes"
             )
         return cls(
             hidden_size=hidden,
@@ -63,10 +64,21 @@ class Lfm2Config:
             norm_eps=get(config, float, "norm_eps", "block_norm_eps", default=1e-5),
             rope_theta=_rope_theta(config),
             context_length=get(config, int, "max_position_embeddings", default=128_000),
-            tied=get(config, bool, "tie_embedding", "tie_word_embeddings", default=True),
+            tied=is_tied(config),
             head_dim=head_dim,
             states_head_dim=config.get("head_dim") is not None,
         )
+
+
+def is_tied(config: Mapping[str, Any]) -> bool:
+    """Say whether the output head is the embedding.
+
+    Raises:
+        CheckpointError: the key that says so is not a bool.
+
+    """
+    tied: bool = get(config, bool, "tie_embedding", "tie_word_embeddings", default=True)
+    return tied
 
 
 def get(
@@ -77,12 +89,12 @@ def get(
     least: int = 1,
     file: str = "config.json",
 ) -> Any:
-    """The first of the spellings that is there; an int where a float belongs is taken too.
+    """Return the first of the spellings that is there; an int may stand for a float.
 
-    ``file`` is what the config was read from.
+    ``file`` is what the config was read from, ``least`` the smallest int that is valid.
 
     Raises:
-        CheckpointError: it has another type, or is an int under ``least``, or none is there.
+        CheckpointError: the value has another type or is too small, or none is there.
 
     """
     for name in names:
@@ -93,30 +105,39 @@ def get(
             return float(value)
         wrong = not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)
         if wrong or (kind is int and value < least):
-            raise CheckpointError(f"{file}: {name} is {value!r}, not a valid {kind.__name__}")
+            raise CheckpointError(
+                f"{file}: {name} is {value!r}, not a valid {kind.__name__}; {COPY}"
+            )
         return value
     if default is _REQUIRED:
-        raise CheckpointError(f"{file}: {' or '.join(names)} is missing")
+        raise CheckpointError(f"{file}: {' or '.join(names)} is missing; {COPY}")
     return default
 
 
 def _layer_types(config: Mapping[str, Any]) -> tuple[str, ...]:
     n = get(config, int, "num_hidden_layers")
     if n > MAX_LAYERS:
-        raise UnsupportedError(f"config.json: {n} layers; llama.cpp has room for {MAX_LAYERS}")
+        raise UnsupportedError(
+            f"config.json: num_hidden_layers is {n}; llama.cpp has room for {MAX_LAYERS} layers"
+        )
     kinds = get(config, list, "layer_types", default=None)
     if kinds is None:
         full = get(config, list, "full_attn_idxs")
         kinds = ["full_attention" if i in full else "conv" for i in range(n)]
     if len(kinds) != n:
-        raise CheckpointError(f"config.json: {len(kinds)} layer_types for {n} num_hidden_layers")
+        raise CheckpointError(
+            f"config.json: has {len(kinds)} layer_types for {n} num_hidden_layers; {COPY}"
+        )
     if unknown := set(map(str, kinds)) - {"conv", "full_attention"}:
-        raise UnsupportedError(f"config.json: unknown layer type {sorted(unknown)[0]!r}")
+        raise UnsupportedError(
+            f"config.json: layer_types has {sorted(unknown)[0]!r}; llama.cpp's LFM2 knows only "
+            "'conv' and 'full_attention'"
+        )
     return tuple(kinds)
 
 
 def _feed_forward(config: Mapping[str, Any]) -> int:
-    """The width of the feed-forward layers, as Lfm2MLP in transformers adjusts it."""
+    """Compute the width of the feed-forward layers as Lfm2MLP in transformers adjusts it."""
     width: int = get(config, int, "block_ff_dim", "intermediate_size", default=12288)
     if not get(config, bool, "block_auto_adjust_ff_dim", default=True):
         return width
@@ -143,7 +164,7 @@ def _rope_theta(config: Mapping[str, Any]) -> float:
 
 
 def _check_assumptions(config: Mapping[str, Any]) -> None:
-    """What llama.cpp's LFM2 (src/models/lfm2.cpp, commit 0c1e57098) takes for granted."""
+    """Check what llama.cpp's LFM2 (src/models/lfm2.cpp, commit 0c1e57098) takes for granted."""
     hidden, heads = config.get("hidden_size"), config.get("num_attention_heads")
     assumed = {
         "conv_bias": False,

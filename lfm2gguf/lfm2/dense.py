@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
 
-from lfm2gguf.checkpoint import Checkpoint
+from lfm2gguf.checkpoint import Checkpoint, chat_template_notes
 from lfm2gguf.gguf_file import Metadata, Value, ValueType
+from lfm2gguf.lfm2 import tied_head
 from lfm2gguf.lfm2.config import Lfm2Config
+from lfm2gguf.lfm2.metadata import vocabulary
 from lfm2gguf.lfm2.plan import PlannedTensor, Source
 
-ARCHITECTURE = "lfm2"
 U32, F32 = ValueType.UINT32, ValueType.FLOAT32
-LEADING: tuple[str, ...] = ()  # keys that follow general.architecture directly
 
 # GGUF name: (name in the checkpoint, shape there). Names of the GGUF from
 # gguf-py/gguf/tensor_mapping.py, llama.cpp commit 0c1e57098; those of the checkpoint from
@@ -48,15 +50,66 @@ OPERATOR: dict[str, Table] = {
 }
 
 
-def tensors(config: Lfm2Config, checkpoint: Checkpoint) -> Iterator[PlannedTensor]:
-    """Every tensor of the file, with its source."""
-    return layout(config.layer_types, dimensions(config), tied=config.tied)
+@dataclass(frozen=True)
+class Dense:
+    """A dense text model. The other members build on it."""
+
+    checkpoint: Checkpoint
+    config: Lfm2Config
+    decided: tuple[str, ...]  # about its head
+    architecture: ClassVar[str] = "lfm2"
+    leading: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def open(cls, checkpoint: Checkpoint) -> Dense:
+        """Parse the config, and settle whether the head is the embedding."""
+        return cls(*tied_head.settle(checkpoint, Lfm2Config.read(checkpoint.config)))
+
+    @property
+    def n_layers(self) -> int:
+        """Count the layers."""
+        return len(self.config.layer_types)
+
+    @property
+    def n_experts(self) -> int:
+        """Return 0: the feed-forward layers are one matrix each."""
+        return 0
+
+    def tensors(self) -> Iterator[PlannedTensor]:
+        """Yield every tensor of the file, with its source."""
+        return layout(self.config.layer_types, dimensions(self.config), tied=self.config.tied)
+
+    def left_out(self) -> dict[str, str]:
+        """Return the head of a model whose head is its embedding."""
+        return (
+            {tied_head.HEAD: "it repeats the embedding, as the config says"}
+            if self.config.tied
+            else {}
+        )
+
+    def metadata(self) -> Metadata:
+        """Return the keys of the architecture."""
+        keys = shape_keys(self.config) | head_keys(self.config) | last_keys(self.config)
+        return self.named(keys)
+
+    def named(self, keys: Metadata) -> Metadata:
+        """Return keys under the architecture's name."""
+        return {f"{self.architecture}.{key}": value for key, value in keys.items()}
+
+    def vocabulary(self, pre: str | None) -> Metadata:
+        """Return the ``tokenizer.*`` keys: a token for each row of the embedding."""
+        return vocabulary(self.checkpoint, self.config.vocab_size, pre)
+
+    def notes(self) -> list[str]:
+        """Return what was decided about the head, and which of two chat templates is written."""
+        folder = self.checkpoint.tokenizer_path or self.checkpoint.path
+        return [*self.decided, *chat_template_notes(folder)]
 
 
 def layout(
     kinds: Iterable[str], sizes: Mapping[str, int], *, tied: bool
 ) -> Iterator[PlannedTensor]:
-    """Every tensor of a model with layers of these kinds and these sizes."""
+    """Yield every tensor of a model with layers of these kinds and these sizes."""
     yield from expand(OUTER if tied else OUTER | HEAD, sizes)
     for i, kind in enumerate(kinds):
         table = NORMS | FEED_FORWARD | OPERATOR[kind]
@@ -66,7 +119,7 @@ def layout(
 def expand(
     table: Table, sizes: Mapping[str, int], to: str = "", source: str = ""
 ) -> Iterator[PlannedTensor]:
-    """A table's tensors, ``to`` and ``source`` before their names."""
+    """Yield a table's tensors, ``to`` and ``source`` before their names."""
     for name, (hf, dims) in table.items():
         shape = tuple(sizes[dim] for dim in dims if dim != "1")
         there = Source(f"{source}{hf}.weight", tuple(sizes[dim] for dim in dims))
@@ -74,7 +127,7 @@ def expand(
 
 
 def dimensions(config: Lfm2Config) -> dict[str, int]:
-    """The sizes that the tables name."""
+    """Return the sizes that the tables name."""
     return named_sizes(
         hidden=config.hidden_size,
         ffn=config.feed_forward,
@@ -86,27 +139,12 @@ def dimensions(config: Lfm2Config) -> dict[str, int]:
 
 
 def named_sizes(*, hidden: int, **others: int) -> dict[str, int]:
-    """The sizes that the tables name, those that follow from others included."""
+    """Return the sizes that the tables name, those that follow from others included."""
     return {"1": 1, "hidden": hidden, "3 hidden": 3 * hidden, **others}
 
 
-def left_out(config: Lfm2Config, checkpoint: Checkpoint) -> dict[str, str]:
-    """Tensors that a checkpoint may hold and that are not written, with the reason."""
-    return (
-        {"lm_head.weight": "it is the embedding once more, as the config says"}
-        if config.tied
-        else {}
-    )
-
-
-def metadata(config: Lfm2Config, checkpoint: Checkpoint) -> Metadata:
-    """The keys of the architecture, in the order in which llama.cpp's converter writes them."""
-    keys = shape_keys(config) | head_keys(config) | last_keys(config)
-    return {f"{ARCHITECTURE}.{key}": value for key, value in keys.items()}
-
-
 def shape_keys(config: Lfm2Config) -> Metadata:
-    """The keys that every member begins with."""
+    """Return the keys that every member begins with."""
     kv_heads = [config.n_kv_heads if kind != "conv" else 0 for kind in config.layer_types]
     return {
         "block_count": Value(U32, len(config.layer_types)),
@@ -121,13 +159,13 @@ def shape_keys(config: Lfm2Config) -> Metadata:
 
 
 def head_keys(config: Lfm2Config) -> Metadata:
-    """The size of a head, where the config states it."""
+    """Return the size of a head, where the config states it."""
     names = ("attention.key_length", "attention.value_length") if config.states_head_dim else ()
     return {name: Value(U32, config.head_dim) for name in names}
 
 
 def last_keys(config: Lfm2Config) -> Metadata:
-    """The keys that every member ends with."""
+    """Return the keys that every member ends with."""
     return {
         "vocab_size": Value(U32, config.vocab_size),
         "shortconv.l_cache": Value(U32, config.conv_cache),

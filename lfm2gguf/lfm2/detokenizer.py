@@ -10,17 +10,15 @@ src/models/lfm2.cpp of llama.cpp, commit 0c1e57098; names are those of liquid-au
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.gguf_file import Metadata, Value, ValueType
-from lfm2gguf.lfm2 import dense
-from lfm2gguf.lfm2.config import Lfm2Config, get
+from lfm2gguf.lfm2.config import get
+from lfm2gguf.lfm2.dense import U32, Dense
 from lfm2gguf.lfm2.plan import PlannedTensor, Source
 
-ARCHITECTURE, LEADING = dense.ARCHITECTURE, dense.LEADING
 SLIDING = "sliding_attention"
-KEYS = {"attention.sliding_window": "sliding_window", "embedding_length_out": "output_size"}
 LEFT_OUT = {
     "emb.emb.weight": "the codes' embedding: llama.cpp gets embeddings, not codes",
     "istft.window": "the window of the inverse transform, which is not part of llama.cpp",
@@ -28,7 +26,10 @@ LEFT_OUT = {
 
 
 def renamed(checkpoint: Checkpoint) -> tuple[Checkpoint, dict[str, str]]:
-    """The checkpoint as that of a dense LFM2; its sliding attention is attention with a window."""
+    """Return the checkpoint as that of a dense LFM2, and what of it is not part of that.
+
+    Sliding attention becomes attention: the window is a key of its own.
+    """
     config = dict(checkpoint.config)
     if isinstance(kinds := config.get("layer_types"), list):
         config["layer_types"] = ["full_attention" if k == SLIDING else k for k in kinds]
@@ -39,26 +40,41 @@ def renamed(checkpoint: Checkpoint) -> tuple[Checkpoint, dict[str, str]]:
     return replace(checkpoint, config=config, tensors=tensors), LEFT_OUT
 
 
-def tensors(config: Lfm2Config, checkpoint: Checkpoint) -> Iterator[PlannedTensor]:
-    """Every tensor of the file, with its source."""
-    yield from dense.tensors(config, checkpoint)
-    shape = (get(checkpoint.config, int, "output_size"), config.hidden_size)
-    yield PlannedTensor("dense_2.weight", shape, (Source("lin.weight", shape),))
-    yield PlannedTensor("dense_2.bias", shape[:1], (Source("lin.bias", shape[:1]),))
+@dataclass(frozen=True)
+class Detokenizer(Dense):
+    """A dense LFM2 with a window and a last layer, over embeddings instead of tokens."""
 
+    window: int  # tokens
+    output_size: int
 
-left_out = dense.left_out
+    @classmethod
+    def open(cls, checkpoint: Checkpoint) -> Detokenizer:
+        """Parse the config of a :func:`renamed` checkpoint."""
+        model = Dense.open(checkpoint)
+        window, output_size = (
+            get(checkpoint.config, int, key) for key in ("sliding_window", "output_size")
+        )
+        return cls(model.checkpoint, model.config, model.decided, window, output_size)
 
+    def tensors(self) -> Iterator[PlannedTensor]:
+        """Yield every tensor of the file, with its source."""
+        yield from super().tensors()
+        shape = (self.output_size, self.config.hidden_size)
+        yield PlannedTensor("dense_2.weight", shape, (Source("lin.weight", shape),))
+        yield PlannedTensor("dense_2.bias", shape[:1], (Source("lin.bias", shape[:1]),))
 
-def metadata(config: Lfm2Config, checkpoint: Checkpoint) -> Metadata:
-    """The keys of the architecture, in the order in which llama.cpp's converter writes them."""
-    own = {
-        f"{ARCHITECTURE}.{key}": Value(ValueType.UINT32, get(checkpoint.config, int, name))
-        for key, name in KEYS.items()
-    }
-    return dense.metadata(config, checkpoint) | own
+    def metadata(self) -> Metadata:
+        """Return the keys of the architecture."""
+        own = {
+            "attention.sliding_window": Value(U32, self.window),
+            "embedding_length_out": Value(U32, self.output_size),
+        }
+        return super().metadata() | self.named(own)
 
+    def vocabulary(self, pre: str | None) -> Metadata:
+        """Return the key that says there is no text."""
+        return {"tokenizer.ggml.model": Value(ValueType.STRING, "none")}
 
-def vocabulary(checkpoint: Checkpoint, n_rows: int, pre: str | None) -> Metadata:
-    """There is no text."""
-    return {"tokenizer.ggml.model": Value(ValueType.STRING, "none")}
+    def notes(self) -> list[str]:
+        """Return what was decided about the head: without text, no template matters."""
+        return list(self.decided)

@@ -4,40 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from types import ModuleType
 
 import gguf
 
-from lfm2gguf.checkpoint import Adapter, Checkpoint, chat_template_notes, unwrapped
+from lfm2gguf.checkpoint import Adapter, Checkpoint, unwrapped
 from lfm2gguf.errors import CheckpointError, OptionError, UnsupportedError
-from lfm2gguf.lfm2 import audio, dense, detokenizer, moe, retrieval, tied_head, vision
-from lfm2gguf.lfm2.config import Lfm2Config
+from lfm2gguf.gguf_file import Metadata
+from lfm2gguf.lfm2 import audio, detokenizer, tied_head, vision
+from lfm2gguf.lfm2.audio import Audio
+from lfm2gguf.lfm2.dense import Dense
+from lfm2gguf.lfm2.detokenizer import Detokenizer
 from lfm2gguf.lfm2.lora import Adapted, adapt, check_deltas, with_tokenizer
-from lfm2gguf.lfm2.metadata import general, vocabulary
+from lfm2gguf.lfm2.member import Projector, TextMember
+from lfm2gguf.lfm2.metadata import general
+from lfm2gguf.lfm2.moe import Mixture
 from lfm2gguf.lfm2.plan import Plan, PlannedTensor, match
+from lfm2gguf.lfm2.retrieval import Retrieval
+from lfm2gguf.lfm2.vision import Vision
 
-# config.json's architecture: the member's module.
-MEMBERS: dict[str, ModuleType] = {
-    "Lfm2ForCausalLM": dense,
-    "LFM2ForCausalLM": dense,
-    "Lfm2MoeForCausalLM": moe,
-    "Lfm2Model": retrieval,
-    "Lfm2BidirectionalModel": retrieval,
-    "Lfm25AudioTokenizer": detokenizer,
+# By config.json's architecture.
+MEMBERS: dict[str, type[TextMember]] = {
+    "Lfm2ForCausalLM": Dense,
+    "LFM2ForCausalLM": Dense,
+    "Lfm2MoeForCausalLM": Mixture,
+    "Lfm2Model": Retrieval,
+    "Lfm2BidirectionalModel": Retrieval,
+    "Lfm25AudioTokenizer": Detokenizer,
 }
-# Those of two files: the module of the projector.
-PROJECTORS: dict[str, ModuleType] = {
-    "Lfm2VlForConditionalGeneration": vision,
-    "Lfm2AudioForConditionalGeneration": audio,
+# Those that become two files: the second one.
+PROJECTORS: dict[str, type[Projector]] = {
+    "Lfm2VlForConditionalGeneration": Vision,
+    "Lfm2AudioForConditionalGeneration": Audio,
 }
 PROJECTOR_ARCHITECTURE = "clip"  # what llama.cpp calls them all
-# How to see a checkpoint as that of a text model, where it is more than that or named otherwise.
+# How to see a checkpoint as that of a text model alone, and what of it is not part of that.
 SEEN_AS_TEXT: dict[str, Callable[[Checkpoint], tuple[Checkpoint, dict[str, str]]]] = {
-    **{name: module.text for name, module in PROJECTORS.items()},
+    "Lfm2VlForConditionalGeneration": vision.text,
+    "Lfm2AudioForConditionalGeneration": audio.text,
     "Lfm25AudioTokenizer": detokenizer.renamed,
 }
 ARCHITECTURES = (*MEMBERS, *PROJECTORS)
-# The beginning of architectures that have no place in llama.cpp (src/llama-arch.cpp and
+# How architectures begin that llama.cpp cannot represent (src/llama-arch.cpp and
 # src/models/lfm2.cpp, commit 0c1e57098), and why.
 NOT_IN_LLAMA_CPP = {
     "Lfm2Bidir": "an encoder with a head of its own (masked tokens, labels, routes, rules), for "
@@ -70,63 +77,86 @@ def make_plan(
     """
     if projector:
         return _projector_plan(checkpoint, adapter)
-    whole, (checkpoint, others, member) = checkpoint, _seen_as_text(checkpoint)
-    adapted = Adapted(checkpoint)
+    return _text_plan(checkpoint, pre, adapter)
+
+
+def _text_plan(whole: Checkpoint, pre: str | None, adapter: Adapter | None) -> Plan:
+    text, others, member = _seen_as_text(whole)
+    adapted = Adapted(text)
     if adapter is not None:
-        adapted = with_tokenizer(adapt(checkpoint, *text_adapter(whole, adapter)), adapter)
-        checkpoint = adapted.checkpoint
-    config = Lfm2Config.read(checkpoint.config)
-    checkpoint, config, notes = tied_head.settle(checkpoint, config)
-    tensors = tuple(member.tensors(config, checkpoint))
-    left_out = match(checkpoint, tensors, others | member.left_out(config, checkpoint))
+        adapted = with_tokenizer(adapt(text, *text_adapter(whole, adapter)), adapter)
+    opened = member.open(adapted.checkpoint)
+    tensors = tuple(opened.tensors())
+    left_out = match(opened.checkpoint, tensors, {**others, **opened.left_out()})
     check_deltas(adapted, tensors)
-    notes += member.notes(checkpoint) if hasattr(member, "notes") else []
-    if not hasattr(member, "vocabulary"):
-        notes += chat_template_notes(checkpoint.tokenizer_path or checkpoint.path)
-    keys = {
-        **general(checkpoint, member.ARCHITECTURE, tensors),
-        **member.metadata(config, checkpoint),
-        **getattr(member, "vocabulary", vocabulary)(checkpoint, config.vocab_size, pre),
-    }
-    leading = ("general.architecture", *member.LEADING)
-    metadata = dict(sorted(keys.items(), key=lambda item: item[0] not in leading))  # stable
-    experts = metadata.get(f"{member.ARCHITECTURE}.expert_count")
-    n_experts = experts.value if experts else 0
-    n_layers = len(config.layer_types)
+    about = general(opened.checkpoint, opened.architecture, tensors)
     return Plan(
-        checkpoint,
-        metadata,
+        opened.checkpoint,
+        _leading(opened.leading, about | opened.metadata() | opened.vocabulary(pre)),
         tensors,
         left_out,
-        n_layers,
-        n_experts,
-        (*adapted.notes, *notes),
-        adapted.deltas,
-        adapted.column_lengths,
+        opened.n_layers,
+        opened.n_experts,
+        notes=(*adapted.notes, *opened.notes()),
+        deltas=adapted.deltas,
+        column_lengths=adapted.column_lengths,
     )
 
 
+def _projector_plan(whole: Checkpoint, adapter: Adapter | None) -> Plan:
+    if (architecture := _class_name(whole)) not in PROJECTORS:
+        raise OptionError(
+            f"{whole.path}: {architecture} is one file, without a projector; convert it "
+            "with projector=False (without --mmproj)"
+        )
+    opened = PROJECTORS[architecture].open(whole)
+    adapted = Adapted(whole)
+    if adapter is not None:
+        adapted = adapt(whole, *_projector_adapter(opened, adapter))
+    tensors = tuple(opened.tensors())
+    left_out = match(adapted.checkpoint, tensors, opened.left_out(adapted.checkpoint.tensors))
+    check_deltas(adapted, tensors)
+    kind = gguf.GGUFType.MMPROJ
+    about = general(adapted.checkpoint, PROJECTOR_ARCHITECTURE, tensors, kind)
+    return Plan(
+        adapted.checkpoint,
+        about | opened.metadata(),
+        tensors,
+        left_out,
+        n_layers=0,
+        notes=(*adapted.notes, *opened.notes()),
+        deltas=adapted.deltas,
+        column_lengths=adapted.column_lengths,
+    )
+
+
+def _leading(names: tuple[str, ...], keys: Metadata) -> Metadata:
+    """Move these keys to the front, behind the architecture; the others keep their order."""
+    first = ("general.architecture", *names)
+    return dict(sorted(keys.items(), key=lambda item: item[0] not in first))
+
+
 def has_projector(checkpoint: Checkpoint) -> bool:
-    """Whether it becomes two files."""
+    """Say whether a checkpoint becomes two files."""
     names = checkpoint.config.get("architectures")
     return isinstance(names, list) and bool(names) and str(names[0]) in PROJECTORS
 
 
 def base_tensors(checkpoint: Checkpoint) -> tuple[str, tuple[PlannedTensor, ...]]:
-    """The architecture's name in GGUF files and the tensors, by the config alone.
+    """Return the architecture's name in GGUF files and the tensors, by the config alone.
 
     Raises:
         CheckpointError: config.json is damaged.
         UnsupportedError: not an LFM2 that can be converted.
 
     """
-    checkpoint, _, member = _seen_as_text(checkpoint)
-    config = Lfm2Config.read(checkpoint.config)
-    return member.ARCHITECTURE, tuple(member.tensors(config, checkpoint))
+    text, _, member = _seen_as_text(checkpoint)
+    opened = member.open(text)
+    return opened.architecture, tuple(opened.tensors())
 
 
 def text_model(checkpoint: Checkpoint) -> Checkpoint:
-    """The text model in a checkpoint, its tensors named as they are alone, and no others.
+    """Return the text model in a checkpoint, its tensors named as they are alone, and no others.
 
     Raises:
         CheckpointError: config.json is damaged.
@@ -134,14 +164,17 @@ def text_model(checkpoint: Checkpoint) -> Checkpoint:
 
     """
     checkpoint, others, member = _seen_as_text(checkpoint)
-    if member is detokenizer:
-        raise UnsupportedError(f"{checkpoint.path}: an audio detokenizer predicts no text")
+    if member is Detokenizer:
+        raise UnsupportedError(
+            f"{checkpoint.path}: is an audio detokenizer, which does not predict text; give the "
+            "folder of the model that it belongs to"
+        )
     text = {name: info for name, info in checkpoint.tensors.items() if name not in others}
     return replace(checkpoint, tensors=text)
 
 
 def text_adapter(base: Checkpoint, adapter: Adapter) -> tuple[Adapter, dict[str, str]]:
-    """What of an adapter is for the text model, by the names that :func:`text_model` has.
+    """Return what of an adapter is for the text model, by the names that :func:`text_model` has.
 
     Also why each of its other tensors is not. ``base`` needs no tensors.
     """
@@ -152,54 +185,24 @@ def text_adapter(base: Checkpoint, adapter: Adapter) -> tuple[Adapter, dict[str,
         if name not in others
     }
     left_out = {name: why for name, why in others.items() if name in seen.tensors}
-    left_out |= tied_head.repeated(replace(adapter, tensors=text), Lfm2Config.read(seen.config))
+    left_out |= tied_head.repeated(replace(adapter, tensors=text), seen)
     text = {name: info for name, info in text.items() if name not in left_out}
     return replace(adapter, tensors=text), left_out
 
 
-def _seen_as_text(checkpoint: Checkpoint) -> tuple[Checkpoint, dict[str, str], ModuleType]:
-    """The text model, why the rest of the checkpoint is not part of it, and its member."""
+def _seen_as_text(checkpoint: Checkpoint) -> tuple[Checkpoint, dict[str, str], type[TextMember]]:
+    """Return the text model, why the rest of the checkpoint is not part of it, and its member."""
     others: dict[str, str] = {}
     if view := SEEN_AS_TEXT.get(_class_name(checkpoint)):
         checkpoint, others = view(checkpoint)
     return checkpoint, others, MEMBERS[_class_name(checkpoint)]
 
 
-def _projector_plan(checkpoint: Checkpoint, adapter: Adapter | None) -> Plan:
-    if (architecture := _class_name(checkpoint)) not in PROJECTORS:
-        raise OptionError(
-            f"{checkpoint.path}: {architecture} is one file and has no projector; convert it "
-            "without --mmproj (projector=False)"
-        )
-    member = PROJECTORS[architecture]
-    adapted = Adapted(checkpoint)
-    if adapter is not None:
-        adapted = adapt(checkpoint, *_projector_adapter(member, checkpoint, adapter))
-        checkpoint = adapted.checkpoint
-    tensors = tuple(member.projector_tensors(checkpoint))
-    left_out = match(checkpoint, tensors, member.projector_left_out(checkpoint))
-    check_deltas(adapted, tensors)
-    about = general(checkpoint, PROJECTOR_ARCHITECTURE, tensors, kind=gguf.GGUFType.MMPROJ)
-    notes = member.projector_notes(checkpoint) if hasattr(member, "projector_notes") else []
-    return Plan(
-        checkpoint,
-        about | member.projector_metadata(checkpoint),
-        tensors,
-        left_out,
-        n_layers=0,
-        notes=(*adapted.notes, *notes),
-        deltas=adapted.deltas,
-        column_lengths=adapted.column_lengths,
-    )
-
-
-def _projector_adapter(
-    member: ModuleType, base: Checkpoint, adapter: Adapter
-) -> tuple[Adapter, dict[str, str]]:
-    """What of an adapter is for the projector, by the base's names, and why the rest is not."""
-    others = member.projector_left_out(replace(base, tensors=adapter.tensors))
+def _projector_adapter(projector: Projector, adapter: Adapter) -> tuple[Adapter, dict[str, str]]:
+    """Return what of an adapter is for the projector, and why the rest is not."""
+    others = dict(projector.left_out(adapter.tensors))
     own = {
-        member.projector_name(base, name): info
+        projector.own_name(name): info
         for name, info in adapter.tensors.items()
         if name not in others
     }
@@ -209,7 +212,10 @@ def _projector_adapter(
 def _class_name(checkpoint: Checkpoint) -> str:
     names = checkpoint.config.get("architectures")
     if not isinstance(names, list) or not names:
-        raise CheckpointError(f"{checkpoint.path / 'config.json'}: names no 'architectures'")
+        raise CheckpointError(
+            f"{checkpoint.path / 'config.json'}: names no 'architectures'; copy the file from the "
+            "model that this one was made from"
+        )
     name = str(names[0])
     reason = next((why for start, why in NOT_IN_LLAMA_CPP.items() if name.startswith(start)), "")
     if reason and name not in ARCHITECTURES:

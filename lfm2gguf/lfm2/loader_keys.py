@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from lfm2gguf.gguf_file import Metadata, Value, ValueType
 from lfm2gguf.lfm2 import dense, moe
 from lfm2gguf.lfm2.config import MAX_LAYERS
+from lfm2gguf.lfm2.dense import Dense
+from lfm2gguf.lfm2.moe import Mixture
 
 Shapes = dict[str, tuple[int, ...]]
 MAX_EXPERTS = 1024  # LLAMA_MAX_EXPERTS, src/llama-hparams.h
@@ -19,7 +21,7 @@ MAX_EXPERTS = 1024  # LLAMA_MAX_EXPERTS, src/llama-hparams.h
 
 @dataclass(frozen=True)
 class Key:
-    """A whole number, or one for each layer; ``least`` is of the first. Zero stands for none."""
+    """A whole number, or one for each layer, of which the first is at least ``least``."""
 
     name: str
     least: int = 1
@@ -28,7 +30,7 @@ class Key:
     per_layer: bool = False
 
     def problem(self, value: Value | None, n_layers: int) -> str:
-        """What llama.cpp would not take; empty where it is sound."""
+        """Say what llama.cpp would refuse; empty where the value is sound."""
         if value is None:
             return "is missing" if self.needed else ""
         if value.type is ValueType.ARRAY and self.per_layer:
@@ -64,7 +66,7 @@ EXPERT_KEYS = (
     Key("expert_gating_func"),
     Key("leading_dense_block_count", least=0, needed=False),
 )
-BY_ARCHITECTURE = {dense.ARCHITECTURE: KEYS, moe.ARCHITECTURE: KEYS + EXPERT_KEYS}
+BY_ARCHITECTURE = {Dense.architecture: KEYS, Mixture.architecture: KEYS + EXPERT_KEYS}
 NORM_EPS = "attention.layer_norm_rms_epsilon"
 
 
@@ -76,17 +78,17 @@ class Keys:
     metadata: Metadata
 
     def value(self, name: str) -> Value | None:
-        """What one holds."""
+        """Return what a key holds."""
         return self.metadata.get(f"{self.architecture}.{name}")
 
     def number(self, name: str, default: int = 0) -> int:
-        """Its whole number; the first layer's, where there is one for each."""
+        """Return a key's whole number; the first layer's, where there is one for each."""
         value = self.value(name)
         number = default if value is None else value.value
         return int(number[0] if isinstance(number, list) else number)
 
     def problems(self) -> dict[str, str]:
-        """The keys that llama.cpp does not take, or misses, with what is wrong."""
+        """Return the keys that llama.cpp refuses or misses, with what is wrong."""
         layers = self.value("block_count")
         n_layers = layers.value if layers and layers.type is ValueType.UINT32 else 0
         known = BY_ARCHITECTURE[self.architecture]
@@ -103,9 +105,9 @@ class Keys:
         return {f"{self.architecture}.{name}": what for name, what in found.items() if what}
 
     def tensors(self, n_vocab: int) -> tuple[Shapes, Shapes]:
-        """The tensors that the file has to have, and those that it may: name and shape.
+        """Return the tensors that the file has to have, and those that it may: name and shape.
 
-        There are no problems; ``n_vocab`` is how many tokens there are.
+        Call it only if :meth:`problems` is empty. ``n_vocab`` is the number of tokens.
         """
         hidden, n_layers = self.number("embedding_length"), self.number("block_count")
         head = self.number("attention.key_length", hidden // self.number("attention.head_count"))
@@ -123,7 +125,7 @@ class Keys:
             experts=self.number("expert_count"),
             expert=self.number("expert_feed_forward_length"),
         )
-        if self.architecture == moe.ARCHITECTURE:
+        if self.architecture == Mixture.architecture:
             n_dense = self.number("leading_dense_block_count")
             needed = moe.layout(kinds, sizes, tied=True, dense_layers=n_dense)
         else:

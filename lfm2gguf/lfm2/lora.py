@@ -10,7 +10,7 @@ from typing import Any
 
 from lfm2gguf.checkpoint import Adapter, Checkpoint, Factor, LowRank, TensorInfo, trained_name
 from lfm2gguf.errors import CheckpointError, TensorError
-from lfm2gguf.lfm2.config import Lfm2Config
+from lfm2gguf.lfm2.config import is_tied
 from lfm2gguf.lfm2.plan import PlannedTensor
 from lfm2gguf.lfm2.tied_head import EMBEDDING, HEAD
 
@@ -28,7 +28,7 @@ UNTIED = (
 
 @dataclass(frozen=True)
 class Adapted:
-    """A checkpoint with an adapter's whole weights in it, and the deltas by weight."""
+    """A checkpoint with the weights that an adapter holds whole, and the deltas by weight."""
 
     checkpoint: Checkpoint
     deltas: Mapping[str, LowRank] = field(default_factory=dict, repr=False)
@@ -37,7 +37,7 @@ class Adapted:
 
 
 def adapt(checkpoint: Checkpoint, adapter: Adapter, left_out: Mapping[str, str]) -> Adapted:
-    """Bring the two together.
+    """Bring a checkpoint and an adapter together.
 
     ``checkpoint`` is what becomes a file, ``adapter`` what is for it, by the same names;
     ``left_out`` says why the rest of the adapter is not.
@@ -50,8 +50,10 @@ def adapt(checkpoint: Checkpoint, adapter: Adapter, left_out: Mapping[str, str])
     """
     adapter.check_merge()
     if not adapter.tensors:
-        why = f": what there is, is {next(iter(left_out.values()))}" if left_out else ""
-        raise CheckpointError(f"{adapter.path}: holds nothing for this file{why}")
+        why = f": its tensors are {next(iter(left_out.values()))}" if left_out else ""
+        raise CheckpointError(
+            f"{adapter.path}: holds nothing for this file{why}; is it another model's?"
+        )
     deltas = find_deltas(checkpoint.config, adapter)
     changed, notes = _with_saved(checkpoint, adapter, deltas)
     changed = replace(changed, name=f"{checkpoint.name}-{adapter.name}")
@@ -64,7 +66,7 @@ def adapt(checkpoint: Checkpoint, adapter: Adapter, left_out: Mapping[str, str])
 
 
 def with_tokenizer(adapted: Adapted, adapter: Adapter) -> Adapted:
-    """The same with the adapter's tokenizer, if it brings one that is whole."""
+    """Take the adapter's tokenizer, if it brings one that is whole."""
     parts = [name for name in TOKENIZER_PARTS if (adapter.path / name).is_file()]
     notes = [f"{adapter.path}: {name}: {NO_TOKENIZER}" for name in parts]
     checkpoint = adapted.checkpoint
@@ -75,7 +77,7 @@ def with_tokenizer(adapted: Adapted, adapter: Adapter) -> Adapted:
 
 
 def find_deltas(config: Mapping[str, Any], adapter: Adapter) -> dict[str, LowRank]:
-    """An adapter's deltas by the weights that they are for, experts one by one.
+    """Return an adapter's deltas by the weights that they are for, experts one by one.
 
     Raises:
         TensorError: factors are not in pairs, or do not fit the config's experts.
@@ -93,7 +95,7 @@ def find_deltas(config: Mapping[str, Any], adapter: Adapter) -> dict[str, LowRan
 def summary(
     adapter: Adapter, deltas: Iterable[str], left_out: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """How many deltas go where, and how many tensors of the adapter nowhere."""
+    """Count how many deltas go where, and how many tensors of the adapter nowhere."""
     places = Counter(map(_place, deltas))
     counted = ", ".join(f"{n} {place}" for place, n in sorted(places.items()))
     return (
@@ -129,7 +131,8 @@ def check_deltas(adapted: Adapted, planned: Iterable[PlannedTensor]) -> None:
         if delta.shape != shapes[name] or delta.left.shape[1] != delta.rank:
             raise TensorError(
                 f"{file}: the factors of {name!r} are {delta.left.shape} and {delta.right.shape}, "
-                f"which do not make up the weight's {shapes[name]}"
+                f"which do not make up the weight's {shapes[name]}; is it the adapter of another "
+                "model?"
             )
 
 
@@ -146,7 +149,7 @@ def _delta(adapter: Adapter, module: str) -> LowRank:
 def _expert_deltas(
     config: Mapping[str, Any], adapter: Adapter, module: str, layer: str
 ) -> dict[str, LowRank]:
-    """The deltas of packed experts (peft's ``target_parameters``), expert by expert.
+    """Return the deltas of packed experts (peft's ``target_parameters``), expert by expert.
 
     A holds the experts' ranks one after another, B has them interleaved (``ParamWrapper``).
     """
@@ -161,7 +164,8 @@ def _expert_deltas(
     if found not in across | fits or not count or a.shape[0] % count or a.shape[0] != b.shape[1]:
         raise TensorError(
             f"{adapter.path}: the factors of {module!r} are {b.shape} and {a.shape}, which make up "
-            f"neither of the experts' matrices ({count} experts, {parameters})"
+            f"neither of the experts' matrices ({count} experts, {parameters}); is it the adapter "
+            "of another model?"
         )
     name, flipped = (across | fits)[found]
     rank = a.shape[0] // count
@@ -185,7 +189,7 @@ def _expert_deltas(
 def _with_saved(
     checkpoint: Checkpoint, adapter: Adapter, deltas: Mapping[str, Any]
 ) -> tuple[Checkpoint, list[str]]:
-    """The checkpoint with the weights that the adapter holds whole, its head tied or not."""
+    """Put the weights that the adapter holds whole into the checkpoint, its head tied or not."""
     tensors, config, notes = dict(checkpoint.tensors), dict(checkpoint.config), []
     embedding = EMBEDDING if checkpoint.has_head else EMBEDDING.removeprefix("model.")
     others = _other_base_layers(checkpoint, adapter)
@@ -193,8 +197,8 @@ def _with_saved(
     for name, info in whole.items():
         if name not in (*checkpoint.tensors, HEAD):
             raise TensorError(
-                f"{adapter.path}: the tensor {info.name!r} is no factor, and the base model has no "
-                f"{name!r} that it could replace"
+                f"{adapter.path}: the tensor {info.name!r} is not a factor, and the base model "
+                f"does not have {name!r}, which it would replace; is it another model's adapter?"
             )
         tensors[name] = info
     if adapter.saved:
@@ -203,7 +207,7 @@ def _with_saved(
         notes.append(f"trained with other weights than the base's: {', '.join(others)}; {TAKEN}")
     if embedding in whole:
         config["vocab_size"] = whole[embedding].shape[0]
-    if checkpoint.has_head and Lfm2Config.read(config).tied:
+    if checkpoint.has_head and is_tied(config):
         base, own = checkpoint.tensors.get(EMBEDDING), whole.get(EMBEDDING)
         grew = bool(base and own and base.shape != own.shape)
         if _drifted(adapter, deltas, grew):
@@ -214,7 +218,7 @@ def _with_saved(
 
 
 def _other_base_layers(checkpoint: Checkpoint, adapter: Adapter) -> dict[str, TensorInfo]:
-    """The weights that factors were trained with, where they are not the checkpoint's.
+    """Return the weights that factors were trained with, where they are not the checkpoint's.
 
     peft saves those of embedding and head, and loads them (``utils/save_and_load.py``).
     """
@@ -229,7 +233,7 @@ def _other_base_layers(checkpoint: Checkpoint, adapter: Adapter) -> dict[str, Te
 
 
 def _drifted(adapter: Adapter, deltas: Mapping[str, Any], grew: bool) -> bool:
-    """Whether training moved the embedding and the head, tied at first, apart.
+    """Say whether training moved the embedding and the head, tied at first, apart.
 
     peft trains copies of what ``modules_to_save`` names and leaves the other one as it was,
     but with ``ensure_weight_tying``. An embedding that grew has no other one to be tied to.
@@ -242,6 +246,6 @@ def _drifted(adapter: Adapter, deltas: Mapping[str, Any], grew: bool) -> bool:
 
 
 def _place(name: str) -> str:
-    """The kind of module: its name without layer and expert numbers."""
+    """Return the kind of module: its name without layer and expert numbers."""
     parts = [part for part in name.removesuffix(".weight").split(".") if not part.isdigit()]
     return ".".join(part for part in parts if part not in ("model", "layers"))

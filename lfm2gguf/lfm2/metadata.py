@@ -45,7 +45,7 @@ def general(
     tensors: Sequence[PlannedTensor],
     kind: str = gguf.GGUFType.MODEL,
 ) -> Metadata:
-    """The ``general.*`` keys: name, size, licence, languages, tags, sampling defaults.
+    """Return the ``general.*`` keys: name, size, licence, languages, tags, sampling defaults.
 
     Raises:
         CheckpointError: the model card's front matter or generation_config.json is damaged.
@@ -62,7 +62,7 @@ def general(
 
 
 def _storable(folder: Path, key: str, given: Any) -> Value:
-    """A key's value, or the name of the file that gave it what it cannot hold."""
+    """Return the value, or raise an error that names the file it came from."""
     try:
         value = _value(given.value, given.type, given.sub_type)
         value.to_bytes()
@@ -78,7 +78,7 @@ def _storable(folder: Path, key: str, given: Any) -> Value:
 def described(
     folder: Path, name: str, config: Mapping[str, Any], n_parameters: int
 ) -> gguf.Metadata:
-    """What a folder's model card, generation config and name say of a model, or of an adapter.
+    """Read what a folder's model card, generation config and name say of a model or adapter.
 
     Raises:
         CheckpointError: the model card's front matter or generation_config.json is damaged.
@@ -91,7 +91,7 @@ def described(
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         problem = str(error).replace("\n", " ")
         raise CheckpointError(
-            f"{folder / 'README.md'}: its front matter is not YAML ({problem})"
+            f"{folder / 'README.md'}: its front matter is not YAML ({problem}); correct it"
         ) from error
     about = gguf.Metadata.apply_metadata_heuristic(
         gguf.Metadata(), card, dict(config), Path(name), n_parameters
@@ -102,7 +102,7 @@ def described(
 
 
 def parameter_counts(tensors: Sequence[PlannedTensor]) -> tuple[int, int, int, int]:
-    """Weights in all, outside of the experts, and in one expert of each layer; experts a layer."""
+    """Count weights in all, outside of experts, in one expert of each layer; and experts."""
     expert_shapes = [tensor.shape for tensor in tensors if "_exps." in tensor.name]
     in_experts = sum(map(math.prod, expert_shapes))
     in_one = sum(math.prod(shape[1:]) for shape in expert_shapes)
@@ -111,7 +111,7 @@ def parameter_counts(tensors: Sequence[PlannedTensor]) -> tuple[int, int, int, i
 
 
 def vocabulary(checkpoint: Checkpoint, n_rows: int, pre: str | None) -> Metadata:
-    """The ``tokenizer.*`` keys for an embedding of ``n_rows`` rows.
+    """Return the ``tokenizer.*`` keys for an embedding of ``n_rows`` rows.
 
     Raises:
         CheckpointError: a file is missing or damaged, or ids lie past the embedding.
@@ -142,20 +142,22 @@ def vocabulary(checkpoint: Checkpoint, n_rows: int, pre: str | None) -> Metadata
             special.add_to_gguf(writer, quiet=True)
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise CheckpointError(
-            f"{folder}: the tokenizer's special tokens cannot be read ({error!r})"
+            f"{folder}: the tokenizer's special tokens cannot be read ({error!r}); copy "
+            "its files from the base model"
         ) from error
     if not special.merges:
         raise CheckpointError(f"{folder / 'tokenizer.json'}: has no merges; save it again")
     for kind, id in special.special_token_ids.items():
         if id >= n_rows:
             raise CheckpointError(
-                f"{folder}: the {kind} token has id {id}, past the {n_rows} embeddings"
+                f"{folder}: the {kind} token has id {id}, past the {n_rows} embeddings; "
+                "correct tokenizer_config.json"
             )
     return recorded(writer)
 
 
 def recorded(writer: gguf.GGUFWriter) -> Metadata:
-    """The keys that a writer of the gguf package was given."""
+    """Return the keys that a writer of the gguf package was given."""
     return {key: _value(v.value, v.type, v.sub_type) for key, v in writer.kv_data[0].items()}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import gguf
 
@@ -17,13 +17,9 @@ from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.errors import CheckpointError, UnsupportedError
 from lfm2gguf.gguf_file import Metadata, Value
 from lfm2gguf.lfm2 import dense
-from lfm2gguf.lfm2.config import Lfm2Config, get
-from lfm2gguf.lfm2.dense import LEADING, U32, left_out
+from lfm2gguf.lfm2.config import COPY, get
+from lfm2gguf.lfm2.dense import U32, Dense
 from lfm2gguf.lfm2.plan import PlannedTensor, Source
-
-__all__ = ["ARCHITECTURE", "LEADING", "left_out", "metadata", "tensors"]
-
-ARCHITECTURE = "lfm2moe"
 
 
 @dataclass(frozen=True)
@@ -41,7 +37,7 @@ class Experts:
         """Read and check a config.
 
         Raises:
-            CheckpointError: a key is missing or has no sensible value.
+            CheckpointError: a key is missing or not valid.
             UnsupportedError: a key asks for arithmetic that llama.cpp's lfm2moe does not have.
 
         """
@@ -55,23 +51,60 @@ class Experts:
         )
         if experts.used > experts.count:
             raise CheckpointError(
-                f"config.json: num_experts_per_tok is {experts.used}, of {experts.count} experts"
+                f"config.json: num_experts_per_tok is {experts.used}, of {experts.count} experts; "
+                f"{COPY}"
             )
         return experts
 
 
-def tensors(config: Lfm2Config, checkpoint: Checkpoint) -> Iterator[PlannedTensor]:
-    """Every tensor of the file, with its sources."""
-    experts = Experts.read(checkpoint.config)
-    sizes = dense.dimensions(config) | {
-        "ffn": experts.dense_width,
-        "experts": experts.count,
-        "expert": experts.width,
-    }
-    return layout(
-        config.layer_types, sizes,
-        tied=config.tied, dense_layers=experts.dense_layers, stored=checkpoint.tensors,
-    )  # fmt: skip
+@dataclass(frozen=True)
+class Mixture(Dense):
+    """A text model whose later layers are mixtures of experts."""
+
+    experts: Experts
+    architecture: ClassVar[str] = "lfm2moe"
+
+    @classmethod
+    def open(cls, checkpoint: Checkpoint) -> Mixture:
+        """Parse the config, and settle whether the head is the embedding."""
+        model = Dense.open(checkpoint)
+        experts = Experts.read(checkpoint.config)
+        return cls(model.checkpoint, model.config, model.decided, experts)
+
+    @property
+    def n_experts(self) -> int:
+        """Count the experts of a layer."""
+        return self.experts.count
+
+    def tensors(self) -> Iterator[PlannedTensor]:
+        """Yield every tensor of the file, with its sources."""
+        sizes = dense.dimensions(self.config) | {
+            "ffn": self.experts.dense_width,
+            "experts": self.experts.count,
+            "expert": self.experts.width,
+        }
+        return layout(
+            self.config.layer_types,
+            sizes,
+            tied=self.config.tied,
+            dense_layers=self.experts.dense_layers,
+            stored=self.checkpoint.tensors,
+        )
+
+    def metadata(self) -> Metadata:
+        """Return the keys of the architecture."""
+        experts = self.experts
+        keys = {
+            **dense.shape_keys(replace(self.config, feed_forward=experts.dense_width)),
+            "expert_count": Value(U32, experts.count),
+            "expert_used_count": Value(U32, experts.used),
+            **dense.head_keys(self.config),
+            "expert_feed_forward_length": Value(U32, experts.width),
+            "leading_dense_block_count": Value(U32, experts.dense_layers),
+            "expert_gating_func": Value(U32, int(gguf.ExpertGatingFuncType.SIGMOID)),
+            **dense.last_keys(self.config),
+        }
+        return self.named(keys)
 
 
 def layout(
@@ -82,7 +115,7 @@ def layout(
     dense_layers: int,
     stored: Container[str] = (),
 ) -> Iterator[PlannedTensor]:
-    """Every tensor of a model of these sizes; ``stored`` says how its experts are saved."""
+    """Yield every tensor of a model of these sizes; ``stored`` says how its experts are saved."""
     yield from dense.expand(dense.OUTER if tied else dense.OUTER | dense.HEAD, sizes)
     for i, kind in enumerate(kinds):
         to, source = f"blk.{i}.", f"model.layers.{i}."
@@ -96,7 +129,7 @@ def layout(
 def _mixture(
     sizes: Mapping[str, int], to: str, source: str, stored: Container[str]
 ) -> Iterator[PlannedTensor]:
-    """The gate, its bias, and the three matrices of all experts."""
+    """Yield the gate, its bias, and the three matrices of all experts."""
     count, width, hidden = sizes["experts"], sizes["expert"], sizes["hidden"]
     gate, bias = Source(f"{source}gate.weight", (count, hidden)), (count,)
     yield PlannedTensor(f"{to}ffn_gate_inp.weight", gate.shape, (gate,))
@@ -116,7 +149,7 @@ def _one_by_one(prefix: str, i: int, matrix: str, shape: tuple[int, int], count:
 
 
 def _packed(prefix: str, i: int, matrix: str, shape: tuple[int, int], count: int) -> Source:
-    """Expert ``i``'s rows: gate and up lie behind one another, expert after expert."""
+    """Find expert ``i``'s rows: gate and up lie behind one another, expert after expert."""
     (rows, columns), alone = shape, f"{prefix}{i}.{matrix}.weight"
     if matrix == "w2":
         whole, start = (count, rows, columns), i * rows
@@ -125,24 +158,8 @@ def _packed(prefix: str, i: int, matrix: str, shape: tuple[int, int], count: int
     return Source(f"{prefix}gate_up_proj", whole, start, start + rows, alone)
 
 
-def metadata(config: Lfm2Config, checkpoint: Checkpoint) -> Metadata:
-    """The keys of the architecture, in the order in which llama.cpp's converter writes them."""
-    experts = Experts.read(checkpoint.config)
-    keys = {
-        **dense.shape_keys(replace(config, feed_forward=experts.dense_width)),
-        "expert_count": Value(U32, experts.count),
-        "expert_used_count": Value(U32, experts.used),
-        **dense.head_keys(config),
-        "expert_feed_forward_length": Value(U32, experts.width),
-        "leading_dense_block_count": Value(U32, experts.dense_layers),
-        "expert_gating_func": Value(U32, int(gguf.ExpertGatingFuncType.SIGMOID)),
-        **dense.last_keys(config),
-    }
-    return {f"{ARCHITECTURE}.{key}": value for key, value in keys.items()}
-
-
 def _check_assumptions(config: Mapping[str, Any]) -> None:
-    """What llama.cpp's lfm2moe (src/models/lfm2moe.cpp, lfm2.cpp) takes for granted."""
+    """Check what llama.cpp's lfm2moe (src/models/lfm2moe.cpp, lfm2.cpp) takes for granted."""
     assumed = {"use_expert_bias": True, "norm_topk_prob": True, "routed_scaling_factor": 1.0}
     for key, value in assumed.items():
         if config.get(key) not in (None, value):

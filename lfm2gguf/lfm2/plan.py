@@ -13,7 +13,7 @@ from lfm2gguf.checkpoint import Checkpoint, LowRank, TensorInfo
 from lfm2gguf.errors import TensorError
 from lfm2gguf.gguf_file import Metadata
 
-# Saved by some trainers and no part of the model: how a name begins or ends, and why.
+# Saved by some trainers and not part of the model: how a name begins or ends, and why.
 TRAINING = "only its training needs it"
 FROM_CONFIG = "rotary frequencies follow from the config"
 IGNORED_PREFIXES = dict.fromkeys(
@@ -33,7 +33,7 @@ UNMERGED = (".lora_", ".base_layer.", ".modules_to_save.")
 class Source:
     """Rows ``start:stop`` of the checkpoint's tensor ``name``, whose whole shape is ``shape``.
 
-    A row is as long as one of the tensor that is made from it; no ``stop`` stands for all.
+    A row is as long as one of the tensor that is made from it; a ``stop`` of None means to the end.
     ``alone`` is the name that these rows have where they are saved by themselves.
     """
 
@@ -45,11 +45,11 @@ class Source:
 
     @property
     def key(self) -> str:
-        """The weight's name, the same however it is saved."""
+        """Return the weight's name, the same however it is saved."""
         return self.alone or self.name
 
     def n_rows(self, n_per_row: int) -> int:
-        """Rows of ``n_per_row`` weights."""
+        """Count the rows of ``n_per_row`` weights."""
         stop = math.prod(self.shape) // n_per_row if self.stop is None else self.stop
         return stop - self.start
 
@@ -72,7 +72,7 @@ class PlannedTensor:
 class Plan:
     """What a checkpoint becomes, independent of the type it is stored in."""
 
-    checkpoint: Checkpoint = field(repr=False)  # that the sources' names are of
+    checkpoint: Checkpoint = field(repr=False)  # the sources' names refer to it
     metadata: Metadata = field(repr=False)
     tensors: tuple[PlannedTensor, ...]
     left_out: Mapping[str, str]  # tensors of the checkpoint that are not used: why
@@ -85,7 +85,7 @@ class Plan:
 
     @property
     def sources(self) -> set[TensorInfo]:
-        """The checkpoint's tensors that are used."""
+        """Return the checkpoint's tensors that are used."""
         names = {source.name for tensor in self.tensors for source in tensor.sources}
         return {self.checkpoint.tensors[name] for name in names}
 
@@ -95,7 +95,7 @@ def match(
 ) -> dict[str, str]:
     """Check that every tensor of the checkpoint is used or left out for a reason.
 
-    Returns the tensors that are left out, each with the reason.
+    Return the tensors that are left out, each with the reason.
 
     Raises:
         TensorError: a tensor is missing, left over, or of another shape than the config says.
@@ -117,7 +117,7 @@ def _why_ignored(checkpoint: Checkpoint, name: str) -> str:
             return why
     _refuse_unmerged(checkpoint)
     raise TensorError(
-        f"{checkpoint.path}: the tensor {name!r} has no place in {_kind(checkpoint)}; "
+        f"{checkpoint.path}: the tensor {name!r} does not belong to {_kind(checkpoint)}; "
         "is it the right config.json, or a fine-tune that adds modules?"
     )
 
@@ -137,12 +137,12 @@ def _check(checkpoint: Checkpoint, source: Source) -> None:
         _refuse_unmerged(checkpoint)
         raise TensorError(
             f"{checkpoint.path}: the tensor {source.name!r} is missing; "
-            "the checkpoint is incomplete, or config.json belongs to another"
+            "the checkpoint is incomplete, or config.json belongs to another: download both again"
         )
     if info.shape != source.shape:
         raise TensorError(
             f"{info.file}: the tensor {source.name!r} is {_dims(info.shape)} "
-            f"where config.json makes it {_dims(source.shape)}"
+            f"where config.json makes it {_dims(source.shape)}; is it the right config.json?"
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,7 @@ TEXT_REASON = "of the text model, which is a file of its own: convert without --
 
 
 def section(config: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """A config inside the config.
+    """Return a config inside the config.
 
     Raises:
         CheckpointError: there is none.
@@ -24,12 +24,15 @@ def section(config: Mapping[str, Any], key: str) -> dict[str, Any]:
     """
     inner = config.get(key)
     if not isinstance(inner, dict):
-        raise CheckpointError(f"config.json: has no {key!r}, which this architecture needs")
+        raise CheckpointError(
+            f"config.json: {key!r} is missing or not an object; copy the file from the model that "
+            "this one was made from"
+        )
     return inner
 
 
 def text_config(config: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """The text model's config: the inner one, over what is said outside of it.
+    """Return the text model's config: the inner one, over what the outer one says.
 
     Raises:
         CheckpointError: there is none.
@@ -39,16 +42,18 @@ def text_config(config: Mapping[str, Any], key: str) -> dict[str, Any]:
     inner = section(config, key)
     kind = get(inner, str, "model_type", default="lfm2")
     if kind not in TEXT_MODELS:
-        raise UnsupportedError(f"config.json: {key} is a {kind!r}, not one of {list(TEXT_MODELS)}")
+        raise UnsupportedError(
+            f"config.json: {key} is a {kind!r}; only {' and '.join(TEXT_MODELS)} can be converted"
+        )
     outer = {"architectures": [TEXT_MODELS[kind]], "_name_or_path": config.get("_name_or_path")}
     return {**config, **inner, **outer}
 
 
 def text_checkpoint(checkpoint: Checkpoint, key: str, roots: Mapping[str, str]) -> Checkpoint:
-    """The checkpoint with the text model's config and its tensors' names as they are alone.
+    """Return the checkpoint with the text model's config and its tensors' names as they are alone.
 
-    ``roots`` has the beginnings of names here, and what stands there when it is alone. All other
-    tensors keep their names.
+    ``roots`` maps the beginnings of names here to what they are alone. All other tensors keep
+    their names.
     """
     tensors = {}
     for name, info in checkpoint.tensors.items():
@@ -57,14 +62,13 @@ def text_checkpoint(checkpoint: Checkpoint, key: str, roots: Mapping[str, str]) 
     return replace(checkpoint, config=text_config(checkpoint.config, key), tensors=tensors)
 
 
-def root(checkpoint: Checkpoint, *candidates: str) -> str:
-    """The first of the candidates that a tensor's name begins with, or the first of all."""
-    for candidate in candidates:
-        if any(name.startswith(candidate) for name in checkpoint.tensors):
-            return candidate
-    return candidates[0]
+def root(names: Iterable[str], *candidates: str) -> str:
+    """Return the first candidate that some name begins with, or the first of all."""
+    names = list(names)
+    found = (c for c in candidates if any(name.startswith(c) for name in names))
+    return next(found, candidates[0])
 
 
-def starting(checkpoint: Checkpoint, *roots: str) -> Iterator[str]:
-    """The names of the tensors that begin with one of these."""
-    return (name for name in checkpoint.tensors if name.startswith(roots))
+def starting(names: Iterable[str], *roots: str) -> Iterator[str]:
+    """Return the names that begin with one of these."""
+    return (name for name in names if name.startswith(roots))

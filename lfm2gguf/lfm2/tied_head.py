@@ -12,41 +12,46 @@ from dataclasses import replace
 import numpy as np
 
 from lfm2gguf.checkpoint import Adapter, Checkpoint
-from lfm2gguf.lfm2.config import Lfm2Config
+from lfm2gguf.lfm2.config import Lfm2Config, is_tied
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 # peft with ensure_weight_tying trains one pair of factors for both, and saves it twice: for the
-# head read across (tuners/lora/model.py, 0.21). Its forward pass has the delta once, its
+# head transposed (tuners/lora/model.py, 0.21). Its forward pass has the delta once, its
 # merge_and_unload adds it to the shared weight twice.
 ACROSS = {"lora_A": "lora_embedding_B", "lora_B": "lora_embedding_A"}
-AGAIN = "of the head, and the embedding's once more, as ensure_weight_tying says"
+REPEATED = "of the head, and repeats the embedding's factors, as ensure_weight_tying says"
 DIFFERS = "the head is written: it differs from the embedding, though config.json ties them"
 
 
-def settle(checkpoint: Checkpoint, config: Lfm2Config) -> tuple[Checkpoint, Lfm2Config, list[str]]:
-    """The checkpoint and config as they are meant, and what has to be said about it.
+def settle(
+    checkpoint: Checkpoint, config: Lfm2Config
+) -> tuple[Checkpoint, Lfm2Config, tuple[str, ...]]:
+    """Return the checkpoint and config as they are meant, and notes on what was decided.
 
     Weights are read only where a tied head is saved beside the embedding.
     """
     embedding, head = checkpoint.tensors.get(EMBEDDING), checkpoint.tensors.get(HEAD)
     if not config.tied or head is None:
-        return checkpoint, config, []
+        return checkpoint, config, ()
     if embedding is None:
         tensors = {EMBEDDING if n == HEAD else n: t for n, t in checkpoint.tensors.items()}
-        return replace(checkpoint, tensors=tensors), config, []
+        return replace(checkpoint, tensors=tensors), config, ()
     if embedding.equals(head):
-        return checkpoint, config, []
-    return checkpoint, replace(config, tied=False), [DIFFERS]
+        return checkpoint, config, ()
+    return checkpoint, replace(config, tied=False), (DIFFERS,)
 
 
-def repeated(adapter: Adapter, config: Lfm2Config) -> dict[str, str]:
-    """The tensors of an adapter for a tied head that are the embedding's once more, and why."""
+def repeated(adapter: Adapter, base: Checkpoint) -> dict[str, str]:
+    """Return the tensors of an adapter for a tied head that repeat the embedding's, and why."""
     embedding, head = (
         adapter.factors.get(weight.removesuffix(".weight"), {}) for weight in (EMBEDDING, HEAD)
     )
     is_pair = head.keys() == ACROSS.keys() and embedding.keys() == set(ACROSS.values())
-    if not (is_pair and config.tied and adapter.config.get("ensure_weight_tying")):
+    ties = adapter.config.get("ensure_weight_tying")
+    if not (is_pair and ties and is_tied(base.config)):
         return {}
     if not all(np.array_equal(head[a].read().T, embedding[b].read()) for a, b in ACROSS.items()):
         return {}
-    return dict.fromkeys((name for name in adapter.tensors if name.startswith("lm_head.")), AGAIN)
+    return dict.fromkeys(
+        (name for name in adapter.tensors if name.startswith("lm_head.")), REPEATED
+    )

@@ -10,27 +10,22 @@ models/siglip2 and models/lfm2_vl of transformers 4.55 to 5.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lfm2gguf.checkpoint import Checkpoint, read_json
-from lfm2gguf.errors import CheckpointError, UnsupportedError
+from lfm2gguf.errors import CheckpointError
 from lfm2gguf.gguf_file import Metadata, Value, ValueType
 from lfm2gguf.lfm2.config import get
 from lfm2gguf.lfm2.plan import PlannedTensor, Source
-from lfm2gguf.lfm2.text_part import (
-    TEXT_REASON,
-    root,
-    section,
-    starting,
-    text_checkpoint,
-    text_config,
-)
+from lfm2gguf.lfm2.text_part import TEXT_REASON, root, starting, text_checkpoint
+from lfm2gguf.lfm2.vision_config import VisionConfig
 
 IMAGE_SIZE = 256  # llama.cpp's converter sets it for every NaFlex tower: any size is taken
 COLOURS = 3  # llama.cpp reads as many numbers (tools/mtmd/clip.cpp)
@@ -44,7 +39,7 @@ TEXT_ROOTS = {
 TOWER_ROOTS = (
     "model.vision_tower.vision_model.",
     "vision_tower.vision_model.",
-    "model.vision_tower.",  # transformers 5; llama.cpp's converter knows no such name
+    "model.vision_tower.",  # transformers 5; llama.cpp's converter does not know that name
     "vision_tower.",
 )
 CONNECTOR_ROOTS = ("model.multi_modal_projector.", "multi_modal_projector.")
@@ -72,65 +67,97 @@ CONNECTOR: Table = {
 CONNECTOR_NORM: Table = {"mm.input_norm": ("layer_norm", ("unshuffled",))}
 
 
-@dataclass(frozen=True)
-class VisionConfig:
-    """The shape of a SigLIP 2 tower and its projector."""
-
-    hidden_size: int
-    feed_forward: int
-    n_layers: int
-    n_heads: int
-    patch_size: int
-    n_channels: int
-    n_patches: int
-    norm_eps: float
-    downsample: int
-    projector_size: int
-    projector_norm: bool
-    text_size: int
-    feature_layer: int
-
-    @classmethod
-    def read(cls, config: Mapping[str, Any]) -> VisionConfig:
-        """Read and check a config; defaults are those of transformers 5.
-
-        Raises:
-            CheckpointError: a key is missing or no valid number.
-            UnsupportedError: a key asks for arithmetic that llama.cpp's projector does not have.
-
-        """
-        vision = section(config, "vision_config")
-        _check_assumptions(config, vision)
-        n_layers = get(vision, int, "num_hidden_layers", default=12)
-        return cls(
-            hidden_size=get(vision, int, "hidden_size", default=768),
-            feed_forward=get(vision, int, "intermediate_size", default=3072),
-            n_layers=n_layers,
-            n_heads=get(vision, int, "num_attention_heads", default=12),
-            patch_size=get(vision, int, "patch_size", default=16),
-            n_channels=get(vision, int, "num_channels", default=3),
-            n_patches=get(vision, int, "num_patches", default=256),
-            norm_eps=get(vision, float, "layer_norm_eps", default=1e-6),
-            downsample=get(config, int, "downsample_factor", default=2),
-            projector_size=get(config, int, "projector_hidden_size", default=2560),
-            projector_norm=get(config, bool, "projector_use_layernorm", default=True),
-            text_size=get(text_config(config, "text_config"), int, "hidden_size"),
-            feature_layer=_feature_layer(config, n_layers),
-        )
-
-
 def text(checkpoint: Checkpoint) -> tuple[Checkpoint, dict[str, str]]:
-    """The text model as a checkpoint of its own, and what of the whole is not part of it."""
-    tower = dict.fromkeys(starting(checkpoint, *TOWER_ROOTS, *CONNECTOR_ROOTS), TOWER_REASON)
+    """Return the text model as a checkpoint of its own, and what of the whole is not part of it."""
+    tower = dict.fromkeys(
+        starting(checkpoint.tensors, *TOWER_ROOTS, *CONNECTOR_ROOTS), TOWER_REASON
+    )
     return text_checkpoint(checkpoint, "text_config", TEXT_ROOTS), tower
 
 
-def projector_tensors(checkpoint: Checkpoint) -> Iterator[PlannedTensor]:
-    """The projector's tensors: the tower's, then those of the two layers behind it."""
-    config = VisionConfig.read(checkpoint.config)
-    tower, connector = root(checkpoint, *TOWER_ROOTS), root(checkpoint, *CONNECTOR_ROOTS)
-    patch = (config.n_channels, config.patch_size, config.patch_size)
-    sizes = {
+@dataclass(frozen=True)
+class Vision:
+    """The projector of a vision model: the tower, and the two layers behind it."""
+
+    checkpoint: Checkpoint
+    config: VisionConfig
+
+    @classmethod
+    def open(cls, checkpoint: Checkpoint) -> Vision:
+        """Parse the config of the whole checkpoint."""
+        return cls(checkpoint, VisionConfig.read(checkpoint.config))
+
+    def tensors(self) -> Iterator[PlannedTensor]:
+        """Yield the tower's tensors, then those of the two layers behind it."""
+        config, names = self.config, self.checkpoint.tensors
+        tower, connector = root(names, *TOWER_ROOTS), root(names, *CONNECTOR_ROOTS)
+        sizes = _sizes(config)
+        hidden, embeddings = config.hidden_size, f"{tower}embeddings."
+        patch = (config.n_channels, config.patch_size, config.patch_size)
+        flat = Source(f"{embeddings}patch_embedding.weight", (hidden, math.prod(patch)))
+        kernel = partial(patch_kernel, patch=patch)
+        positions = (config.n_patches, hidden)
+        yield PlannedTensor("v.patch_embd.weight", (hidden, *patch), (flat,), kernel)
+        yield _copied("v.patch_embd.bias", f"{embeddings}patch_embedding.bias", (hidden,))
+        yield _copied("v.position_embd.weight", f"{embeddings}position_embedding.weight", positions)
+        yield from _expand(OUTER, sizes, "v.", tower)
+        for i in range(config.n_layers):
+            yield from _expand(BLOCK, sizes, f"v.blk.{i}.", f"{tower}encoder.layers.{i}.")
+        yield from _expand(CONNECTOR, sizes, "", connector)
+        if config.projector_norm:
+            yield from _expand(CONNECTOR_NORM, sizes, "", connector)
+
+    def left_out(self, names: Iterable[str]) -> dict[str, str]:
+        """Return which of these names are the text model's or the tower's unused head."""
+        names = list(names)
+        text = dict.fromkeys(starting(names, *TEXT_ROOTS, "lm_head."), TEXT_REASON)
+        head = f"{root(names, *TOWER_ROOTS)}head."
+        return text | dict.fromkeys(starting(names, head), HEAD_REASON)
+
+    def own_name(self, name: str) -> str:
+        """Return what the checkpoint calls a tensor that another transformers named."""
+        for roots in (TOWER_ROOTS, CONNECTOR_ROOTS):
+            if found := next((r for r in roots if name.startswith(r)), ""):
+                return root(self.checkpoint.tensors, *roots) + name.removeprefix(found)
+        return name
+
+    def notes(self) -> list[str]:
+        """Return nothing: whatever converts runs."""
+        return []
+
+    def metadata(self) -> Metadata:
+        """Return the ``clip.*`` keys.
+
+        Raises:
+            CheckpointError: the image processor's settings are missing.
+
+        """
+        config = self.config
+        u32, f32, bool_ = ValueType.UINT32, ValueType.FLOAT32, ValueType.BOOL
+        mean, std = _pixel_statistics(self.checkpoint.path)
+        keys = {
+            "has_vision_encoder": Value(bool_, True),
+            "vision.projection_dim": Value(u32, config.text_size),
+            "vision.image_size": Value(u32, IMAGE_SIZE),
+            "vision.patch_size": Value(u32, config.patch_size),
+            "vision.embedding_length": Value(u32, config.hidden_size),
+            "vision.feed_forward_length": Value(u32, config.feed_forward),
+            # -1 is the last layer, whose output all layers are needed for
+            "vision.block_count": Value(u32, config.n_layers + config.feature_layer + 1),
+            "vision.attention.head_count": Value(u32, config.n_heads),
+            "vision.image_mean": Value(ValueType.ARRAY, mean, f32),
+            "vision.image_std": Value(ValueType.ARRAY, std, f32),
+            "projector_type": Value(ValueType.STRING, "lfm2"),
+            "vision.attention.layer_norm_epsilon": Value(f32, config.norm_eps),
+            "vision.projector.scale_factor": Value(u32, config.downsample),
+            "use_gelu": Value(bool_, True),
+        }
+        return {f"clip.{key}": value for key, value in keys.items()}
+
+
+def _sizes(config: VisionConfig) -> dict[str, int]:
+    """Return the sizes that the tables name."""
+    return {
         "hidden": config.hidden_size,
         "ffn": config.feed_forward,
         "unshuffled": config.hidden_size * config.downsample**2,
@@ -138,25 +165,14 @@ def projector_tensors(checkpoint: Checkpoint) -> Iterator[PlannedTensor]:
         "text": config.text_size,
     }
 
-    def expand(table: Table, to: str, source: str) -> Iterator[PlannedTensor]:
-        for name, (hf, dims) in table.items():
-            shape = tuple(sizes[dim] for dim in dims)
-            yield _copied(f"{to}{name}.weight", f"{source}{hf}.weight", shape)
-            yield _copied(f"{to}{name}.bias", f"{source}{hf}.bias", shape[:1])
 
-    hidden, embeddings = config.hidden_size, f"{tower}embeddings."
-    flat = Source(f"{embeddings}patch_embedding.weight", (hidden, math.prod(patch)))
-    kernel = partial(patch_kernel, patch=patch)
-    positions = (config.n_patches, hidden)
-    yield PlannedTensor("v.patch_embd.weight", (hidden, *patch), (flat,), kernel)
-    yield _copied("v.patch_embd.bias", f"{embeddings}patch_embedding.bias", (hidden,))
-    yield _copied("v.position_embd.weight", f"{embeddings}position_embedding.weight", positions)
-    yield from expand(OUTER, "v.", tower)
-    for i in range(config.n_layers):
-        yield from expand(BLOCK, f"v.blk.{i}.", f"{tower}encoder.layers.{i}.")
-    yield from expand(CONNECTOR, "", connector)
-    if config.projector_norm:
-        yield from expand(CONNECTOR_NORM, "", connector)
+def _expand(
+    table: Table, sizes: Mapping[str, int], to: str, source: str
+) -> Iterator[PlannedTensor]:
+    for name, (hf, dims) in table.items():
+        shape = tuple(sizes[dim] for dim in dims)
+        yield _copied(f"{to}{name}.weight", f"{source}{hf}.weight", shape)
+        yield _copied(f"{to}{name}.bias", f"{source}{hf}.bias", shape[:1])
 
 
 def _copied(name: str, source: str, shape: tuple[int, ...]) -> PlannedTensor:
@@ -164,7 +180,7 @@ def _copied(name: str, source: str, shape: tuple[int, ...]) -> PlannedTensor:
 
 
 def patch_kernel(rows: NDArray[np.float32], patch: tuple[int, int, int]) -> NDArray[np.float32]:
-    """A linear layer over patches (row, column, channel) as the kernel of a convolution.
+    """Return a linear layer over patches (row, column, channel) as a convolution's kernel.
 
     (hidden, height * width * channels) becomes (hidden, channels, height, width); ``patch`` is
     (channels, height, width).
@@ -173,93 +189,22 @@ def patch_kernel(rows: NDArray[np.float32], patch: tuple[int, int, int]) -> NDAr
     return rows.reshape(-1, height, width, channels).transpose(0, 3, 1, 2)
 
 
-def projector_left_out(checkpoint: Checkpoint) -> dict[str, str]:
-    """What the projector's file does not hold."""
-    roots = (*TEXT_ROOTS, "lm_head.")
-    text = dict.fromkeys(starting(checkpoint, *roots), TEXT_REASON)
-    head = f"{root(checkpoint, *TOWER_ROOTS)}head."
-    return text | dict.fromkeys(starting(checkpoint, head), HEAD_REASON)
-
-
-def projector_name(checkpoint: Checkpoint, name: str) -> str:
-    """What the checkpoint calls a tensor that another version of transformers named."""
-    for roots in (TOWER_ROOTS, CONNECTOR_ROOTS):
-        if found := next((r for r in roots if name.startswith(r)), ""):
-            return root(checkpoint, *roots) + name.removeprefix(found)
-    return name
-
-
-def projector_metadata(checkpoint: Checkpoint) -> Metadata:
-    """The keys of the projector, in the order in which llama.cpp's converter writes them.
-
-    Raises:
-        CheckpointError: the image processor's settings are missing.
-
-    """
-    config = VisionConfig.read(checkpoint.config)
-    u32, f32, bool_ = ValueType.UINT32, ValueType.FLOAT32, ValueType.BOOL
-    mean, std = (_pixel_statistic(checkpoint, key) for key in ("image_mean", "image_std"))
-    keys = {
-        "has_vision_encoder": Value(bool_, True),
-        "vision.projection_dim": Value(u32, config.text_size),
-        "vision.image_size": Value(u32, IMAGE_SIZE),
-        "vision.patch_size": Value(u32, config.patch_size),
-        "vision.embedding_length": Value(u32, config.hidden_size),
-        "vision.feed_forward_length": Value(u32, config.feed_forward),
-        # -1 is the last layer, whose output all layers are needed for
-        "vision.block_count": Value(u32, config.n_layers + config.feature_layer + 1),
-        "vision.attention.head_count": Value(u32, config.n_heads),
-        "vision.image_mean": Value(ValueType.ARRAY, mean, f32),
-        "vision.image_std": Value(ValueType.ARRAY, std, f32),
-        "projector_type": Value(ValueType.STRING, "lfm2"),
-        "vision.attention.layer_norm_epsilon": Value(f32, config.norm_eps),
-        "vision.projector.scale_factor": Value(u32, config.downsample),
-        "use_gelu": Value(bool_, True),
-    }
-    return {f"clip.{key}": value for key, value in keys.items()}
-
-
-def _feature_layer(config: Mapping[str, Any], n_layers: int) -> int:
-    """The layer whose output is used, counted from the end, or a list of it alone."""
-    key = "vision_feature_layer"
-    given = config.get(key)
-    one = given[0] if isinstance(given, list) and len(given) == 1 else given
-    layer: int = get({key: one}, int, key, default=-1, least=-n_layers)
-    if layer >= 0:
-        raise UnsupportedError(
-            f"config.json: {key} is {layer}; llama.cpp's LFM2-VL takes a layer counted from the "
-            "end, such as -1"
-        )
-    return layer
-
-
-def _pixel_statistic(checkpoint: Checkpoint, key: str) -> list[float]:
-    """``image_mean`` or ``image_std``, one number for each of three channels."""
+def _pixel_statistics(folder: Path) -> list[list[float]]:
+    """Read ``image_mean`` and ``image_std``, one number for each of three channels."""
     settings: dict[str, Any] = {}
     for file in PROCESSORS:
-        content = read_json(checkpoint.path / file)
+        content = read_json(folder / file)
         for inner in ("media_proc_cfg", "image_processor"):
-            content |= get(content, dict, inner, default={}, file=str(checkpoint.path / file))
+            content |= get(content, dict, inner, default={}, file=str(folder / file))
         settings |= content
-    values = settings.get(key)
+    return [_colours(folder, key, settings.get(key)) for key in ("image_mean", "image_std")]
+
+
+def _colours(folder: Path, key: str, values: Any) -> list[float]:
     numbers = isinstance(values, list) and all(isinstance(v, int | float) for v in values)
     if not isinstance(values, list) or not numbers or len(values) != COLOURS:
         raise CheckpointError(
-            f"{checkpoint.path}: {' or '.join(PROCESSORS)} should give {key!r}, as {COLOURS} "
+            f"{folder}: {' or '.join(PROCESSORS)} should give {key!r}, as {COLOURS} "
             "numbers; copy the file from the model that this one was made from"
         )
     return [float(value) for value in values]
-
-
-def _check_assumptions(config: Mapping[str, Any], vision: Mapping[str, Any]) -> None:
-    """What llama.cpp's loader and graph (tools/mtmd/models/siglip.cpp) take for granted."""
-    assumed = {
-        "vision_config.hidden_act": (vision.get("hidden_act"), "gelu_pytorch_tanh"),
-        "projector_hidden_act": (config.get("projector_hidden_act"), "gelu"),
-        "projector_bias": (config.get("projector_bias"), True),
-    }
-    for key, (value, known) in assumed.items():
-        if value not in (None, known):
-            raise UnsupportedError(
-                f"config.json: {key} is {value!r}; llama.cpp's LFM2-VL knows only {known!r}"
-            )

@@ -11,8 +11,11 @@ from lfm2gguf.llamacpp.backend import BACKENDS, Backend
 from lfm2gguf.llamacpp.context import Chunk, Context, Floats
 from lfm2gguf.llamacpp.device import Device, backends, default_threads, devices
 from lfm2gguf.llamacpp.grammar import SchemaRules, json_schema_grammar
+from lfm2gguf.llamacpp.images import check_size
 from lfm2gguf.llamacpp.library import build_info
+from lfm2gguf.llamacpp.machine import available_memory
 from lfm2gguf.llamacpp.model import Adapter, Model, Tokens
+from lfm2gguf.llamacpp.probes import probe
 from lfm2gguf.llamacpp.projector import Pixels, Projector
 from lfm2gguf.llamacpp.sampling import Sampler
 from lfm2gguf.llamacpp.selection import DeviceReport, choose, overview, report
@@ -32,12 +35,15 @@ __all__ = [
     "Sampler",
     "SchemaRules",
     "Tokens",
+    "available_memory",
     "backends",
     "build_info",
+    "check_size",
     "choose",
     "default_threads",
     "devices",
     "json_schema_grammar",
     "overview",
+    "probe",
     "report",
 ]

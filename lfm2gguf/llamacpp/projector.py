@@ -16,12 +16,14 @@ import numpy as np
 from lfm2gguf.errors import GGUFError, OptionError, RuntimeFailureError, UnsupportedError
 from lfm2gguf.llamacpp.context import Floats
 from lfm2gguf.llamacpp.device import default_threads
+from lfm2gguf.llamacpp.images import check_medium, check_size
 from lfm2gguf.llamacpp.library import Closed, captured_log, last_words, log_callback
 from lfm2gguf.llamacpp.model import Model
 from lfm2gguf.llamacpp.sound import declared_seconds
 
 LONGEST_SOUND = 3600.0  # seconds, where the encoder has no limit of its own
 SHORTEST_SOUND = 0.02  # two frames: with one mtmd-audio.cpp aborts (GGML_ASSERT)
+NOWHERE = os.fsencode(os.devnull)  # where libmtmd looks for ffprobe: no folder, so never found
 
 _TEXT = 0  # MTMD_INPUT_CHUNK_TYPE_TEXT
 
@@ -38,9 +40,11 @@ class Pixels:
 class Projector:
     """An image or audio encoder beside a text model. One thread at a time.
 
-    ``longest_sound`` is in seconds. Raises :class:`GGUFError` where llama.cpp cannot load it or it
-    belongs to another model, and :class:`UnsupportedError` where its embeddings would need another
-    way of decoding.
+    ``longest_sound`` is in seconds.
+
+    Raises:
+        GGUFError: llama.cpp cannot load it, or it belongs to another model.
+        UnsupportedError: its embeddings need another way of decoding.
     """
 
     def __init__(
@@ -81,8 +85,10 @@ class Projector:
 
         Lists of token ids (markers around tiles) and embeddings, ``(tokens, n_embd)`` float32.
         ``media`` is a file as it is: PNG, JPEG, BMP, GIF (stb_image), WAV, MP3, FLAC (miniaudio,
-        resampled to what the encoder wants), or pixels. Raises :class:`OptionError` for what
-        cannot be decoded, or is too short or too long.
+        resampled to what the encoder wants), or pixels.
+
+        Raises:
+            OptionError: the medium cannot be decoded, or is too large, too short or too long.
         """
         bitmap = self._bitmap(media)
         chunks = self._mtmd.mtmd_input_chunks_init()
@@ -98,6 +104,10 @@ class Projector:
     def _bitmap(self, media: bytes | Pixels) -> Any:
         mtmd = self._mtmd
         data = media.data if isinstance(media, Pixels) else media
+        if isinstance(media, Pixels):
+            check_size(media.width, media.height)
+        else:
+            check_medium(media)
         if self.hears and isinstance(media, bytes):
             self._check_length(declared_seconds(media), shortest=0)
         buffer = (ctypes.c_uint8 * len(data)).from_buffer_copy(data)
@@ -105,8 +115,10 @@ class Projector:
             if isinstance(media, Pixels):
                 bitmap = mtmd.mtmd_bitmap_init(media.width, media.height, buffer)
             else:
+                options = mtmd.mtmd_helper_init_opt_default()
+                options.video_params.ffmpeg_bin_dir = NOWHERE
                 bitmap = mtmd.mtmd_helper_bitmap_init_from_buf(
-                    self._context, buffer, len(data), False
+                    self._context, buffer, len(data), False, options
                 )
         if not bitmap:
             raise OptionError(

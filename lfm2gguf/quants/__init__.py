@@ -1,11 +1,13 @@
-"""Rows of weights to ggml's bytes and back: NumPy only, bit for bit what ggml's C makes.
+"""Rows of weights to ggml's bytes and back, bit for bit what ggml's C makes.
 
 The kernels follow ``ggml_quantize_chunk`` and ``to_float`` of llama.cpp commit 0c1e57098, as
 its default build for x86-64 computes them: ggml-base, which holds the quantizers, is compiled
 there without fused multiply-add, whatever the processor. (Compiled with it, as gcc does by
 default for AArch64, the same C makes other bytes of one super-block of Q4_K in fifteen.) Here
 every operation is elementwise IEEE float32 or a sum of fixed order, so the bytes depend on the
-weights and their importance alone: not on chunks, jobs, NumPy's version, or the machine.
+weights and their importance alone: not on chunks, jobs, NumPy's version, or the machine. The
+kernels are NumPy's; :mod:`.compiled` has the same ones for numba, to the same bytes and faster,
+and :mod:`.kernels` says which are used.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from lfm2gguf.quants import (
     iq1,
     iq2,
     iq3,
+    kernels,
     kquants,
     kquants_low,
     legacy,
@@ -35,16 +38,22 @@ from lfm2gguf.quants import (
 from lfm2gguf.quants.codec import Codec, c_arithmetic
 from lfm2gguf.quants.floats import bf16_to_f32, f32_to_bf16
 from lfm2gguf.quants.importance import Importance
+from lfm2gguf.quants.kernels import chosen as kernels_for
+from lfm2gguf.quants.kernels import describe as describe_kernels
+from lfm2gguf.quants.kernels import warm_up
 
 __all__ = [
     "CODECS",
     "Codec",
     "bf16_to_f32",
     "dequantize",
+    "describe_kernels",
     "f32_to_bf16",
     "find_nonfinite",
+    "kernels_for",
     "quantize",
     "validate",
+    "warm_up",
 ]
 
 _KERNELS = (floats, legacy, kquants, kquants_low, nonlinear, ternary, microscaling, iq1, iq2, iq3)
@@ -62,7 +71,7 @@ def quantize(
     A finite weight may still overflow the float16 of its block's scale: see :func:`validate`.
 
     Args:
-        array: float32 or float16; bfloat16 goes through :func:`bf16_to_f32`.
+        array: float32, float16, or bfloat16 as its bits in uint16.
         type: a type that has a kernel, or its name.
         importance: of the columns, float32 ``(n_per_row,)``, or of any shape that broadcasts to
             the array's, such as ``(n_experts, 1, n_per_row)``: what llama.cpp's importance
@@ -78,26 +87,47 @@ def quantize(
 
     """
     codec = _codec(type)
-    if array.dtype not in (np.float32, np.float16):
+    if array.dtype not in kernels.DTYPES:
         raise QuantizationError(
-            f"cannot quantize {array.dtype}: pass float32 or float16 "
-            "(bfloat16 bits go through bf16_to_f32)"
+            f"cannot quantize {array.dtype}: pass float32, float16, or bfloat16 as its bits in "
+            "uint16"
         )
     row_bytes = _row_bytes(codec.type, array.shape)
     if importance is None and codec.needs_importance:
         raise QuantizationError(f"{codec.type.name} needs an importance matrix")
+    if importance is None and (data := _compiled(codec, array)) is not None:
+        return data.reshape(*array.shape[:-1], row_bytes)
+    if importance is not None and array.dtype == np.uint16:
+        array = bf16_to_f32(array)
     important = None if importance is None else Importance(codec, array, importance)
     x = array.reshape(-1, codec.type.block_size)
     blocks = np.empty(len(x), codec.layout)
     step = codec.chunk
     with c_arithmetic():
         for start in range(0, len(x), step):
-            chunk = np.ascontiguousarray(x[start : start + step], np.float32)
+            chunk = _widened(x[start : start + step])
             if not np.isfinite(chunk).all():
                 raise _nonfinite(array)
             weights = None if important is None else important.weights(chunk, start)
             codec.encode(chunk, blocks[start : start + step], weights)
     return blocks.view(np.uint8).reshape(*array.shape[:-1], row_bytes)
+
+
+def _compiled(codec: Codec, array: npt.NDArray[Any]) -> npt.NDArray[np.uint8] | None:
+    """What the compiled kernel makes of the array, where there is one and it is to work."""
+    encode = kernels.encoder(codec, array.size)
+    if encode is None:
+        return None
+    x = np.ascontiguousarray(array)
+    if find_nonfinite(x) is not None:
+        raise _nonfinite(array)
+    out = np.empty(x.size // codec.type.block_size * codec.type.type_size, np.uint8)
+    encode(x, out)
+    return out
+
+
+def _widened(x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    return bf16_to_f32(x) if x.dtype == np.uint16 else np.ascontiguousarray(x, np.float32)
 
 
 def dequantize(
@@ -156,8 +186,10 @@ def _unusable(scales: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
 
 
 def find_nonfinite(array: npt.NDArray[Any]) -> tuple[int, ...] | None:
-    """Index of the first NaN or infinity, or None."""
-    bad = ~np.isfinite(array)
+    """Index of the first NaN or infinity, or None; uint16 is taken for bits of bfloat16."""
+    if array.flags.c_contiguous and array.dtype in kernels.DTYPES and kernels.all_finite(array):
+        return None
+    bad = _unusable(array)
     if not bad.any():
         return None
     return tuple(int(i) for i in np.unravel_index(int(bad.argmax()), array.shape))
@@ -184,4 +216,5 @@ def _row_bytes(type: GGMLType, shape: tuple[int, ...]) -> int:
 def _nonfinite(array: npt.NDArray[Any]) -> QuantizationError:
     at = find_nonfinite(array)
     assert at is not None
-    return QuantizationError(f"weight {at} is {array[at]}: only finite weights can be quantized")
+    value = _widened(array[at].reshape(1))[0]
+    return QuantizationError(f"weight {at} is {value}: only finite weights can be quantized")

@@ -63,7 +63,8 @@ class Codec:
     given where there is an importance matrix, made of it as ``weighting`` says (None: the
     type does not look at importance), and are None else. ``decode(blocks, out)`` is the way
     back. Both see one chunk at a time, and a block's bytes depend on nothing but that block's
-    weights. ``sub_block`` is how many weights share a scale: the height of the columns a
+    weights. ``compiled`` names the module of :mod:`lfm2gguf.quants.compiled` that has the same
+    kernels compiled. ``sub_block`` is how many weights share a scale: the height of the columns a
     kernel sees. ``scales`` names the float fields that have to be finite for the block to be
     usable, and ``read_scale`` is how to get at them. ``needs_importance``: ggml has no way to
     write the type without.
@@ -78,6 +79,7 @@ class Codec:
     weighting: Weighting | None = None
     needs_importance: bool = False
     read_scale: Callable[[Blocks, str], npt.NDArray[Any]] = field_of
+    compiled: str | None = None
 
     def __post_init__(self) -> None:
         assert self.layout.itemsize == self.type.type_size, self.type

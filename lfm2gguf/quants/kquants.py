@@ -173,6 +173,7 @@ CODECS = (
         _decode_q4_k,
         ("d", "dmin"),
         Weighting(twice_mean),
+        compiled="kquants",
     ),
     Codec(
         GGMLType.Q5_K,
@@ -190,6 +191,16 @@ CODECS = (
         _decode_q5_k,
         ("d", "dmin"),
         Weighting(twice_mean),
+        compiled="kquants",
     ),
-    Codec(GGMLType.Q6_K, Q6_K, 16, _encode_q6_k, _decode_q6_k, ("d",), Weighting(None)),
+    Codec(
+        GGMLType.Q6_K,
+        Q6_K,
+        16,
+        _encode_q6_k,
+        _decode_q6_k,
+        ("d",),
+        Weighting(None),
+        compiled="kquants",
+    ),
 )

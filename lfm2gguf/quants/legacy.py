@@ -193,7 +193,8 @@ def _codec(
     decode: Callable[[Blocks, Floats], None],
 ) -> Codec:
     scales = tuple(field for field in ("d", "m") if field in (layout.names or ()))
-    return Codec(type, layout, 32, encode, decode, scales, Weighting(mean, of_row=True))
+    weighting = Weighting(mean, of_row=True)
+    return Codec(type, layout, 32, encode, decode, scales, weighting, compiled="legacy")
 
 
 CODECS = (
@@ -201,5 +202,5 @@ CODECS = (
     _codec(GGMLType.Q4_1, Q4_1, partial(_encode_with_min, top=15), _decode_q4_1),
     _codec(GGMLType.Q5_0, Q5_0, partial(_encode_signed, half=16), _decode_q5_0),
     _codec(GGMLType.Q5_1, Q5_1, partial(_encode_with_min, top=31), _decode_q5_1),
-    Codec(GGMLType.Q8_0, Q8_0, 32, _encode_q8_0, _decode_q8_0, ("d",)),
+    Codec(GGMLType.Q8_0, Q8_0, 32, _encode_q8_0, _decode_q8_0, ("d",), compiled="legacy"),
 )

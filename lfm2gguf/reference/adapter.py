@@ -1,8 +1,9 @@
 """A LoRA adapter in the reference: a checkpoint's weights with what training changed.
 
 What peft computes (``tuners/lora/layer.py``, ``variants.py``, 0.21), written a second time: the
-merge that converts (``lfm2/lora.py``, ``checkpoint/lowrank.py``) takes no part, so that one
-mistake cannot cancel another. Factors are small and are kept; weights are read as ever.
+merge that converts takes no part, so that one mistake cannot cancel another. What the two share
+is how a folder is read (``checkpoint/adapter.py``): which name is a factor's, which pairs belong
+together. Factors are small and are kept; weights are read as ever.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ Change: TypeAlias = Callable[[Array, int, int], Array]
 
 EXPERT = re.compile(r"(?P<experts>.+\.experts)\.(?P<i>\d+)\.(?P<matrix>w[123])")
 PACKED = re.compile(r"(?P<experts>.+\.experts)(\.base_layer)*")
+LACKING = "which the base model lacks; is it the adapter of another model?"
 ROWS = 8192  # of an embedding whose columns are measured, at a time
 
 
@@ -37,11 +39,15 @@ class AdaptedWeights(Weights):
 
 
 def adapted(base: Weights, adapter: Adapter, *, has_head: bool = True) -> AdaptedWeights:
-    """Give the weights as peft merges them.
+    """Return the weights as peft merges them.
 
-    The adapter's names are those of the text model (:func:`lfm2gguf.lfm2.text_adapter`), with
-    ``model.`` or without; ``has_head`` says whether that predicts text. Raises TensorError for a
-    part of the adapter that belongs to no weight of the base, or whose shape does not fit.
+    The adapter's names are those of the text model alone, with ``model.`` or without; ``has_head``
+    says whether that predicts text.
+
+    Raises:
+        TensorError: a part of the adapter belongs to no weight of the base, or does not fit it.
+        UnsupportedError: an activated LoRA, which cannot be merged.
+
     """
     adapter.check_merge()
     names = {unwrapped(name, has_head=True): info for name, info in adapter.tensors.items()}
@@ -50,13 +56,13 @@ def adapted(base: Weights, adapter: Adapter, *, has_head: bool = True) -> Adapte
     changes: dict[str, list[Change]] = {}
     for name, change in _changes(base, adapter):
         if name not in (*shapes, HEAD):
-            raise TensorError(f"{adapter.path}: a part is for {name}, which the base has not")
+            raise TensorError(f"{adapter.path}: a part is for {name}, {LACKING}")
         changes.setdefault(name, []).append(change)
     for name, info in saved.items():
         if name not in (*shapes, HEAD):
-            raise TensorError(f"{adapter.path}: holds {name}, which the base has not")
+            raise TensorError(f"{adapter.path}: holds {name}, {LACKING}")
         shapes[name] = info.shape
-    if has_head and HEAD not in shapes and _parted(base, adapter, changes):
+    if has_head and HEAD not in shapes and _untied(base, adapter, changes):
         shapes[HEAD] = shapes[EMBEDDING] if _grown(base, saved) else base.shapes[EMBEDDING]
 
     def unchanged(name: str, start: int, stop: int) -> Array:
@@ -80,8 +86,8 @@ def _grown(base: Weights, saved: Mapping[str, TensorInfo]) -> bool:
     return EMBEDDING in saved and saved[EMBEDDING].shape != base.shapes[EMBEDDING]
 
 
-def _parted(base: Weights, adapter: Adapter, changes: Mapping[str, Any]) -> bool:
-    """Whether embedding and head, tied in the base, are no longer the same weight.
+def _untied(base: Weights, adapter: Adapter, changes: Mapping[str, Any]) -> bool:
+    """Say whether embedding and head, tied in the base, are no longer the same weight.
 
     peft wraps the module that is named, and leaves the other one with the weight they had.
     """
@@ -94,7 +100,7 @@ def _parted(base: Weights, adapter: Adapter, changes: Mapping[str, Any]) -> bool
 
 
 def _changes(base: Weights, adapter: Adapter) -> Iterator[tuple[str, Change]]:
-    """Each weight that the adapter adds to, and how."""
+    """Yield each weight that the adapter adds to, and how."""
     for module in adapter.factors:
         factors = {kind: info.read() for kind, info in adapter.factors[module].items()}
         if packed := PACKED.fullmatch(module):
@@ -109,7 +115,7 @@ def _changes(base: Weights, adapter: Adapter) -> Iterator[tuple[str, Change]]:
 
 
 def _linear(adapter: Adapter, module: str, factors: Mapping[str, Array]) -> Change:
-    """``W + s B A``; with DoRA every row is then given the length that was trained."""
+    """Return ``W + s B A``; DoRA then gives every row the length that was trained."""
     of_a, _ = adapter.pair(module)
     a, b = factors["lora_A"], factors["lora_B"]
     scale = _scale(adapter, trained_name(of_a), len(a))
@@ -127,7 +133,7 @@ def _linear(adapter: Adapter, module: str, factors: Mapping[str, Array]) -> Chan
 def _embedding(
     base: Weights, adapter: Adapter, module: str, factors: Mapping[str, Array]
 ) -> Change:
-    """``W + s (B A)ᵀ``, a row a token; with DoRA every column has a trained length."""
+    """Return ``W + s (B A)ᵀ``, a row a token; with DoRA every column has a trained length."""
     of_a, _ = adapter.pair(module)
     a, b = factors["lora_embedding_A"], factors["lora_embedding_B"]
     scale = _scale(adapter, trained_name(of_a), len(a))
@@ -154,7 +160,7 @@ def _embedding(
 
 
 def _of_expert(i: int, change: Change) -> Change:
-    """A change of one matrix, where they are stacked."""
+    """Return the change of one matrix as one of a stack of them."""
 
     def stacked(rows: Array, start: int, stop: int) -> Array:
         if start <= i < stop:
@@ -167,20 +173,23 @@ def _of_expert(i: int, change: Change) -> Change:
 def _packed(
     base: Weights, adapter: Adapter, experts: str, of_a: TensorInfo, of_b: TensorInfo
 ) -> Iterator[tuple[str, Change]]:
-    """Experts in one parameter (peft's ``target_parameters``): gate and up, or down.
+    """Yield the changes of packed experts (peft's ``target_parameters``): gate and up, or down.
 
     A is (experts, rank, columns), B is (rows, rank, experts); peft before 0.18 took rows for
     columns.
     """
     if f"{experts}.w1.weight" not in base.shapes:
-        raise TensorError(f"{adapter.path}: a part is for {experts}, which the base has not")
+        raise TensorError(f"{adapter.path}: a part is for {experts}, {LACKING}")
     count, width, hidden = base.shapes[f"{experts}.w1.weight"]
     a = of_a.read().reshape(count, -1, of_a.shape[1])
     b = of_b.read().reshape(of_b.shape[0], -1, count)
     found = (len(b), a.shape[2])
     gate_up, down = (2 * width, hidden), (hidden, width)
     if found not in (gate_up, down, gate_up[::-1], down[::-1]):
-        raise TensorError(f"{adapter.path}: the factors of {experts} make up {found}")
+        raise TensorError(
+            f"{adapter.path}: the factors of {experts} make up {found}, which is "
+            "neither of the experts' matrices; is it the adapter of another model?"
+        )
     across = found not in (gate_up, down)
     is_down = (found[::-1] if across else found) == down
     name = "down_proj" if is_down else "gate_up_proj"
@@ -203,13 +212,16 @@ def _packed(
 
 def _product(left: Array, right: Array, scale: float, shape: tuple[int, ...], of: str) -> Array:
     if (len(left), right.shape[-1]) != shape or left.shape[-1] != len(right):
-        raise TensorError(f"the adapter's factors for {of} do not make up the weight's {shape}")
+        raise TensorError(
+            f"{of}: the adapter's factors do not make up the weight's {shape}; is it another "
+            "model's adapter?"
+        )
     product: Array = np.float32(scale) * (left @ right)
     return product
 
 
 def _scale(adapter: Adapter, module: str, rank: int) -> float:
-    """Alpha over the rank, or over its root (rsLoRA); alpha may have a pattern of its own."""
+    """Return alpha over the rank, or its root (rsLoRA); alpha may have a pattern of its own."""
     config = adapter.config
     patterns = config.get("alpha_pattern") or {}
     own = [patterns[p] for p in patterns if re.match(rf"(.*\.)?({p})$", module)]

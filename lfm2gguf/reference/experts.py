@@ -61,7 +61,7 @@ class Routing:
 
 
 def stacked(checkpoint: Checkpoint) -> tuple[dict[str, tuple[int, ...]], ReadRows]:
-    """A checkpoint's shapes, its experts stacked, and how rows of its tensors are read.
+    """Return a checkpoint's shapes, its experts stacked, and how rows of its tensors are read.
 
     ``read(name, start, stop)`` gives rows of the first axis: of stacked experts, experts.
     """

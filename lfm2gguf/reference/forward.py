@@ -47,7 +47,7 @@ class Reference:
         self._finite_only = finite_only
 
     def of(self, weights: Weights) -> Reference:
-        """The same forward pass over other weights."""
+        """Return the same forward pass over other weights."""
         return Reference(weights, self._observe, finite_only=self._finite_only)
 
     def states(
@@ -58,9 +58,13 @@ class Reference:
     ) -> Array:
         """Compute the final, normed hidden states at ``positions[i]`` of each sequence.
 
-        Returns (sum of positions, H), sequence after sequence. ``progress(done, total)``
-        counts layers. Raises TensorError for a missing tensor, a token id outside the
-        embedding, or states that are not finite.
+        Return (sum of positions, H), sequence after sequence. ``progress(done, total)``
+        counts layers.
+
+        Raises:
+            TensorError: a tensor is missing, a token id lies outside the embedding, or the
+                states are not finite.
+
         """
         groups = list(_groups(sequences, GROUP_TOKENS))
         layers = len(self.config.layers)
@@ -76,7 +80,9 @@ class Reference:
             kept.append(states[rows])
         result = np.concatenate(kept)
         if self._finite_only and not np.isfinite(result).all():
-            raise TensorError("the reference's hidden states hold NaN or infinity")
+            raise TensorError(
+                "the reference's hidden states hold NaN or infinity; is the checkpoint damaged?"
+            )
         return result
 
     def logits(self, states: Array, out: Array | None = None) -> Array:
@@ -104,7 +110,10 @@ class Reference:
     def _embed(self, ids: Ids) -> Array:
         rows, width = self.weights.shapes[EMBEDDING]
         if ids.min() < 0 or ids.max() >= rows:
-            raise TensorError(f"token id {ids.max()} is outside the embedding's {rows} rows")
+            raise TensorError(
+                f"token id {ids.max()} is outside the embedding's {rows} rows; is it this model's "
+                "tokenizer?"
+            )
         x = np.empty((len(ids), width), np.float32)
         for start in range(0, rows, VOCABULARY_ROWS):
             here = np.flatnonzero((ids >= start) & (ids < start + VOCABULARY_ROWS))
@@ -117,7 +126,7 @@ class Reference:
         return rms_norm(x, self.weights.read(name + ".weight"), self.config.norm_eps)
 
     def _linear(self, x: Array, name: str) -> Array:
-        """``x @ W.T`` (+ bias) for the linear layer ``name``."""
+        """Compute ``x @ W.T`` (+ bias) for the linear layer ``name``."""
         if self._observe:
             self._observe(name + ".weight", x)
         y: Array = x @ self.weights.read(name + ".weight").T
@@ -126,7 +135,7 @@ class Reference:
         return y
 
     def _convolution(self, layer: str, h: Array, lengths: Sequence[int]) -> Array:
-        """Gated short convolution: ``out(C * conv(B * x))`` of ``B, C, x = in(h)``."""
+        """Compute the gated short convolution ``out(C * conv(B * x))`` of ``B, C, x = in(h)``."""
         b, c, x = np.split(self._linear(h, layer + "conv.in_proj"), 3, axis=1)
         b *= x
         kernel = self.weights.read(layer + "conv.conv.weight").reshape(b.shape[1], -1)
@@ -137,7 +146,7 @@ class Reference:
         return self._linear(mixed, layer + "conv.out_proj")
 
     def _attention(self, layer: str, h: Array, lengths: Sequence[int]) -> Array:
-        """Grouped-query attention with normed, rotated queries and keys."""
+        """Compute grouped-query attention with normed, rotated queries and keys."""
         name = layer + "self_attn."
         config = self.config
         q = self._linear(h, name + "q_proj").reshape(len(h), config.heads, -1)
@@ -189,7 +198,7 @@ class Reference:
     def _swiglu(
         self, name: str, matrices: tuple[Array, ...], h: Array
     ) -> Iterator[tuple[slice, Array]]:
-        """``w2(silu(w1 h) * w3 h)``, some rows at a time."""
+        """Yield ``w2(silu(w1 h) * w3 h)``, some rows at a time."""
         w1, w2, w3 = matrices
         gate, up = np.empty((2, min(LINEAR_TOKENS, len(h)), len(w1)), np.float32)
         for start in range(0, len(h), LINEAR_TOKENS):
@@ -206,7 +215,7 @@ class Reference:
 
 
 def rms_norm(x: Array, weight: Array, eps: float) -> Array:
-    """``x / sqrt(mean(x²) + eps) * weight`` over the last axis."""
+    """Compute ``x / sqrt(mean(x²) + eps) * weight`` over the last axis."""
     square = np.einsum("...i,...i->...", x, x) / np.float32(x.shape[-1])
     scale = 1 / np.sqrt(square + np.float32(eps))
     normed: Array = x * scale[..., None]
@@ -215,7 +224,7 @@ def rms_norm(x: Array, weight: Array, eps: float) -> Array:
 
 
 def swiglu(gate: Array, up: Array) -> None:
-    """``gate = silu(gate) * up`` in place, a few rows at a time so that they stay in cache."""
+    """Set ``gate = silu(gate) * up``, a few rows at a time so that they stay in cache."""
     rows = max(1, (1 << 17) // gate.shape[1])
     scratch = np.empty((rows, gate.shape[1]), np.float32)
     with np.errstate(over="ignore"):  # exp(-g) = inf gives silu(g) = -0, as it should
@@ -229,7 +238,7 @@ def swiglu(gate: Array, up: Array) -> None:
 
 
 def causal_convolution(x: Array, kernel: Array) -> Array:
-    """Depthwise convolution of (T, H) with (H, L), whose last tap meets the current token."""
+    """Convolve (T, H) with (H, L) depthwise; the last tap meets the current token."""
     taps = kernel.shape[1]
     y: Array = x * kernel[:, -1]
     for back in range(1, min(taps, len(x))):
@@ -238,7 +247,7 @@ def causal_convolution(x: Array, kernel: Array) -> Array:
 
 
 def rotary_tables(length: int, width: int, theta: float) -> tuple[Array, Array]:
-    """Cosine and sine (T, D/2) of each position, in float32 as transformers computes them."""
+    """Compute cosine and sine (T, D/2) of each position, in float32 as transformers does."""
     exponents = np.arange(0, width, 2, dtype=np.float32) / np.float32(width)
     frequencies = np.float32(1) / np.float32(theta) ** exponents
     angles = np.arange(length, dtype=np.float32)[:, None] * frequencies
@@ -254,7 +263,7 @@ def rotate(x: Array, cos: Array, sin: Array) -> Array:
 
 
 def causal_attention(q: Array, k: Array, v: Array) -> Array:
-    """Attention of one sequence: q (T, heads, D), k and v (T, kv_heads, D) -> (T, heads * D)."""
+    """Attend in one sequence: q (T, heads, D), k and v (T, kv_heads, D) -> (T, heads * D)."""
     tokens, heads, width = q.shape
     kv_heads = k.shape[1]
     shape = (kv_heads, heads // kv_heads)
@@ -283,7 +292,7 @@ def _cut(x: Array, lengths: Sequence[int]) -> list[Array]:
 
 
 def _groups(sequences: Sequence[Ids], tokens: int) -> Iterator[slice]:
-    """Slices of consecutive sequences that hold at most ``tokens`` tokens, or one sequence."""
+    """Yield slices of consecutive sequences that hold at most ``tokens``, or one sequence."""
     start, held = 0, 0
     for i, ids in enumerate(sequences):
         if held and held + len(ids) > tokens:

@@ -1,15 +1,15 @@
 """The forward pass of the retrieval models, in NumPy: ColBERT and Embedding.
 
 Attention and convolution look both ways; then Sentence Transformers' modules: a pooling, a
-dense layer. Names and settings are read a second time, as in ``reference_weights``. Facts: the
+dense layer. Names and settings are read a second time, as in ``reference/weights.py``. Facts: the
 models' own code beside their weights, src/models/lfm2.cpp of llama.cpp, commit 0c1e57098.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 
@@ -36,13 +36,14 @@ class Settings:
     def from_checkpoint(cls, checkpoint: Checkpoint) -> Settings:
         """Read config.json and the pooling that modules.json names.
 
-        Raises UnsupportedError for another pooling than mean, cls or last.
+        Raises:
+            UnsupportedError: the pooling is not mean, cls or last.
+
         """
         bidirectional = "Bidirectional" in str(checkpoint.config.get("architectures"))
         modules = read_json_list(checkpoint.path / "modules.json")
         folders = [m["path"] for m in modules if str(m["type"]).endswith("Pooling")]
-        config = read_json(checkpoint.path / folders[0] / "config.json") if folders else {}
-        pooling = _pooling(config) if folders else "none"
+        pooling = _pooling(checkpoint.path / folders[0] / "config.json") if folders else "none"
         return cls(bidirectional, pooling, DENSE in checkpoint.tensors)
 
     @classmethod
@@ -51,18 +52,20 @@ class Settings:
         key = f"{file.architecture}.pooling_type"
         pooling = file.get(key, 0)
         if not isinstance(pooling, int) or not 0 <= pooling < len(POOLINGS):
-            raise UnsupportedError(f"{file.path}: unknown {key} {pooling!r}")
+            raise UnsupportedError(
+                f"{file.path}: {key} is {pooling!r}, which names no pooling; convert it again"
+            )
         causal = file.get(f"{file.architecture}.attention.causal", True)
         return cls(causal is False, POOLINGS[pooling], "dense_2.weight" in file.tensors)
 
 
 def is_retrieval(checkpoint: Checkpoint) -> bool:
-    """Whether a checkpoint is that of a model without a head."""
+    """Say whether a checkpoint is that of a model without a head."""
     return any(name in ARCHITECTURES for name in checkpoint.config.get("architectures") or ())
 
 
 def prefixes(checkpoint: Checkpoint) -> tuple[str, str]:
-    """What the model was trained to see before a query and before a document.
+    """Read what the model was trained to see before a query and before a document.
 
     Sentence Transformers' ``prompts``, or PyLate's prefixes: config_sentence_transformers.json.
     """
@@ -75,12 +78,16 @@ def prefixes(checkpoint: Checkpoint) -> tuple[str, str]:
     return query, document
 
 
-def _pooling(config: Mapping[str, Any]) -> str:
+def _pooling(file: Path) -> str:
+    config = read_json(file)
     old = [SPELLINGS.get(k[13:], k) for k, on in config.items() if k[:13] == "pooling_mode_" and on]
     new = str(config.get("pooling_mode"))
     name = old[0] if len(old) == 1 else SPELLINGS.get(new, new)
     if name not in POOLINGS or len(old) > 1:
-        raise UnsupportedError(f"pooling by {' and '.join(old) or new} is not mean, cls or last")
+        raise UnsupportedError(
+            f"{file}: pooling by {' and '.join(old) or new}; the reference pools by mean, cls or "
+            "last only"
+        )
     return name
 
 
@@ -92,7 +99,7 @@ class RetrievalReference(Reference):
         self.settings = settings
 
     def of(self, weights: Weights) -> RetrievalReference:
-        """The same forward pass over other weights."""
+        """Return the same forward pass over other weights."""
         return RetrievalReference(weights, self.settings, finite_only=self._finite_only)
 
     @classmethod
@@ -112,16 +119,20 @@ class RetrievalReference(Reference):
         return cls(Weights.from_gguf(file), Settings.from_gguf(file))
 
     def embed(self, sequences: Sequence[Ids], progress: Progress | None = None) -> list[Array]:
-        """Vectors of each sequence: (1, width) where the model pools, (tokens, width) if not.
+        """Compute each sequence's vectors: (1, width) where the model pools, else (tokens, width).
 
-        Not normalized. Raises TensorError as :meth:`Reference.states`.
+        They are not normalized.
+
+        Raises:
+            TensorError: as :meth:`Reference.states`.
+
         """
         lengths = [len(ids) for ids in sequences]
         states = self.states(sequences, [np.arange(n) for n in lengths], progress)
         return self.vectors(states, lengths)
 
     def vectors(self, states: Array, lengths: Sequence[int]) -> list[Array]:
-        """What :meth:`embed` makes of the final states (tokens of all sequences, H)."""
+        """Compute what :meth:`embed` makes of the final states (tokens of all sequences, H)."""
         parts = np.split(states, np.cumsum(lengths)[:-1])
         pooled = [pool(part, self.settings.pooling) for part in parts]
         if DENSE not in self.weights.shapes:
@@ -141,7 +152,7 @@ class RetrievalReference(Reference):
 
 
 def pool(x: Array, pooling: str) -> Array:
-    """(T, H) -> (1, H), or as it is."""
+    """Pool (T, H) to (1, H), or leave it as it is."""
     ways: dict[str, Array] = {
         "none": x,
         "mean": x.mean(axis=0, keepdims=True),
@@ -152,7 +163,7 @@ def pool(x: Array, pooling: str) -> Array:
 
 
 def centred_convolution(x: Array, kernel: Array) -> Array:
-    """Depthwise convolution of (T, H) with (H, L), L odd: the middle tap meets the token."""
+    """Convolve (T, H) with (H, L) depthwise, L odd: the middle tap meets the token."""
     half = kernel.shape[1] // 2
     padded = np.pad(x, ((half, half), (0, 0)))
     y = np.zeros_like(x)
@@ -162,7 +173,7 @@ def centred_convolution(x: Array, kernel: Array) -> Array:
 
 
 def full_attention(q: Array, k: Array, v: Array) -> Array:
-    """Attention without a mask: q (T, heads, D), k and v (T, kv_heads, D) -> (T, heads * D)."""
+    """Attend without a mask: q (T, heads, D), k and v (T, kv_heads, D) -> (T, heads * D)."""
     tokens, heads, width = q.shape
     kv_heads = k.shape[1]
     keys, values = k.transpose(1, 2, 0), v.transpose(1, 0, 2)  # (kv, D, T), (kv, T, D)

@@ -48,16 +48,21 @@ class ReferenceConfig:
     def from_huggingface(cls, config: Mapping[str, Any]) -> ReferenceConfig:
         """Read a ``config.json`` in any of its spellings.
 
-        Raises UnsupportedError for another model and for scaled rotary positions.
+        Raises:
+            UnsupportedError: it is another model's, or scales rotary positions.
+
         """
         if config.get("model_type", "lfm2") not in ("lfm2", "lfm2_moe"):
             raise UnsupportedError(
-                f"the reference forward pass knows LFM2's text models, not {config['model_type']!r}"
+                f"config.json: model_type is {config['model_type']!r}; the reference computes "
+                "LFM2's text models only"
             )
         rope = config.get("rope_parameters") or {}
         for scaling in (rope, config.get("rope_scaling") or {}):
             if (kind := scaling.get("rope_type", scaling.get("type"))) not in (None, "default"):
-                raise UnsupportedError(f"unknown rope_type {kind!r} in config.json")
+                raise UnsupportedError(
+                    f"config.json: rope_type is {kind!r}; LFM2 members use 'default'"
+                )
         return cls(
             layers=_layers(config),
             heads=int(config["num_attention_heads"]),
@@ -72,18 +77,24 @@ class ReferenceConfig:
     def from_gguf(cls, file: GGUFFile) -> ReferenceConfig:
         """Read the metadata of a GGUF file; a layer without KV heads is a convolution.
 
-        Raises UnsupportedError if the file is not an LFM2, GGUFError for a missing key.
+        Raises:
+            GGUFError: a key is missing.
+            UnsupportedError: the file is not an LFM2.
+
         """
         if file.architecture not in ARCHITECTURES:
             raise UnsupportedError(
-                f"{file.path}: its architecture is {file.architecture!r}, not LFM2"
+                f"{file.path}: its architecture is {file.architecture!r}; the reference computes "
+                "LFM2's only"
             )
 
         def number(key: str) -> Any:
             value = file.get(f"{file.architecture}.{key}")
             if value is None:
                 key = f"{file.architecture}.{key}"
-                raise GGUFError(f"{file.path}: the metadata has no {key}; convert it again")
+                raise GGUFError(
+                    f"{file.path}: {key} is missing from the metadata; convert it again"
+                )
             return value
 
         kv_heads = [int(n) for n in number("attention.head_count_kv")]
@@ -131,7 +142,13 @@ class Weights:
 
     @classmethod
     def from_gguf(cls, file: GGUFFile) -> Weights:
-        """Read from a GGUF file, dequantized. Raises as :meth:`ReferenceConfig.from_gguf`."""
+        """Read from a GGUF file, dequantized.
+
+        Raises:
+            GGUFError: a key is missing.
+            UnsupportedError: the file is not an LFM2.
+
+        """
         config = ReferenceConfig.from_gguf(file)
         names = gguf_names(len(config.layers))
         if "output_norm.weight" in file.tensors:  # what older files call it
@@ -150,9 +167,17 @@ class Weights:
         return cls(config, shapes, read)
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> Array:
-        """Give rows ``start:stop`` of a tensor. Raises TensorError if there is none."""
+        """Read rows ``start:stop`` of a tensor's first axis, float32.
+
+        Raises:
+            TensorError: there is no tensor of this name.
+
+        """
         if name not in self.shapes:
-            raise TensorError(f"the model has no tensor {name}; the forward pass needs it")
+            raise TensorError(
+                f"the model does not have the tensor {name}, which the forward pass needs; is it "
+                "complete?"
+            )
         rows = self.shapes[name][0]
         return self.read_rows(name, start, rows if stop is None else min(stop, rows))
 
@@ -166,12 +191,15 @@ class Weights:
         if HEAD in self.shapes:
             return HEAD
         if not self.config.tied:
-            raise TensorError(f"the config says the head is not tied, but there is no {HEAD}")
+            raise TensorError(
+                f"config.json: says the head is not tied, but {HEAD} is missing; download or save "
+                "the checkpoint again"
+            )
         return EMBEDDING
 
     @property
     def vocabulary(self) -> int:
-        """Rows of the output matrix: the width of a position's logits."""
+        """Count the rows of the output matrix: the width of a position's logits."""
         return self.shapes[self.head][0]
 
 
@@ -207,7 +235,7 @@ _GGUF_LAYER_NAMES = {
 def gguf_names(layers: int) -> dict[str, str]:
     """Pair every Hugging Face name of an LFM2 with its name in a GGUF file.
 
-    Experts are stacked, under names that no checkpoint has (see ``reference_moe``).
+    Experts are stacked, under names that no checkpoint has (see ``reference/experts.py``).
     """
     names = dict(_GGUF_NAMES)
     for i in range(layers):

@@ -19,7 +19,7 @@ from typing import Any
 
 from lfm2gguf.chat.template import Message
 from lfm2gguf.errors import OptionError
-from lfm2gguf.llamacpp import Floats, Pixels, Projector
+from lfm2gguf.llamacpp import Floats, Pixels, Projector, check_size
 
 PLACE = "\ufdd1"  # a noncharacter around a medium's number: where it stands in a rendered prompt
 PLACES = re.compile(f"{PLACE}(\\d+){PLACE}")
@@ -31,7 +31,7 @@ KINDS = {  # type of a part: where the medium lies in it
 }
 ENCLOSED = ("image_url", "input_audio")  # OpenAI's, which may come over a wire: never a path
 ENCODED_BYTES = 256 << 20  # embeddings kept for media that come again
-LARGEST = 64 << 20  # bytes of a file; pixels likewise
+LARGEST = 64 << 20  # bytes of a file; an image's pixels: lfm2gguf/llamacpp/images.py
 
 Medium = bytes | Pixels
 
@@ -63,7 +63,11 @@ class Encoder:
         self._known: OrderedDict[bytes, Encoded] = OrderedDict()
 
     def encode(self, medium: Medium) -> Encoded:
-        """Return what stands for a medium. Raises :class:`OptionError` if it cannot be read."""
+        """Return what stands for a medium.
+
+        Raises:
+            OptionError: it cannot be read.
+        """
         key = _digest(medium)
         found = self._known.get(key) or Encoded(key, self._projector.encode(medium))
         self._known[key] = found
@@ -84,7 +88,8 @@ class Encoder:
 def take_out(messages: Sequence[Message]) -> tuple[list[Message], list[Medium]]:
     """Return the messages with a place in the text for each medium, and the media.
 
-    Raises :class:`OptionError` for parts that cannot be read.
+    Raises:
+        OptionError: a part cannot be read.
     """
     media: list[Medium] = []
     return [_without_media(message, media) for message in messages], media
@@ -130,10 +135,11 @@ def _read(part: Mapping[str, Any], kind: str) -> Medium:
     if isinstance(value, str | os.PathLike):
         return _bounded(_from_file(Path(value), kind), kind)
     if hasattr(value, "convert") and hasattr(value, "tobytes"):  # PIL.Image.Image
-        rgb: Any = value.convert("RGB")
-        return Pixels(rgb.width, rgb.height, _bounded(rgb.tobytes(), kind))
+        picture: Any = value
+        check_size(picture.width, picture.height)
+        return Pixels(picture.width, picture.height, picture.convert("RGB").tobytes())
     raise OptionError(
-        f"{kind}: {type(value).__name__} is none of a path, bytes, a data: URL or a PIL image"
+        f"{kind}: {type(value).__name__} is not a path, bytes, a data: URL or a PIL image"
     )
 
 

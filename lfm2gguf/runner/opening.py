@@ -11,8 +11,16 @@ from lfm2gguf.chat.dialect import Dialect, dialect_of
 from lfm2gguf.chat.template import Template
 from lfm2gguf.errors import OptionError
 from lfm2gguf.gguf_file import GGUFFile
-from lfm2gguf.llamacpp import Adapter, Context, DeviceReport, Model, Projector, choose, report
-from lfm2gguf.llamacpp.machine import available_memory
+from lfm2gguf.llamacpp import (
+    Adapter,
+    Context,
+    DeviceReport,
+    Model,
+    Projector,
+    available_memory,
+    choose,
+    report,
+)
 from lfm2gguf.members import trained_context
 from lfm2gguf.runner import placement
 from lfm2gguf.runner.arguments import FilePath

@@ -6,32 +6,52 @@ llama.cpp runs it, in step; two blocks of logits become a few numbers for each p
 A retrieval model predicts no text: its vectors are compared instead (``similarity``).
 """
 
-from lfm2gguf.verification.material.models import Candidate, open_reference
-from lfm2gguf.verification.material.preparation import Prepared, prepare
+from lfm2gguf.verification.limits import (
+    TENSOR_LIMITS,
+    TYPE_LIMITS,
+    Limits,
+    SimilarityLimits,
+    TextLimits,
+    TypeLimits,
+)
+from lfm2gguf.verification.material.conversations import chat_samples
+from lfm2gguf.verification.material.models import Candidate, ReferenceModel, open_reference
+from lfm2gguf.verification.material.preparation import Material, Prepared, prepare
+from lfm2gguf.verification.material.texts import cut, load_texts
+from lfm2gguf.verification.measure.engine import Engine
 from lfm2gguf.verification.measure.figures import ChunkFigures, Estimate, Figures
+from lfm2gguf.verification.measure.scores import score
 from lfm2gguf.verification.measure.similarity import Similarity
 from lfm2gguf.verification.measure.tensors import TensorDifference
-from lfm2gguf.verification.session import Verification, judge, verify, verify_all
+from lfm2gguf.verification.session import Session, verify
 from lfm2gguf.verification.verdict.gates import Gate
-from lfm2gguf.verification.verdict.limits import LIMITS, Limits, SimilarityLimits, limits_for
+from lfm2gguf.verification.verdict.result import Verification
 
 __all__ = [
-    "LIMITS",
+    "TENSOR_LIMITS",
+    "TYPE_LIMITS",
     "Candidate",
     "ChunkFigures",
+    "Engine",
     "Estimate",
     "Figures",
     "Gate",
     "Limits",
+    "Material",
     "Prepared",
+    "ReferenceModel",
+    "Session",
     "Similarity",
     "SimilarityLimits",
     "TensorDifference",
+    "TextLimits",
+    "TypeLimits",
     "Verification",
-    "judge",
-    "limits_for",
+    "chat_samples",
+    "cut",
+    "load_texts",
     "open_reference",
     "prepare",
+    "score",
     "verify",
-    "verify_all",
 ]

@@ -17,25 +17,22 @@ from pathlib import Path
 import numpy as np
 
 from lfm2gguf import convert
-from lfm2gguf.verification import Candidate, SimilarityLimits, judge, open_reference, prepare
+from lfm2gguf.verification import TYPE_LIMITS, Engine, Material, Session
 from lfm2gguf.verification.measure.similarity import Similarity
-from lfm2gguf.verification.verdict.limits import SIMILARITY_LIMITS
 from tests.making.retrieval_example import KINDS, make_example
 
 
 def ladder(source: Path, folder: Path, chunks: int) -> dict[tuple[str, str], Similarity]:
     """The figures of a file of each type, as shipped and of the runtime alone."""
-    reference = prepare(open_reference(source), chunks=chunks, use_cache=False)
+    session = Session(source, Material(chunks=chunks, cache=False))
     found = {}
     folder.mkdir()
-    for file in convert(source, folder, list(SIMILARITY_LIMITS)).files:
-        candidate = Candidate.open(file.path)
-        limits = SimilarityLimits.choose(candidate.type)
-        result = judge(reference, candidate, limits, engine="llama.cpp", three_way=True)
+    for file in convert(source, folder, list(TYPE_LIMITS)).files:
+        result = session.judge(file.path, engine=Engine("llama.cpp", three_way=True))
         for stage in ("shipped", "runtime"):
             figures = result.stages[stage]
             assert isinstance(figures, Similarity)
-            found[stage, candidate.type] = figures
+            found[stage, result.type] = figures
     return found
 
 

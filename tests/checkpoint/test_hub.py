@@ -90,7 +90,7 @@ def test_a_checkpoint_in_a_folder_of_the_repository(hub: Hub, tmp_path: Path) ->
 
 def test_a_folder_that_the_repository_does_not_have(hub: Hub, tmp_path: Path) -> None:
     done = fetch_and_convert(tmp_path, hub.url, source=f"{REPOSITORY}/audio_detokenizer")
-    assert "it has no folder 'audio_detokenizer'" in refusal(done, tmp_path)
+    assert "has no folder 'audio_detokenizer'" in refusal(done, tmp_path)
 
 
 @pytest.mark.parametrize("source", ["./no/folder", "../none", "a/b/c/d", "a/b/.."])
@@ -178,7 +178,7 @@ def test_refusals(hub: Hub, tmp_path: Path, answer: tuple[int, str], message: st
 
 def test_a_revision_that_is_not_there(hub: Hub, tmp_path: Path) -> None:
     done = fetch_and_convert(tmp_path, hub.url, "--revision", "v9")
-    assert "it has no revision 'v9'" in refusal(done, tmp_path)
+    assert "has no revision 'v9'" in refusal(done, tmp_path)
 
 
 def test_nobody_listens(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ FILES: Damages = {
     "weights empty": (text("model.safetensors", ""), "truncated"),
     "header of absurd length": (header(1 << 60), "truncated: its header should have"),
     "header cut short": (header(100), "header cannot be read"),
-    "shard missing": (shards(lambda f, m: (f / SECOND).unlink()), "this shard is missing"),
+    "shard missing": (shards(lambda f, m: (f / SECOND).unlink()), "names this shard"),
     "shard truncated": (
         shards(lambda f, m: cut(SECOND, 9)(f)), "truncated",
     ),
@@ -211,7 +211,7 @@ CONFIG: Damages = {
 TENSORS: Damages = {
     "missing": (tensors(lambda t: t.pop(DOWN)), f"{DOWN!r} is missing"),
     "left over": (
-        tensors(lambda t: t.update(extra=np.zeros((2, 2), np.float32))), "'extra' has no place",
+        tensors(lambda t: t.update(extra=np.zeros((2, 2), np.float32))), "'extra' does not belong",
     ),
     "wrong shape": (
         tensors(lambda t: t.update({DOWN: t[DOWN].T.copy()})), "is 96 x 64 where config.json makes",

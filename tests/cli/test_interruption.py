@@ -119,13 +119,17 @@ def test_interrupted_while_it_starts(long: Path, target: Path, delay: float) -> 
     assert 'File "<string>"' not in said  # nothing of the workers
 
 
-def test_killed(long: Path, target: Path) -> None:
-    """Nothing can be cleaned up then; but nothing has the final name, and the workers go."""
+def test_killed(long: Path, wide: Path, target: Path) -> None:
+    """Nothing has the final name, and the workers go; what is left goes with the next run."""
     with converting(long, target) as (process, workers):
         process.kill()
         process.wait(PATIENCE)
         assert wait_until(lambda: not any(map(is_running, workers)))
         assert not list(target.glob("*.gguf"))
+        assert len(list(target.glob("*.partial"))) == len(TYPES)
+    done = subprocess.run([*COMMAND, "convert", str(wide), "-qo", str(target)])
+    assert done.returncode == 0
+    assert [path.suffix for path in target.iterdir()] == [".gguf"]
 
 
 @pytest.mark.slow

@@ -94,7 +94,7 @@ def test_what_is_left_out_is_said(checkpoint: Path, tmp_path: Path) -> None:
     save(checkpoint, found)
     result = run("convert", checkpoint, "-o", tmp_path)
     assert result.err.startswith(
-        "left out: lm_head.weight (it is the embedding once more, as the config says)"
+        "left out: lm_head.weight (it repeats the embedding, as the config says)"
     )
     result = run("convert", checkpoint, "-o", tmp_path, "--force", "--json")
     assert list(json.loads(result.out)["left_out"]) == ["lm_head.weight"]

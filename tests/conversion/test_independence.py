@@ -55,7 +55,7 @@ def test_small_models_need_one_process() -> None:
     assert write._jobs(8, 1000) == 1
     assert write._jobs(8, write.WEIGHTS_PER_WORKER * 3) == 3
     assert write._jobs(2, write.WEIGHTS_PER_WORKER * 3) == 2
-    with pytest.raises(OptionError, match="jobs is 0"):
+    with pytest.raises(OptionError, match=r"jobs \(--jobs\) is 0"):
         write._jobs(0, 1000)
 
 

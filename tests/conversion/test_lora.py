@@ -14,6 +14,7 @@ import pytest
 from lfm2gguf import Conversion, GGUFFile, convert, verify
 from lfm2gguf.conversion import tasks
 from lfm2gguf.storage import rows
+from lfm2gguf.verification import Engine, Material, open_reference
 from tests.cli.command import run
 from tests.conversion.test_parity import ROOT
 from tests.making.adapters import (
@@ -195,9 +196,10 @@ class TestATiedHead:
         result = convert(tmp_path / "Base", tmp_path / "out.gguf", "F32", lora=folder)
         file = GGUFFile.open(result.files[0].path)
         assert ("output.weight" in file.tensors) == moved
-        assert any("the embedding's once more" in note for note in result.notes) != moved
-        checked = verify(file.path, tmp_path / "Base", lora=folder, chunks=1, engine="numpy",
-                         use_cache=False)  # fmt: skip
+        assert any("repeats the embedding's factors" in note for note in result.notes) != moved
+        reference = open_reference(tmp_path / "Base", lora=folder)
+        material = Material(chunks=1, cache=False)
+        checked = verify(file.path, reference, material=material, engine=Engine("numpy"))
         assert checked.passed, checked.failures
 
     def test_of_a_vocabulary_that_grew(self, tmp_path: Path) -> None:

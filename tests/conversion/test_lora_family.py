@@ -168,4 +168,4 @@ def test_an_adapter_for_the_other_file(
     folder = make_adapter(AdapterCase(TIED, linear(module, 64, 64)), tmp_path / "tune")
     arguments = ["convert", source, "--lora", folder, "-o", tmp_path / "out.gguf", *options]
     message = refusal(*arguments, within=tmp_path)
-    assert f"nothing for this file: what there is, is {words}" in message
+    assert f"nothing for this file: its tensors are {words}" in message

@@ -266,11 +266,11 @@ REFUSED: dict[str, tuple[Callable[[Path], None], type[Lfm2ggufError], str]] = {
         _processor(image_processor=[1]), CheckpointError, "preprocessor_config.json: image_proc",
     ),
     "one channel": (_processor(image_mean=[0.5]), CheckpointError, "as 3 numbers"),
-    "no text model": (_edit(text_config=None), CheckpointError, "no 'text_config'"),
-    "no tower": (_edit(vision_config=[]), CheckpointError, "no 'vision_config'"),
+    "no text model": (_edit(text_config=None), CheckpointError, "'text_config' is missing"),
+    "no tower": (_edit(vision_config=[]), CheckpointError, "'vision_config' is missing"),
     "no settings for pixels": (_without_processor, CheckpointError, "image_mean"),
     "a module that nothing is known of": (
-        _other_modules, CheckpointError, "'model.resampler.weight' has no place",
+        _other_modules, CheckpointError, "'model.resampler.weight' does not belong",
     ),
 }  # fmt: skip
 
@@ -312,7 +312,7 @@ def test_a_width_of_audio_that_llama_cpp_does_not_run(tmp_path: Path) -> None:
 
 
 def test_a_text_model_has_no_projector(small: Path, tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="is one file and has no projector"):
+    with pytest.raises(OptionError, match="is one file, without a projector"):
         convert(small, tmp_path, projector=True)
 
 

@@ -1,30 +1,19 @@
-"""Devices chosen and refused, and files refused before C code sees them."""
+"""Devices chosen by name, and refused."""
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
-from gguf import GGUFWriter
 
 from lfm2gguf.bench.sources.inprocess import InProcess
-from lfm2gguf.errors import DeviceError, GGUFError, Lfm2ggufError, OptionError, UnsupportedError
+from lfm2gguf.errors import DeviceError, OptionError
 from lfm2gguf.llamacpp import Device, choose, overview
 from lfm2gguf.llamacpp.backend import GPUS
-from lfm2gguf.llamacpp.machine import available_memory
 from lfm2gguf.llamacpp.selection import missing
 from lfm2gguf.runner import Runner
-from lfm2gguf.runner.placement import (
-    MARGIN,
-    check_file,
-    check_memory,
-    layers_that_fit,
-    place,
-)
 from lfm2gguf.verification.measure.scorers import LlamaCppEmbedder, LlamaCppScorer
 from tests.making.models import tiny_gguf
 
@@ -177,90 +166,3 @@ def test_the_report_is_what_runs() -> None:
     assert report.layers == int(lfm.metadata["lfm2.block_count"]) + 1
     assert "llama.cpp" in report.build
     assert report.to_json()["device"] == next(d for d in _all() if d.kind == "cpu").description
-
-
-def test_layers_are_counted_by_what_fits() -> None:
-    file = check_file(tiny_gguf())
-    blocks = int(str(file.get("lfm2.block_count")))
-    whole = sum(info.nbytes for info in file.tensors.values())
-    assert layers_that_fit(file, device("CUDA", free=MARGIN + whole), 0) == blocks + 1
-    assert 0 < layers_that_fit(file, device("CUDA", free=MARGIN + whole - 1), 0) < blocks + 1
-    assert layers_that_fit(file, device("CUDA", free=MARGIN + whole), 10**9) < blocks + 1
-    assert layers_that_fit(file, device("CUDA", free=0), 0) == 0
-
-
-def test_how_many_layers_go_where() -> None:
-    file = check_file(tiny_gguf())
-    whole = int(str(file.get("lfm2.block_count"))) + 1
-    roomy, full = device("CUDA", free=1 << 40), device("CUDA", free=0)
-    assert place(file, [], None, "auto", 512) == ([], 0)
-    assert place(file, [roomy], None, "auto", 512) == ([roomy], whole)
-    assert place(file, [roomy], 3, "cuda", 512) == ([roomy], 3)
-    assert place(file, [roomy], 0, "cuda", 512) == ([], 0)
-    assert place(file, [full], None, "auto", 512) == ([], 0)
-    with pytest.raises(DeviceError, match="cuda: no layer fits"):
-        place(file, [full], None, "cuda", 512)
-    some = device("CUDA", free=MARGIN + sum(info.nbytes for info in file.tensors.values()))
-    assert 0 < place(file, [some], None, "cuda", 4096)[1] < whole  # the context needs room too
-
-
-# --- files -------------------------------------------------------------------------------
-
-
-def other(path: Path, architecture: str) -> Path:
-    writer = GGUFWriter(path, architecture)
-    writer.add_tensor("token_embd.weight", np.zeros((2, 32), np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
-
-
-def test_what_is_no_model_is_refused_in_python(tmp_path: Path) -> None:
-    text = tmp_path / "a.gguf"
-    text.write_text("not a model")
-    empty = tmp_path / "b.gguf"
-    empty.touch()
-    cases: list[tuple[Path, type[Lfm2ggufError], str]] = [
-        (tmp_path / "none.gguf", GGUFError, "no such file"),
-        (tmp_path, GGUFError, "folder"),
-        (text, GGUFError, "not a GGUF"),
-        (empty, GGUFError, "not a GGUF"),
-        (other(tmp_path / "c.gguf", "llama"), UnsupportedError, "'llama'"),
-        (other(tmp_path / "d.gguf", "clip"), UnsupportedError, "projector"),
-    ]
-    for path, kind, message in cases:
-        with pytest.raises(kind, match=message):
-            Runner(path)
-
-
-@pytest.mark.parametrize("share", [0.0001, 0.01, 0.5, 0.99])
-def test_truncated_at_any_point(tmp_path: Path, share: float) -> None:
-    path = tmp_path / "cut.gguf"
-    data = tiny_gguf().read_bytes()
-    path.write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(GGUFError, match="truncated"):
-        Runner(path)
-
-
-def test_a_tensor_too_few_is_refused_by_the_library_and_reported(tmp_path: Path) -> None:
-    with pytest.raises(GGUFError, match="lfm2"):
-        Runner(other(tmp_path / "few.gguf", "lfm2"), device="cpu", context=64)
-
-
-def test_a_model_larger_than_memory(tmp_path: Path) -> None:
-    path = tmp_path / "huge.gguf"
-    shutil.copy(other(tmp_path / "small.gguf", "lfm2"), path)
-    with pytest.raises(GGUFError, match=r"300\.0 GB of memory.*1\.0 GB are available"):
-        check_memory(path, 300 * 10**9, 10**9)
-    check_memory(path, 10**9, 10**9)
-    check_memory(path, 10**9, None)
-
-
-def test_a_runner_asks_for_the_memory_before_it_loads(monkeypatch: pytest.MonkeyPatch) -> None:
-    available = available_memory()
-    assert available is None or available > 10**8
-    monkeypatch.setattr("lfm2gguf.runner.opening.available_memory", lambda: 1000)
-    with pytest.raises(GGUFError, match="are available: close other programs"):
-        Runner(tiny_gguf(), device="cpu")

@@ -11,6 +11,7 @@ import numpy as np
 from lfm2gguf import GGUFFile
 from lfm2gguf.conversion import Recipe
 from lfm2gguf.ggml import FileType
+from lfm2gguf.imatrix import Entry, ImportanceMatrix
 from tests.making.checkpoints import CASES, MOE_CASES, Case
 from tests.quants.samples import uniform
 
@@ -63,7 +64,13 @@ def importance(file: GGUFFile) -> dict[str, np.ndarray]:
 def recipe(want: Wanted, given: dict[str, np.ndarray]) -> Recipe:
     type, with_importance, option = want
     chosen = OPTIONS[option] if option else {}
-    return Recipe(type, importance=given if with_importance else None, **chosen)
+    entries = {
+        name: Entry(
+            values.reshape(-1, values.shape[-1]), np.ones(values.size // values.shape[-1], int)
+        )
+        for name, values in given.items()
+    }
+    return Recipe(type, imatrix=ImportanceMatrix(entries) if with_importance else None, **chosen)
 
 
 def describe(path: Path) -> str:

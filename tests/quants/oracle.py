@@ -48,15 +48,19 @@ def _ggml() -> ctypes.CDLL | None:
     return lib
 
 
-def _why_not() -> str:
-    if platform.machine().lower() not in ("x86_64", "amd64"):
+IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
+
+
+def why_not() -> str:
+    """Why there is nothing to compare with; empty where there is."""
+    if not IS_X86:
         return "elsewhere than on x86-64 compilers fuse multiply-add, and ggml makes other bytes"
     if _ggml() is None:
         return "llama-cpp-python is not installed, so there is no ggml to compare with"
     return ""
 
 
-needs_ggml = pytest.mark.skipif(bool(_why_not()), reason=_why_not() or "ggml is here")
+needs_ggml = pytest.mark.skipif(bool(why_not()), reason=why_not() or "ggml is here")
 
 
 def lib() -> ctypes.CDLL:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from lfm2gguf import convert, convert_lora
+from lfm2gguf.runner import Runner
 from tests.making.adapters import CASES, base, make_adapter
 from tests.making.checkpoints import make
+from tests.making.models import tiny_gguf
 from tests.making.multimodal import IMAGE_CASE
 from tests.making.multimodal import make_multimodal as make_media
 from tests.making.sounds import AUDIO_CASE
@@ -43,3 +46,9 @@ def adapted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         found[f"merged-{name}"] = merged.files[0].path
         found[name] = convert_lora(peft, source, folder / f"{name}.gguf").file.path
     return found
+
+
+@pytest.fixture(scope="module")
+def lfm() -> Iterator[Runner]:
+    with Runner(tiny_gguf(), device="cpu", threads=1) as runner:
+        yield runner

@@ -15,6 +15,7 @@ import pytest
 from lfm2gguf import convert, verify
 from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.llamacpp import Chunk, Context, Model
+from lfm2gguf.verification import Material
 from tests.conversion.test_parity import ROOT
 from tests.making.multimodal import Shapes, make_multimodal
 from tests.making.sounds import AUDIO_CASE, DETOKENIZER_CASE, FRAMES, codes, sound
@@ -79,7 +80,7 @@ def test_the_reference_of_a_verification_is_the_text_model(tmp_path: Path) -> No
     source = make_multimodal(AUDIO_CASE, tmp_path / "LFM2.5-Audio-Run")
     files = [convert(source, tmp_path, type, jobs=1).files[0].path for type in ("Q8_0", "F32")]
     for reference in (source, files[1]):
-        assert verify(files[0], reference, chunks=1, ctx=16).figures
+        assert verify(files[0], reference, material=Material(chunks=1, ctx=16)).figures
 
 
 @pytest.mark.slow

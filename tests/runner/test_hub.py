@@ -15,6 +15,7 @@ from lfm2gguf.conversion import Recipe
 from tests.checkpoint.fake_hub import REPOSITORY, Hub, serve
 from tests.checkpoint.test_hub import UNREACHABLE, settings
 from tests.cli.command import COMMAND
+from tests.making.lanes import slow_but
 from tests.making.models import EXAMPLE, tiny_gguf
 
 FILES = (
@@ -68,7 +69,7 @@ def test_the_file_of_the_type_and_no_other_is_fetched(
     assert not hub.fetched
 
 
-@pytest.mark.parametrize("type", ["Q8_0", "0", "K_M", "Q6_K"])
+@pytest.mark.parametrize("type", slow_but(["K_M"], ["Q8_0", "0", "K_M", "Q6_K"]))
 def test_a_type_that_is_not_there_is_told_what_is(hub: Hub, tmp_path: Path, type: str) -> None:
     """A projector is no model, and a part of a type's name is no type."""
     done = ask(tmp_path, hub.url, "-t", type)

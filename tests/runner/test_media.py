@@ -16,6 +16,7 @@ from lfm2gguf import Runner
 from lfm2gguf.errors import GGUFError, OptionError
 from lfm2gguf.llamacpp import Chunk, Context, Model, Pixels, Projector
 from lfm2gguf.runner.media import PLACE, Encoder, take_out
+from tests.llamacpp.test_images import PLAYLIST, bmp, gif, jpeg, png_of
 from tests.making.models import tiny_gguf
 from tests.making.multimodal import AFTER, BEFORE, image, png
 
@@ -182,7 +183,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no image": ({"type": "image", "image": b"no image at all"}, "can decode"),
     "empty": ({"type": "image", "image": b""}, "0 bytes"),
     "nothing": ({"type": "image"}, "needs image or path"),
-    "a number": ({"type": "image", "image": 3}, "none of a path"),
+    "a number": ({"type": "image", "image": 3}, "is not a path"),
     "a page": ({"type": "image_url", "image_url": "https://example.org/a.png"}, "fetched"),
     "a path over the wire": ({"type": "image_url", "image_url": {"url": "/etc/passwd"}}, "give a"),
     "a file over the wire": ({"type": "image_url", "image_url": "file:///etc/passwd"}, "fetched"),
@@ -220,8 +221,30 @@ def test_without_a_projector() -> None:
 def test_projectors_that_do_not_fit(vision: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(GGUFError, match=r"mismatch|cannot load"):
         Runner(tiny_gguf(), mmproj=vision[1])
-    with pytest.raises(GGUFError, match="no projector"):
+    with pytest.raises(GGUFError, match="not a projector's"):
         Runner(vision[0], mmproj=vision[0])
     (tmp_path / "cut.gguf").write_bytes(vision[1].read_bytes()[:5000])
     with pytest.raises(GGUFError):
         Runner(vision[0], mmproj=tmp_path / "cut.gguf")
+
+
+def test_no_program_is_started_for_a_damaged_image(
+    vision: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What begins as an image and cannot be decoded is not offered to ffprobe either."""
+    seen = tmp_path / "seen"
+    for name in ("ffprobe", "ffmpeg"):
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\necho {name} >> {seen}\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    damaged = [png(image())[:-30], png_of(8, 8), jpeg(8, 8), bmp(8, 8), gif(8, 8), PLAYLIST]
+    noise = np.random.default_rng(1).bytes(500)
+    damaged += [first + noise for first in (b"BM", b"GIF89a", b"\xff\xd8\xff")]
+    with Model(vision[0]) as model:
+        projector = Projector(vision[1], model)
+        for data in damaged:
+            with pytest.raises(OptionError):
+                projector.encode(data)
+        projector.close()
+    assert not seen.exists()

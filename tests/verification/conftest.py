@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import lfm2gguf
-from lfm2gguf.verification import LIMITS, Prepared, open_reference, prepare
+from lfm2gguf.verification import TYPE_LIMITS, Material, Session
 from tests.making.models import EXAMPLE
 
 CHUNKS = 2
@@ -32,14 +32,14 @@ def example() -> Path:
 
 @pytest.fixture(scope="session")
 def files(example: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The example model as a correct file of every type that has limits."""
+    """The example model as a correct file of every type."""
     folder = tmp_path_factory.mktemp("files")
-    targets = {name: folder / f"example-{name}.gguf" for name in LIMITS}
+    targets = {name: folder / f"example-{name}.gguf" for name in TYPE_LIMITS}
     for name, target in targets.items():
         lfm2gguf.convert(example, target, name, jobs=1)
     return targets
 
 
 @pytest.fixture(scope="session")
-def prepared(example: Path) -> Prepared:
-    return prepare(open_reference(example), chunks=CHUNKS)
+def session(example: Path) -> Session:
+    return Session(example, Material(chunks=CHUNKS))

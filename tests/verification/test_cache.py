@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lfm2gguf.verification import open_reference, prepare
+from lfm2gguf.verification import Material, open_reference, prepare
 from lfm2gguf.verification.material import cache
 from lfm2gguf.verification.material.texts import Sample
 
@@ -100,12 +100,12 @@ def test_the_key_is_checkpoint_tokens_and_positions() -> None:
 
 def test_the_second_run_finds_the_first(example: Path, folder: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(example, tmp_path / "renamed")  # another name and time, same contents
-    first = prepare(open_reference(example), chunks=1)
-    second = prepare(open_reference(copy), chunks=1)
+    first = prepare(open_reference(example), Material(chunks=1))
+    second = prepare(open_reference(copy), Material(chunks=1))
     assert (first.cached, second.cached) == (False, True)
     np.testing.assert_array_equal(first.states, second.states)
-    assert not prepare(open_reference(example), chunks=1, use_cache=False).cached
-    assert not prepare(open_reference(example), chunks=2).cached
+    assert not prepare(open_reference(example), Material(chunks=1, cache=False)).cached
+    assert not prepare(open_reference(example), Material(chunks=2)).cached
     assert sum(path.stat().st_size for path in folder.iterdir()) < 4 * 255 * 256 * 4
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -104,7 +105,7 @@ def test_a_folder_gives_one_ladder(example: Path, files: dict[str, Path], tmp_pa
         (["{example}", "-r", "{example}"], "no .gguf file in this folder"),
         (["{Q8_0}", "-r", "{Q4_0}"], "is quantized"),
         (["{Q8_0}", "-r", "absent"], "no such folder"),
-        (["{Q8_0}", "-r", "{example}", "--text", "absent.txt"], "cannot read the text"),
+        (["{Q8_0}", "-r", "{example}", "--text", "absent.txt"], "the text cannot be read"),
         (["{Q8_0}", "-r", "{example}", "--engine", "torch"], "is not one of"),
         (["{Q8_0}", "-r", "{example}", "--plot", "a.pdf"], "can be .svg or .png"),
         (
@@ -142,10 +143,11 @@ def test_a_converted_file_that_fails_is_kept(
     """Limits that nothing can meet stand for a fault: the converter itself makes none."""
     from typer.testing import CliRunner
 
-    from lfm2gguf.verification.verdict import limits
+    from lfm2gguf.verification import limits
     from lfm2gguf_cli.main import make_app
 
-    monkeypatch.setitem(limits.LIMITS, "Q8_0", limits.Limits(-1.0, 0.0, 1.0))
+    text = limits.TextLimits(-1.0, 0.0, 1.0)
+    monkeypatch.setitem(limits.TYPE_LIMITS, "Q8_0", replace(limits.TYPE_LIMITS["Q8_0"], text=text))
     target = tmp_path / "a.gguf"
     arguments = ["convert", str(example), "-t", "Q8_0", "-o", str(target)]
     done = CliRunner().invoke(make_app(arguments), [*arguments, "--verify"])

@@ -15,8 +15,7 @@ import pytest
 import lfm2gguf
 from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.errors import OptionError
-from lfm2gguf.verification import LIMITS, Prepared, open_reference
-from lfm2gguf.verification import prepare as prepare_reference
+from lfm2gguf.verification import TYPE_LIMITS, Engine, Material, Session, open_reference
 from lfm2gguf.verification.report.data import dumps
 from lfm2gguf.verification.report.markdown import markdown
 from tests.making import multimodal
@@ -60,19 +59,22 @@ def write_adapter(base: Path, folder: Path, seed: int = 0, alpha: float = 16) ->
     return folder
 
 
+ONE_CHUNK = Material(chunks=1, cache=False)
+
+
 @pytest.fixture(scope="module")
 def adapter(example: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_adapter(example, tmp_path_factory.mktemp("adapter") / "tune")
 
 
 @pytest.fixture(scope="module")
-def reference(example: Path, adapter: Path) -> Prepared:
-    return prepare_reference(open_reference(example, lora=adapter), chunks=2)
+def reference(example: Path, adapter: Path) -> Session:
+    return Session(open_reference(example, lora=adapter), Material(chunks=2))
 
 
-@pytest.mark.parametrize("type", slow_but(["Q8_0"], list(LIMITS)))
+@pytest.mark.parametrize("type", slow_but(["Q8_0"], list(TYPE_LIMITS)))
 def test_a_merged_file_passes(
-    type: str, reference: Prepared, example: Path, adapter: Path, tmp_path: Path
+    type: str, reference: Session, example: Path, adapter: Path, tmp_path: Path
 ) -> None:
     result = judged(reference, convert(example, tmp_path, type, adapter))
     assert result.passed, result.failures
@@ -104,7 +106,7 @@ OTHER_ADAPTERS: dict[str, Callable[[Path, Path], Path | None]] = {
 @pytest.mark.parametrize("type", slow_but(["Q8_0"], ["BF16", "Q8_0", "Q4_K_M"]))
 @pytest.mark.parametrize("what", OTHER_ADAPTERS)
 def test_another_delta_is_caught(
-    what: str, type: str, reference: Prepared, example: Path, tmp_path: Path
+    what: str, type: str, reference: Session, example: Path, tmp_path: Path
 ) -> None:
     other = OTHER_ADAPTERS[what](example, tmp_path / "other")
     result = judged(reference, convert(example, tmp_path, type, other))
@@ -113,7 +115,7 @@ def test_another_delta_is_caught(
 
 @pytest.mark.parametrize("type", ["Q8_0", "Q4_K_M"])
 def test_a_tensor_without_its_delta_is_caught(
-    type: str, reference: Prepared, example: Path, adapter: Path, tmp_path: Path
+    type: str, reference: Session, example: Path, adapter: Path, tmp_path: Path
 ) -> None:
     part = tmp_path / "part"
     part.mkdir()
@@ -138,7 +140,7 @@ def read_all(adapter: Path) -> dict[str, np.ndarray]:
 
 
 def test_a_change_of_another_tensor_is_caught(
-    reference: Prepared, example: Path, adapter: Path, tmp_path: Path
+    reference: Session, example: Path, adapter: Path, tmp_path: Path
 ) -> None:
     """A training run that also moved what the adapter does not hold."""
     editor = Editor(example, tmp_path / "changed")
@@ -176,11 +178,12 @@ def test_the_text_model_in_another(name: str, tmp_path: Path) -> None:
     tune = make_adapter(case, tmp_path / "tune")
     one, other = (convert(source, tmp_path, type, lora) for type, lora in
                   (("F32", tune), ("F16", None)))  # fmt: skip
-    options: dict[str, Any] = {"lora": tune, "chunks": 1, "engine": "numpy", "use_cache": False}
-    result = lfm2gguf.verify(one, source, **options)
+    reference = open_reference(source, lora=tune)
+    options: dict[str, Any] = {"material": ONE_CHUNK, "engine": Engine("numpy")}
+    result = lfm2gguf.verify(one, reference, **options)
     assert result.passed, result.failures
     assert [delta.name for delta in result.deltas] == ["blk.1.attn_q.weight"]
-    assert {EACH, ALL} <= failed(lfm2gguf.verify(other, source, **options))
+    assert {EACH, ALL} <= failed(lfm2gguf.verify(other, reference, **options))
 
 
 def test_an_untrained_adapter_is_refused(example: Path, adapter: Path, tmp_path: Path) -> None:
@@ -191,17 +194,18 @@ def test_an_untrained_adapter_is_refused(example: Path, adapter: Path, tmp_path:
     zeros = {n: x * (0 if "lora_B" in n else 1) for n, x in read_all(adapter).items()}
     write_safetensors(folder / "adapter_model.safetensors", zeros, "F32")
     path = convert(example, tmp_path, "F32", None)
+    reference = open_reference(example, lora=folder)
     with pytest.raises(OptionError, match="changes nothing"):
-        lfm2gguf.verify(path, example, lora=folder, chunks=1, engine="numpy", use_cache=False)
+        lfm2gguf.verify(path, reference, material=ONE_CHUNK, engine=Engine("numpy"))
 
 
 def test_a_gguf_is_no_base_of_an_adapter(files: dict[str, Path], adapter: Path) -> None:
-    with pytest.raises(OptionError, match="--lora needs a checkpoint"):
-        lfm2gguf.verify(files["Q8_0"], files["BF16"], lora=adapter)
+    with pytest.raises(OptionError, match=r"lora \(--lora\) needs a checkpoint"):
+        open_reference(files["BF16"], lora=adapter)
 
 
 def test_reports_name_the_deltas(
-    reference: Prepared, example: Path, adapter: Path, tmp_path: Path
+    reference: Session, example: Path, adapter: Path, tmp_path: Path
 ) -> None:
     jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
     result = judged(reference, convert(example, tmp_path, "Q8_0", adapter))

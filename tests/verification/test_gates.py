@@ -12,7 +12,8 @@ import pytest
 
 from lfm2gguf.errors import OptionError
 from lfm2gguf.reference.weights import ReferenceConfig
-from lfm2gguf.verification import Candidate, Prepared, Verification, judge, limits_for
+from lfm2gguf.verification import Engine, Session, Verification
+from lfm2gguf.verification.limits import TENSOR_LIMITS, TYPE_LIMITS, TextLimits
 from lfm2gguf.verification.measure.figures import summarize
 from lfm2gguf.verification.measure.scores import Scores, score
 from lfm2gguf.verification.measure.tensors import TensorDifference
@@ -26,7 +27,6 @@ from lfm2gguf.verification.verdict.gates import (
     tensor_gate,
     tolerated_ratio_error,
 )
-from lfm2gguf.verification.verdict.limits import LIMITS, TENSOR_LIMITS, Limits
 
 
 def random_logits(n: int, vocabulary: int = 400, seed: int = 0) -> np.ndarray:
@@ -80,7 +80,7 @@ def test_a_broken_file_does_not_widen_what_it_is_held_to() -> None:
     reference = random_logits(1000)
     targets = drawn(reference)
     good, broken = (score(reference, noisy(reference, size), targets) for size in (0.05, 5.0))
-    limits = Limits(0.02, 0.05, 0.9)
+    limits = TextLimits(0.02, 0.05, 0.9)
     a, b = (list(figure_gates(summarize(s, [1000]), s, limits)) for s in (good, broken))
     assert [gate.tolerance for gate in a] == [gate.tolerance for gate in b]
     assert all(gate.passed for gate in a)
@@ -95,7 +95,7 @@ def test_one_bad_chunk_fails_where_the_mean_would_pass() -> None:
     candidate[900:] = noisy(reference, 1.0)[900:]
     scores = score(reference, candidate, drawn(reference))
     figures = summarize(scores, [100] * 10)
-    limits = Limits(1.0, 1.5 * figures.kld.value, 0.5)
+    limits = TextLimits(1.0, 1.5 * figures.kld.value, 0.5)
     failed = [gate for gate in figure_gates(figures, scores, limits) if not gate.passed]
     assert [gate.name for gate in failed] == ["KL divergence of the worst chunk"]
     assert failed[0].detail == "chunk 10 of 10"
@@ -106,7 +106,7 @@ def test_a_chunk_without_a_finite_logit_is_the_worst() -> None:
     candidate = reference.copy()
     candidate[:10] = np.nan
     scores = score(reference, candidate, drawn(reference))
-    gates = list(figure_gates(summarize(scores, [10, 10]), scores, LIMITS["Q8_0"]))
+    gates = list(figure_gates(summarize(scores, [10, 10]), scores, TYPE_LIMITS["Q8_0"].text))
     failed = {gate.name for gate in gates if not gate.passed}
     assert failed == {"finite logits", "KL divergence of the worst chunk"}
 
@@ -119,8 +119,8 @@ def test_a_reference_without_doubt_gives_no_tolerance() -> None:
 
 def test_coarser_types_have_wider_limits() -> None:
     order = ["F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q4_K_M", "Q4_K_S", "Q4_0"]
-    rows = [LIMITS[name] for name in order]
-    assert len(LIMITS) == len(order)
+    rows = [TYPE_LIMITS[name].text for name in order]
+    assert len(TYPE_LIMITS) == len(order)
     for finer, coarser in itertools.pairwise(rows):
         assert finer.max_kld <= coarser.max_kld
         assert finer.max_ppl_increase <= coarser.max_ppl_increase
@@ -130,8 +130,8 @@ def test_coarser_types_have_wider_limits() -> None:
 def test_the_tensor_nearest_to_its_limit_decides() -> None:
     [gate] = tensor_gate(
         [
-            TensorDifference("a", "Q8_0", 0.01, TENSOR_LIMITS["Q8_0"] * 0.9),
-            TensorDifference("b", "Q4_K", 0.08, TENSOR_LIMITS["Q4_K"] * 0.5),
+            TensorDifference("a", "Q8_0", 0.01, TENSOR_LIMITS["Q8_0"].run * 0.9),
+            TensorDifference("b", "Q4_K", 0.08, TENSOR_LIMITS["Q4_K"].run * 0.5),
         ]
     )
     assert gate.value == pytest.approx(0.9)
@@ -151,8 +151,8 @@ def test_settings_are_compared_as_float32() -> None:
 
 
 @pytest.fixture(scope="module")
-def result(prepared: Prepared, files: dict[str, Path]) -> Verification:
-    return judge(prepared, Candidate.open(files["Q6_K"]), limits_for("Q6_K"), engine="numpy")
+def result(session: Session, files: dict[str, Path]) -> Verification:
+    return session.judge(files["Q6_K"], engine=Engine("numpy"))
 
 
 def test_the_same_file_does_not_drift(result: Verification, tmp_path: Path) -> None:
@@ -175,9 +175,9 @@ def test_drift_fails(result: Verification, tmp_path: Path, figure: str, factor: 
     [
         (lambda report: report.update(version=0), "of version 0"),
         (lambda report: report["files"][0].update(type="Q8_0"), "has no Q6_K file"),
-        (lambda report: report["files"][0].update(ctx=1), "--ctx was another"),
-        (lambda report: report["files"][0]["texts"][0].update(chunks=9), "the texts was another"),
-        (lambda report: report["files"][0]["reference"].update(digest=""), "the reference was"),
+        (lambda report: report["files"][0].update(ctx=1), r"ctx \(--ctx\) differs"),
+        (lambda report: report["files"][0]["texts"][0].update(chunks=9), "the material differs"),
+        (lambda report: report["files"][0]["reference"].update(digest=""), "the reference differs"),
         (lambda report: report.pop("files"), "not a report"),
     ],
 )
@@ -193,5 +193,5 @@ def test_a_baseline_of_something_else_is_refused(
 
 
 def test_an_absent_baseline_is_refused(result: Verification, tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="cannot read the baseline"):
+    with pytest.raises(OptionError, match="the baseline cannot be read"):
         drift_gates(tmp_path / "absent.json", result)

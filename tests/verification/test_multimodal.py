@@ -8,9 +8,11 @@ import pytest
 
 import lfm2gguf
 from lfm2gguf.errors import GGUFError
+from lfm2gguf.verification import Engine, Material
 from tests.making.multimodal import CASES, make_multimodal
 from tests.verification.test_command import start
 
+MATERIAL = Material(chunks=1, cache=False)
 TEXTS = [name for name, case in CASES.items() if "projector" in case.parts]
 
 
@@ -18,7 +20,7 @@ TEXTS = [name for name, case in CASES.items() if "projector" in case.parts]
 def test_the_text_model_is_verified(name: str, tmp_path: Path) -> None:
     source = make_multimodal(CASES[name], tmp_path / name)
     file = lfm2gguf.convert(source, tmp_path / "f.gguf", "F32", jobs=1).files[0].path
-    result = lfm2gguf.verify(file, source, chunks=1, engine="numpy", use_cache=False)
+    result = lfm2gguf.verify(file, source, material=MATERIAL, engine=Engine("numpy"))
     assert result.passed, result.failures
     assert result.figures.kld.value < 1e-6
 
@@ -27,7 +29,7 @@ def test_another_text_model_is_not(tmp_path: Path) -> None:
     one, other = (make_multimodal(CASES[name], tmp_path / name) for name in TEXTS[:2])
     file = lfm2gguf.convert(one, tmp_path / "f.gguf", "F32", jobs=1).files[0].path
     with pytest.raises(GGUFError, match="cannot be judged against"):
-        lfm2gguf.verify(file, other, chunks=1, engine="numpy", use_cache=False)
+        lfm2gguf.verify(file, other, material=MATERIAL, engine=Engine("numpy"))
 
 
 def test_what_cannot_be_verified_is_said_before_anything_is_written(tmp_path: Path) -> None:
@@ -37,5 +39,5 @@ def test_what_cannot_be_verified_is_said_before_anything_is_written(tmp_path: Pa
     )
     done = start("convert", source, "-t", "F32", "-o", target, "--verify")
     assert done.returncode == 2
-    assert "predicts no text" in done.stderr
+    assert "does not predict text" in done.stderr
     assert not target.exists()

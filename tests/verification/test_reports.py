@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 
 from lfm2gguf.errors import MissingDependencyError, OptionError, OutputError
-from lfm2gguf.verification import Candidate, Prepared, Verification, judge, limits_for
+from lfm2gguf.verification import Engine, Session, Verification
 from lfm2gguf.verification.report.data import dumps
 from lfm2gguf.verification.report.files import check_targets, write_reports
 from lfm2gguf.verification.report.junit import junit
@@ -22,11 +22,8 @@ from lfm2gguf.verification.verdict.gates import Gate
 
 
 @pytest.fixture(scope="module")
-def results(prepared: Prepared, files: dict[str, Path]) -> list[Verification]:
-    found = [
-        judge(prepared, Candidate.open(files[name]), limits_for(name), engine="numpy")
-        for name in ("Q8_0", "Q4_K_M")
-    ]
+def results(session: Session, files: dict[str, Path]) -> list[Verification]:
+    found = [session.judge(files[name], engine=Engine("numpy")) for name in ("Q8_0", "Q4_K_M")]
     broken = Gate("mean KL divergence", float("nan"), 0.05, detail='a <b> & "c" | d\x00')
     return [*found, replace(found[1], candidate="bro|ken<>.gguf", gates=(broken,))]
 

@@ -15,17 +15,18 @@ import lfm2gguf
 from lfm2gguf.errors import GGUFError, OptionError
 from lfm2gguf.gguf_file import GGUFFile
 from lfm2gguf.verification import (
-    Prepared,
+    TYPE_LIMITS,
+    Engine,
+    Limits,
+    Material,
+    Session,
     Verification,
-    open_reference,
-    prepare,
 )
 from lfm2gguf.verification.report.data import dumps
 from lfm2gguf.verification.report.junit import junit
 from lfm2gguf.verification.report.markdown import markdown
 from lfm2gguf.verification.report.plot import draw
 from lfm2gguf.verification.verdict.baseline import drift_gates
-from lfm2gguf.verification.verdict.limits import SIMILARITY_LIMITS
 from tests.making.lanes import slow_but
 from tests.making.models import EXAMPLE
 from tests.making.retrieval_example import (
@@ -43,6 +44,7 @@ from tests.verification import faults
 from tests.verification.faults import Editor, flip
 from tests.verification.test_command import run, start
 
+NUMPY = Engine("numpy")
 SETTINGS, WEIGHTS = "settings of the checkpoint", "weights near the checkpoint's"
 VECTORS = {"mean cosine", "cosine of the worst text", "rank correlation", "same among the best 10"}
 
@@ -58,20 +60,18 @@ def source(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def reference(source: Path) -> Prepared:
-    return prepare(open_reference(source), chunks=8)
+def reference(source: Path) -> Session:
+    return Session(source, Material(chunks=8))
 
 
 @pytest.mark.slow
-def test_correct_files_of_every_type_pass(
-    reference: Prepared, source: Path, tmp_path: Path
-) -> None:
+def test_correct_files_of_every_type_pass(reference: Session, source: Path, tmp_path: Path) -> None:
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
-    for file in lfm2gguf.convert(source, tmp_path, list(SIMILARITY_LIMITS), jobs=1).files:
+    for file in lfm2gguf.convert(source, tmp_path, list(TYPE_LIMITS), jobs=1).files:
         result = judged(reference, file.path, engine="llama.cpp", three_way=True)
         assert result.passed, (file.type, result.failures)
         assert result.culprit == ""
-        allowed = 1 - SIMILARITY_LIMITS[file.type].min_cosine
+        allowed = 1 - TYPE_LIMITS[file.type].similarity.min_cosine
         assert 1 - result.similarity.cosine.value < allowed / 1.4
         if file.type == "BF16":  # the checkpoint is bf16: the file holds the same weights
             same = result.stages["quantization"]
@@ -98,7 +98,7 @@ IN_THE_WEIGHTS = {
 @pytest.mark.parametrize("type", slow_but(["Q8_0"], ["Q8_0", "Q4_K_M"]))
 @pytest.mark.parametrize("fault", IN_THE_WEIGHTS)
 def test_a_fault_in_the_weights_is_caught(
-    reference: Prepared, source: Path, tmp_path: Path, fault: str, type: str
+    reference: Session, source: Path, tmp_path: Path, fault: str, type: str
 ) -> None:
     path = faults.convert_with(IN_THE_WEIGHTS[fault], source, tmp_path, type)
     result = judged(reference, path)
@@ -138,7 +138,7 @@ def test_a_fault_in_the_settings_is_caught(
 ) -> None:
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
     source = make_example(KINDS[of], tmp_path / "example")
-    reference = prepare(open_reference(source), chunks=4)
+    reference = Session(source, Material(chunks=4))
     path = faults.convert_with(fault, source, tmp_path / "faulty", "Q8_0")
     result = judged(reference, path, engine=engine)
     gate = next(gate for gate in result.failures if gate.name == SETTINGS)
@@ -148,7 +148,7 @@ def test_a_fault_in_the_settings_is_caught(
 
 def test_another_dense_layer_is_caught(tmp_path: Path) -> None:
     source = make_example(KINDS["colbert"], tmp_path / "example")
-    reference = prepare(open_reference(source), chunks=4)
+    reference = Session(source, Material(chunks=4))
 
     def fault(e: Editor) -> None:
         matrix = projection(e.checkpoint.config["hidden_size"], 128)
@@ -160,7 +160,7 @@ def test_another_dense_layer_is_caught(tmp_path: Path) -> None:
     assert failed(result) >= VECTORS - {"same among the best 10"}
 
 
-def test_one_bit_of_a_scale_is_caught(reference: Prepared, source: Path, tmp_path: Path) -> None:
+def test_one_bit_of_a_scale_is_caught(reference: Session, source: Path, tmp_path: Path) -> None:
     path = lfm2gguf.convert(source, tmp_path / "f.gguf", "Q8_0", jobs=1).files[0].path
     assert judged(reference, path).passed
     flip(path, "blk.1.ffn_gate.weight", 100, 1, 0x04)
@@ -168,7 +168,7 @@ def test_one_bit_of_a_scale_is_caught(reference: Prepared, source: Path, tmp_pat
 
 
 def test_not_a_number_fails_and_is_reported(
-    reference: Prepared, source: Path, tmp_path: Path
+    reference: Session, source: Path, tmp_path: Path
 ) -> None:
     path = lfm2gguf.convert(source, tmp_path / "f.gguf", "F32", jobs=1).files[0].path
     info = GGUFFile.open(path).tensors["blk.0.ffn_norm.weight"]
@@ -196,11 +196,11 @@ def gguf(pooled: Path) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def result(pooled: Path, gguf: dict[str, Path]) -> Verification:
-    return lfm2gguf.verify(gguf["Q8_0"], pooled, chunks=4, engine="numpy")
+    return lfm2gguf.verify(gguf["Q8_0"], pooled, material=Material(chunks=4), engine=NUMPY)
 
 
 def test_prefixes_are_in_what_is_read(pooled: Path) -> None:
-    texts = [text for text, _ in prepare(open_reference(pooled), chunks=2).materials[0].encoded]
+    texts = [text for text, _ in Session(pooled, Material(chunks=2)).prepared.texts[0].encoded]
     assert all(text.startswith("query: ") for text in texts[::2])
     assert all(text.startswith("document: ") for text in texts[1::2])
 
@@ -228,24 +228,26 @@ def test_drift_is_seen(result: Verification, tmp_path: Path) -> None:
 
 def test_a_gguf_can_be_the_reference(gguf: dict[str, Path]) -> None:
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
-    assert lfm2gguf.verify(gguf["Q8_0"], gguf["BF16"], chunks=2, engine="numpy").passed
+    assert lfm2gguf.verify(
+        gguf["Q8_0"], gguf["BF16"], material=Material(chunks=2), engine=NUMPY
+    ).passed
 
 
 def test_the_kinds_of_model_are_not_compared(
     pooled: Path, gguf: dict[str, Path], files: dict[str, Path], tmp_path: Path
 ) -> None:
     with pytest.raises(GGUFError, match="it is a retrieval model, and the reference is not"):
-        lfm2gguf.verify(gguf["Q8_0"], EXAMPLE, chunks=1, engine="numpy")
-    plain = lfm2gguf.verify(files["Q8_0"], pooled, chunks=1, engine="numpy")
+        lfm2gguf.verify(gguf["Q8_0"], EXAMPLE, material=Material(chunks=1), engine=NUMPY)
+    plain = lfm2gguf.verify(files["Q8_0"], pooled, material=Material(chunks=1), engine=NUMPY)
     assert SETTINGS in failed(plain)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_kld": 0.1}, "--max-kld is no limit of a retrieval model"),
-        ({"chat": "c.jsonl"}, "this one is for retrieval"),
-        ({"texts": ["short.txt"]}, "is too short"),
+        ({"limits": Limits(max_kld=0.1)}, "does not apply to a retrieval model"),
+        ({"material": Material(chat="c.jsonl")}, "is a retrieval model; chat"),
+        ({"material": Material("short.txt")}, "is too short"),
     ],
 )
 def test_what_has_no_meaning_is_refused(
@@ -263,8 +265,8 @@ def test_what_has_no_meaning_is_refused(
 
 
 def test_limits_of_vectors_are_none_of_a_text_model(files: dict[str, Path]) -> None:
-    with pytest.raises(OptionError, match="--min-rank is no limit of a model of text"):
-        lfm2gguf.verify(files["Q8_0"], EXAMPLE, min_rank=0.9)
+    with pytest.raises(OptionError, match=r"\(--min-rank\): does not apply to a text model"):
+        lfm2gguf.verify(files["Q8_0"], EXAMPLE, limits=Limits(min_rank=0.9))
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ import pytest
 
 import lfm2gguf
 from lfm2gguf.errors import CheckpointError, HubError, OptionError
-from lfm2gguf.verification import Prepared, prepare
+from lfm2gguf.verification import Engine, Material, Session, prepare
 from lfm2gguf.verification.material.conversations import (
     chat_samples,
     read_conversations,
@@ -56,7 +56,7 @@ def test_files_are_read_as_utf8(tmp_path: Path) -> None:
     (tmp_path / "good.txt").write_bytes("Grüße\r\n日本".encode())
     assert load_texts([tmp_path / "good.txt"])[0].content == "Grüße\r\n日本"
     (tmp_path / "bad.txt").write_bytes(b"abc\xff")
-    with pytest.raises(OptionError, match=r"bad\.txt is not UTF-8 text \(byte 3\)"):
+    with pytest.raises(OptionError, match=r"bad\.txt: is not UTF-8 text \(byte 3\)"):
         load_texts([tmp_path / "bad.txt"])
     with pytest.raises(OptionError, match="No such file"):
         load_texts([tmp_path / "absent.txt"])
@@ -91,7 +91,7 @@ def test_without_network_the_message_says_what_to_do(monkeypatch: pytest.MonkeyP
 def test_a_short_text_is_refused(example: Path, tmp_path: Path) -> None:
     (tmp_path / "short.txt").write_text("Too short.")
     with pytest.raises(OptionError, match="less than one chunk of 512"):
-        prepare(open_reference(example), [tmp_path / "short.txt"])
+        prepare(open_reference(example), Material(tmp_path / "short.txt"))
 
 
 def test_a_prefix_gives_the_tokens_of_the_whole(example: Path) -> None:
@@ -181,9 +181,9 @@ def test_real_templates_render(name: str, tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("", "holds no conversation"),
-        ("{", "line 1: not JSON"),
-        ('{"messages": 3}', "line 1: no list of messages"),
-        ('\n["text"]', "line 2: no list of messages"),
+        ("{", "line 1: is not JSON"),
+        ('{"messages": 3}', "line 1: has no list of messages"),
+        ('\n["text"]', "line 2: has no list of messages"),
     ],
 )
 def test_a_bad_file_of_conversations_names_its_line(
@@ -215,17 +215,19 @@ def test_conversations_are_verified_like_texts(
         {"role": "assistant", "content": words[2000:4000]},
     ]
     path = write_lines(tmp_path / "chat.jsonl", {"messages": TURNS}, TURNS[1:3], long)
-    result = lfm2gguf.verify(files["Q8_0"], example, chat=path, threads=1)
+    result = lfm2gguf.verify(
+        files["Q8_0"], example, material=Material(chat=path), engine=Engine(threads=1)
+    )
     assert result.passed, result.failures
     assert [text["name"] for text in result.texts] == ["chat.jsonl"]
     assert len(result.figures.chunks) == 3
     assert result.figures.tokens == sum(chunk.tokens for chunk in result.figures.chunks)
 
 
-def test_the_report_says_what_was_read(prepared: Prepared) -> None:
-    described = prepared.materials[0].describe()
+def test_the_report_says_what_was_read(session: Session) -> None:
+    described = session.prepared.texts[0].describe()
     assert described["name"] == "python-docs"
-    assert described["chunks"] == len(prepared.samples)
+    assert described["chunks"] == len(session.prepared.samples)
 
 
 @pytest.mark.parametrize("as_object", [False, True])
@@ -250,7 +252,9 @@ def test_of_two_templates_the_one_that_was_written_is_scored(
     assert template_of(folder).prompt(question) == written.prompt(question)
 
     path = write_lines(tmp_path / "chat.jsonl", {"messages": TURNS})
-    result = lfm2gguf.verify(made.files[0].path, folder, chat=path, threads=1)
+    result = lfm2gguf.verify(
+        made.files[0].path, folder, material=Material(chat=path), engine=Engine(threads=1)
+    )
     assert [text["note"] for text in result.texts] == [note]
     assert note in markdown([result])
     jsonschema = pytest.importorskip("jsonschema")

@@ -14,16 +14,10 @@ from lfm2gguf.bench.metrics import RUNTIME, Measurement
 from lfm2gguf.bench.sources.worker import Worker
 from lfm2gguf.bench.workloads import workload
 from lfm2gguf.errors import ContextError, RuntimeFailureError
-from lfm2gguf.llamacpp import Chunk, Context, Model, choose, report
-from lfm2gguf.llamacpp.machine import available_memory
+from lfm2gguf.llamacpp import Chunk, Context, Model, available_memory, choose, report
 from lfm2gguf.members import trained_context
 from lfm2gguf.options import OptionChanges
-from lfm2gguf.runner import DeviceReport, Runner, Usage
-from lfm2gguf.runner.placement import (
-    check_file,
-    check_memory,
-    place,
-)
+from lfm2gguf.runner import DeviceReport, Runner, Usage, check_file, check_memory, place
 
 GREEDY: OptionChanges = {"temperature": 0.0, "repeat_penalty": 1.0, "ignore_eos": True}
 ROOM = 128  # cells of context for each request beyond its tokens

@@ -1,6 +1,6 @@
 """The reference's final hidden states on disk, so that a second run need not compute them.
 
-What is kept are the exact float32 states before the head: 4 * hidden bytes for each scored
+Kept are the exact float32 states before the head: 4 * hidden bytes for each scored
 position (a 1.2B model and 16 chunks of 512: 33 MB), where the logits would be 65,536 floats.
 The head is applied again at each run. Nothing is rounded, so a cached run decides as a fresh
 one does.
@@ -33,7 +33,7 @@ PIECE = 64 << 20
 
 
 def cache_folder() -> Path:
-    """``LFM2GGUF_CACHE``, or the platform's folder for caches of a user."""
+    """Return ``LFM2GGUF_CACHE``, or the platform's folder for caches of a user."""
     if chosen := os.environ.get("LFM2GGUF_CACHE"):
         return Path(chosen)
     if sys.platform == "win32":
@@ -44,7 +44,7 @@ def cache_folder() -> Path:
 
 
 def content_digest(files: Iterable[Path]) -> str:
-    """SHA-256 over the SHA-256 of each 64 MiB piece of each file, pieces in parallel."""
+    """Return the SHA-256 over the SHA-256 of each 64 MiB piece of each file, pieces in parallel."""
     pieces = [
         (path, start)
         for path in sorted(files)
@@ -66,7 +66,7 @@ def _piece_digest(piece: tuple[Path, int]) -> bytes:
 
 
 def key(checkpoint: str, samples: Sequence[Sample]) -> str:
-    """The name of an entry, from a checkpoint's digest and the samples."""
+    """Return the name of an entry, from a checkpoint's digest and the samples."""
     whole = hashlib.sha256(f"{REVISION} {checkpoint} {len(samples)}".encode())
     for sample in samples:
         for part in (sample.ids.astype("<i4"), sample.positions.astype("<i4")):
@@ -91,14 +91,14 @@ def load(name: str, shape: tuple[int, int]) -> npt.NDArray[np.float32] | None:
 def store(name: str, states: npt.NDArray[np.float32]) -> None:
     """Keep states, dropping the oldest entries beyond 2 GiB.
 
-    A folder that cannot be written is no error.
+    A folder that cannot be written is ignored.
     """
     folder = cache_folder()
     if states.nbytes > MAX_BYTES:
         return
     with contextlib.suppress(OSError, OutputError):
         folder.mkdir(parents=True, exist_ok=True)
-        with create(folder / f"{name}.npy", overwrite=True) as partial, partial.open("xb") as file:
+        with create(folder / f"{name}.npy", overwrite=True) as partial, partial.open("wb") as file:
             np.save(file, states)
         _trim(folder)
 

@@ -47,15 +47,17 @@ def template_of(folder: Path) -> Template:
 def read_conversations(path: Path) -> list[Mapping[str, Any]]:
     """Read JSON lines: ``{"messages": [...], "tools": [...]}`` or a bare list of messages.
 
-    Raises OptionError naming the line that is wrong.
+    Raises:
+        OptionError: a line is wrong, which the message names.
+
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise OptionError(f"cannot read the conversations {path}: {error}") from error
+        raise OptionError(f"{path}: the conversations cannot be read ({error})") from error
     found = [_conversation(path, n, line) for n, line in enumerate(lines, 1) if line.strip()]
     if not found:
-        raise OptionError(f"{path} holds no conversation")
+        raise OptionError(f"{path}: holds no conversation; write one on each line")
     return found
 
 
@@ -104,9 +106,13 @@ def _conversation(path: Path, number: int, line: str) -> Mapping[str, Any]:
     try:
         value = json.loads(line)
     except ValueError as error:
-        raise OptionError(f"{path}, line {number}: not JSON ({error})") from error
+        raise OptionError(
+            f"{path}, line {number}: is not JSON ({error}); write one conversation on each line"
+        ) from error
     value = {"messages": value} if isinstance(value, list) else value
     messages = value.get("messages") if isinstance(value, dict) else None
     if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
-        raise OptionError(f"{path}, line {number}: no list of messages")
+        raise OptionError(
+            f'{path}, line {number}: has no list of messages; write {{"messages": [...]}}'
+        )
     return {"messages": messages, "tools": value.get("tools")}

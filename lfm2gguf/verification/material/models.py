@@ -1,4 +1,4 @@
-"""The two sides of a verification, opened: the reference, and the file that is judged."""
+"""Opening the reference and the file under test."""
 
 from __future__ import annotations
 
@@ -46,6 +46,12 @@ class ReferenceModel:
     bos: int | None
     tokenizer: str  # where the ids come from, for the report
     prefixes: tuple[str, str] = ("", "")
+    vocabulary: llamacpp.Model | None = field(default=None, repr=False)  # of a GGUF
+
+    def close(self) -> None:
+        """Free llama.cpp's copy of the vocabulary, where there is one."""
+        if self.vocabulary is not None:
+            self.vocabulary.close()
 
     @property
     def weights(self) -> Weights:
@@ -70,11 +76,20 @@ def open_reference(
     """Open a checkpoint folder, a Hub id, or an F32, F16 or BF16 GGUF file.
 
     With ``lora``, an adapter's folder or Hub id, the reference is the checkpoint with it.
-    Raises OptionError for a quantized GGUF, and what opening the files raises.
+    ``revision`` is a branch, tag or commit of the Hub repository.
+
+    Raises:
+        OptionError: the GGUF is quantized, or ``lora`` is given for one.
+        CheckpointError: the checkpoint or the adapter is incomplete or damaged.
+        UnsupportedError: it is not something that predicts text or gives vectors.
+        MissingDependencyError: Hugging Face's tokenizers are not installed.
+
     """
     if Path(source).suffix.lower() == ".gguf":
         if lora is not None:
-            raise OptionError("--lora needs a checkpoint as the reference, not a GGUF")
+            raise OptionError(
+                f"{source}: is a GGUF; lora (--lora) needs a checkpoint as the reference"
+            )
         return _open_gguf(Path(source))
     whole = Checkpoint.open(source, revision)
     checkpoint = text_model(whole)
@@ -101,7 +116,7 @@ def _forward(checkpoint: Checkpoint) -> Reference:
 
 
 def _with_adapter(model: ReferenceModel, base: Checkpoint, lora: str | Path) -> ReferenceModel:
-    """The model with an adapter in its weights, and with its tokenizer if it brings one."""
+    """Return the model with an adapter in its weights, and with its tokenizer if it brings one."""
     adapter, _ = text_adapter(base, Adapter.open(lora))
     own = [adapter.path / name for name in ("adapter_config.json", ADAPTER_WEIGHTS)]
     changed = replace(
@@ -121,7 +136,7 @@ def _open_gguf(path: Path) -> ReferenceModel:
     quantized = [info for info in file.tensors.values() if info.type.is_quantized]
     if quantized:
         raise OptionError(
-            f"{path} is quantized ({quantized[0].name} is {quantized[0].type.name}); a reference "
+            f"{path}: is quantized ({quantized[0].name} is {quantized[0].type.name}); a reference "
             "must be a checkpoint, or a GGUF in F32, F16 or BF16"
         )
     vocabulary = llamacpp.Model(path)
@@ -135,6 +150,7 @@ def _open_gguf(path: Path) -> ReferenceModel:
         lambda text: llamacpp_ids(vocabulary, text),
         vocabulary.bos if vocabulary.adds_bos else None,
         "llama.cpp, from the reference file",
+        vocabulary=vocabulary,
     )
 
 
@@ -146,14 +162,14 @@ def _with_text(file: GGUFFile) -> GGUFFile:
 
 
 def llamacpp_ids(model: llamacpp.Model, text: str, *, bos: bool = True) -> Ids:
-    """Token ids as llama.cpp finds them, control tokens parsed as transformers parses them."""
+    """Return token ids as llama.cpp finds them, control tokens parsed as transformers does."""
     return np.array(model.tokenize(text, bos=bos, special=True), np.int32)
 
 
 def _checkpoint_encoder(folder: Path) -> tuple[Encode, str]:
     path = folder / "tokenizer.json"
     if not path.is_file():
-        raise CheckpointError(f"{folder} has no tokenizer.json; copy it from the base model")
+        raise CheckpointError(f"{folder}: has no tokenizer.json; copy it from the base model")
     tokenizer = load_tokenizer(path)
     return (lambda text: np.array(tokenizer.encode(text).ids, np.int32)), "tokenizer.json"
 
@@ -161,7 +177,10 @@ def _checkpoint_encoder(folder: Path) -> tuple[Encode, str]:
 def load_tokenizer(path: Path) -> Any:
     """Load tokenizer.json with Hugging Face's own library.
 
-    Raises MissingDependencyError if it is not installed, CheckpointError if the file is bad.
+    Raises:
+        MissingDependencyError: it is not installed.
+        CheckpointError: the file is damaged.
+
     """
     try:
         from tokenizers import Tokenizer
@@ -172,7 +191,9 @@ def load_tokenizer(path: Path) -> Any:
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # the Rust side raises bare Exception
-        raise CheckpointError(f"{path} cannot be read as a tokenizer: {error}") from error
+        raise CheckpointError(
+            f"{path}: cannot be read as a tokenizer ({error}); copy it from the base model"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -185,7 +206,13 @@ class Candidate:
 
     @classmethod
     def open(cls, path: str | Path) -> Candidate:
-        """Read the header. Raises GGUFError for a damaged file, UnsupportedError without text."""
+        """Read the header.
+
+        Raises:
+            GGUFError: the file is damaged.
+            UnsupportedError: it has no vocabulary.
+
+        """
         file = _with_text(GGUFFile.open(path))
         path = file.path
         names = {type.id: type.name for type in FileType}

@@ -24,6 +24,7 @@ from lfm2gguf.verification.measure.similarity import Vectors
 
 DEFAULT_CHUNKS = 16
 DEFAULT_CTX = 512
+MIN_CTX = 16
 CHARACTERS = 12  # read for each token that is needed, at first
 MARGIN = 64  # tokens
 PASSAGE = 128  # tokens, about: what a chunk is cut into for a retrieval model
@@ -31,7 +32,37 @@ PASSAGE = 128  # tokens, about: what a chunk is cut into for a retrieval model
 
 @dataclass(frozen=True)
 class Material:
-    """A text or a conversation, tokenized by the reference's own tokenizer."""
+    """What files are judged on.
+
+    Args:
+        texts: UTF-8 files, or ``wikitext-2``; by default a text from Python's own documentation,
+            which is a smoke test.
+        chat: a file of conversations as JSON lines, scored on the assistant's tokens.
+        chunks: how many chunks of each text (None: all).
+        ctx: tokens of a chunk; the second half of each is scored. For a retrieval model, chunks
+            are cut into queries and documents.
+        cache: keep the reference's hidden states for the next run.
+
+    """
+
+    texts: Sequence[str | Path] = ()
+    chat: str | Path | None = None
+    chunks: int | None = DEFAULT_CHUNKS
+    ctx: int = DEFAULT_CTX
+    cache: bool = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.texts, str | Path):  # one is as good as a list of one
+            object.__setattr__(self, "texts", (self.texts,))
+        if self.ctx < MIN_CTX:
+            raise OptionError(f"ctx (--ctx) is {self.ctx}; a chunk has {MIN_CTX} tokens or more")
+        if self.chunks is not None and self.chunks < 1:
+            raise OptionError(f"chunks (--chunks) is {self.chunks}; give 1 or more, None for all")
+
+
+@dataclass(frozen=True)
+class EncodedText:
+    """A text or conversations, tokenized by the reference's own tokenizer."""
 
     name: str
     encoded: tuple[tuple[str, Ids], ...] = field(repr=False)  # each text with all its ids
@@ -55,7 +86,7 @@ class Prepared:
     """A reference with its final hidden states on the texts, ready for any number of files."""
 
     model: ReferenceModel
-    materials: tuple[Material, ...]
+    texts: tuple[EncodedText, ...]
     ctx: int
     digest: str
     states: npt.NDArray[np.float32] = field(repr=False)
@@ -65,7 +96,7 @@ class Prepared:
     @property
     def samples(self) -> list[Sample]:
         """All sequences, text after text."""
-        return [sample for material in self.materials for sample in material.samples]
+        return [sample for text in self.texts for sample in text.samples]
 
     @property
     def vectors(self) -> list[Vectors]:
@@ -80,55 +111,53 @@ class Prepared:
 
 
 def prepare(
-    model: ReferenceModel,
-    texts: Sequence[str | Path] = (),
-    *,
-    chat: str | Path | None = None,
-    chunks: int | None = DEFAULT_CHUNKS,
-    ctx: int = DEFAULT_CTX,
-    use_cache: bool = True,
-    progress: ProgressCallback | None = None,
+    model: ReferenceModel, material: Material, progress: ProgressCallback | None = None
 ) -> Prepared:
-    """Compute (or find) a reference's hidden states. Arguments as :func:`verify`."""
-    if ctx < 16 or (chunks is not None and chunks < 1):
-        raise OptionError("a chunk must have 16 tokens or more, and there must be one or more")
+    """Compute a reference's hidden states on the texts, or find them in the cache.
+
+    Raises:
+        OptionError: a text cannot be read, is too short, or does not go with this model.
+        HubError: a text could not be fetched.
+
+    """
     started = time.perf_counter()
-    names = texts or ([] if chat else [PYTHON])
-    if model.retrieval:
-        materials = list(_read_passages(model, names, chunks, ctx, chat))
-    else:
-        materials = [*_read_texts(model, names, chunks, ctx), *_read_chat(model, chat)]
-    samples = [sample for material in materials for sample in material.samples]
+    texts = list((_read_passages if model.retrieval else _read_texts)(model, material))
+    samples = [sample for text in texts for sample in text.samples]
     digest = cache.content_digest(model.files)
     entry = cache.key(digest, samples)
     count = sum(len(sample.positions) for sample in samples)
     width = model.weights.shapes[EMBEDDING][1]
-    states = cache.load(entry, (count, width)) if use_cache else None
+    states = cache.load(entry, (count, width)) if material.cache else None
     cached = states is not None
     if states is None:
         states = model.forward.states(
             [sample.ids for sample in samples],
             [sample.positions for sample in samples],
-            counting(progress, "reference", "sequences"),
+            counting(progress, "reference", "layers"),
         )
-        if use_cache:
+        if material.cache:
             cache.store(entry, states)
     seconds = time.perf_counter() - started
-    return Prepared(model, tuple(materials), ctx, digest, states, cached, seconds)
+    return Prepared(model, tuple(texts), material.ctx, digest, states, cached, seconds)
 
 
-def _read_texts(
-    model: ReferenceModel, names: Sequence[str | Path], chunks: int | None, ctx: int
-) -> Iterator[Material]:
-    for text in load_texts(names):
+def _names(material: Material) -> Sequence[str | Path]:
+    return material.texts or ([] if material.chat else [PYTHON])
+
+
+def _read_texts(model: ReferenceModel, material: Material) -> Iterator[EncodedText]:
+    chunks, ctx = material.chunks, material.ctx
+    for text in load_texts(_names(material)):
         content, ids = _encode_enough(model, text.content, chunks and chunks * ctx)
         samples = cut(ids, ctx, chunks, model.bos)
         if not samples:
             raise OptionError(
-                f"{text.name} has {len(ids)} tokens, less than one chunk of {ctx}; "
-                "give a longer text or a smaller --ctx"
+                f"{text.name}: has {len(ids)} tokens, less than one chunk of {ctx}; "
+                "give a longer text or a smaller ctx (--ctx)"
             )
-        yield Material(text.name, ((content, ids),), tuple(samples))
+        yield EncodedText(text.name, ((content, ids),), tuple(samples))
+    if material.chat is not None:
+        yield _read_chat(model, Path(material.chat))
 
 
 def _encode_enough(model: ReferenceModel, content: str, tokens: int | None) -> tuple[str, Ids]:
@@ -143,34 +172,33 @@ def _encode_enough(model: ReferenceModel, content: str, tokens: int | None) -> t
     return start, ids
 
 
-def _read_chat(model: ReferenceModel, path: str | Path | None) -> Iterator[Material]:
-    if path is None:
-        return
+def _read_chat(model: ReferenceModel, path: Path) -> EncodedText:
     if not model.is_checkpoint:
-        raise OptionError("--chat needs a checkpoint as the reference, for its chat template")
-    found = chat_samples(model.path, Path(path))
+        raise OptionError(
+            f"{model.path}: is a GGUF; chat (--chat) needs a checkpoint as the reference, for its "
+            "chat template"
+        )
+    found = chat_samples(model.path, path)
     encoded = tuple((text, ids) for text, ids, _ in found)
     samples = tuple(sample for _, _, sample in found)
     note = "; ".join(chat_template_notes(model.path))
-    yield Material(Path(path).name, encoded, samples, is_chat=True, note=note)
+    return EncodedText(path.name, encoded, samples, is_chat=True, note=note)
 
 
-def _read_passages(
-    model: ReferenceModel,
-    names: Sequence[str | Path],
-    chunks: int | None,
-    ctx: int,
-    chat: str | Path | None,
-) -> Iterator[Material]:
-    """Queries and documents in turn, as many as have about the tokens asked for."""
-    if chat is not None:
-        raise OptionError("--chat is for models that answer; this one is for retrieval")
-    count = chunks and max(2, chunks * ctx // PASSAGE)
-    for text in load_texts(names):
+def _read_passages(model: ReferenceModel, material: Material) -> Iterator[EncodedText]:
+    """Yield queries and documents in turn, as many as have about the tokens asked for."""
+    if material.chat is not None:
+        raise OptionError(
+            f"{model.name}: is a retrieval model; chat (--chat) is for models that answer"
+        )
+    count = material.chunks and max(2, material.chunks * material.ctx // PASSAGE)
+    for text in load_texts(_names(material)):
         pairs = passages(text.content, count)
         if len(pairs) < 2:
-            raise OptionError(f"{text.name} is too short: ranking takes two passages or more")
+            raise OptionError(
+                f"{text.name}: is too short; ranking takes two passages or more, give a longer text"
+            )
         texts = [p + part for pair in pairs for p, part in zip(model.prefixes, pair, strict=True)]
         encoded = [(part, model.encode(part)) for part in texts]
         samples = [Sample(ids, np.arange(len(ids))) for _, ids in encoded]
-        yield Material(text.name, tuple(encoded), tuple(samples))
+        yield EncodedText(text.name, tuple(encoded), tuple(samples))

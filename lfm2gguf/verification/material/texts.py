@@ -45,7 +45,10 @@ class Sample:
 def load_texts(names: Sequence[str | Path]) -> list[Text]:
     """Read UTF-8 files; ``wikitext-2`` is fetched, ``python-docs`` is made.
 
-    Raises OptionError for a file that cannot be read, HubError for a failed download.
+    Raises:
+        OptionError: a file cannot be read, or is not UTF-8.
+        HubError: a download failed.
+
     """
     return [_load(name) for name in names]
 
@@ -58,9 +61,9 @@ def _load(name: str | Path) -> Text:
     try:
         return Text(Path(name).name, Path(name).read_bytes().decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise OptionError(f"{name} is not UTF-8 text (byte {error.start}); convert it") from error
+        raise OptionError(f"{name}: is not UTF-8 text (byte {error.start}); convert it") from error
     except OSError as error:
-        raise OptionError(f"cannot read the text {name}: {error.strerror}") from error
+        raise OptionError(f"{name}: the text cannot be read ({error.strerror})") from error
 
 
 def python_docs() -> str:
@@ -82,7 +85,7 @@ def python_docs() -> str:
 
 
 def _wikitext() -> str:
-    """The raw test split of WikiText-2, from the archive that llama.cpp's scripts fetch."""
+    """Return the raw test split of WikiText-2, from the archive that llama.cpp's scripts fetch."""
     from huggingface_hub import hf_hub_download
 
     try:
@@ -92,7 +95,7 @@ def _wikitext() -> str:
     except Exception as error:  # the client raises many kinds; all mean the same here
         raise HubError(
             f"cannot fetch wikitext-2 from the Hub ({error}); download wiki.test.raw "
-            "and pass it with --text"
+            "and give that file as a text (--text)"
         ) from error
 
 

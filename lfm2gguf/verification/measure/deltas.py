@@ -29,29 +29,10 @@ from lfm2gguf.ggml import GGMLType
 from lfm2gguf.gguf_file import GGUFFile
 from lfm2gguf.quants import dequantize, quantize
 from lfm2gguf.reference import EMBEDDING, HEAD, AdaptedWeights, Weights
+from lfm2gguf.verification.limits import TENSOR_LIMITS
 from lfm2gguf.verification.measure.tensors import paired_names, windows
-from lfm2gguf.verification.verdict.gates import Gate
 
 Sums = npt.NDArray[np.float64]
-
-# Error of a tensor relative to its size, as weights of heavy tails have it (Student's t with 4
-# degrees of freedom); normal ones have 0.7 to 0.9 of it.
-NOISE = {
-    "F32": 6e-8,
-    "F16": 2.2e-4,
-    "BF16": 1.7e-3,
-    "Q8_0": 0.0075,
-    "Q6_K": 0.023,
-    "Q5_K": 0.044,
-    "Q5_1": 0.046,
-    "Q5_0": 0.058,
-    "Q4_K": 0.086,
-    "Q4_0": 0.12,
-}
-SIGMAS = 5.0  # of the projection's standard error
-MAX_DEVIATION = 0.1  # of a projection from 1, beside the noise
-TELLING = 0.3  # a tensor whose noise is larger than this does not testify by itself
-MAX_GROWTH = 1.1  # of the error of a tensor that the adapter leaves alone
 
 
 @dataclass(frozen=True)
@@ -72,7 +53,12 @@ class TensorDelta:
 def tensor_deltas(
     file: GGUFFile, candidate: Weights, reference: AdaptedWeights
 ) -> list[TensorDelta]:
-    """Measure every tensor that the adapter changes. Raises OptionError if it changes none."""
+    """Measure every tensor that the adapter changes.
+
+    Raises:
+        OptionError: it changes none.
+
+    """
     found = [
         (name, theirs, file.tensors[name].type.name)
         for name, theirs in paired_names(file, reference)
@@ -94,7 +80,7 @@ def tensor_deltas(
 
 
 def _shared_rows(reference: AdaptedWeights, name: str) -> Iterator[tuple[int, int]]:
-    """Windows of the rows that the base has too: a vocabulary may have grown."""
+    """Return windows of the rows that the base has too: a vocabulary may have grown."""
     base = reference.base.shapes[_of_base(reference, name)]
     return windows((min(reference.shapes[name][0], base[0]), *base[1:]))
 
@@ -106,7 +92,7 @@ def _of_base(reference: AdaptedWeights, name: str) -> str:
 def _products(
     candidate: Weights, reference: AdaptedWeights, name: str, rows: tuple[int, int]
 ) -> Sums:
-    """Dot products of the file's difference f, the delta d and the merged weights m."""
+    """Return dot products of the file's difference f, the delta d and the merged weights m."""
     base = reference.base.read(_of_base(reference, name), *rows).reshape(-1)
     merged = reference.read(name, *rows).reshape(-1).astype(np.float64)
     f = candidate.read(name, *rows).reshape(-1) - base.astype(np.float64)
@@ -120,12 +106,16 @@ def _delta(name: str, type: str, sums: Sums, weights: int) -> TensorDelta:
     power = dd - along * dm  # of the delta's part across the merged weights
     if power <= 1e-12 * mm:
         return TensorDelta(name, type, 1.0, 0.0, 0.0)
-    noise = NOISE.get(type, math.inf) * math.sqrt(mm / weights / power)
+    noise = _noise_of(type) * math.sqrt(mm / weights / power)
     return TensorDelta(name, type, (fd - along * fm) / power, noise, math.sqrt(dd / mm))
 
 
+def _noise_of(type: str) -> float:
+    return TENSOR_LIMITS[type].noise if type in TENSOR_LIMITS else math.inf
+
+
 def growth(file: GGUFFile, candidate: Weights, reference: AdaptedWeights) -> dict[str, float]:
-    """For each tensor that the adapter leaves alone its error, in units of quantization's own."""
+    """Return each untouched tensor's error, in units of what quantizing the base would give."""
     found = [
         (name, theirs, file.tensors[name].type)
         for name, theirs in paired_names(file, reference)
@@ -150,7 +140,7 @@ def _errors(
     type: GGMLType,
     rows: tuple[int, int],
 ) -> Sums:
-    """Sums of squares of the file's error and of quantization's."""
+    """Return the sums of squares of the file's error and of quantization's."""
     base = reference.base.read(_of_base(reference, name), *rows)
     found = candidate.read(name, *rows).reshape(base.shape)
     own = dequantize(quantize(base, type), type, base.shape)
@@ -163,44 +153,8 @@ def _ratio(file: float, own: float) -> float:
     return math.sqrt(file / own) if own else math.inf
 
 
-def delta_gates(deltas: Sequence[TensorDelta], grown: dict[str, float]) -> Iterator[Gate]:
-    """The tensor that carries least of the delta, all of them together, and the others."""
-    telling = [d for d in deltas if SIGMAS * d.noise <= TELLING]
-    if telling:
-        worst = max(telling, key=lambda d: (math.isnan(d.share), _beyond(d)))
-        yield _gate("departure from the adapter's delta, worst tensor", worst.share, worst.noise,
-                    f"{worst.name} carries {worst.share:.3f} of it; "
-                    f"{len(telling)} of {len(deltas)} tensors can tell")  # fmt: skip
-    share, noise = together(deltas)
-    detail = f"{share:.4f} of it"
-    if SIGMAS * noise > TELLING:
-        detail += (
-            ", which noise of quantization may hide: judge a finer type of the same model, such "
-            "as Q8_0"
-        )
-    yield _gate(
-        "departure from the adapter's delta, all tensors",
-        share,
-        min(noise, TELLING / SIGMAS),
-        detail,
-    )
-    if grown:
-        name = max(grown, key=lambda name: grown[name])
-        yield Gate("other tensors are the base's", grown[name], MAX_GROWTH,
-                   detail=f"{name}: error in units of that of quantizing the base's")  # fmt: skip
-
-
-def _beyond(delta: TensorDelta) -> float:
-    return abs(delta.share - 1) - SIGMAS * delta.noise
-
-
-def _gate(name: str, share: float, noise: float, detail: str) -> Gate:
-    away, tolerance = abs(share - 1), SIGMAS * noise
-    return Gate(name, away, MAX_DEVIATION, tolerance=tolerance, percent=True, detail=detail)
-
-
 def together(deltas: Sequence[TensorDelta]) -> tuple[float, float]:
-    """The best estimate of the share from all tensors, and its noise."""
+    """Return the best estimate of the share from all tensors, and its noise."""
     floor = 1e-9  # of noise, so that exact types have a weight too
     weights = np.array([1 / max(d.noise, floor) ** 2 for d in deltas])
     shares = np.array([d.share for d in deltas])

@@ -92,7 +92,7 @@ def summarize(scores: Scores, lengths: Sequence[int]) -> Figures:
 
 
 def mean(values: Doubles) -> Estimate:
-    """Mean and standard error; NaN for no values, as is the error of one value."""
+    """Return mean and standard error; NaN for no values, as is the error of one value."""
     n = len(values)
     if n == 0:
         return Estimate(math.nan, math.nan)
@@ -102,7 +102,7 @@ def mean(values: Doubles) -> Estimate:
 
 
 def percentiles(values: Doubles, wanted: Sequence[float]) -> dict[str, float]:
-    """Percentiles by linear interpolation, keyed by their number: ``{"99.9": ...}``."""
+    """Return percentiles by linear interpolation, keyed by their number: ``{"99.9": ...}``."""
     found = np.percentile(values, wanted) if len(values) else [math.nan] * len(wanted)
     return {f"{q:g}": float(value) for q, value in zip(wanted, found, strict=True)}
 
@@ -129,13 +129,13 @@ def _exponential(log: Estimate) -> Estimate:
 
 
 def _difference(a: Estimate, b: Estimate, log_covariance: float) -> Estimate:
-    """``a - b`` of two perplexities whose logarithms' means have this covariance."""
+    """Return ``a - b`` of two perplexities whose logarithms' means have this covariance."""
     variance = a.uncertainty**2 + b.uncertainty**2 - 2 * a.value * b.value * log_covariance
     return Estimate(a.value - b.value, math.sqrt(max(0.0, variance)))
 
 
 def _covariance(a: Doubles, b: Doubles) -> float:
-    """Covariance of two means."""
+    """Return the covariance of two means."""
     if len(a) < 2:
         return math.nan
     return float(((a - a.mean()) * (b - b.mean())).mean()) / (len(a) - 1)

@@ -16,6 +16,7 @@ from lfm2gguf.progress import ProgressCallback, counting
 from lfm2gguf.reference import Reference, RetrievalReference, Settings, Weights
 from lfm2gguf.verification.material.models import Candidate, llamacpp_ids
 from lfm2gguf.verification.material.preparation import Prepared
+from lfm2gguf.verification.measure.engine import Engine
 from lfm2gguf.verification.measure.figures import Figures, summarize
 from lfm2gguf.verification.measure.scorers import (
     LlamaCppEmbedder,
@@ -26,47 +27,8 @@ from lfm2gguf.verification.measure.scorers import (
 )
 from lfm2gguf.verification.measure.scores import Scores
 from lfm2gguf.verification.measure.similarity import Similarity, similarity
-from lfm2gguf.verification.verdict import gates
-from lfm2gguf.verification.verdict.gates import Gate
-from lfm2gguf.verification.verdict.limits import (
-    RUNTIME_LIMITS,
-    RUNTIME_SIMILARITY_LIMITS,
-    Limits,
-    SimilarityLimits,
-)
-
-SHIPPED = "shipped"  # reference against what is shipped; the other two are --three-way's
-QUANTIZATION = "quantization"  # reference against the dequantized file
-RUNTIME = "runtime"  # dequantized file against llama.cpp
 
 Stages: TypeAlias = Mapping[str, Figures] | Mapping[str, Similarity]
-
-
-@dataclass(frozen=True)
-class Engine:
-    """What runs the file: llama.cpp, NumPy (which dequantizes it), or both in a three-way."""
-
-    name: str
-    device: str
-    threads: int | None
-    three_way: bool
-
-    @property
-    def runs_llamacpp(self) -> bool:
-        """Whether llama.cpp runs the file."""
-        return self.name == "llama.cpp"
-
-    @property
-    def dequantizes(self) -> bool:
-        """Whether NumPy runs it."""
-        return self.three_way or not self.runs_llamacpp
-
-    @property
-    def pairs(self) -> dict[str, tuple[int, int]]:
-        """What is compared in each stage; 0 is the reference, then what runs the file."""
-        if self.three_way:
-            return {SHIPPED: (0, 2), QUANTIZATION: (0, 1), RUNTIME: (1, 2)}
-        return {SHIPPED: (0, 1)}
 
 
 class Clock:
@@ -84,25 +46,35 @@ class Clock:
 
 
 @dataclass(frozen=True)
+class TokenCheck:
+    """Whether the file's tokenizer gives the reference's ids; if not, where they first differ."""
+
+    same: bool
+    detail: str
+
+
+@dataclass(frozen=True)
 class Measured:
-    """The figures of each stage, and their gates; of a text model the scores as shipped."""
+    """The figures of each stage; of a text model also each stage's scores.
+
+    ``tokens`` is None where the file's own tokenizer was not asked.
+    """
 
     stages: Stages
-    gates: tuple[Gate, ...]
-    scores: Scores | None = field(default=None, repr=False)
+    scores: Mapping[str, Scores] = field(default_factory=dict, repr=False)
+    tokens: TokenCheck | None = None
 
 
 def measure_predictions(
     prepared: Prepared,
     candidate: Candidate,
     weights: Weights,
-    limits: Limits,
     engine: Engine,
     clock: Clock,
     progress: ProgressCallback | None,
 ) -> Measured:
-    """Compare what a text model and a file of it say of each next token."""
-    samples, found = prepared.samples, list[Gate]()
+    """Compare what a text model and a file of it predict at each position."""
+    samples, tokens = prepared.samples, None
     models: list[Scorer] = [NumpyScorer(prepared.model.forward, samples, prepared.states)]
     if engine.dequantizes:
         forward = Reference(weights, finite_only=False)
@@ -112,7 +84,7 @@ def measure_predictions(
         with clock.timed("load"):
             shipped = LlamaCppScorer(candidate.file.path, samples, engine.device, engine.threads)
         models.append(shipped)
-        found.append(_tokenizer_gate(prepared, shipped.model))
+        tokens = _check_tokens(prepared, shipped.model)
     try:
         with clock.timed("comparison"):
             report = counting(progress, "comparison", "sequences")
@@ -122,23 +94,19 @@ def measure_predictions(
             shipped.close()
     scores = dict(zip(engine.pairs, parts, strict=True))
     stages = {name: summarize(part, prepared.lengths) for name, part in scores.items()}
-    for name, part in scores.items():
-        allowed, suffix = (RUNTIME_LIMITS if name == RUNTIME else limits), _suffix(name)
-        found.extend(gates.figure_gates(stages[name], part, allowed, suffix))
-    return Measured(stages, tuple(found), scores[SHIPPED])
+    return Measured(stages, scores, tokens)
 
 
 def measure_vectors(
     prepared: Prepared,
     candidate: Candidate,
     weights: Weights,
-    limits: SimilarityLimits,
     engine: Engine,
     clock: Clock,
     progress: ProgressCallback | None,
 ) -> Measured:
     """Compare the vectors that a retrieval model and a file of it give."""
-    sides, found = [prepared.vectors], list[Gate]()
+    sides, tokens = [prepared.vectors], None
     if engine.dequantizes:
         forward = RetrievalReference(weights, Settings.from_gguf(candidate.file), finite_only=False)
         states = _dequantized_states(prepared, forward, clock, progress)
@@ -150,14 +118,11 @@ def measure_vectors(
                 candidate.file.path, prepared.samples, engine.device, engine.threads
             ) as shipped,
         ):
-            found.append(_tokenizer_gate(prepared, shipped.model))
+            tokens = _check_tokens(prepared, shipped.model)
             sides.append(shipped.vectors(counting(progress, "llama.cpp", "sequences")))
     with clock.timed("comparison"):
         stages = {name: similarity(sides[a], sides[b]) for name, (a, b) in engine.pairs.items()}
-    for name, figures in stages.items():
-        allowed = RUNTIME_SIMILARITY_LIMITS if name == RUNTIME else limits
-        found.extend(gates.similarity_gates(figures, allowed, _suffix(name)))
-    return Measured(stages, tuple(found))
+    return Measured(stages, tokens=tokens)
 
 
 def _dequantized_states(
@@ -168,24 +133,18 @@ def _dequantized_states(
         return model.states(
             [sample.ids for sample in samples],
             [sample.positions for sample in samples],
-            counting(progress, "dequantized file", "sequences"),
+            counting(progress, "dequantized file", "layers"),
         )
 
 
-def _suffix(stage: str) -> str:
-    return "" if stage == SHIPPED else stage
-
-
-def _tokenizer_gate(prepared: Prepared, model: llamacpp.Model) -> Gate:
-    """The file's tokenizer must give the ids that the reference's own gives."""
-    for material in prepared.materials:
-        for text, expected in material.encoded:
-            ids = llamacpp_ids(model, text, bos=not material.is_chat)
+def _check_tokens(prepared: Prepared, model: llamacpp.Model) -> TokenCheck:
+    for text in prepared.texts:
+        for content, expected in text.encoded:
+            ids = llamacpp_ids(model, content, bos=not text.is_chat)
             if not np.array_equal(ids, expected):
                 where = _first_difference(ids, expected)
-                detail = f"{material.name} differs from token {where} on"
-                return Gate("same tokens as the tokenizer", 1, 0, detail=detail)
-    return Gate("same tokens as the tokenizer", 0, 0, detail=prepared.model.tokenizer)
+                return TokenCheck(False, f"{text.name} differs from token {where} on")
+    return TokenCheck(True, prepared.model.tokenizer)
 
 
 def _first_difference(a: npt.NDArray[np.int32], b: npt.NDArray[np.int32]) -> int:

@@ -117,7 +117,7 @@ class LlamaCppEmbedder:
         )
 
     def vectors(self, progress: Count | None = None) -> list[Vectors]:
-        """Vectors of each sequence: (1, width) where the file pools, (tokens, width) if not."""
+        """Return each sequence's vectors: (1, width) where the file pools, else (tokens, width)."""
         return [self._vectors(i, progress) for i in range(len(self._samples))]
 
     def _vectors(self, i: int, progress: Count | None) -> Vectors:
@@ -159,7 +159,7 @@ def compare(
 
 
 def _windows(sample: Sample) -> Iterator[tuple[int, int, npt.NDArray[np.int32]]]:
-    """Windows up to the last scored position, with the targets scored in each."""
+    """Yield windows up to the last scored position, with the targets scored in each."""
     end = int(sample.positions[-1]) + 1
     for start in range(0, end, WINDOW):
         stop = min(start + WINDOW, end)
@@ -168,7 +168,7 @@ def _windows(sample: Sample) -> Iterator[tuple[int, int, npt.NDArray[np.int32]]]
 
 
 def llamacpp_available() -> bool:
-    """Whether llama-cpp-python is installed and its library loads."""
+    """Return whether llama-cpp-python is installed and its library loads."""
     try:
         llamacpp.build_info()
     except MissingDependencyError:

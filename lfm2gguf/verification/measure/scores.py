@@ -94,7 +94,7 @@ def _score_rows(
 
 
 def _log_softmax(logits: npt.NDArray[np.float32]) -> tuple[Doubles, Doubles]:
-    """Log-probabilities and probabilities, both (positions, vocabulary)."""
+    """Return log-probabilities and probabilities, both (positions, vocabulary)."""
     x = logits.astype(np.float64)
     x -= x.max(axis=1, keepdims=True)
     p = np.exp(x)

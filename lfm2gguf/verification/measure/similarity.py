@@ -72,7 +72,7 @@ def similarity(reference: Sequence[Vectors], candidate: Sequence[Vectors]) -> Si
 
 
 def spearman(a: Doubles, b: Doubles) -> float:
-    """Correlation of the ranks of two lists of scores.
+    """Return the correlation of the ranks of two lists of scores.
 
     NaN where a score is not finite, or where one list has but one value.
     """
@@ -83,7 +83,7 @@ def spearman(a: Doubles, b: Doubles) -> float:
 
 
 def _ranks(scores: Doubles) -> Doubles:
-    """The place of each score; scores that are equal share the mean of their places."""
+    """Return the place of each score; scores that are equal share the mean of their places."""
     _, which, counts = np.unique(scores, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
     ranks: Doubles = (ends - (counts + 1) / 2)[which]
@@ -91,7 +91,7 @@ def _ranks(scores: Doubles) -> Doubles:
 
 
 def _overlap(a: Doubles, b: Doubles, count: int) -> float:
-    """Share of the ``count`` best documents by ``a`` that are among those by ``b``."""
+    """Return the share of the ``count`` best documents by ``a`` that are among those by ``b``."""
     if not np.isfinite(b).all():
         return math.nan
     count = min(count, len(a))
@@ -114,7 +114,7 @@ def _units(x: Vectors) -> Doubles:
 
 
 def _scores(queries: Sequence[Vectors], documents: Sequence[Vectors]) -> Doubles:
-    """The score of each query (rows) for each document (columns)."""
+    """Return the score of each query (rows) for each document (columns)."""
     starts = np.cumsum([0, *(len(x) for x in documents[:-1])])
     all_documents = _units(np.concatenate(documents)).T
     rows = [

@@ -56,7 +56,7 @@ def tensor_differences(
 
 
 def paired_names(file: GGUFFile, reference: Weights) -> list[tuple[str, str]]:
-    """The file's tensors of types that can be dequantized here, and what the reference calls them.
+    """Return the tensors that can be dequantized here, and what the reference calls them.
 
     In the file's order, those only that the reference has.
     """
@@ -86,7 +86,7 @@ def unmatched(file: GGUFFile, candidate: Weights, reference: Weights) -> list[st
 
 
 def windows(shape: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Ranges of rows of a tensor, each of about :data:`WINDOW` weights."""
+    """Return ranges of rows of a tensor, each of about :data:`WINDOW` weights."""
     rows = max(1, WINDOW // max(1, math.prod(shape[1:])))
     return ((start, min(start + rows, shape[0])) for start in range(0, shape[0], rows))
 
@@ -94,7 +94,7 @@ def windows(shape: Sequence[int]) -> Iterator[tuple[int, int]]:
 def _errors(
     candidate: Weights, reference: Weights, name: str, rows: tuple[int, int]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Mean squares of the difference and of the reference, one for each run."""
+    """Return mean squares of the difference and of the reference, one for each run."""
     expected = reference.read(name, *rows).reshape(-1)
     difference = candidate.read(name, *rows).reshape(-1) - expected
     return _run_squares(difference), _run_squares(expected)

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from lfm2gguf import rendering
-from lfm2gguf.verification.session import Verification
 from lfm2gguf.verification.verdict.gates import Gate
+from lfm2gguf.verification.verdict.result import Verification
 
 REPORT_VERSION = 1  # of report.schema.json
 
@@ -57,4 +57,6 @@ def _file(result: Verification) -> dict[str, Any]:
 
 
 def _gate(gate: Gate) -> dict[str, Any]:
-    return {**asdict(gate), "margin": gate.margin, "passed": gate.passed}
+    data = {**asdict(gate), "name": gate.title, "margin": gate.margin, "passed": gate.passed}
+    del data["stage"]  # the title says it
+    return data

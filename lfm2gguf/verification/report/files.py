@@ -13,7 +13,7 @@ from lfm2gguf.verification.report import plot
 from lfm2gguf.verification.report.data import dumps
 from lfm2gguf.verification.report.junit import junit
 from lfm2gguf.verification.report.markdown import markdown
-from lfm2gguf.verification.session import Verification
+from lfm2gguf.verification.verdict.result import Verification
 
 LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$")
 WRITERS: dict[str, Callable[[Sequence[Verification]], str | bytes]] = {

@@ -12,8 +12,8 @@ from datetime import datetime, timezone
 from xml.etree import ElementTree
 
 from lfm2gguf.verification.report.words import conditions, gate_cells
-from lfm2gguf.verification.session import Verification
 from lfm2gguf.verification.verdict.gates import Gate
+from lfm2gguf.verification.verdict.result import Verification
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -54,12 +54,12 @@ def _case(gate: Gate, result: Verification) -> ElementTree.Element:
     said = f"{value}, allowed {limit}" + (f", margin {margin}" if margin else "")
     said = _clean(f"{said}. {gate.detail}".rstrip(". "))
     case = ElementTree.Element(
-        "testcase", name=gate.name, classname=f"lfm2gguf.verify.{result.type}", time="0"
+        "testcase", name=gate.title, classname=f"lfm2gguf.verify.{result.type}", time="0"
     )
     if gate.passed:
         ElementTree.SubElement(case, "system-out").text = said
     else:
-        failure = ElementTree.SubElement(case, "failure", message=f"{gate.name}: {said}")
+        failure = ElementTree.SubElement(case, "failure", message=f"{gate.title}: {said}")
         failure.set("type", "gate")
         failure.text = said
     return case

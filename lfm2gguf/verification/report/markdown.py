@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from lfm2gguf.rendering import Table, escaped, markdown_table
-from lfm2gguf.verification.measure.measurement import SHIPPED
+from lfm2gguf.verification.measure.engine import SHIPPED
 from lfm2gguf.verification.report.words import (
     conditions,
     details,
@@ -14,7 +14,7 @@ from lfm2gguf.verification.report.words import (
     headings,
     summary_cells,
 )
-from lfm2gguf.verification.session import Verification
+from lfm2gguf.verification.verdict.result import Verification
 
 
 def markdown(results: Sequence[Verification]) -> str:
@@ -38,7 +38,7 @@ def _lines(results: Sequence[Verification]) -> Iterator[str]:
         yield f"<details{' open' if not result.passed else ''}>"
         yield f"<summary>Gates and figures of {escaped(result.candidate)}</summary>"
         yield ""
-        gates = [(gate.name, *gate_cells(gate), gate.detail) for gate in result.gates]
+        gates = [(gate.title, *gate_cells(gate), gate.detail) for gate in result.gates]
         yield from _table(("gate", "value", "limit", "margin", "", "detail"), gates)
         yield ""
         yield from _table(("figure", *result.stages), list(details(result)))

@@ -14,7 +14,7 @@ import numpy as np
 from lfm2gguf.errors import MissingDependencyError, OptionError
 from lfm2gguf.rendering import Line, Panel, draw_panels, line_color
 from lfm2gguf.verification.measure.scores import Scores
-from lfm2gguf.verification.session import Verification
+from lfm2gguf.verification.verdict.result import Verification
 
 BINS = 32
 LEFT = "Mean KL divergence over the position in the chunk"

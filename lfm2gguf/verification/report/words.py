@@ -1,4 +1,4 @@
-"""How a report says its numbers: shared by the table, Markdown and JUnit."""
+"""How a report writes its numbers: shared by the table, Markdown and JUnit."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from functools import singledispatch
 from typing import Any
 
+from lfm2gguf.verification.measure.engine import SHIPPED
 from lfm2gguf.verification.measure.figures import Estimate, Figures
-from lfm2gguf.verification.measure.measurement import SHIPPED
 from lfm2gguf.verification.measure.similarity import BEST, Similarity
-from lfm2gguf.verification.session import Verification
-from lfm2gguf.verification.verdict.gates import TENSORS, Gate
+from lfm2gguf.verification.verdict.gates import Gate, nearest_to_its_limit
+from lfm2gguf.verification.verdict.result import Verification
 
 
 def number(value: float, percent: bool = False, signed: bool = False) -> str:
-    """A number as a person reads it: per cent, a count, or six significant decimals."""
+    """Return a number as a person reads it: per cent, a count, or six significant decimals."""
     if not math.isfinite(value):
         return str(value)
     if percent:
@@ -26,7 +26,7 @@ def number(value: float, percent: bool = False, signed: bool = False) -> str:
 
 
 def gate_cells(gate: Gate) -> tuple[str, str, str, str]:
-    """Value, limit with its tolerance, margin, and verdict of a gate."""
+    """Return value, limit with its tolerance, margin, and verdict of a gate."""
     sign = "≤" if gate.relation == "<=" else "≥"
     limit = f"{sign} {number(gate.limit, gate.percent)}"
     if gate.tolerance:
@@ -36,25 +36,25 @@ def gate_cells(gate: Gate) -> tuple[str, str, str, str]:
 
 
 def headings(result: Verification) -> tuple[str, ...]:
-    """The columns of the quantization ladder."""
+    """Return the columns of the quantization ladder."""
     return ("file", "verdict", "size", *_summary(result.stages[SHIPPED]), "weights")
 
 
 def summary_cells(result: Verification) -> tuple[str, ...]:
-    """One row of the ladder, under :func:`headings`."""
-    weights = next((gate.value for gate in result.gates if gate.name == TENSORS), math.nan)
+    """Return one row of the ladder, under :func:`headings`."""
+    nearest = nearest_to_its_limit(result.tensors)
     return (
         result.candidate,
         "passed" if result.passed else "FAILED",
         f"{result.size / 1e6:.1f} MB",
         *_summary(result.stages[SHIPPED]).values(),
-        number(weights, percent=True),
+        number(nearest[1] if nearest else math.nan, percent=True),
     )
 
 
 @singledispatch
 def _summary(figures: Any) -> dict[str, str]:
-    """A comparison in a few figures."""
+    """Return a comparison in a few figures."""
     raise TypeError(figures)
 
 
@@ -83,14 +83,14 @@ def _(figures: Similarity) -> dict[str, str]:
 
 
 def details(result: Verification) -> Iterator[tuple[str, ...]]:
-    """Every figure with its value in each stage."""
+    """Yield every figure with its value in each stage."""
     stages = [_details(figures) for figures in result.stages.values()]
     return ((name, *(stage[name] for stage in stages)) for name in stages[0])
 
 
 @singledispatch
 def _details(figures: Any) -> dict[str, str]:
-    """A comparison in all its figures."""
+    """Return a comparison in all its figures."""
     raise TypeError(figures)
 
 
@@ -130,7 +130,7 @@ def _estimate(estimate: Estimate, scale: float = 1, unit: str = "") -> str:
 
 
 def conditions(result: Verification) -> str:
-    """What was measured on what, in one sentence."""
+    """Return what was measured on what, in one sentence."""
     texts = ", ".join(f"{text['name']} ({text['chunks']} sequences)" for text in result.texts)
     notes = "".join(f". Note: {text['note']}" for text in result.texts if "note" in text)
     where = f" on {result.device}" if result.engine == "llama.cpp" else ""
@@ -144,7 +144,7 @@ def conditions(result: Verification) -> str:
 
 @singledispatch
 def _measured(figures: Any) -> tuple[str, str]:
-    """What was counted, and what is said of the reference."""
+    """Return what was counted, and what to add about the reference."""
     raise TypeError(figures)
 
 
@@ -159,11 +159,11 @@ def _(figures: Similarity) -> tuple[str, str]:
 
 
 def explanation(result: Verification) -> str:
-    """Why a file failed, in a sentence or two; empty if it passed."""
+    """Return why a file failed, in a sentence or two; empty if it passed."""
     if result.passed:
         return ""
     parts = [
-        f"{gate.name}: {gate_cells(gate)[0]}, allowed {gate_cells(gate)[1]}"
+        f"{gate.title}: {gate_cells(gate)[0]}, allowed {gate_cells(gate)[1]}"
         + (f" ({gate.detail})" if gate.detail else "")
         for gate in result.failures
     ]

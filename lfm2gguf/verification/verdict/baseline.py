@@ -1,17 +1,15 @@
-"""An earlier report as the measure: figures must not have drifted from it."""
+"""An earlier report to compare with: figures must not have drifted from it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lfm2gguf.errors import OptionError
 from lfm2gguf.verification.verdict.gates import Gate
-
-if TYPE_CHECKING:
-    from lfm2gguf.verification.session import Verification
+from lfm2gguf.verification.verdict.result import Verification
 
 # What changes between builds and machines for one file was seen to stay below a tenth of these.
 KLD_DRIFT = 0.10  # of the baseline's value, or the floor
@@ -26,7 +24,9 @@ RANK_DRIFT = 0.001
 def drift_gates(path: Path, result: Verification) -> list[Gate]:
     """Compare with the entry of the same type in an earlier JSON report.
 
-    Raises OptionError if there is none, or if it was measured on something else.
+    Raises:
+        OptionError: there is none, or it was measured on something else.
+
     """
     entry = _entry(path, result.type)
     _require_same_conditions(path, entry, result)
@@ -64,13 +64,15 @@ def _entry(path: Path, type: str) -> Mapping[str, Any]:
         report = json.loads(path.read_text(encoding="utf-8"))
         entries = [entry for entry in report["files"] if entry["type"] == type]
     except OSError as error:
-        raise OptionError(f"cannot read the baseline {path}: {error.strerror}") from error
+        raise OptionError(f"{path}: the baseline cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise OptionError(f"{path} is not a report of lfm2gguf verify") from error
+        raise OptionError(
+            f"{path}: is not a report of lfm2gguf verify; write one with --write-baseline"
+        ) from error
     if report.get("version") != 1:
-        raise OptionError(f"{path} is a report of version {report.get('version')}; write it again")
+        raise OptionError(f"{path}: is a report of version {report.get('version')}; write it again")
     if not entries:
-        raise OptionError(f"the baseline {path} has no {type} file; write it again")
+        raise OptionError(f"{path}: the baseline has no {type} file; write it again")
     found: Mapping[str, Any] = entries[0]
     return found
 
@@ -78,15 +80,15 @@ def _entry(path: Path, type: str) -> Mapping[str, Any]:
 def _require_same_conditions(path: Path, entry: Mapping[str, Any], result: Verification) -> None:
     conditions = {
         "the reference": (entry["reference"]["digest"], result.reference_digest),
-        "the texts": (
+        "the material": (
             [(text["sha256"], text["chunks"]) for text in entry["texts"]],
             [(text["sha256"], text["chunks"]) for text in result.texts],
         ),
-        "--ctx": (entry["ctx"], result.ctx),
+        "ctx (--ctx)": (entry["ctx"], result.ctx),
         "the engine": (entry["engine"], result.engine),
     }
     for name, (before, now) in conditions.items():
         if before != now:
             raise OptionError(
-                f"the baseline {path} cannot be compared: {name} was another; write it again"
+                f"{path}: the baseline cannot be compared, {name} differs; write it again"
             )

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lfm2gguf.verification.measure.figures import Figures
-from lfm2gguf.verification.measure.scores import Scores
-from lfm2gguf.verification.measure.similarity import BEST, Similarity
-from lfm2gguf.verification.measure.tensors import TensorDifference
-from lfm2gguf.verification.verdict.limits import (
+from lfm2gguf.verification.limits import (
+    RUNTIME_LIMITS,
     TENSOR_LIMITS,
     WORST_CHUNK,
     WORST_TEXT,
-    Limits,
     SimilarityLimits,
+    TextLimits,
 )
+from lfm2gguf.verification.measure.engine import RUNTIME, SHIPPED
+from lfm2gguf.verification.measure.figures import Figures
+from lfm2gguf.verification.measure.measurement import Measured
+from lfm2gguf.verification.measure.scores import Scores
+from lfm2gguf.verification.measure.similarity import BEST, Similarity
+from lfm2gguf.verification.measure.tensors import TensorDifference
 
 SIGMAS = 2.0
-TENSORS = "weights near the checkpoint's"
 # Settings that must be the config's: of the forward pass, and of a retrieval model.
 CONFIG = ("layers", "heads", "kv_heads", "norm_eps", "rope_theta")
 RETRIEVAL = ("bidirectional", "pooling", "dense")
@@ -38,10 +40,16 @@ class Gate:
     tolerance: float = 0.0  # what the sampling of the text may add; never from the candidate
     percent: bool = False  # how a person reads the numbers
     detail: str = ""
+    stage: str = SHIPPED  # of a three-way verification: which pair was compared
+
+    @property
+    def title(self) -> str:
+        """The name, with the stage if it is not the file as shipped."""
+        return self.name if self.stage == SHIPPED else f"{self.name} ({self.stage})"
 
     @property
     def margin(self) -> float:
-        """How far the value is on the right side of limit and tolerance; negative: failed."""
+        """How far the value is on the right side of limit and tolerance; negative if it failed."""
         room = self.limit - self.value if self.relation == "<=" else self.value - self.limit
         return room + self.tolerance
 
@@ -51,51 +59,63 @@ class Gate:
         return math.isfinite(self.value) and self.margin >= 0
 
 
-def figure_gates(
-    figures: Figures, scores: Scores, limits: Limits, stage: str = ""
-) -> Iterator[Gate]:
-    """Gates of one comparison; ``stage`` goes into their names."""
-    suffix = f" ({stage})" if stage else ""
-    yield Gate("finite logits" + suffix, figures.not_finite, 0, detail="positions with NaN or inf")
+def stage_gates(measured: Measured, limits: TextLimits | SimilarityLimits) -> Iterator[Gate]:
+    """Yield the gates of all that was measured on the text: the tokens, then stage by stage.
+
+    What llama.cpp does to the dequantized file has limits of its own, whatever the type.
+    """
+    if measured.tokens:
+        differs = int(not measured.tokens.same)
+        yield Gate("same tokens as the tokenizer", differs, 0, detail=measured.tokens.detail)
+    for stage, figures in measured.stages.items():
+        if isinstance(figures, Similarity):
+            assert isinstance(limits, SimilarityLimits)
+            allowed = RUNTIME_LIMITS.similarity if stage == RUNTIME else limits
+            found = similarity_gates(figures, allowed)
+        else:
+            assert isinstance(limits, TextLimits)
+            allowed_text = RUNTIME_LIMITS.text if stage == RUNTIME else limits
+            found = figure_gates(figures, measured.scores[stage], allowed_text)
+        yield from (replace(gate, stage=stage) for gate in found)
+
+
+def figure_gates(figures: Figures, scores: Scores, limits: TextLimits) -> Iterator[Gate]:
+    """Yield the gates of one comparison of a text model's predictions."""
+    yield Gate("finite logits", figures.not_finite, 0, detail="positions with NaN or inf")
     yield Gate(
-        "perplexity increase" + suffix,
+        "perplexity increase",
         figures.ppl_ratio.value - 1,
         limits.max_ppl_increase,
         tolerance=SIGMAS * tolerated_ratio_error(scores, limits.max_kld),
         percent=True,
     )
-    yield Gate("mean KL divergence" + suffix, figures.kld.value, limits.max_kld)
+    yield Gate("mean KL divergence", figures.kld.value, limits.max_kld)
     chunks = [chunk.kld for chunk in figures.chunks]
     worst = max(range(len(chunks)), key=lambda i: (math.isnan(chunks[i]), chunks[i]))
     yield Gate(
-        "KL divergence of the worst chunk" + suffix,
+        "KL divergence of the worst chunk",
         chunks[worst],
         WORST_CHUNK * limits.max_kld,
         detail=f"chunk {worst + 1} of {len(chunks)}",
     )
-    yield Gate(
-        "same top token" + suffix, figures.same_top.value, limits.min_top1, ">=", percent=True
-    )
+    yield Gate("same top token", figures.same_top.value, limits.min_top1, ">=", percent=True)
 
 
-def similarity_gates(
-    figures: Similarity, limits: SimilarityLimits, stage: str = ""
-) -> Iterator[Gate]:
-    """Gates of one comparison of a retrieval model's vectors.
+def similarity_gates(figures: Similarity, limits: SimilarityLimits) -> Iterator[Gate]:
+    """Yield the gates of one comparison of a retrieval model's vectors.
 
     Rankings are few, so their means have a tolerance: a query's correlation falls short of 1 by
     an amount that spreads about as much as it is large, and each of the best documents is shared
     or not. Both are taken from the limits, so that a broken file cannot widen what it is held to.
     """
-    suffix = f" ({stage})" if stage else ""
-    yield Gate("finite vectors" + suffix, figures.not_finite, 0, detail="vectors with NaN or inf")
-    yield Gate("mean cosine" + suffix, figures.cosine.value, limits.min_cosine, ">=")
+    yield Gate("finite vectors", figures.not_finite, 0, detail="vectors with NaN or inf")
+    yield Gate("mean cosine", figures.cosine.value, limits.min_cosine, ">=")
     worst = min(
         range(len(figures.cosines)),
         key=lambda i: (not math.isnan(figures.cosines[i]), figures.cosines[i]),
     )
     yield Gate(
-        "cosine of the worst text" + suffix,
+        "cosine of the worst text",
         figures.cosines[worst],
         1 - WORST_TEXT * (1 - limits.min_cosine),
         ">=",
@@ -103,14 +123,14 @@ def similarity_gates(
     )
     queries = figures.queries
     yield Gate(
-        "rank correlation" + suffix,
+        "rank correlation",
         figures.rank_correlation.value,
         limits.min_rank,
         ">=",
         tolerance=SIGMAS * (1 - limits.min_rank) / math.sqrt(queries),
     )
     yield Gate(
-        f"same among the best {BEST}{suffix}",
+        f"same among the best {BEST}",
         figures.best_overlap.value,
         limits.min_overlap,
         ">=",
@@ -121,7 +141,7 @@ def similarity_gates(
 
 
 def tolerated_ratio_error(scores: Scores, kld: float) -> float:
-    """Standard error of ln(PPL ratio) that a file exactly at the KLD limit would show.
+    """Return the standard error of ln(PPL ratio) that a file exactly at the KLD limit would show.
 
     It is the reference's own: independent noise of variance s² on its logits gives a mean KL
     divergence of s²/2 * mean(1 - sum p²) and a paired variance at a token of probability p_x
@@ -135,15 +155,23 @@ def tolerated_ratio_error(scores: Scores, kld: float) -> float:
     return math.sqrt(2 * kld / spread * paired / len(scores))
 
 
+def nearest_to_its_limit(
+    differences: Sequence[TensorDifference],
+) -> tuple[TensorDifference, float] | None:
+    """Return the tensor that comes nearest to its limit, and the share of it that it takes."""
+    known = [(d, d.worst / TENSOR_LIMITS[d.type].run) for d in differences
+             if d.type in TENSOR_LIMITS]  # fmt: skip
+    return max(known, key=lambda pair: pair[1], default=None)
+
+
 def tensor_gate(differences: Sequence[TensorDifference]) -> Iterator[Gate]:
-    """The tensor that comes nearest to its limit, as a share of that limit."""
-    known = [d for d in differences if d.type in TENSOR_LIMITS]
-    if not known:
+    """Yield the gate of the tensor that comes nearest to its limit, as a share of it."""
+    if not (found := nearest_to_its_limit(differences)):
         return
-    worst = max(known, key=lambda d: d.worst / TENSOR_LIMITS[d.type])
+    worst, share = found
     yield Gate(
-        TENSORS,
-        worst.worst / TENSOR_LIMITS[worst.type],
+        "weights near the checkpoint's",
+        share,
         1.0,
         percent=True,
         detail=f"{worst.name}: a run of 32 {worst.type} weights is off by {worst.worst:.3g} "
@@ -152,7 +180,7 @@ def tensor_gate(differences: Sequence[TensorDifference]) -> Iterator[Gate]:
 
 
 def metadata_gate(*compared: tuple[object, object, Sequence[str]]) -> Gate:
-    """The settings in the file must be those of the checkpoint: found, expected, their names."""
+    """Return whether the settings in the file are the checkpoint's: found, expected, names."""
     different = [
         f"{name} is {a}, not {b}"
         for found, expected, names in compared

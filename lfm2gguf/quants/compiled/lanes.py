@@ -1,0 +1,375 @@
+"""Numbers side by side, as a type of numba's: LLVM's vectors, lowered to whatever SIMD there is.
+
+``load(array, at, 16)`` gives sixteen numbers; operators and the functions below work on all of
+them. LLVM makes AVX-512, AVX2, SSE or NEON of that. No fast-math flag is set anywhere: nothing
+is fused, nothing reordered, so that every lane has the bits that C's scalar code would have.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, extending
+from numba.core import types as numba_types
+from numba.core.datamodel import models
+from numba.core.extending import lower_builtin, register_model
+from numba.core.typing import signature
+from numba.core.typing.templates import AbstractTemplate, infer_global
+from numba.np import arrayobj
+
+types: Any = numba_types
+intrinsic: Any = extending.intrinsic  # numba's own annotations are those of the maker's arguments
+F32, I32, I16, I8, I1 = ir.FloatType(), *(ir.IntType(bits) for bits in (32, 16, 8, 1))
+ELEMENTS = {"float": F32, "int": I32, "byte": I8, "bool": I1}
+SCALARS = {
+    "float": types.float32,
+    "int": types.int32,
+    "byte": types.uint8,
+    "bool": types.boolean,
+}
+
+
+class Vector(types.Type):
+    """``count`` numbers of a kind: "float" (float32), "int" (int32), "byte" (uint8) or "bool"."""
+
+    def __init__(self, kind: str, count: int) -> None:
+        self.kind, self.count = kind, count
+        super().__init__(name=f"Vector({kind}, {count})")
+
+    @property
+    def llvm(self) -> ir.VectorType:
+        """LLVM's type for it."""
+        return ir.VectorType(ELEMENTS[self.kind], self.count)
+
+
+@register_model(Vector)
+class _Model(models.PrimitiveModel):
+    def __init__(self, manager: Any, vector: Vector) -> None:
+        super().__init__(manager, vector, vector.llvm)
+
+
+def _constant(count: int, value: int | Sequence[int], element: Any = I32) -> ir.Constant:
+    values = [value] * count if isinstance(value, int) else list(value)
+    return ir.Constant(ir.VectorType(element, count), values)
+
+
+def _shuffle(b: Any, x: Any, y: Any, lanes: Sequence[int]) -> Any:
+    return b.shuffle_vector(x, y, _constant(len(lanes), lanes))
+
+
+def _pick(b: Any, x: Any, lanes: Sequence[int]) -> Any:
+    return _shuffle(b, x, ir.Constant(x.type, ir.Undefined), lanes)
+
+
+def _as(b: Any, value: Any, vector: Vector) -> Any:
+    """A value as lanes: a scalar fills them all."""
+    if isinstance(value.type, ir.VectorType):
+        return value
+    undefined = ir.Constant(vector.llvm, ir.Undefined)
+    first = b.insert_element(undefined, value, ir.Constant(I32, 0))
+    return _pick(b, first, [0] * vector.count)
+
+
+def _common(*args: Any) -> Vector | None:
+    """What the operands of an operation are, where one of them is lanes and the others fit."""
+    vector = next((a for a in args if isinstance(a, Vector)), None)
+    if vector is None:
+        return None
+    scalar = SCALARS[vector.kind]
+    fit = all(a == vector or types.unliteral(a) == scalar for a in args)
+    return vector if fit else None
+
+
+# ---- operators --------------------------------------------------------------------------------
+
+
+def _operator(op: Any, floats: str | None, ints: str | None) -> None:
+    @infer_global(op)
+    class _Template(AbstractTemplate):
+        def generic(self, args: Any, _: Any) -> Any:
+            vector = _common(*args)
+            known = vector and (floats if vector.kind == "float" else ints)
+            return signature(vector, *args) if known else None
+
+    def lower(_: Any, b: Any, sig: Any, args: Any) -> Any:
+        vector = sig.return_type
+        name = floats if vector.kind == "float" else ints
+        return getattr(b, name or "")(*(_as(b, a, vector) for a in args))
+
+    for pair in ((Vector, Vector), (Vector, types.Number), (types.Number, Vector)):
+        lower_builtin(op, *pair)(lower)
+
+
+def _comparison(op: Any, sign: str) -> None:
+    @infer_global(op)
+    class _Template(AbstractTemplate):
+        def generic(self, args: Any, _: Any) -> Any:
+            vector = _common(*args)
+            return vector and signature(Vector("bool", vector.count), *args)
+
+    def lower(_: Any, b: Any, sig: Any, args: Any) -> Any:
+        vector = _common(*sig.args)
+        assert vector
+        return _compare(b, sign, vector, *(_as(b, a, vector) for a in args))
+
+    for pair in ((Vector, Vector), (Vector, types.Number), (types.Number, Vector)):
+        lower_builtin(op, *pair)(lower)
+
+
+def _compare(b: Any, sign: str, vector: Vector, x: Any, y: Any) -> Any:
+    """Comparisons with NaN are false, as in C, but for ``!=``."""
+    if vector.kind == "int":
+        return b.icmp_signed(sign, x, y)
+    if vector.kind == "byte":
+        return b.icmp_unsigned(sign, x, y)
+    return b.fcmp_unordered(sign, x, y) if sign == "!=" else b.fcmp_ordered(sign, x, y)
+
+
+for _op, _floats, _ints in (
+    (operator.add, "fadd", "add"),
+    (operator.sub, "fsub", "sub"),
+    (operator.mul, "fmul", "mul"),
+    (operator.truediv, "fdiv", None),
+    (operator.and_, None, "and_"),
+    (operator.or_, None, "or_"),
+    (operator.xor, None, "xor"),
+    (operator.lshift, None, "shl"),
+    (operator.rshift, None, "lshr"),
+):
+    _operator(_op, _floats, _ints)
+for _op, _sign in (
+    (operator.lt, "<"),
+    (operator.gt, ">"),
+    (operator.le, "<="),
+    (operator.ge, ">="),
+    (operator.eq, "=="),
+    (operator.ne, "!="),
+):
+    _comparison(_op, _sign)
+
+
+# ---- memory -----------------------------------------------------------------------------------
+
+
+def _place(ctx: Any, b: Any, array_type: Any, array: Any, at: Any, vector: Any) -> Any:
+    data = arrayobj.make_array(array_type)(ctx, b, array).data
+    return b.bitcast(b.gep(data, [at]), vector.as_pointer())
+
+
+@intrinsic(prefer_literal=True)
+def load(_: Any, array: Any, at: Any, count: Any) -> Any:
+    """``count`` (a literal) numbers from ``at`` on; those of 16 bits become int32."""
+    dtype = array.dtype
+    kind = {types.float32: "float", types.uint8: "byte"}.get(dtype, "int")
+    vector = Vector(kind, count.literal_value)
+    element = F32 if dtype == types.float32 else ir.IntType(dtype.bitwidth)
+
+    def make(ctx: Any, b: Any, _: Any, args: Any) -> Any:
+        stored = ir.VectorType(element, vector.count)
+        value = b.load(_place(ctx, b, array, args[0], args[1], stored), align=dtype.bitwidth // 8)
+        if stored == vector.llvm:
+            return value
+        return (b.sext if dtype.signed else b.zext)(value, vector.llvm)
+
+    return signature(vector, array, types.intp, count), make
+
+
+@intrinsic
+def store(_: Any, array: Any, at: Any, x: Any) -> Any:
+    """Put lanes into an array from ``at`` on; of integers the low bits that fit."""
+    element = F32 if array.dtype == types.float32 else ir.IntType(array.dtype.bitwidth)
+
+    def make(ctx: Any, b: Any, _: Any, args: Any) -> Any:
+        kind = ir.VectorType(element, x.count)
+        value = args[2] if kind == x.llvm else b.trunc(args[2], kind)
+        place = _place(ctx, b, array, args[0], args[1], kind)
+        b.store(value, place, align=array.dtype.bitwidth // 8)
+        return ctx.get_dummy_value()
+
+    return signature(types.none, array, types.intp, x), make
+
+
+@intrinsic
+def transpose(_: Any, source: Any, at: Any, stride: Any, target: Any, to: Any, step: Any) -> Any:
+    """``target[to + step * i + k] = source[at + stride * k + i]`` for i, k < 16; both float32.
+
+    By exchanging blocks of 8, 4, 2 and 1 between rows, as for any power of two (Eklundh).
+    """
+    size = 16
+    kind = ir.VectorType(F32, size)
+
+    def make(ctx: Any, b: Any, _: Any, args: Any) -> Any:
+        source_at, target_at = args[1], args[4]
+        rows = []
+        for _ in range(size):
+            rows.append(b.load(_place(ctx, b, source, args[0], source_at, kind), align=4))
+            source_at = b.add(source_at, args[2])
+        half = size // 2
+        while half:
+            upper = [j if not j & half else size + j - half for j in range(size)]
+            lower = [j + half if not j & half else size + j for j in range(size)]
+            for k in (k for k in range(size) if not k & half):
+                x, y = rows[k], rows[k + half]
+                rows[k], rows[k + half] = _shuffle(b, x, y, upper), _shuffle(b, x, y, lower)
+            half //= 2
+        for row in rows:
+            b.store(row, _place(ctx, b, target, args[3], target_at, kind), align=4)
+            target_at = b.add(target_at, args[5])
+        return ctx.get_dummy_value()
+
+    numbers = (source, types.intp, types.intp, target, types.intp, types.intp)
+    return signature(types.none, *numbers), make
+
+
+# ---- lane by lane -----------------------------------------------------------------------------
+
+
+def _unary(kind: str, make: Callable[[Any, Any, Vector], Any], doc: str) -> Any:
+    """A function of lanes to lanes of ``kind``."""
+
+    def function(_: Any, x: Any) -> Any:
+        result = Vector(kind, x.count)
+        return signature(result, x), lambda _ctx, b, _sig, args: make(b, args[0], result)
+
+    function.__doc__ = doc
+    return intrinsic(function)
+
+
+def _llvm(name: str) -> Callable[[Any, Any, Vector], Any]:
+    def make(b: Any, x: Any, vector: Vector) -> Any:
+        kind = ir.FunctionType(vector.llvm, [vector.llvm])
+        full = f"llvm.{name}.v{vector.count}f32"
+        return b.call(cgutils.get_or_insert_function(b.module, kind, full), [x])
+
+    return make
+
+
+absolute = _unary("float", _llvm("fabs"), "abs(x).")
+sqrt = _unary("float", _llvm("sqrt"), "The square root.")
+bits = _unary("int", lambda b, x, v: b.bitcast(x, v.llvm), "The bits of float32.")
+from_bits = _unary("float", lambda b, x, v: b.bitcast(x, v.llvm), "float32 of these bits.")
+to_float = _unary("float", lambda b, x, v: b.sitofp(x, v.llvm), "Integers as float32.")
+to_bytes = _unary("byte", lambda b, x, v: b.trunc(x, v.llvm), "The low bytes of integers.")
+to_ints = _unary("int", lambda b, x, v: b.zext(x, v.llvm), "Bytes as integers.")
+truncated = _unary("int", lambda b, x, v: b.fptosi(x, v.llvm), "C's cast; all in range.")
+
+
+@intrinsic(prefer_literal=True)
+def splat(_: Any, x: Any, count: Any) -> Any:
+    """``count`` (a literal) times a float32, int32 or uint8."""
+    kind = {types.float32: "float", types.uint8: "byte"}.get(types.unliteral(x), "int")
+    vector = Vector(kind, count.literal_value)
+    return signature(vector, x, count), lambda _ctx, b, _sig, args: _as(b, args[0], vector)
+
+
+@intrinsic
+def where(_: Any, mask: Any, x: Any, y: Any) -> Any:
+    """``x`` where the mask is true, ``y`` elsewhere."""
+    vector = _common(x, y)
+    assert vector
+
+    def make(_: Any, b: Any, _sig: Any, args: Any) -> Any:
+        return b.select(args[0], _as(b, args[1], vector), _as(b, args[2], vector))
+
+    return signature(vector, mask, x, y), make
+
+
+def _extremum(sign: str, doc: str) -> Any:
+    def function(_: Any, x: Any, y: Any) -> Any:
+        vector = _common(x, y)
+        assert vector
+
+        def make(_: Any, b: Any, _sig: Any, args: Any) -> Any:
+            left, right = (_as(b, a, vector) for a in args)
+            return b.select(_compare(b, sign, vector, left, right), left, right)
+
+        return signature(vector, x, y), make
+
+    function.__doc__ = doc
+    return intrinsic(function)
+
+
+least = _extremum("<", "``x < y ? x : y``, as C's macro MIN.")
+most = _extremum(">", "``x > y ? x : y``, as C's macro MAX.")
+
+
+# ---- across lanes -----------------------------------------------------------------------------
+
+
+def _reduction(sign: str, doc: str) -> Any:
+    def function(_: Any, x: Any) -> Any:
+        def make(_: Any, b: Any, _sig: Any, args: Any) -> Any:
+            value, half = args[0], x.count // 2
+            while half:
+                low, high = _pick(b, value, range(half)), _pick(b, value, range(half, 2 * half))
+                value = b.select(_compare(b, sign, x, low, high), low, high)
+                half //= 2
+            return b.extract_element(value, ir.Constant(I32, 0))
+
+        return signature(SCALARS[x.kind], x), make
+
+    function.__doc__ = doc
+    return intrinsic(function)
+
+
+largest = _reduction(">", "The largest lane (which zero of two is open).")
+smallest = _reduction("<", "The smallest lane (which zero of two is open).")
+
+
+def _of_mask(make: Callable[[Any, Any, int], Any], result: Any, doc: str) -> Any:
+    def function(_: Any, mask: Any) -> Any:
+        def lower(_: Any, b: Any, _sig: Any, args: Any) -> Any:
+            return make(b, b.bitcast(args[0], ir.IntType(mask.count)), mask.count)
+
+        return signature(result, mask), lower
+
+    function.__doc__ = doc
+    return intrinsic(function)
+
+
+def _index(b: Any, flags: Any, count: int) -> Any:
+    found = b.cttz(flags, ir.Constant(I1, 0))
+    return b.zext(found, ir.IntType(64)) if count < 64 else found
+
+
+any_true = _of_mask(
+    lambda b, flags, n: b.icmp_unsigned("!=", flags, ir.Constant(ir.IntType(n), 0)),
+    types.boolean,
+    "Whether any lane is true.",
+)
+flags = _of_mask(lambda _b, flags, _n: flags, types.int32, "The mask of 32 lanes as bits.")
+first_true = _of_mask(_index, types.intp, "The first lane that is true; their number if none is.")
+
+
+@intrinsic
+def lane(_: Any, x: Any, i: Any) -> Any:
+    """Lane ``i``."""
+
+    def make(_: Any, b: Any, _sig: Any, args: Any) -> Any:
+        return b.extract_element(args[0], b.trunc(args[1], I32))
+
+    return signature(SCALARS[x.kind], x, types.intp), make
+
+
+@intrinsic(prefer_literal=True)
+def part(_: Any, x: Any, start: Any, count: Any) -> Any:
+    """``count`` lanes from ``start`` on (both literals)."""
+    lanes = range(start.literal_value, start.literal_value + count.literal_value)
+    vector = Vector(x.kind, len(lanes))
+    return (
+        signature(vector, x, start, count),
+        lambda _ctx, b, _sig, args: _pick(b, args[0], lanes),
+    )
+
+
+@intrinsic
+def joined(_: Any, x: Any, y: Any) -> Any:
+    """The lanes of ``x``, then those of ``y``."""
+    vector = Vector(x.kind, 2 * x.count)
+    return (
+        signature(vector, x, y),
+        lambda _ctx, b, _sig, args: _shuffle(b, args[0], args[1], range(2 * x.count)),
+    )

@@ -1,0 +1,170 @@
+"""What a good file of each type measures at most, and so what a file is held to.
+
+Chosen from two kinds of good files, with room for other models and texts:
+
+- the example model of this repository on three texts (examples/ci/README.md has the table);
+- llama.cpp's own table for Llama 3 8B, the least forgiving of the published ones
+  (tools/perplexity/README.md, commit 0c1e57098): Q8_0 0.0014, Q6_K 0.0055, Q5_K_M 0.0108,
+  Q5_K_S 0.0166, Q4_K_M 0.0313, Q4_K_S 0.0431, Q4_0 0.0719 nats.
+
+Limits of the mean KL divergence are about 1.5 times the larger of the two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
+
+from lfm2gguf.errors import OptionError
+
+WORST_CHUNK = 2.0  # times max_kld; the worst chunk of good files was 1.2 to 1.5 times the mean
+WORST_TEXT = 2.5  # times 1 - min_cosine; the worst text of good files was at most 1.2 times it
+
+
+@dataclass(frozen=True)
+class TextLimits:
+    """What a text model's file is held to; shares are between 0 and 1, divergences in nats."""
+
+    max_ppl_increase: float
+    max_kld: float
+    min_top1: float
+
+
+@dataclass(frozen=True)
+class SimilarityLimits:
+    """What a retrieval model's file is held to; all between 0 and 1."""
+
+    min_cosine: float
+    min_rank: float  # Spearman's correlation of the documents' ranks
+    min_overlap: float  # of the ten best documents
+
+
+@dataclass(frozen=True)
+class TypeLimits:
+    """The default limits of a file type, for a model of either kind."""
+
+    text: TextLimits
+    similarity: SimilarityLimits
+
+
+@dataclass(frozen=True)
+class TensorLimits:
+    """What one tensor type may and does lose.
+
+    ``run`` is the largest relative error of a run of 32 weights that passes: from exactness or
+    from the step of the type (a run's error is at most half a step on each weight), for K-quants
+    from what was seen (Q4_K 0.13, Q5_K 0.06, Q6_K 0.034) with room for importance matrices.
+    ``noise`` is the error of a whole tensor relative to its size, as weights of heavy tails have
+    it (Student's t with 4 degrees of freedom); normal ones have 0.7 to 0.9 of it.
+    """
+
+    run: float
+    noise: float
+
+
+def _row(
+    ppl: float, kld: float, top1: float, cosine: float, rank: float, overlap: float
+) -> TypeLimits:
+    return TypeLimits(TextLimits(ppl, kld, top1), SimilarityLimits(cosine, rank, overlap))
+
+
+# Those of retrieval models: examples/ci/README.md has what good files measured
+# (tests/benchmarks/retrieval_limits.py).
+TYPE_LIMITS = {  # PPL    KLD    top-1  cosine   rank   overlap
+    "F32": _row(0.001, 0.0001, 0.995, 0.99999, 0.999, 0.99),
+    "F16": _row(0.002, 0.0002, 0.990, 0.99999, 0.999, 0.98),
+    "BF16": _row(0.005, 0.001, 0.980, 0.9999, 0.998, 0.97),
+    "Q8_0": _row(0.005, 0.003, 0.960, 0.9995, 0.988, 0.92),
+    "Q6_K": _row(0.010, 0.010, 0.940, 0.997, 0.960, 0.86),
+    "Q5_K_M": _row(0.02, 0.020, 0.910, 0.993, 0.935, 0.83),
+    "Q5_K_S": _row(0.03, 0.027, 0.900, 0.992, 0.930, 0.82),
+    "Q4_K_M": _row(0.05, 0.050, 0.870, 0.980, 0.910, 0.76),
+    "Q4_K_S": _row(0.06, 0.065, 0.860, 0.978, 0.905, 0.74),
+    "Q4_0": _row(0.10, 0.110, 0.820, 0.960, 0.890, 0.70),
+}
+
+# llama.cpp rounds the activations of a quantized product to 8 bits, the file itself does not.
+RUNTIME_LIMITS = _row(0.005, 0.0030, 0.960, 0.9985, 0.970, 0.87)
+
+TENSOR_LIMITS = {  # run  noise
+    "F32": TensorLimits(1e-6, 6e-8),
+    "F16": TensorLimits(1e-3, 2.2e-4),
+    "BF16": TensorLimits(4e-3, 1.7e-3),
+    "Q8_0": TensorLimits(0.025, 0.0075),
+    "Q6_K": TensorLimits(0.08, 0.023),
+    "Q5_K": TensorLimits(0.15, 0.044),
+    "Q5_1": TensorLimits(0.15, 0.046),
+    "Q5_0": TensorLimits(0.18, 0.058),
+    "Q4_K": TensorLimits(0.30, 0.086),
+    "Q4_0": TensorLimits(0.36, 0.12),
+}
+
+Row = TypeVar("Row", TextLimits, SimilarityLimits)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits that are not to be the file type's own; None leaves the type's.
+
+    Args:
+        max_ppl_increase: of PPL ratio - 1.
+        max_kld: of the mean KL divergence, in nats.
+        min_top1: least share of positions at which both prefer the same token.
+        min_cosine: of a retrieval model, the least mean cosine of its vectors.
+        min_rank: likewise, of the rank correlation of documents.
+        min_overlap: likewise, of the share of the ten best documents that both have.
+
+    """
+
+    max_ppl_increase: float | None = None
+    max_kld: float | None = None
+    min_top1: float | None = None
+    min_cosine: float | None = None
+    min_rank: float | None = None
+    min_overlap: float | None = None
+
+    def of_text(self, type: str) -> TextLimits:
+        """Return what a text model's file of this type is held to.
+
+        Raises:
+            OptionError: a limit is a retrieval model's, or the type has no default limits and
+                they are not all given.
+
+        """
+        self._refuse(SimilarityLimits, "a text model, whose predictions are compared")
+        return self._fill(TextLimits, type, {name: row.text for name, row in TYPE_LIMITS.items()})
+
+    def of_similarity(self, type: str) -> SimilarityLimits:
+        """Return what a retrieval model's file of this type is held to.
+
+        Raises:
+            OptionError: as :meth:`of_text`, with the kinds exchanged.
+
+        """
+        self._refuse(TextLimits, "a retrieval model, whose vectors are compared")
+        rows = {name: row.similarity for name, row in TYPE_LIMITS.items()}
+        return self._fill(SimilarityLimits, type, rows)
+
+    def _given(self, kind: type[Row]) -> dict[str, float]:
+        values = {field.name: getattr(self, field.name) for field in fields(kind)}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def _refuse(self, other: type[Row], kind: str) -> None:
+        for name in self._given(other):
+            raise OptionError(f"{_option(name)}: does not apply to {kind}; leave it out")
+
+    def _fill(self, kind: type[Row], type: str, defaults: dict[str, Row]) -> Row:
+        given = self._given(kind)
+        names = [field.name for field in fields(kind)]
+        if len(given) == len(names):
+            return kind(**given)
+        if type not in defaults:
+            raise OptionError(
+                f"there are no default limits for {type}; give "
+                f"{', '.join(map(_option, names))} (defaults exist for {', '.join(defaults)})"
+            )
+        return replace(defaults[type], **given)
+
+
+def _option(name: str) -> str:
+    return f"{name} (--{name.replace('_', '-')})"

@@ -1,0 +1,43 @@
+"""Opening a Runner on the example model, and asking it so that an answer is known."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from lfm2gguf.runner import Runner
+from tests.making.models import tiny_gguf
+
+GREEDY: dict[str, Any] = {"temperature": 0.0, "repeat_penalty": 1.0, "top_k": 0}
+QUESTIONS = [f"What does str.{name} do?" for name in ("upper", "lower", "split", "join", "strip")]
+CALL = '<|tool_call_start|>[get_time(city="Rome")]<|tool_call_end|>'
+
+
+def fresh(**options: Any) -> Runner:
+    return Runner(tiny_gguf(), **{"device": "cpu", "threads": 1, **options})
+
+
+def endless(lfm: Runner) -> dict[int, float]:
+    """Bias that keeps the model from ending its answer."""
+    return {lfm.tokens.eos: -1e9, lfm.tokens.encode("<|endoftext|>", bos=False)[0]: -1e9}
+
+
+def literally(text: str) -> str:
+    return f"root ::= {json.dumps(text)}"
+
+
+def wait_until(condition: Any, seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def get_time(city: str) -> str:
+    """Tells the time.
+
+    Args:
+        city: Where.
+    """
+    return f"noon in {city}"
