@@ -26,9 +26,9 @@ SLOW = ("IQ1", "IQ2", "IQ3")
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("mixtures")
-    paths = {name: folder / f"{i}.gguf" for i, name in enumerate(MODELS)}
-    for name, path in paths.items():
-        convert(make(MODELS[name], path.with_suffix("")), path, "F32", jobs=1)
+    paths = {name: folder / str(i) / "whole.gguf" for i, name in enumerate(MODELS)}
+    for name, path in paths.items():  # a model's name is its folder's
+        convert(make(MODELS[name], path.with_name("model")), path, "F32", jobs=1)
     return paths
 
 
