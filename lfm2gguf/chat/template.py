@@ -12,7 +12,7 @@ from typing import Any
 
 from lfm2gguf.chat.dialect import dialect_of
 from lfm2gguf.chat.environment import environment
-from lfm2gguf.chat.tool_calls import ToolCall, write_calls
+from lfm2gguf.chat.tool_calls import BadCall, ToolCall, write_calls
 from lfm2gguf.errors import GGUFError, MissingDependencyError, OptionError
 
 Message = Mapping[str, Any]
@@ -105,8 +105,9 @@ class Template:
         if prepared["role"] != "assistant":
             return prepared
         calls = [_as_call(call) for call in prepared.pop("tool_calls", None) or ()]
-        if calls and self.writes_calls:
-            prepared["tool_calls"] = [_as_message_call(call) for call in calls]
+        sound = [call for call in calls if isinstance(call, ToolCall)]
+        if calls and calls == sound and self.writes_calls:
+            prepared["tool_calls"] = [_as_message_call(call) for call in sound]
         elif calls:
             prepared["content"] = write_calls(calls, self.dialect) + str(prepared["content"])
         thinking = next((prepared[key] for key in _REASONING if prepared.get(key)), None)
@@ -166,8 +167,11 @@ def drop_oldest_turn(messages: list[Message]) -> list[Message]:
     return messages[:first] + messages[questions[0] :] if questions else messages
 
 
-def _as_call(call: Any) -> ToolCall:
-    """Read a call of an earlier answer: our own, or OpenAI's form."""
+def _as_call(call: Any) -> ToolCall | BadCall:
+    """Read a call of an earlier answer: our own, or OpenAI's form.
+
+    Arguments that are not JSON are what a model wrote: they stay in the conversation as they are.
+    """
     if isinstance(call, ToolCall):
         return call
     function = call.get("function", call) if isinstance(call, Mapping) else {}
@@ -175,12 +179,12 @@ def _as_call(call: Any) -> ToolCall:
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments)
-        except json.JSONDecodeError as error:
-            raise OptionError(
-                f"tool_calls: the arguments of {name} are not JSON: {error}"
-            ) from None
-    if not isinstance(name, str) or not isinstance(arguments, Mapping):
-        raise OptionError(f"tool_calls: {call!r} needs a name and an object of arguments")
+        except (ValueError, RecursionError):
+            return BadCall(f"{name}({arguments})", "its arguments are not JSON")
+    if not isinstance(name, str):
+        raise OptionError(f"tool_calls: {call!r} needs a name")
+    if not isinstance(arguments, Mapping):
+        return BadCall(f"{name}({arguments!r})", "its arguments are not an object")
     return ToolCall(name, dict(arguments))
 
 

@@ -159,7 +159,7 @@ class Runner:
         known = as_tools(tools)
         prompt = self.prompts.of_chat(messages, tools, overflow=overflow, variables=template)
         thinks = True if prompt.text.rstrip().endswith(self.dialect.thinking[0]) else None
-        return self._stream(prompt, Answer(thinks, dialect=self.dialect), known, options)
+        return self._stream(prompt, Answer(thinks, known, dialect=self.dialect), known, options)
 
     def complete(self, prompt: str | Sequence[int], **options: Unpack[OptionChanges]) -> Reply:
         """Continue a plain text, or tokens, without a chat template; the reply is all text.
