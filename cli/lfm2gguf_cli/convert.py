@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,12 +11,15 @@ from lfm2gguf.errors import OptionError
 from lfm2gguf_cli.options import (
     ConvertTypes,
     DryRun,
+    ExcludeWeights,
     Force,
+    IncludeWeights,
     Jobs,
     Json,
     Output,
     Quiet,
     SplitMaxSize,
+    read_matrix,
 )
 
 
@@ -48,6 +52,11 @@ def convert(
         typer.Option(help="A LoRA adapter to merge: a PEFT folder, or its Hub id."),
     ] = None,
     split_max_size: SplitMaxSize = None,
+    imatrix: Annotated[
+        Path | None, typer.Option(help="An importance matrix, .gguf or .dat: see imatrix.")
+    ] = None,
+    include_weights: IncludeWeights = None,
+    exclude_weights: ExcludeWeights = None,
     verify: Annotated[
         bool,
         typer.Option("--verify", help="Then compare each file with the checkpoint: see verify."),
@@ -72,7 +81,11 @@ def convert(
         raise OptionError("--verify compares what a text model predicts; a projector predicts none")
     display = Display(quiet=quiet, json=json)
     plan = make_plan(
-        source, output, Recipe(type, split_max_size=split_max_size),
+        source, output, Recipe(
+        type,
+        split_max_size=split_max_size,
+        imatrix=read_matrix(imatrix, include_weights, exclude_weights),
+    ),
         projector=mmproj, revision=revision, pre=pre, lora=lora,
     )  # fmt: skip
     if verify:  # what it would raise is raised before the files are there

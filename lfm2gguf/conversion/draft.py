@@ -12,6 +12,7 @@ from pathlib import Path
 
 import gguf
 
+from lfm2gguf.conversion.importance import check_matrix, matrix_keys
 from lfm2gguf.conversion.mixtures import PROJECTOR_TYPES, assign, assign_projector, file_order
 from lfm2gguf.conversion.recipe import Recipe
 from lfm2gguf.conversion.sources import SourceTensor
@@ -143,6 +144,9 @@ def draft(model: Model, target: Path, type: FileType, recipe: Recipe) -> Draft:
         "general.quantization_version": Value(ValueType.UINT32, QUANTIZATION_VERSION),
         "general.file_type": Value(ValueType.UINT32, type.id),
     }
+    if recipe.imatrix is not None:
+        check_matrix(recipe.imatrix, sources)
+        last |= matrix_keys(recipe.imatrix)
     rest = {key: value for key, value in model.metadata.items() if key not in last}
     return Draft(target, type, rest | last, sources, tensors, recipe)
 

@@ -10,6 +10,7 @@ from typing import TypeAlias
 from lfm2gguf.errors import OptionError
 from lfm2gguf.ggml import FileType
 from lfm2gguf.gguf_file import parse_size
+from lfm2gguf.imatrix import ImportanceMatrix
 
 Types: TypeAlias = str | FileType | Sequence[str | FileType]
 
@@ -23,11 +24,13 @@ class Recipe:
     Args:
         type: a file type such as ``"Q4_K_M"``, or several; None is the source's default.
         split_max_size: bytes, or such as "4G": several files of at most about that size.
+        imatrix: what weighs the errors of the columns, as ``llama-quantize --imatrix`` has it.
 
     """
 
     type: Types | None = None
     split_max_size: str | int | None = None
+    imatrix: ImportanceMatrix | None = None
 
     @classmethod
     def of(cls, type: Types | Recipe | None) -> Recipe:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from lfm2gguf.conversion.draft import Draft
+from lfm2gguf.conversion.importance import importance_of
 from lfm2gguf.conversion.tasks import TASK_WEIGHTS, Output, Task, split
 from lfm2gguf.conversion.workers import run_all
 from lfm2gguf.errors import OptionError
@@ -122,7 +123,9 @@ def _tasks(drafts: Sequence[Draft], paths: Mapping[Path, Path]) -> Iterator[Task
             Output(paths[place[i][0].path], place[i][1], draft.tensors[i].type)
             for draft, place in zip(drafts, places, strict=True)
         ]
-        yield from split(source, outputs)
+        matrix = drafts[0].recipe.imatrix
+        importance = None if matrix is None else importance_of(matrix, source)
+        yield from split(source, outputs, importance)
 
 
 def _jobs(jobs: int | None, n_weights: int, per_worker: int | None = None) -> int:

@@ -94,6 +94,8 @@ def quantize(
         raise QuantizationError(f"{codec.type.name} needs an importance matrix")
     if importance is None and (data := _compiled(codec, array)) is not None:
         return data.reshape(*array.shape[:-1], row_bytes)
+    if importance is not None and array.dtype == np.uint16:
+        array = bf16_to_f32(array)
     important = None if importance is None else Importance(codec, array, importance)
     x = array.reshape(-1, codec.type.block_size)
     blocks = np.empty(len(x), codec.layout)

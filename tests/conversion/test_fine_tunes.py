@@ -89,6 +89,7 @@ def test_two_names_for_one_tensor(folder: Path, tmp_path: Path) -> None:
     assert f"'_orig_mod.{EMBEDDING}' are both '{EMBEDDING}'" in message
 
 
+@pytest.mark.slow
 def test_a_wrapped_mixture_of_experts(tmp_path: Path) -> None:
     folder = make(Case(MOE), tmp_path / "Tune")
     plain = converted(folder).path.read_bytes()
