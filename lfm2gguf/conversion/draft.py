@@ -38,6 +38,7 @@ from lfm2gguf.gguf_file import (
     split_keys,
     split_path,
 )
+from lfm2gguf.storage import Stamp
 
 # In a name that may be anybody's: control characters, what is not UTF-8, and what some system
 # does not take.
@@ -56,6 +57,7 @@ class Model:
     n_experts: int = 0
     left_out: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    files: tuple[Stamp, ...] = ()  # that are read
 
 
 @dataclass(frozen=True)
