@@ -37,14 +37,18 @@ class Template:
             raise
         except Exception as error:
             raise GGUFError(f"the chat template does not compile: {error}") from error
-        self.writes_calls = self._shows({"content": "", "tool_calls": _PROBE_CALLS})
-        self.writes_thinking = self._shows({"content": "", "thinking": _PROBE})
+        calls, thinking = {"tool_calls": _PROBE_CALLS}, {"thinking": _PROBE}
+        self.writes_calls = self._shows([{"role": "assistant", "content": "", **calls}])
+        self.writes_thinking = self._shows([{"role": "assistant", "content": "", **thinking}])
+        self.writes_tools = self._shows([], _PROBE_TOOLS)
 
-    def _shows(self, answer: dict[str, Any]) -> bool:
-        """Ask the template itself whether a part of an answer reaches the prompt."""
+    def _shows(
+        self, messages: list[Message], tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> bool:
+        """Ask the template itself whether a part of a conversation reaches the prompt."""
         question = {"role": "user", "content": "?"}
         try:
-            return _PROBE in self.render([question, {"role": "assistant", **answer}])
+            return _PROBE in self.render([question, *messages], tools)
         except OptionError:
             return False
 
@@ -119,6 +123,13 @@ class Template:
 
 _PROBE_CALLS = [
     {"type": "function", "function": {"name": _PROBE, "arguments": {"x": "1"}}},
+]
+_PROBE_SCHEMA = {"type": "object", "properties": {"x": {"type": "string"}}, "required": ["x"]}
+_PROBE_TOOLS = [
+    {
+        "type": "function",
+        "function": {"name": _PROBE, "description": "", "parameters": _PROBE_SCHEMA},
+    },
 ]
 
 
