@@ -148,12 +148,12 @@ def _replaced(text: Any, old: Any = "", new: Any = "", *_: Any) -> int:
 
 def _formatted(form: Any, *values: Any) -> int:
     """Estimate ``%`` and ``format``: every field may hold all values, and be as wide as written."""
-    form = str(form)
-    fields = 1 + form.count("%") + form.count("{")
-    widths = sum(int(digits[:9]) for digits in _WIDTH.findall(form))
-    given = "*" in form or form.count("{") > form.count("}{") + 1  # widths among the values
-    stars = sum(int(abs(v)) for v in _flat(values) if isinstance(v, int)) if given else 0
-    return len(form) + fields * (size_of(values) + stars) + widths
+    text = str(form)
+    fields = 1 + text.count("%") + text.count("{")
+    widths: int = sum(int(digits[:9]) for digits in _WIDTH.findall(text))
+    given = "*" in text or text.count("{") > text.count("}{") + 1  # widths among the values
+    stars: int = sum(abs(v) for v in _flat(values) if isinstance(v, int)) if given else 0
+    return len(text) + fields * (size_of(values) + stars) + widths
 
 
 def _flat(values: Iterable[Any]) -> Iterator[Any]:

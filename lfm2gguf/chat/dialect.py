@@ -59,11 +59,10 @@ class Dialect:
         """The markers that a model itself writes into its answers."""
         return (*self.calls, *self.thinking)
 
-    def write_calls(self, calls: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
-        """Return calls (name, arguments) as the model writes them, markers included."""
+    def enclosed(self, written: Iterable[str]) -> str:
+        """Return calls, each written already, between their markers."""
         start, end = self.calls
-        written = ", ".join(self.style.write(name, arguments) for name, arguments in calls)
-        return f"{start}{self.style.first}{written}{self.style.last}{end}"
+        return f"{start}{self.style.first}{', '.join(written)}{self.style.last}{end}"
 
 
 def python_literal(value: Any) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from lfm2gguf.chat.bounds import TooMuch
 from lfm2gguf.chat.dialect import dialect_of
 from lfm2gguf.chat.environment import environment
-from lfm2gguf.chat.tool_calls import ToolCall, write_calls
+from lfm2gguf.chat.tool_calls import BadCall, ToolCall, write_calls
 from lfm2gguf.errors import GGUFError, MissingDependencyError, OptionError
 
 Message = Mapping[str, Any]
@@ -38,14 +38,18 @@ class Template:
             raise
         except Exception as error:
             raise GGUFError(f"the chat template does not compile: {error}") from error
-        self.writes_calls = self._shows({"content": "", "tool_calls": _PROBE_CALLS})
-        self.writes_thinking = self._shows({"content": "", "thinking": _PROBE})
+        calls, thinking = {"tool_calls": _PROBE_CALLS}, {"thinking": _PROBE}
+        self.writes_calls = self._shows([{"role": "assistant", "content": "", **calls}])
+        self.writes_thinking = self._shows([{"role": "assistant", "content": "", **thinking}])
+        self.writes_tools = self._shows([], _PROBE_TOOLS)
 
-    def _shows(self, answer: dict[str, Any]) -> bool:
-        """Ask the template itself whether a part of an answer reaches the prompt."""
+    def _shows(
+        self, messages: list[Message], tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> bool:
+        """Ask the template itself whether a part of a conversation reaches the prompt."""
         question = {"role": "user", "content": "?"}
         try:
-            return _PROBE in self.render([question, {"role": "assistant", **answer}])
+            return _PROBE in self.render([question, *messages], tools)
         except OptionError as error:
             if isinstance(error.__cause__, TooMuch):
                 raise GGUFError(f"the chat template cannot be used: {error.__cause__}") from error
@@ -108,8 +112,9 @@ class Template:
         if prepared["role"] != "assistant":
             return prepared
         calls = [_as_call(call) for call in prepared.pop("tool_calls", None) or ()]
-        if calls and self.writes_calls:
-            prepared["tool_calls"] = [_as_message_call(call) for call in calls]
+        sound = [call for call in calls if isinstance(call, ToolCall)]
+        if calls and calls == sound and self.writes_calls:
+            prepared["tool_calls"] = [_as_message_call(call) for call in sound]
         elif calls:
             prepared["content"] = write_calls(calls, self.dialect) + str(prepared["content"])
         thinking = next((prepared[key] for key in _REASONING if prepared.get(key)), None)
@@ -121,6 +126,13 @@ class Template:
 
 _PROBE_CALLS = [
     {"type": "function", "function": {"name": _PROBE, "arguments": {"x": "1"}}},
+]
+_PROBE_SCHEMA = {"type": "object", "properties": {"x": {"type": "string"}}, "required": ["x"]}
+_PROBE_TOOLS = [
+    {
+        "type": "function",
+        "function": {"name": _PROBE, "description": "", "parameters": _PROBE_SCHEMA},
+    },
 ]
 
 
@@ -169,8 +181,11 @@ def drop_oldest_turn(messages: list[Message]) -> list[Message]:
     return messages[:first] + messages[questions[0] :] if questions else messages
 
 
-def _as_call(call: Any) -> ToolCall:
-    """Read a call of an earlier answer: our own, or OpenAI's form."""
+def _as_call(call: Any) -> ToolCall | BadCall:
+    """Read a call of an earlier answer: our own, or OpenAI's form.
+
+    Arguments that are not JSON are what a model wrote: they stay in the conversation as they are.
+    """
     if isinstance(call, ToolCall):
         return call
     function = call.get("function", call) if isinstance(call, Mapping) else {}
@@ -178,12 +193,12 @@ def _as_call(call: Any) -> ToolCall:
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments)
-        except json.JSONDecodeError as error:
-            raise OptionError(
-                f"tool_calls: the arguments of {name} are not JSON: {error}"
-            ) from None
-    if not isinstance(name, str) or not isinstance(arguments, Mapping):
-        raise OptionError(f"tool_calls: {call!r} needs a name and an object of arguments")
+        except (ValueError, RecursionError):
+            return BadCall(f"{name}({arguments})", "its arguments are not JSON")
+    if not isinstance(name, str):
+        raise OptionError(f"tool_calls: {call!r} needs a name")
+    if not isinstance(arguments, Mapping):
+        return BadCall(f"{name}({arguments!r})", "its arguments are not an object")
     return ToolCall(name, dict(arguments))
 
 

@@ -8,13 +8,14 @@ Source: https://docs.liquid.ai, tool use; the members' chat templates.
 
 from __future__ import annotations
 
-import json
+import contextlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from lfm2gguf.chat.dialect import LFM2, Dialect
+from lfm2gguf.chat.literals import Literals, MalformedError, RefusedError, read_literal
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,75 @@ class BadCall:
     call: ToolCall | None = None
 
 
-class MalformedError(ValueError):
-    """The span is not a list of calls."""
+class CallReader:
+    """Reads the calls of a span while its text comes.
+
+    A call that can be read is final as soon as a comma or a bracket follows it: whatever comes
+    later, it is not taken back.
+    """
+
+    def __init__(self) -> None:
+        self.text = ""
+        self._at = 0  # behind the last call that was read
+
+    def feed(self, new: str) -> list[ToolCall]:
+        """Take new text and return the calls that are certain now."""
+        self.text += new
+        if not _FOLLOWS.search(new):  # only then is it worth reading again
+            return []
+        calls: list[ToolCall] = []
+        while (read := self._next(_FOLLOWS)) is not None:
+            calls.append(read)
+        return calls
+
+    def close(self, *, whole: bool = True) -> list[ToolCall | BadCall]:
+        """Return the rest: calls, and what cannot be read.
+
+        Of a text that is not ``whole``, nothing is guessed.
+        """
+        items: list[ToolCall | BadCall] = []
+        while (start := _start(self.text, self._at)) < len(self.text):
+            if (read := self._next(_ENDS)) is not None:
+                items.append(read)
+                continue
+            problem = _problem(self.text, start)
+            guess = whole and not isinstance(problem, RefusedError)
+            if guess and (found := _nested(self.text, start)):
+                return items + found
+            items.append(self._skip(start, str(problem), whole))
+        return items
+
+    def _next(self, follows: re.Pattern[str]) -> ToolCall | None:
+        parser = _Parser(self.text, _start(self.text, self._at))
+        try:
+            call = parser.call()
+        except MalformedError:
+            return None
+        if not follows.match(self.text, parser.at):
+            return None
+        self._at = parser.at
+        return call
+
+    def _skip(self, start: int, reason: str, whole: bool) -> BadCall:
+        """Pass over a call that cannot be read: to its own end where that is plain."""
+        end = end_of_call(self.text, start)
+        if end is None and not whole:
+            reason = "the answer ends inside of a tool call"
+        plain = end is not None and _ENDS.match(self.text, end)
+        self._at = end if end is not None and plain else len(self.text)
+        return BadCall(self.text[start : self._at].strip(), reason)
+
+
+def read_calls(text: str) -> tuple[list[ToolCall], list[BadCall]]:
+    """Return the calls of a whole span, without its markers, and what of it cannot be read.
+
+    Where quotes are nested without escapes, a reading counts if it is the only one that has as
+    many calls; one that takes a call for a part of a string has fewer.
+    """
+    reader = CallReader()
+    items = [*reader.feed(text), *reader.close()]
+    calls = [item for item in items if isinstance(item, ToolCall)]
+    return calls, [item for item in items if isinstance(item, BadCall)]
 
 
 def parse_calls(text: str) -> list[ToolCall]:
@@ -48,236 +116,146 @@ def parse_calls(text: str) -> list[ToolCall]:
         MalformedError: the span is not a list of calls.
 
     """
-    return list(_iter_calls(text))
+    calls, bad = read_calls(text)
+    if bad:
+        raise MalformedError(bad[0].reason)
+    return calls
 
 
-def read_calls(text: str) -> tuple[list[ToolCall], MalformedError | None]:
-    """Return the complete calls at the beginning of a span, and what is wrong after them."""
-    calls: list[ToolCall] = []
+_BETWEEN = re.compile(r"[\s,;\[\]]*")
+_FOLLOWS = re.compile(r"\s*[,;\]]")
+_ENDS = re.compile(r"\s*(?:[,;\]]|\Z)|\s*\n\s*(?:\{|[^\W\d][\w.-]*\()")
+_LEXEMES = re.compile(
+    r"'''(?:\\.|[^\\])*?'''|\"\"\"(?:\\.|[^\\])*?\"\"\""
+    r"|'(?:\\.|[^\\'])*'|\"(?:\\.|[^\\\"])*\"|[()\[\]{}'\"]",
+    re.DOTALL,
+)
+_DEPTH = {**dict.fromkeys("([{", 1), **dict.fromkeys(")]}", -1)}
+_MOST_READINGS = 500
+
+
+def _start(text: str, at: int) -> int:
+    match = _BETWEEN.match(text, at)
+    return match.end() if match else at
+
+
+def end_of_call(text: str, start: int = 0) -> int | None:
+    """Return where the brackets that open first are closed again, or None if they are not."""
+    depth = 0
+    for match in _LEXEMES.finditer(text, start):
+        if match[0] in ("'", '"'):
+            return None
+        step = _DEPTH.get(match[0], 0)
+        depth += step
+        if step < 0 and depth <= 0:
+            return match.end() if depth == 0 else None
+    return None
+
+
+class _Parser(Literals):
+    """Reads ``name(key=literal, **{"key": literal})``, or JSON's form of it."""
+
+    def call(self) -> ToolCall:
+        if self.peek() == "{":
+            return _from_object(self.value())
+        name = self.name()
+        self.expect("(")
+        arguments: dict[str, Any] = {}
+        while not self.take(")"):
+            if self.text.startswith("**", self.at):
+                self._unpack(name, arguments)
+            else:
+                self._argument(name, arguments)
+            if not self.take(","):
+                self.expect(")")
+                break
+        return ToolCall(name, arguments)
+
+    def _argument(self, name: str, arguments: dict[str, Any]) -> None:
+        key = self.name()
+        self.expect("=")
+        if key in arguments:
+            raise RefusedError(f"{name}: the argument {key!r} is given twice")
+        arguments[key] = self.value()
+
+    def _unpack(self, name: str, arguments: dict[str, Any]) -> None:
+        self.at += len("**")
+        value = self.value()
+        if not isinstance(value, dict):
+            raise RefusedError(f"{name}: only an object can stand behind **")
+        arguments.update(value)
+
+    def rest(self) -> list[tuple[str, ToolCall]]:
+        """Read all calls from here to the end, each with its text."""
+        found: list[tuple[str, ToolCall]] = []
+        while (start := _start(self.text, self.at)) < len(self.text):
+            self.at = start
+            call = self.call()
+            found.append((self.text[start : self.at], call))
+            if not _ENDS.match(self.text, self.at):
+                raise MalformedError(f"unexpected text: {self.text[self.at :][:40]!r}")
+        return found
+
+
+def _nested(text: str, start: int) -> list[ToolCall | BadCall]:
+    """Return what the readings with the most calls agree on, if any reading is possible."""
+    readings = _readings(text, start)
+    most = max(map(len, readings), default=0)
+    columns = zip(*(reading for reading in readings if len(reading) == most), strict=True)
+    return [
+        same[0][1] if all(other == same[0] for other in same) else BadCall(same[0][0], _AMBIGUOUS)
+        for same in columns
+    ]
+
+
+_AMBIGUOUS = "its quotes can be read in more than one way: those inside of a text need a backslash"
+
+
+def _readings(text: str, start: int) -> list[list[tuple[str, ToolCall]]]:
+    """Return every way in which the rest can be read as calls; none if there are too many."""
+    found: list[list[tuple[str, ToolCall]]] = []
+    path: list[int] = []
+    for _ in range(_MOST_READINGS):
+        parser = _Parser(text, start, path)
+        with contextlib.suppress(MalformedError):
+            found.append(parser.rest())
+        path = parser.chosen
+        while path and path[-1] + 1 >= parser.choices[len(path) - 1]:
+            path.pop()
+        if not path:
+            return found
+        path[-1] += 1
+    return []
+
+
+def _problem(text: str, start: int) -> MalformedError:
+    """Return why a call cannot be read."""
+    parser = _Parser(text, start)
     try:
-        for call in _iter_calls(text):
-            calls.append(call)  # noqa: PERF402 - what came before an error is kept
+        parser.call()
     except MalformedError as error:
-        return calls, error
-    return calls, None
-
-
-def _iter_calls(text: str) -> Iterator[ToolCall]:
-    if re.match(r"\s*\[?\s*\{", text):
-        yield from _json_calls(text)
-    else:
-        yield from _Parser(text).calls()
-
-
-def _json_calls(text: str) -> Iterator[ToolCall]:
-    decoder = json.JSONDecoder()
-    in_list = text.lstrip().startswith("[")
-    at = text.index("[") + 1 if in_list else 0
-    while True:
-        at = _skip(text, at)
-        try:
-            value, at = decoder.raw_decode(text, at)
-        except json.JSONDecodeError as error:
-            raise MalformedError(f"not JSON: {error}") from None
-        yield _from_object(value)
-        at = _skip(text, at)
-        if in_list and text[at : at + 1] == ",":
-            at += 1
-            continue
-        if in_list:
-            at = _expect(text, at, "]")
-        if text[at:].strip():
-            raise MalformedError(f"unexpected text after the calls: {text[at:].strip()[:40]!r}")
-        return
+        return error
+    return MalformedError(f"unexpected text after a call: {text[parser.at :].strip()[:40]!r}")
 
 
 def _from_object(value: Any) -> ToolCall:
     """Read one JSON call; OpenAI's nesting and arguments given as a JSON string are accepted."""
     if isinstance(value, dict) and isinstance(value.get("function"), dict):
         value = value["function"]
-    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
-        raise MalformedError("a call needs a name")
-    arguments = value.get("arguments", value.get("parameters", {}))
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments)
-        except json.JSONDecodeError as error:
-            raise MalformedError(f"arguments are not JSON: {error}") from None
-    if not isinstance(arguments, dict):
-        raise MalformedError("arguments must be an object")
-    return ToolCall(value["name"], arguments)
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str) or not value["name"]:
+        raise RefusedError("a call needs a name")
+    arguments = value.get("arguments", value.get("parameters"))
+    if isinstance(arguments, str) and arguments.strip():
+        arguments = read_literal(arguments)
+    if not isinstance(arguments or {}, dict):
+        raise RefusedError("arguments must be an object")
+    return ToolCall(value["name"], arguments or {})
 
 
-def _skip(text: str, at: int) -> int:
-    while at < len(text) and text[at].isspace():
-        at += 1
-    return at
-
-
-def _expect(text: str, at: int, token: str) -> int:
-    if at >= len(text):
-        raise MalformedError(f"the text ends where {token!r} is expected")
-    if not text.startswith(token, at):
-        raise MalformedError(f"{token!r} expected at {text[at : at + 20]!r}")
-    return at + len(token)
-
-
-_NAME = re.compile(r"[^\W\d][\w-]*(?:\.[^\W\d][\w-]*)*")
-_NUMBER = re.compile(r"[+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
-_WORDS = {"True": True, "true": True, "False": False, "false": False, "None": None, "null": None}
-_ESCAPES = {
-    "n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "v": "\v", "a": "\a", "0": "\0",
-    "\\": "\\", "'": "'", '"': '"', "/": "/", "\n": "",
-}  # fmt: skip
-_HEX_ESCAPES = {"x": 2, "u": 4, "U": 8}
-_DEEPEST = 64
-
-
-class _Parser:
-    """Recursive descent over ``[name(key=literal, ...), ...]``.
-
-    Python's own parser would do for most spans, but refuses ``from=`` and ``class=`` as
-    argument names, ``true`` as a constant, and line breaks inside of quotes.
-    """
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.at = 0
-
-    def calls(self) -> Iterator[ToolCall]:
-        bracketed = self._take("[")
-        while not (bracketed and self._take("]")):
-            yield self._call()
-            if not self._take(","):
-                if bracketed:
-                    self._expect("]")
-                break
-        if self._peek():
-            raise MalformedError(f"unexpected text after the calls: {self.text[self.at :][:40]!r}")
-
-    def _call(self) -> ToolCall:
-        name = self._name()
-        self._expect("(")
-        arguments: dict[str, Any] = {}
-        while not self._take(")"):
-            key = self._name()
-            self._expect("=")
-            if key in arguments:
-                raise MalformedError(f"{name}: the argument {key!r} is given twice")
-            arguments[key] = self._value()
-            if not self._take(","):
-                self._expect(")")
-                break
-        return ToolCall(name, arguments)
-
-    def _value(self, depth: int = 0) -> Any:
-        if depth > _DEEPEST:
-            raise MalformedError(f"values nested deeper than {_DEEPEST}")
-        if self._peek() in ("'", '"'):
-            return self._strings()
-        if self._take("["):
-            return self._items("]", depth)
-        if self._take("("):
-            return self._items(")", depth)
-        if self._take("{"):
-            return self._object(depth)
-        return self._scalar()
-
-    def _items(self, close: str, depth: int) -> list[Any]:
-        items: list[Any] = []
-        while not self._take(close):
-            items.append(self._value(depth + 1))
-            if not self._take(","):
-                self._expect(close)
-                break
-        return items
-
-    def _object(self, depth: int) -> dict[str, Any]:
-        result: dict[str, Any] = {}
-        while not self._take("}"):
-            key = self._value(depth + 1)
-            if not isinstance(key, str):
-                raise MalformedError(f"the key {key!r} of an object is not a string")
-            self._expect(":")
-            result[key] = self._value(depth + 1)
-            if not self._take(","):
-                self._expect("}")
-                break
-        return result
-
-    def _scalar(self) -> Any:
-        if match := _NUMBER.match(self.text, self.at):
-            self.at = match.end()
-            digits = match[0].replace("_", "")
-            try:
-                return float(digits) if re.search(r"[.eE]", digits) else int(digits)
-            except ValueError as error:  # more digits than Python turns into an integer
-                raise MalformedError(str(error)) from None
-        word = self._name()
-        if word not in _WORDS:
-            raise MalformedError(f"{word!r} is not a literal")
-        return _WORDS[word]
-
-    def _strings(self) -> str:
-        """Read one string, or several side by side, which Python joins."""
-        parts = [self._string()]
-        while self._peek() in ("'", '"'):
-            parts.append(self._string())
-        return "".join(parts)
-
-    def _string(self) -> str:
-        triple = self.text[self.at : self.at + 3]
-        quote = triple if triple in ('"""', "'''") else triple[0]
-        self.at += len(quote)
-        out: list[str] = []
-        while not self.text.startswith(quote, self.at):
-            if self.at >= len(self.text):
-                raise MalformedError("the text ends inside of a string")
-            char = self.text[self.at]
-            self.at += 1
-            out.append(self._escape() if char == "\\" else char)
-        self.at += len(quote)
-        # JSON writes what lies beyond the basic plane as two surrogates
-        return "".join(out).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-    def _escape(self) -> str:
-        if self.at >= len(self.text):
-            raise MalformedError("the text ends inside of an escape")
-        char = self.text[self.at]
-        self.at += 1
-        if char not in _HEX_ESCAPES:
-            return _ESCAPES.get(char, "\\" + char)
-        digits = self.text[self.at : self.at + _HEX_ESCAPES[char]]
-        self.at += len(digits)
-        try:
-            return chr(int(digits, 16))
-        except (ValueError, OverflowError):
-            raise MalformedError(f"\\{char}{digits} is not a character") from None
-
-    # the scanner
-
-    def _peek(self) -> str:
-        self.at = _skip(self.text, self.at)
-        return self.text[self.at : self.at + 1]
-
-    def _take(self, token: str) -> bool:
-        taken = self._peek() == token
-        self.at += taken
-        return taken
-
-    def _expect(self, token: str) -> None:
-        self._peek()
-        self.at = _expect(self.text, self.at, token)
-
-    def _name(self) -> str:
-        self._peek()
-        match = _NAME.match(self.text, self.at)
-        if not match:
-            raise MalformedError(f"a name is expected at {self.text[self.at :][:20]!r}")
-        self.at = match.end()
-        return match[0]
-
-
-def write_calls(calls: Iterable[ToolCall], dialect: Dialect = LFM2) -> str:
-    """Return calls the way the model writes them itself, markers included."""
-    return dialect.write_calls((call.name, call.arguments) for call in calls)
+def write_calls(calls: Iterable[ToolCall | BadCall], dialect: Dialect = LFM2) -> str:
+    """Return calls the way the model writes them itself, markers included; bad ones as text."""
+    write = dialect.style.write
+    return dialect.enclosed(
+        write(call.name, call.arguments) if isinstance(call, ToolCall) else call.text
+        for call in calls
+    )

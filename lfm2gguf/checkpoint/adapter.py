@@ -105,6 +105,11 @@ class Adapter:
         }
 
     @property
+    def files(self) -> set[Path]:
+        """Those that decide what it adds: its config and its weights."""
+        return {self.path / "adapter_config.json", self.path / WEIGHTS}
+
+    @property
     def has_tokenizer(self) -> bool:
         """Say whether the folder has a tokenizer of its own and its special tokens."""
         files = ("tokenizer.json", "tokenizer_config.json")

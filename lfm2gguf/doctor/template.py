@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from lfm2gguf.chat.dialect import LFM2
 from lfm2gguf.chat.environment import environment as jinja_environment
+from lfm2gguf.chat.tool_calls import ToolCall, write_calls
 from lfm2gguf.doctor.finding import Finding, Severity
 from lfm2gguf.doctor.subject import Subject
 from lfm2gguf.errors import MissingDependencyError
@@ -26,7 +26,7 @@ TOOL = {
 }
 RESULT = [
     {"role": "user", "content": "Use the tool."},
-    {"role": "assistant", "content": LFM2.write_calls([("f", {})])},
+    {"role": "assistant", "content": write_calls([ToolCall("f", {})])},
     {"role": "tool", "content": PROBE},
 ]
 SPECIAL = re.compile(r"<\|[\w-]+\|>")

@@ -74,7 +74,7 @@ class Layout:
             yield partial
 
     def _reserve(self, path: Path) -> None:
-        with path.open("xb") as file:
+        with path.open("r+b") as file:
             file.write(self.header)
             file.truncate(self.size)
             file.flush()

@@ -140,6 +140,8 @@ def vocabulary(checkpoint: Checkpoint, n_rows: int, pre: str | None) -> Metadata
             }
             special.chat_template = chat_templates(folder)
             special.add_to_gguf(writer, quiet=True)
+            if names := writer.kv_data[0].get("tokenizer.chat_templates"):
+                names.value.sort()  # gguf takes them from a set: in another order each time
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise CheckpointError(
             f"{folder}: the tokenizer's special tokens cannot be read ({error!r}); copy "

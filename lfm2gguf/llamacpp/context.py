@@ -119,8 +119,9 @@ class Context:
     def decode(self, chunks: Sequence[Chunk]) -> None:
         """Run the model over the chunks, all sequences together.
 
-        Raises :class:`ContextError` when the memory has no room, and leaves it as it was;
-        :class:`RuntimeFailureError` when the computation fails.
+        Raises:
+            ContextError: the memory has no room; it is left as it was.
+            RuntimeFailureError: the computation failed.
         """
         rows = self._batch.fill(chunks)
         if rows > self._n_outputs:  # llama.cpp asserts, and would take the process down
@@ -206,7 +207,11 @@ class Context:
         return bytes(data)
 
     def load_state(self, seq: int, state: bytes, *, partial: bool = False) -> None:
-        """Put a saved state back, as it was saved. Raises :class:`RuntimeFailureError`."""
+        """Put a saved state back, as it was saved.
+
+        Raises:
+            RuntimeFailureError: it does not fit into this context.
+        """
         data = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
         load = self._llama.llama_state_seq_set_data_ext
         if not load(self._pointer, data, len(state), seq, int(partial)):

@@ -25,7 +25,8 @@ def json_schema_grammar(schema: Schema) -> str:
     Beyond a grammar, and not enforced, are bounds of numbers that are not integers,
     ``multipleOf``, ``uniqueItems``, ``patternProperties`` and conditions (``if``, ``not``).
 
-    Raises :class:`OptionError` for a schema with a part that no grammar can express.
+    Raises:
+        OptionError: no grammar can express a part of the schema.
     """
     rules = SchemaRules()
     rules.add("", schema)
@@ -69,7 +70,11 @@ class SchemaRules:
 
 
 def _check_repetitions(schema: Any) -> None:
-    """Refuse what would take minutes and gigabytes to write out. Raises ValueError."""
+    """Refuse what would take minutes and gigabytes to write out.
+
+    Raises:
+        ValueError: there are too many repetitions.
+    """
     counts = list(_repetitions(schema))
     largest = max(counts, default=0)
     if largest > MOST_REPETITIONS:

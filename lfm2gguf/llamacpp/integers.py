@@ -10,7 +10,7 @@ DIGITS = 16  # of an integer without a bound, as in llama.cpp's own rule
 
 
 def integer_bounds(schema: Mapping[str, Any]) -> tuple[int | None, int | None]:
-    """The least and the greatest integer that a JSON schema allows; None: no bound.
+    """Return the least and the greatest integer that a JSON schema allows; None: no bound.
 
     Bounds may be fractions, and exclusive (JSON Schema, validation, 6.2).
     """
@@ -24,9 +24,10 @@ def integer_bounds(schema: Mapping[str, Any]) -> tuple[int | None, int | None]:
 
 
 def integers_between(low: int | None, high: int | None) -> str:
-    """A GBNF expression for the integers from ``low`` to ``high``, both included.
+    """Return a GBNF expression for the integers from ``low`` to ``high``, both included.
 
-    Raises ValueError if there are none.
+    Raises:
+        ValueError: there are none.
     """
     if low is not None and high is not None and low > high:
         raise ValueError(f"there is no integer from {low} to {high}")
@@ -40,7 +41,7 @@ def integers_between(low: int | None, high: int | None) -> str:
 
 
 def _naturals(low: int, high: int | None) -> str:
-    """Numbers of no sign and no leading zero: those of each length by themselves."""
+    """Return numbers without a sign or leading zeros: those of each length by themselves."""
     longest = max(len(str(low)), DIGITS) if high is None else len(str(high))
     parts = []
     for length in range(len(str(low)), longest + 1):
@@ -51,7 +52,7 @@ def _naturals(low: int, high: int | None) -> str:
 
 
 def _same_length(low: str, high: str) -> str:
-    """Numbers of as many digits as both bounds have."""
+    """Return numbers of as many digits as both bounds have."""
     if not low:
         return ""
     if low[0] == high[0]:

@@ -23,7 +23,8 @@ _captures: list[list[str]] = []
 def library() -> Any:
     """Return the module of C functions, loaded once, its log routed to :data:`logger`.
 
-    Raises :class:`MissingDependencyError` when llama-cpp-python is absent or cannot load.
+    Raises:
+        MissingDependencyError: llama-cpp-python is absent, or cannot be loaded.
     """
     try:
         from llama_cpp import llama_cpp

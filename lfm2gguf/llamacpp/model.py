@@ -35,10 +35,13 @@ class Model:
 
     ``on`` lists the devices that may hold layers; empty means the CPU alone, whatever the
     build could do. ``gpu_layers`` is how many layers go there (-1: all of them, the output
-    layer counting as one). Raises :class:`GGUFError` with llama.cpp's own last words.
+    layer counting as one).
 
     ``offloaded`` and ``buffers`` are read from the library's load report, not from what was
     asked: layers on a GPU, and bytes of weights by buffer (``CPU_Mapped``, ``CUDA0``, ...).
+
+    Raises:
+        GGUFError: llama.cpp cannot load the file; the message holds its own last words.
     """
 
     def __init__(
@@ -99,16 +102,17 @@ class Model:
         self._llama.llama_model_desc(self._pointer, buffer, len(buffer))
         return buffer.value.decode()
 
-    @property
-    def chat_template(self) -> str | None:
-        """The file's default chat template, or None."""
-        text = self._llama.llama_model_chat_template(self._pointer, None)
+    def chat_template(self, name: str | None = None) -> str | None:
+        """Return the file's default chat template, or one by its name; None if it lacks it."""
+        wanted = None if name is None else name.encode()
+        text = self._llama.llama_model_chat_template(self._pointer, wanted)
         return text.decode() if text else None
 
     def load_adapter(self, path: str | os.PathLike[str]) -> Adapter:
         """Load a LoRA adapter, freed with the model; before a context is made, which makes room.
 
-        Raises :class:`GGUFError` where it is none, or does not fit this model.
+        Raises:
+            GGUFError: the file is not an adapter, or does not fit this model.
         """
         with captured_log() as log:
             pointer = self._llama.llama_adapter_lora_init(self._pointer, os.fsencode(path))
@@ -139,7 +143,7 @@ class Model:
         return bool(self._llama.llama_vocab_get_add_bos(self.vocab))
 
     def ends_generation(self, token: int) -> bool:
-        """Whether the token ends an answer (EOS, EOT and the like)."""
+        """Tell whether the token ends an answer (EOS, EOT and the like)."""
         return bool(self._llama.llama_vocab_is_eog(self.vocab, token))
 
     @functools.cached_property
@@ -167,10 +171,14 @@ class Model:
         return ids[:count]
 
     def checked(self, tokens: Tokens) -> list[int]:
-        """Return token ids that are in the vocabulary. Raises :class:`OptionError`."""
+        """Return token ids that are in the vocabulary.
+
+        Raises:
+            OptionError: one is not.
+        """
         wrong = [token for token in tokens if not 0 <= token < self.n_vocab]
         if wrong:
-            raise OptionError(f"{wrong[0]} is no token id below {self.n_vocab}")
+            raise OptionError(f"{wrong[0]} is not a token id (0 to {self.n_vocab - 1})")
         return list(tokens)
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
@@ -184,7 +192,7 @@ class Model:
             room = -count
 
     def detokenize(self, tokens: Tokens, *, special: bool = False) -> str:
-        """Return the text of tokens; bytes that are no UTF-8 become U+FFFD."""
+        """Return the text of tokens; bytes that are not UTF-8 become U+FFFD."""
         data = b"".join(self.piece(token, special=special) for token in tokens)
         return data.decode("utf-8", "replace")
 

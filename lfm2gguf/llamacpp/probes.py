@@ -88,7 +88,8 @@ def _library() -> Any:
 def probe(device: Device, threads: int) -> Probes:
     """Measure a device; about three seconds and 0.6 GB on a processor.
 
-    Raises :class:`RuntimeFailureError` where it has no room or cannot compute.
+    Raises:
+        RuntimeFailureError: the device cannot compute, or lacks the memory.
     """
     library = _library()
     backend = library.ggml_backend_dev_init(device.handle, None)

@@ -40,9 +40,11 @@ class Pixels:
 class Projector:
     """An image or audio encoder beside a text model. One thread at a time.
 
-    ``longest_sound`` is in seconds. Raises :class:`GGUFError` where llama.cpp cannot load it or it
-    belongs to another model, and :class:`UnsupportedError` where its embeddings would need another
-    way of decoding.
+    ``longest_sound`` is in seconds.
+
+    Raises:
+        GGUFError: llama.cpp cannot load it, or it belongs to another model.
+        UnsupportedError: its embeddings need another way of decoding.
     """
 
     def __init__(
@@ -83,8 +85,10 @@ class Projector:
 
         Lists of token ids (markers around tiles) and embeddings, ``(tokens, n_embd)`` float32.
         ``media`` is a file as it is: PNG, JPEG, BMP, GIF (stb_image), WAV, MP3, FLAC (miniaudio,
-        resampled to what the encoder wants), or pixels. Raises :class:`OptionError` for what
-        cannot be decoded, or is too large, too short or too long.
+        resampled to what the encoder wants), or pixels.
+
+        Raises:
+            OptionError: the medium cannot be decoded, or is too large, too short or too long.
         """
         bitmap = self._bitmap(media)
         chunks = self._mtmd.mtmd_input_chunks_init()

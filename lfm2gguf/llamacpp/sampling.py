@@ -67,18 +67,19 @@ class Sampler:
             text = grammar.encode()
         except UnicodeEncodeError as error:
             raise OptionError(
-                f"the grammar is no text: {error.reason} ({error.object[error.start]!r})"
+                f"grammar: UTF-8 cannot express {error.object[error.start]!r} ({error.reason}): "
+                "leave it out"
             ) from None
         if _nesting(grammar) > DEEPEST:
             raise OptionError(
-                f"the grammar nests deeper than {DEEPEST} parentheses: allow fewer repetitions "
+                f"grammar: it nests deeper than {DEEPEST} parentheses: allow fewer repetitions "
                 "(maxLength and maxItems of a JSON schema count)"
             )
         with captured_log() as log, captured_stderr() as said:
             made = self._llama.llama_sampler_init_grammar(model.vocab, text, b"root")
         if not made:
             reason = said[0].decode("utf-8", "replace").rpartition("grammar: ")[2] if said else ""
-            raise OptionError(f"the grammar does not parse: {reason.strip() or last_words(log)}")
+            raise OptionError(f"grammar: it does not parse: {reason.strip() or last_words(log)}")
         for line in said:
             os.write(2, line)
         return made
@@ -96,7 +97,8 @@ class Sampler:
     def sample(self, logits: Floats) -> int:
         """Pick, accept and return the next token; ``logits`` is ``(n_vocab,)`` float32.
 
-        Raises :class:`RuntimeFailureError` when bias and grammar leave nothing to pick.
+        Raises:
+            RuntimeFailureError: bias and grammar leave no token to pick.
         """
         logits = self._adjusted(logits)
         token = self._pick(logits)

@@ -118,7 +118,11 @@ def _has_driver(backend: Backend) -> bool:
 
 
 def report(model: Model, context: Context, on: Sequence[Device]) -> DeviceReport:
-    """Say what a loaded model runs on. Raises :class:`DeviceError` if it is not what was asked."""
+    """Say what a loaded model runs on.
+
+    Raises:
+        DeviceError: it is not what was asked for.
+    """
     if on and not model.offloaded:
         raise DeviceError(f"{on[0].name}: llama.cpp loaded the model but offloaded no layer to it")
     used = on[0] if on and model.offloaded else next(d for d in devices() if d.kind == "cpu")

@@ -1,4 +1,4 @@
-"""How long a file of sound says that it is, before llama.cpp believes it.
+"""The duration that an audio file declares, checked before llama.cpp trusts it.
 
 llama.cpp (``tools/mtmd/mtmd-helper.cpp`` and its miniaudio, commit 0c1e57098) makes room for all
 samples at once, as many as the file's headers claim: where that is more than there is memory, the
@@ -22,9 +22,10 @@ SHORTEST_FRAME = 1152 / 48_000  # seconds of an MP3 frame
 def declared_seconds(data: bytes) -> float:
     """Return how long a WAV, FLAC or MP3 file claims to be; 0 where it claims nothing.
 
-    An MP3 file claims at least the returned time, and at most three times as much. Raises
-    :class:`OptionError` for a WAV file without a sound format, or with another than PCM, float,
-    A-law and mu-law.
+    An MP3 file claims at least the returned time, and at most three times as much.
+
+    Raises:
+        OptionError: a WAV file's format is missing, or not PCM, float, A-law or mu-law.
     """
     if data[:4] == b"RIFF" and data[8:12] == b"WAVE":
         return max(_wav(data), _mp3(data))
@@ -71,7 +72,7 @@ def _flac(data: bytes) -> float:
 
 
 def _mp3(data: bytes) -> float:
-    """Frames that a Xing or Info tag in a frame's place counts."""
+    """Return the frames that a Xing or Info tag in a frame's place counts."""
     frames = [0]
     for match in XING.finditer(data):
         starts = (match.start() - place for place in XING_PLACES)

@@ -24,6 +24,9 @@ from lfm2gguf.errors import QuantizationError
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.quants import (
     floats,
+    iq1,
+    iq2,
+    iq3,
     kernels,
     kquants,
     kquants_low,
@@ -53,7 +56,7 @@ __all__ = [
     "warm_up",
 ]
 
-_KERNELS = (floats, legacy, kquants, kquants_low, nonlinear, ternary, microscaling)
+_KERNELS = (floats, legacy, kquants, kquants_low, nonlinear, ternary, microscaling, iq1, iq2, iq3)
 CODECS: dict[GGMLType, Codec] = {codec.type: codec for m in _KERNELS for codec in m.CODECS}
 _BY_NAME = {codec.type.name: codec for codec in CODECS.values()}
 
@@ -94,6 +97,8 @@ def quantize(
         raise QuantizationError(f"{codec.type.name} needs an importance matrix")
     if importance is None and (data := _compiled(codec, array)) is not None:
         return data.reshape(*array.shape[:-1], row_bytes)
+    if importance is not None and array.dtype == np.uint16:
+        array = bf16_to_f32(array)
     important = None if importance is None else Importance(codec, array, importance)
     x = array.reshape(-1, codec.type.block_size)
     blocks = np.empty(len(x), codec.layout)
@@ -160,12 +165,12 @@ def validate(data: npt.NDArray[Any], type: GGMLType | str) -> None:
     codec = _codec(type)
     blocks = np.ascontiguousarray(data).reshape(-1).view(np.uint8).view(codec.layout)
     for field in codec.scales:
-        bad = _unusable(blocks[field])
+        bad = _unusable(scales := codec.read_scale(blocks, field))
         if bad.any():
             first = int(bad.argmax()) * codec.type.block_size
             raise QuantizationError(
                 f"the weights from {first} on are too large for {codec.type.name}: "
-                f"the block's {field} is beyond its {8 * blocks[field].dtype.itemsize}-bit float; "
+                f"the block's {field} is beyond its {8 * scales.dtype.itemsize}-bit float; "
                 "use F32 or BF16, or rescale"
             )
 

@@ -15,7 +15,10 @@ def fetch_gguf(repository: str, type: str, revision: str | None = None) -> Path:
     """Return the path of a repository's model of a type, downloaded into the Hub's cache once.
 
     Projectors (``mmproj-...``) are passed over; of a model in several files all are fetched, and
-    the first is returned. Raises :class:`HubError` where there is no such repository or file.
+    the first is returned.
+
+    Raises:
+        HubError: the repository, or a file of this type in it, is missing.
     """
     files = sorted(name for name in repository_files(repository, revision) if _is_model(name))
     wanted = [name for name in files if _has_type(name, type)]
@@ -36,5 +39,5 @@ def _has_type(name: str, type: str) -> bool:
 
 
 def _whole(name: str) -> str:
-    """The name that a numbered part's model would have in one file."""
+    """Return the name that a numbered part's model would have in one file."""
     return _NUMBERED.sub(".gguf", name)

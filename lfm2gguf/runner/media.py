@@ -63,7 +63,11 @@ class Encoder:
         self._known: OrderedDict[bytes, Encoded] = OrderedDict()
 
     def encode(self, medium: Medium) -> Encoded:
-        """Return what stands for a medium. Raises :class:`OptionError` if it cannot be read."""
+        """Return what stands for a medium.
+
+        Raises:
+            OptionError: it cannot be read.
+        """
         key = _digest(medium)
         found = self._known.get(key) or Encoded(key, self._projector.encode(medium))
         self._known[key] = found
@@ -84,7 +88,8 @@ class Encoder:
 def take_out(messages: Sequence[Message]) -> tuple[list[Message], list[Medium]]:
     """Return the messages with a place in the text for each medium, and the media.
 
-    Raises :class:`OptionError` for parts that cannot be read.
+    Raises:
+        OptionError: a part cannot be read.
     """
     media: list[Medium] = []
     return [_without_media(message, media) for message in messages], media
@@ -134,7 +139,7 @@ def _read(part: Mapping[str, Any], kind: str) -> Medium:
         check_size(picture.width, picture.height)
         return Pixels(picture.width, picture.height, picture.convert("RGB").tobytes())
     raise OptionError(
-        f"{kind}: {type(value).__name__} is none of a path, bytes, a data: URL or a PIL image"
+        f"{kind}: {type(value).__name__} is not a path, bytes, a data: URL or a PIL image"
     )
 
 

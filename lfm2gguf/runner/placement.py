@@ -16,8 +16,9 @@ MARGIN = 512 << 20  # bytes of device memory left alone: compute buffers, and th
 def check_file(path: Path) -> GGUFFile:
     """Read a file's header before C code sees it.
 
-    Raises :class:`GGUFError` for what is missing, no GGUF, or truncated, and
-    :class:`UnsupportedError` for projectors, detokenizers and other architectures.
+    Raises:
+        GGUFError: the file is missing, truncated, or not a GGUF file.
+        UnsupportedError: it is a projector, a detokenizer, or of another architecture.
     """
     if path.is_dir():
         files = sorted(path.glob("*.gguf"))
@@ -42,11 +43,15 @@ def check_file(path: Path) -> GGUFFile:
 
 
 def check_projector(path: Path) -> GGUFFile:
-    """Read a projector's header before C code sees it. Raises :class:`GGUFError`."""
+    """Read a projector's header before C code sees it.
+
+    Raises:
+        GGUFError: the file cannot be read, or is not a projector.
+    """
     file = GGUFFile.open(path)
     if file.architecture != "clip":
         raise GGUFError(
-            f"{path}: the architecture is {file.architecture!r}, this is no projector (mmproj); "
+            f"{path}: the architecture is {file.architecture!r}, not a projector's (mmproj): "
             "`lfm2gguf convert --mmproj` makes one of a vision or audio checkpoint"
         )
     return file
@@ -66,11 +71,15 @@ def longest_sound(projector: GGUFFile) -> float | None:
 
 
 def check_adapter(path: Path, model: GGUFFile) -> None:
-    """Read an adapter's header before C code sees it. Raises :class:`GGUFError`."""
+    """Read an adapter's header before C code sees it.
+
+    Raises:
+        GGUFError: the file cannot be read, is not a LoRA adapter, or is another model's.
+    """
     file = GGUFFile.open(path)
     if file.get("general.type") != "adapter" or file.get("adapter.type") != "lora":
         raise GGUFError(
-            f"{path}: this is no LoRA adapter; `lfm2gguf convert-lora` makes one of PEFT's folder"
+            f"{path}: not a LoRA adapter: `lfm2gguf convert-lora` makes one of PEFT's folder"
         )
     if file.architecture != model.architecture:
         raise GGUFError(
@@ -100,7 +109,11 @@ def layers_that_fit(file: GGUFFile, device: Device, cache_bytes: int) -> int:
 
 
 def check_memory(path: Path, needed: int, available: int | None) -> None:
-    """Raise :class:`GGUFError` where a model cannot fit into main memory."""
+    """Check that a model fits into main memory.
+
+    Raises:
+        GGUFError: it does not.
+    """
     if available is not None and needed > available:
         raise GGUFError(
             f"{path}: the model needs {needed / 1e9:.1f} GB of memory, and "
@@ -114,13 +127,17 @@ def place(
 ) -> tuple[list[Device], int]:
     """Decide how many layers go to the device; none that fit is an error if it was asked for.
 
-    ``layers`` None: as many as fit, -1: all. Raises :class:`DeviceError`, :class:`OptionError`.
+    ``layers`` None: as many as fit, -1: all.
+
+    Raises:
+        DeviceError: the device is missing, or lacks memory for the layers asked for.
+        OptionError: ``layers`` is below -1.
     """
     if layers is not None and layers < -1:
         raise OptionError(f"gpu_layers is {layers}: it must be a number of layers, or -1 for all")
     if layers and not on:
         raise DeviceError(
-            f"gpu_layers is {layers}, and there is no GPU to hold them (device is {asked}); "
+            f"gpu_layers is {layers}, but no GPU is there to hold them (device is {asked}): "
             "`lfm2gguf devices` says what this installation can use"
         )
     if not on or layers == 0:

@@ -53,6 +53,8 @@ class Runner:
         parse_markers: let markers such as ``<|im_end|>`` in the texts of users and tools become
             control tokens, as transformers and llama.cpp do. By default they are plain text:
             who writes them cannot end a turn and speak as somebody else.
+        inject_tools: list tools in the system message, in the family's form, where the chat
+            template never mentions them; otherwise they are refused.
 
     Raises:
         GGUFError: a file cannot be run.
@@ -71,6 +73,7 @@ class Runner:
         threads: int | None = None,
         state_bytes: int = 256 << 20,
         parse_markers: bool = False,
+        inject_tools: bool = True,
         adapters: Mapping[str, FilePath] | None = None,
         mmproj: FilePath | None = None,
     ) -> None:
@@ -84,6 +87,7 @@ class Runner:
             threads=threads,
             adapters=adapters or {},
             mmproj=mmproj,
+            inject_tools=inject_tools,
         )
         self.device = opened.device
         self.dialect: Dialect = opened.dialect  # how the model writes thinking and calls
@@ -159,7 +163,7 @@ class Runner:
         known = as_tools(tools)
         prompt = self.prompts.of_chat(messages, tools, overflow=overflow, variables=template)
         thinks = True if prompt.text.rstrip().endswith(self.dialect.thinking[0]) else None
-        return self._stream(prompt, Answer(thinks, dialect=self.dialect), known, options)
+        return self._stream(prompt, Answer(thinks, known, dialect=self.dialect), known, options)
 
     def complete(self, prompt: str | Sequence[int], **options: Unpack[OptionChanges]) -> Reply:
         """Continue a plain text, or tokens, without a chat template; the reply is all text.

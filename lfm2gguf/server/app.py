@@ -39,7 +39,7 @@ async def models(service: Served) -> ModelList:
 
 @router.get("/v1/models/{model:path}")
 async def model(model: str, service: Served) -> ModelInfo:
-    """Tell of the model."""
+    """Describe the model."""
     service.check_model(model)
     return _info(service)
 

@@ -106,7 +106,7 @@ _KINDS = {"str", "int", "float", "bool"}
 
 
 def _closeness(error: dict[str, Any]) -> tuple[int, bool]:
-    """How near a member of a union comes: how deep its error lies, and whether the type fits."""
+    """Return how near a union's member comes: its error's depth, and whether the type fits."""
     return len(error["loc"]), not error["type"].endswith(("_type", "literal_error"))
 
 
@@ -116,7 +116,9 @@ async def _handle(request: Request, error: Exception) -> JSONResponse:
             415, "send the body as JSON, with the header Content-Type: application/json"
         )
     elif isinstance(error, HTTPException) and error.detail == _NO_JSON:
-        error = Refusal(400, "the body is no JSON in UTF-8, or nests too deep", code="invalid_json")
+        error = Refusal(
+            400, "the body is not JSON in UTF-8, or nests too deep", code="invalid_json"
+        )
     return response_of(error)
 
 

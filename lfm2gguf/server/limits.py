@@ -28,8 +28,9 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if value is not None and not value >= (0 if name == "queue" else 1e-3):
-                raise OptionError(f"{name} is {value}: it must be larger")
+            least = 0 if name == "queue" else 1e-3
+            if value is not None and not value >= least:
+                raise OptionError(f"{name} is {value}: it must be at least {least:g}")
 
 
 class BoundedBody:

@@ -108,7 +108,7 @@ class Sound(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     data: str = Field(description="Base64.")
-    format: str | None = Field(None, description="Has no effect: the data tell.")
+    format: str | None = Field(None, description="Ignored: the format is detected.")
 
 
 class SoundPart(BaseModel):

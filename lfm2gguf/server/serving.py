@@ -12,7 +12,11 @@ from lfm2gguf.errors import OptionError
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens; port 0 takes a free one. Raises :class:`OptionError`."""
+    """Return a socket that listens; port 0 takes a free one.
+
+    Raises:
+        OptionError: the address is not this machine's, or taken.
+    """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=2048)
@@ -32,8 +36,10 @@ def run(
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, then finish what is under way, within ``drain_seconds``.
 
-    ``started`` is called with the server's address when it takes connections. Raises
-    :class:`OptionError` where the address cannot be had.
+    ``started`` is called with the server's address when it takes connections.
+
+    Raises:
+        OptionError: the address is not this machine's, or taken.
     """
     with listen(host, port) as listening:
         shown = f"[{host}]" if ":" in host else host

@@ -2,7 +2,7 @@
 
 It grows under a temporary name beside its target, one that nobody can foresee, and gets the
 target's name when it is complete: nobody ever sees half a file, and what was there before stays
-until then.
+until then. What a killed run leaves is removed by the next one (:mod:`lfm2gguf.storage.partial`).
 """
 
 from __future__ import annotations
@@ -10,32 +10,35 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 from lfm2gguf.errors import OutputError
-
-PARTIAL = ".partial"
+from lfm2gguf.storage.partial import begin
 
 
 @contextlib.contextmanager
 def create(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Yield a temporary path beside ``target``, under which the caller makes the file.
+    """Yield the temporary path of an empty file beside ``target``, which the caller fills.
 
     On leaving it gets the name ``target``; after an exception it is removed.
 
     Raises:
-        OutputError: the target exists, or cannot be written.
+        OutputError: the target exists, cannot be written, or another run is writing it.
 
     """
     check_target(target, overwrite=overwrite)
-    partial = target.with_name(f"{target.name}.{secrets.token_hex(4)}{PARTIAL}")
+    with output_errors(target):
+        partial, lock = begin(target)
     try:
+        check_target(target, overwrite=overwrite)  # who held it may have ended just now
         yield partial
         with output_errors(target):
+            if os.name == "nt":  # what is open there cannot be renamed
+                lock.close()
             partial.replace(target)
     finally:
+        lock.close()
         with contextlib.suppress(OSError):
             partial.unlink()
 
@@ -50,11 +53,6 @@ def write_whole(target: Path, content: str | bytes, *, overwrite: bool = False) 
     data = content.encode("utf-8") if isinstance(content, str) else content
     with create(target, overwrite=overwrite) as partial, output_errors(target):
         partial.write_bytes(data)
-
-
-def target_of(partial: Path) -> Path:
-    """Return the name that a file under a temporary name will get."""
-    return partial.with_name(partial.name.removesuffix(PARTIAL).rpartition(".")[0])
 
 
 def check_target(target: Path, *, overwrite: bool = False) -> None:

@@ -112,3 +112,16 @@ def test_rich_objects_do_not_reach_the_template() -> None:
     template = Template("{{ messages[0].content }}{{ x }}")
     message = {"role": "user", "content": "a"}
     assert template.render([message], x=Path("/etc/passwd")) == f"a<{type(Path()).__name__}>"
+
+
+@pytest.mark.parametrize("arguments", ['{"x": ', "[1]", '{"x": ' + "[" * 100_000])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_stored_call_with_broken_arguments_blocks_nothing(name: str, arguments: str) -> None:
+    calls = [{"function": {"name": "g", "arguments": "{}"}}]
+    calls.append({"function": {"name": "f", "arguments": arguments}})
+    messages = [
+        {"role": "user", "content": "?"},
+        {"role": "assistant", "content": None, "tool_calls": calls},
+        {"role": "tool", "content": "error: arguments are not JSON"},
+    ]
+    assert f"[g(), f({arguments})]" in load(name).prompt(messages)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 from typing import Any
 
@@ -11,7 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lfm2gguf.chat.dialect import LFM2
-from lfm2gguf.chat.tool_calls import MalformedError, ToolCall, parse_calls, read_calls, write_calls
+from lfm2gguf.chat.tool_calls import (
+    BadCall,
+    CallReader,
+    MalformedError,
+    ToolCall,
+    parse_calls,
+    read_calls,
+    write_calls,
+)
 
 CALLS = {
     'f(x="1")': [ToolCall("f", {"x": "1"})],
@@ -108,17 +117,34 @@ def test_calls_written_are_read_back(calls: list[ToolCall]) -> None:
     assert parse_calls(text[len(start) : -len(end)]) == calls
 
 
+def test_a_bad_call_is_written_as_it_was() -> None:
+    calls = [ToolCall("f", {"x": 1}), BadCall('g({"x": )', "not JSON")]
+    assert write_calls(calls) == f'{LFM2.calls[0]}[f(x=1), g({{"x": )]{LFM2.calls[1]}'
+
+
+@pytest.mark.slow
 @given(values)
 def test_python_and_json_spell_the_same_values(value: Any) -> None:
     assert parse_calls(f"[f(x={value!r})]") == [ToolCall("f", {"x": value})]
     assert parse_calls(f"[f(x={json.dumps(value)})]") == [ToolCall("f", {"x": value})]
 
 
-@given(st.text())
+@given(st.text() | st.text(alphabet="[]{}()=,:*'\"\\\\ fxbr1.\nuU"))
 def test_no_text_does_worse_than_be_malformed(text: str) -> None:
-    calls, error = read_calls(text)
-    assert error is None or isinstance(error, MalformedError)
+    calls, bad = read_calls(text)
     assert all(isinstance(call, ToolCall) for call in calls)
+    assert all(call.reason for call in bad)
+    json.dumps([call.arguments for call in calls], allow_nan=False)
+
+
+@given(st.text(alphabet="[]{}()=,'\" fx1", max_size=60), st.lists(st.integers(0, 60), max_size=9))
+def test_calls_are_certain_before_their_span_ends(text: str, where: list[int]) -> None:
+    text = f"[f(x='a'), f(x={text}), g(y=1)]"
+    reader = CallReader()
+    edges = [0, *sorted(min(cut, len(text)) for cut in where), len(text)]
+    early = [call for a, b in itertools.pairwise(edges) for call in reader.feed(text[a:b])]
+    late = [item for item in reader.close() if isinstance(item, ToolCall)]
+    assert early + late == read_calls(text)[0]
 
 
 @given(st.text(alphabet="[]{}()=,'\"\\ fx1.\nuU", max_size=40))

@@ -98,14 +98,14 @@ def test_what_another_adapter_computed_cannot_be_reached() -> None:
 
 
 def test_unknown_adapters(lfm: Runner) -> None:
-    with pytest.raises(OptionError, match="no adapter 'c'; there are a, b"):
+    with pytest.raises(OptionError, match="adapter is 'c': the model was opened with a, b"):
         lfm.chat("Who?", adapter="c")
     with Runner(tiny_gguf(), context=256) as plain, pytest.raises(OptionError, match="none: give"):
         plain.chat("Who?", adapter="a")
 
 
 def test_files_that_are_no_adapter_of_this_model(adapted: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(GGUFError, match="no LoRA adapter"):
+    with pytest.raises(GGUFError, match="not a LoRA adapter"):
         Runner(adapted["base"], adapters={"x": adapted["base"]})
     with pytest.raises(GGUFError, match="cannot apply"):
         Runner(tiny_gguf(), adapters={"x": adapted["a"]})

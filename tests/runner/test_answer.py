@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,15 +13,19 @@ from hypothesis import strategies as st
 from lfm2gguf.chat.tool_calls import ToolCall
 from lfm2gguf.runner.answer.pieces import Answer, Piece
 from lfm2gguf.runner.engine.text import TextStream
+from tests.chat.call_texts import IN_THE_WILD, LLAMA_CPP, TOOLS
 
 CALL = '<|tool_call_start|>[f(x="1"), g()]<|tool_call_end|>'
 F, G = ToolCall("f", {"x": "1"}), ToolCall("g", {})
 
 
 def collect(
-    text: str, cuts: Sequence[int], thinks: bool | None = None
+    text: str,
+    cuts: Sequence[int],
+    thinks: bool | None = None,
+    tools: Collection[str] | None = None,
 ) -> tuple[Answer, list[Piece]]:
-    answer = Answer(thinks=thinks)
+    answer = Answer(thinks=thinks, tools=tools)
     edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
     pieces = [piece for a, b in itertools.pairwise(edges) for piece in answer.feed(text[a:b])]
     return answer, pieces + answer.finish()
@@ -56,18 +61,71 @@ def test_a_call_is_handed_out_before_its_span_ends() -> None:
     assert pieces == [Piece(call=F)]
 
 
-def test_calls_of_a_span_that_breaks_are_not_executed() -> None:
+@pytest.mark.parametrize(("text", "said", "calls"), [*LLAMA_CPP, *IN_THE_WILD])
+def test_what_models_write_is_read_however_it_is_cut(
+    text: str, said: str, calls: list[tuple[str, dict[str, Any]]]
+) -> None:
+    expected = [ToolCall(name, arguments) for name, arguments in calls]
+    for size in (len(text), 1, 7):
+        answer, pieces = collect(text, range(0, len(text), size), tools=TOOLS)
+        assert (answer.text, answer.calls) == (said, expected)
+        assert "".join(piece.text for piece in pieces) == said
+        assert [piece.call for piece in pieces if piece.call] == expected
+
+
+@pytest.mark.parametrize(("text", "said", "calls"), IN_THE_WILD)
+def test_what_cannot_be_read_is_reported(
+    text: str, said: str, calls: list[tuple[str, dict[str, Any]]]
+) -> None:
+    answer, _ = collect(text, [], tools=TOOLS)
+    written = text.count("(") + text.count('"name"') if text.startswith(CALL[:19]) else 0
+    assert written == 0 or calls or answer.bad_calls
+    assert all(bad.reason and bad.text for bad in answer.bad_calls)
+
+
+@given(st.sampled_from([*LLAMA_CPP, *IN_THE_WILD]), cuts)
+def test_a_call_that_was_handed_out_stays(
+    case: tuple[str, str, list[tuple[str, dict[str, Any]]]], where: list[int]
+) -> None:
+    answer, pieces = collect(case[0], where, tools=TOOLS)
+    assert [piece.call for piece in pieces if piece.call] == answer.calls
+
+
+def test_good_siblings_of_a_bad_call_are_kept() -> None:
     answer, pieces = collect('<|tool_call_start|>[f(x="1"), g(]<|tool_call_end|>text', [30])
-    assert answer.calls == []
+    assert answer.calls == [F]
     assert answer.text == "text"
     [bad] = answer.bad_calls
-    assert bad.text == '[f(x="1"), g(]'
+    assert bad.text == "g(]"
     assert "name is expected" in bad.reason
     assert [piece.text for piece in pieces if piece.text] == ["text"]
 
 
-def test_an_unfinished_span_is_reported() -> None:
-    answer, _ = collect('Well <|tool_call_start|>[f(x="1"', [])
+@given(cuts)
+def test_without_tools_all_is_text(where: list[int]) -> None:
+    answer, _ = collect(f"Well {CALL} Done", where, tools=())
+    assert (answer.text, answer.calls, answer.bad_calls) == (f"Well {CALL} Done", [], [])
+
+
+@given(cuts)
+def test_a_call_to_no_tool_is_text(where: list[int]) -> None:
+    answer, pieces = collect(f"Well {CALL} Done", where, tools=("h",))
+    assert (answer.text, answer.calls) == (f"Well {CALL} Done", [])
+    assert "".join(map(str, pieces)) == answer.text
+    assert [bad.reason for bad in answer.bad_calls] == [
+        "there is no tool 'f'", "there is no tool 'g'",
+    ]  # fmt: skip
+
+
+def test_beside_a_tool_a_call_to_none_is_text() -> None:
+    answer, _ = collect(f"{CALL} Done", [], tools=("f",))
+    assert (answer.text, answer.calls) == ("g() Done", [F])
+    assert [bad.call for bad in answer.bad_calls] == [G]
+
+
+@pytest.mark.parametrize("start", ["[f(x=", '[f(x="1"', "[f(x='a 'b'"])
+def test_an_unfinished_span_is_reported(start: str) -> None:
+    answer, _ = collect(f"Well <|tool_call_start|>{start}", [])
     assert (answer.text, answer.calls) == ("Well ", [])
     assert "ends inside" in answer.bad_calls[0].reason
 

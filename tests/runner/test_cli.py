@@ -99,7 +99,7 @@ def test_an_adapter(adapted: dict[str, Path]) -> None:
     assert lfm2gguf(*ask, "--adapter", str(adapted["a"])).returncode == 0
     refused = lfm2gguf(*ask, "--adapter", str(adapted["base"]))
     assert refused.returncode == 2
-    assert "no LoRA adapter" in refused.stderr
+    assert "not a LoRA adapter" in refused.stderr
 
 
 def test_no_prompt_is_an_error() -> None:

@@ -139,6 +139,6 @@ def test_c_is_silent_and_its_words_are_in_the_error() -> None:
     assert done.stderr == "still there"
     said = done.stdout.splitlines()
     assert len(said) == 4
-    assert all(line.startswith("0 the grammar does not parse: ") for line in said)
+    assert all(line.startswith("0 grammar: it does not parse: ") for line in said)
     assert "expecting" in said[0]
     assert "nobody" in said[1]

@@ -183,7 +183,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no image": ({"type": "image", "image": b"no image at all"}, "can decode"),
     "empty": ({"type": "image", "image": b""}, "0 bytes"),
     "nothing": ({"type": "image"}, "needs image or path"),
-    "a number": ({"type": "image", "image": 3}, "none of a path"),
+    "a number": ({"type": "image", "image": 3}, "is not a path"),
     "a page": ({"type": "image_url", "image_url": "https://example.org/a.png"}, "fetched"),
     "a path over the wire": ({"type": "image_url", "image_url": {"url": "/etc/passwd"}}, "give a"),
     "a file over the wire": ({"type": "image_url", "image_url": "file:///etc/passwd"}, "fetched"),
@@ -221,7 +221,7 @@ def test_without_a_projector() -> None:
 def test_projectors_that_do_not_fit(vision: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(GGUFError, match=r"mismatch|cannot load"):
         Runner(tiny_gguf(), mmproj=vision[1])
-    with pytest.raises(GGUFError, match="no projector"):
+    with pytest.raises(GGUFError, match="not a projector's"):
         Runner(vision[0], mmproj=vision[0])
     (tmp_path / "cut.gguf").write_bytes(vision[1].read_bytes()[:5000])
     with pytest.raises(GGUFError):

@@ -133,6 +133,16 @@ def test_calls_are_parsed_and_checked(lfm: Runner) -> None:
     assert "ends inside" in reply.bad_calls[0].reason
 
 
+def test_only_calls_of_declared_tools_are_calls(lfm: Runner) -> None:
+    for tools in ([], [{"name": "other"}]):
+        reply = lfm.chat("Time?", tools=tools, grammar=literally(CALL + "Done."))
+        assert (reply.text, reply.tool_calls) == (CALL + "Done.", ())
+        assert reply.message == {"role": "assistant", "content": CALL + "Done."}
+        assert [bad.reason for bad in reply.bad_calls] == (
+            ["there is no tool 'get_time'"] if tools else []
+        )
+
+
 def test_a_stream_hands_out_calls_before_its_end(lfm: Runner) -> None:
     pieces = list(lfm.stream("Time?", tools=[get_time], grammar=literally(CALL + " And more.")))
     calls = [i for i, piece in enumerate(pieces) if piece.call]
@@ -197,7 +207,7 @@ def test_bad_calls_are_told_to_the_model_and_not_executed(lfm: Runner) -> None:
 
     wrong = CALL.replace('"Rome"', "3")
     _, history = lfm.run_tools("Time?", [get_time], max_rounds=1, grammar=literally(wrong))
-    assert "3 is no string" in history[-1]["content"]
+    assert "3 is not of type string" in history[-1]["content"]
 
 
 def test_thinking_is_apart_and_kept_for_the_next_turn(lfm: Runner) -> None:
@@ -228,7 +238,7 @@ def test_a_completion_of_tokens(lfm: Runner) -> None:
     )
     assert b"".join(map(lfm.token_bytes, tokens[1:])) == b"def f"
     for wrong in (-1, 10**6):
-        with pytest.raises(OptionError, match="no token id"):
+        with pytest.raises(OptionError, match="not a token id"):
             lfm.complete([wrong])
 
 

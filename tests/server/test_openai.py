@@ -32,6 +32,7 @@ WEATHER: dict[str, Any] = {
         },
     },
 }
+TIME: dict[str, Any] = {"type": "function", "function": {"name": "get_time"}}
 
 
 def test_a_chat_is_the_runners(client: openai.OpenAI, runner: Runner) -> None:
@@ -210,16 +211,51 @@ def test_what_the_model_thinks_has_its_own_field(
     assert "".join(d.content or "" for d in deltas) == "This."
 
 
+@pytest.mark.parametrize(
+    ("given", "said", "called"),
+    [
+        ({"tools": [TIME]}, "Yes.", ["get_time"]),
+        ({}, "Yes." + CALL, []),
+        ({"tools": [TIME], "tool_choice": "none"}, "Yes." + CALL, []),
+        ({"tools": [WEATHER]}, "Yes." + CALL, []),
+    ],
+)
 def test_calls_the_model_makes_by_itself(
-    runner: Runner, client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
+    runner: Runner,
+    client: openai.OpenAI,
+    monkeypatch: pytest.MonkeyPatch,
+    given: Any,
+    said: str,
+    called: list[str],
 ) -> None:
+    """Calls of what was declared are calls; all else is text."""
     monkeypatch.setattr(
         runner, "defaults", runner.defaults.changed(grammar=literally("Yes." + CALL))
     )
-    answer = client.chat.completions.create(messages=ASK, **GREEDY)
-    assert answer.choices[0].message.content == "Yes."
-    assert answer.choices[0].finish_reason == "tool_calls"
-    assert len(answer.choices[0].message.tool_calls or ()) == 1
+    choice = client.chat.completions.create(messages=ASK, **given, **GREEDY).choices[0]
+    assert choice.message.content == said
+    assert choice.finish_reason == ("tool_calls" if called else "stop")
+    assert [call.function.name for call in choice.message.tool_calls or ()] == called
+    chunks = list(client.chat.completions.create(messages=ASK, stream=True, **given, **GREEDY))
+    deltas = [chunk.choices[0].delta for chunk in chunks]
+    assert "".join(delta.content or "" for delta in deltas) == said
+    names = [call.function.name for delta in deltas for call in delta.tool_calls or ()]
+    assert names == called
+
+
+def test_a_stored_call_with_broken_arguments_blocks_nothing(client: openai.OpenAI) -> None:
+    call: Any = {
+        "id": "call_1",
+        "type": "function",
+        "function": {"name": "weather", "arguments": '{"city": '},
+    }
+    messages: Any = [
+        *ASK,
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "the arguments are not JSON"},
+    ]
+    answer = client.chat.completions.create(messages=messages, max_tokens=2, **GREEDY)
+    assert answer.usage
 
 
 def test_completions(client: openai.OpenAI, runner: Runner) -> None:

@@ -22,8 +22,10 @@ def call_grammar(
 
     ``otherwise`` is the JSON schema of an answer that may stand in place of the calls. The calls
     are Pythonic, ``[f(x="1")]``, with values as JSON writes them, and hold what the tools'
-    schemas name; required arguments first. Raises :class:`OptionError` for a schema that no
-    grammar can express.
+    schemas name; required arguments first.
+
+    Raises:
+        OptionError: no grammar can express a schema.
     """
     rules = SchemaRules()
     known = as_tools(tools).values()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from lfm2gguf.chat.dialect import LFM2, Dialect
-from lfm2gguf.chat.tool_calls import BadCall, ToolCall, read_calls
+from lfm2gguf.chat.tool_calls import BadCall, CallReader, ToolCall, end_of_call
 from lfm2gguf.runner.engine.request import TokenLogprob
 from lfm2gguf.runner.engine.text import first_of, held_back
+
+MOST_HELD = 2_000  # characters that wait for an end marker to tell calls from text
 
 
 @dataclass(frozen=True)
@@ -32,19 +36,24 @@ class Answer:
     """Collects an answer from its text, piece by piece.
 
     ``<think>`` counts only at the very beginning, or where the prompt opened it already
-    (``thinks``); call markers count only outside of it. Calls of a span that turns out to be
-    malformed move to ``bad_calls``: ``calls`` holds what may be executed.
+    (``thinks``). Calls count only outside of it, and only of the ``tools`` declared by their
+    names (None: of any): without tools all is text, and so is a call of any other name. A call
+    that was handed out stays; what cannot be read is in ``bad_calls``.
     """
 
     thinks: bool | None = None  # None: not yet known
+    tools: Collection[str] | None = None
     text: str = ""
     thinking: str = ""
     calls: list[ToolCall] = field(default_factory=list)
     bad_calls: list[BadCall] = field(default_factory=list)
     dialect: Dialect = LFM2
     _rest: str = ""
-    _span: str | None = None  # the text of an open call span
-    _seen: int = 0  # calls of the open span already handed out
+    _span: CallReader | None = None  # of the calls that are being written
+    _start: str = ""  # the marker before them
+    _before: int = 0  # calls handed out before them
+    _unknown: list[ToolCall] = field(default_factory=list)  # calls of them to no tool
+    _last: str = ""  # the text of the span before: some models write it twice
 
     def feed(self, new: str) -> list[Piece]:
         """Take new text and return the pieces that are certain now."""
@@ -55,13 +64,12 @@ class Answer:
         return pieces
 
     def finish(self) -> list[Piece]:
-        """Return what was held back, and file an unfinished span under ``bad_calls``."""
+        """Return what was held back, and file an unfinished call under ``bad_calls``."""
         if self.thinks is None:
             self.thinks = False
         rest, self._rest = self._rest, ""
         if self._span is not None:
-            self._reject(self._span + rest, "the answer ends inside of a tool call")
-            return []
+            return self._read(self._span, rest) + self._close(self._span, whole=False)
         return self._think(rest) if self.thinks else self._say(rest)
 
     def _step(self) -> list[Piece] | None:
@@ -71,21 +79,18 @@ class Answer:
         if not self._rest:
             return None
         if self._span is not None:
-            return self._in_span()
-        marker = self.dialect.thinking[1] if self.thinks else self.dialect.calls[0]
-        found = first_of(self._rest, [marker])
-        if found:
-            before, self._rest = self._rest[: found[0]], self._rest[found[0] + len(marker) :]
-            if self.thinks:
-                self.thinks = False
-                return self._think(before)
-            self._span, self._seen = "", 0
-            return self._say(before)
-        keep = len(self._rest) - held_back(self._rest, [marker])
-        certain, self._rest = self._rest[:keep], self._rest[keep:]
-        if not certain:
-            return None
-        return self._think(certain) if self.thinks else self._say(certain)
+            return self._in_span(self._span)
+        if self.thinks:
+            return self._up_to([self.dialect.thinking[1]], self._think, self._stop_thinking)
+        return self._up_to(self._openings, self._say, self._at_marker)
+
+    @functools.cached_property
+    def _openings(self) -> list[str]:
+        """The markers of calls, and how calls begin that have no marker before them."""
+        if self.tools is not None and not self.tools:
+            return []
+        bare = (mark + name + "(" for name in self.tools or () for mark in ("", "["))
+        return [*self.dialect.calls, '{"name"', '[{"name"', *bare]
 
     def _begin(self) -> list[Piece] | None:
         start, think = self._rest.lstrip(), self.dialect.thinking[0]
@@ -96,36 +101,92 @@ class Answer:
             self._rest = start[len(think) :]
         return []
 
-    def _in_span(self) -> list[Piece] | None:
-        assert self._span is not None
+    def _up_to(
+        self,
+        markers: list[str],
+        use: Callable[[str], list[Piece]],
+        meet: Callable[[str], list[Piece] | None],
+    ) -> list[Piece] | None:
+        """Use the text before the first of the markers, or meet the one that begins the rest."""
+        found = first_of(self._rest, markers)
+        if found and found[0] == 0:
+            return meet(found[1])
+        keep = found[0] if found else len(self._rest) - held_back(self._rest, markers)
+        certain, self._rest = self._rest[:keep], self._rest[keep:]
+        return use(certain) if certain else None
+
+    def _stop_thinking(self, marker: str) -> list[Piece]:
+        self._rest = self._rest[len(marker) :]
+        self.thinks = False
+        return []
+
+    def _at_marker(self, marker: str) -> list[Piece] | None:
+        start, end = self.dialect.calls
+        if marker not in (start, end):
+            return self._bare()
+        self._rest = self._rest[len(marker) :]
+        if marker == start:  # an end with no calls before says nothing
+            self._open(start)
+        return []
+
+    def _bare(self) -> list[Piece] | None:
+        """Read what looks like calls without a marker before them: an end marker tells."""
+        start, end = self.dialect.calls
+        found = first_of(self._rest, [start, end])
+        if found and found[1] == end:
+            body = self._take(found[0], end)
+            if body.strip() == self._last:  # an echo
+                return []
+            span = self._open("")
+            return self._read(span, body) + self._close(span, end)
+        closed = end_of_call(self._rest)
+        behind = self._rest[closed:].lstrip()
+        may_end = closed is None or end.startswith(behind)
+        if may_end and not found and len(self._rest) < MOST_HELD + len(self._last):
+            return None
+        return self._say(self._take(found[0] if found else closed or len(self._rest)))
+
+    def _in_span(self, span: CallReader) -> list[Piece] | None:
         end = self.dialect.calls[1]
-        found = first_of(self._rest, [end])
-        keep = found[0] if found else len(self._rest) - held_back(self._rest, [end])
-        new, self._rest = self._rest[:keep], self._rest[keep:]
-        self._span += new
-        if found:
-            self._rest = self._rest[len(end) :]
-            return self._close_span(self._span)
-        # a call ends with a parenthesis or a brace: only then is it worth parsing again
-        return self._new_calls(read_calls(self._span)[0]) if ")" in new or "}" in new else None
+        if found := first_of(self._rest, [end]):
+            return self._read(span, self._take(found[0], end)) + self._close(span, end)
+        certain = len(self._rest) - held_back(self._rest, [end])
+        return self._read(span, self._take(certain)) or None
 
-    def _close_span(self, span: str) -> list[Piece]:
-        self._span = None
-        calls, error = read_calls(span)
-        if error:
-            self._reject(span, str(error))
-            return []
-        return self._new_calls(calls)
+    def _take(self, length: int, marker: str = "") -> str:
+        """Take a part of the rest, and a marker behind it."""
+        part, self._rest = self._rest[:length], self._rest[length + len(marker) :]
+        return part
 
-    def _new_calls(self, calls: list[ToolCall]) -> list[Piece]:
-        new = calls[self._seen :]
-        self._seen += len(new)
-        self.calls += new
-        return [Piece(call=call) for call in new]
+    # the calls of a span
 
-    def _reject(self, span: str, reason: str) -> None:
-        del self.calls[len(self.calls) - self._seen :]
-        self.bad_calls.append(BadCall(span, reason))
+    def _open(self, marker: str) -> CallReader:
+        self._span, self._start, self._unknown = CallReader(), marker, []
+        self._before = len(self.calls)
+        return self._span
+
+    def _read(self, span: CallReader, new: str) -> list[Piece]:
+        return self._hand_out(span.feed(new))
+
+    def _close(self, span: CallReader, marker: str = "", *, whole: bool = True) -> list[Piece]:
+        items = span.close(whole=whole)
+        self._span, self._last = None, span.text.strip()
+        pieces = self._hand_out([item for item in items if isinstance(item, ToolCall)])
+        malformed = [item for item in items if isinstance(item, BadCall)]
+        known = len(self.calls) > self._before
+        verbatim = self._unknown and not known and not malformed
+        written = [self.dialect.style.write(call.name, call.arguments) for call in self._unknown]
+        for call, text in zip(self._unknown, written, strict=True):
+            self.bad_calls.append(BadCall(text, f"there is no tool {call.name!r}", call))
+        self.bad_calls += malformed
+        text = f"{self._start}{span.text}{marker}" if verbatim else ", ".join(written)
+        return pieces + self._say(text)
+
+    def _hand_out(self, calls: list[ToolCall]) -> list[Piece]:
+        known = [call for call in calls if self.tools is None or call.name in self.tools]
+        self._unknown += [call for call in calls if call not in known]
+        self.calls += known
+        return [Piece(call=call) for call in known]
 
     def _say(self, text: str) -> list[Piece]:
         self.text += text

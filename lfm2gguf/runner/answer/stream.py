@@ -88,7 +88,7 @@ class Stream:
             self.close()
 
     def start(self) -> None:
-        """Let the answer begin; :meth:`wait` for it, nothing can be read on the way."""
+        """Start generating; the pieces are not available, only :meth:`wait`."""
         self._begin(self._collect)
 
     def wait(self) -> Reply:
@@ -225,14 +225,11 @@ class Conversation:
         )
 
     def _checked(self) -> tuple[list[ToolCall], list[BadCall]]:
-        """Tell calls that fit their tools from those that do not; without tools, all pass."""
+        """Tell calls that fit their tools' schemas from those that do not."""
         good: list[ToolCall] = []
         bad: list[BadCall] = []
         for call in self._answer.calls:
-            tool = self._tools.get(call.name)
-            unknown = f"there is no tool {call.name!r}" if self._tools and not tool else None
-            problem = tool.problem(call) if tool else unknown
-            if problem:
+            if problem := self._tools[call.name].problem(call):
                 bad.append(BadCall(f"{call.name}({call.arguments})", problem, call))
             else:
                 good.append(call)

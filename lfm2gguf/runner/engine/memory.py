@@ -142,7 +142,7 @@ class Memory:
         return slot
 
     def _choose(self, source: Held, length: int) -> Slot:
-        """The source itself where the prompt goes on with it, else the slot least missed."""
+        """Return the source itself where the prompt goes on with it, else the slot least missed."""
         idle = self.idle
         if isinstance(source, Slot) and not source.taken and _goes_on(source, length):
             return source
@@ -229,5 +229,5 @@ class Memory:
 
 
 def _goes_on(held: Held, length: int) -> bool:
-    """Whether a prompt with so much in common is the same conversation, not just its beginning."""
+    """Tell whether so much in common is the same conversation, not just its beginning."""
     return 2 * length >= len(held.tokens) > 0

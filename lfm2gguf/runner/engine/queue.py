@@ -63,8 +63,10 @@ class Queue:
         if not request.prompt:
             raise OptionError("the prompt is empty")
         if request.variant and request.variant[0] not in self._adapters:
-            known = ", ".join(self._adapters) or "none: give adapters={name: file} to the Runner"
-            raise OptionError(f"there is no adapter {request.variant[0]!r}; there are {known}")
+            known = ", ".join(self._adapters) or "none: give adapters={name: file}"
+            raise OptionError(
+                f"adapter is {request.variant[0]!r}: the model was opened with {known}"
+            )
 
     def admit(self) -> Iterator[Request]:
         """Give free sequences to those who waited longest, as far as the context has room."""

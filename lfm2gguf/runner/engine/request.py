@@ -106,7 +106,7 @@ class Request:
     first_token: float = 0.0
 
     def __post_init__(self) -> None:
-        self.tokens = list(self.prompt)  # what the memory shall hold: prompt and answer
+        self.tokens = list(self.prompt)  # what the memory is to hold: prompt and answer
         self.text = TextStream(self.options.stops)
         adapter, scale = self.options.adapter, self.options.adapter_scale
         self.variant: Variant = (adapter, scale) if adapter is not None and scale else None
@@ -140,7 +140,7 @@ class Request:
         return words[-size:] if size > 0 else words
 
     def usage(self) -> Usage:
-        """What the request has cost until now."""
+        """Return what the request has cost until now."""
         now = time.perf_counter()
         first, count = self.first_token or now, len(self.generated)
         started = self.started or now

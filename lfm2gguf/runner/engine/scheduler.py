@@ -72,7 +72,7 @@ class Scheduler:
 
         Raises:
             ContextError: the prompt does not fit into the context.
-            OptionError: the prompt is empty, or an option asks for what there is not.
+            OptionError: the prompt is empty, or an option is not valid.
             RuntimeFailureError: the runner is closed, or the process has forked.
         """
         self.check_usable()

@@ -1,0 +1,116 @@
+"""Temporary files beside their targets, and who is still writing them.
+
+A writer holds a lock on its file, which the system takes away when the process ends, however it
+ends. So a file whose lock can be had was left behind by a killed run, and is removed by the next
+run that writes into the folder; one whose lock cannot be had is being written.
+
+Locks are ``flock``'s, which belong to one opening of a file: those of ``fcntl`` would go when a
+worker's or the writer's own second opening is closed. Windows has neither, and needs none: a file
+that is open there cannot be removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import stat
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from lfm2gguf.errors import OutputError
+
+if sys.platform != "win32":
+    import fcntl
+
+SUFFIX = ".partial"
+NAME = re.compile(r"(?P<target>.+)\.[0-9a-f]{8}\.partial", re.DOTALL)
+LOCKS = sys.platform != "win32"
+PATIENCE = 2.0  # seconds for others to look through the folder
+
+
+def begin(target: Path) -> tuple[Path, BinaryIO]:
+    """Make the temporary file of a target; return its path and the opening that holds its lock.
+
+    What killed runs left in the folder is removed.
+
+    Raises:
+        OutputError: another run is writing the target.
+        OSError: the file cannot be made.
+
+    """
+    with _turn(target.parent):
+        writing = _sweep(target.parent)
+        if target.name in writing:
+            raise OutputError(
+                f"{target}: another run is writing it now; wait until it has ended, or give "
+                "another name"
+            )
+        path = target.with_name(f"{target.name}.{secrets.token_hex(4)}{SUFFIX}")
+        file = path.open("xb")
+        _lock(file.fileno())
+        return path, file
+
+
+def target_of(partial: Path) -> Path:
+    """Return the name that a file under a temporary name will get."""
+    return partial.with_name(partial.name.removesuffix(SUFFIX).rpartition(".")[0])
+
+
+def _sweep(folder: Path) -> set[str]:
+    """Remove what nobody is writing; return the names of the targets that are being written."""
+    found = [match for path in folder.iterdir() if (match := NAME.fullmatch(path.name))]
+    return {match["target"] for match in found if _is_written(folder / match[0])}
+
+
+def _is_written(path: Path) -> bool:
+    """Say whether somebody is writing a temporary file; if nobody is, remove it."""
+    try:
+        with _opened(path, os.O_NOFOLLOW | os.O_NONBLOCK if LOCKS else 0) as descriptor:
+            is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+            held = is_file and _lock(descriptor)
+            if held and LOCKS:
+                path.unlink()
+        if held and not LOCKS:
+            path.unlink()
+    except OSError as error:  # gone; another user's; on Windows open
+        return isinstance(error, PermissionError) and not LOCKS
+    return held is None
+
+
+def _lock(descriptor: int) -> bool | None:
+    """Lock an open file: True; None if another has the lock, False where there are no locks."""
+    if not LOCKS:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return None if error.errno in (errno.EWOULDBLOCK, errno.EACCES) else False
+    return True
+
+
+@contextlib.contextmanager
+def _turn(folder: Path) -> Iterator[None]:
+    """Let one process at a time look through a folder: of two that begin, one is the second."""
+    if not LOCKS:  # Windows does not open folders
+        yield
+        return
+    with _opened(folder, 0) as descriptor:
+        end = time.monotonic() + PATIENCE
+        while _lock(descriptor) is None and time.monotonic() < end:
+            time.sleep(0.01)
+        yield
+
+
+@contextlib.contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDONLY | flags)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
