@@ -15,6 +15,7 @@ from lfm2gguf.version import __version__
 if TYPE_CHECKING:
     from lfm2gguf import quants
     from lfm2gguf.bench import benchmark
+    from lfm2gguf.calibration import Calibrated, calibrate, collect_imatrix
     from lfm2gguf.conversion import (
         Conversion,
         ConvertedAdapter,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from lfm2gguf.verification import Verification, verify
 
 __all__ = [
+    "Calibrated",
     "Conversion",
     "ConvertedAdapter",
     "Diagnosis",
@@ -49,6 +51,8 @@ __all__ = [
     "WrittenFile",
     "__version__",
     "benchmark",
+    "calibrate",
+    "collect_imatrix",
     "convert",
     "convert_lora",
     "diagnose",
@@ -59,6 +63,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "Calibrated": "lfm2gguf.calibration",
     "Conversion": "lfm2gguf.conversion",
     "ConvertedAdapter": "lfm2gguf.conversion",
     "Diagnosis": "lfm2gguf.doctor",
@@ -74,6 +79,8 @@ _HOME = {
     "Verification": "lfm2gguf.verification",
     "WrittenFile": "lfm2gguf.conversion",
     "benchmark": "lfm2gguf.bench",
+    "calibrate": "lfm2gguf.calibration",
+    "collect_imatrix": "lfm2gguf.calibration",
     "convert": "lfm2gguf.conversion",
     "convert_lora": "lfm2gguf.conversion",
     "diagnose": "lfm2gguf.doctor",

@@ -24,6 +24,7 @@ HEAVY = {
 def test_the_names_are_these() -> None:
     assert lfm2gguf.__all__ == sorted(lfm2gguf.__all__)
     assert lfm2gguf.__all__ == [
+        "Calibrated",
         "Conversion",
         "ConvertedAdapter",
         "Diagnosis",
@@ -41,6 +42,8 @@ def test_the_names_are_these() -> None:
         "WrittenFile",
         "__version__",
         "benchmark",
+        "calibrate",
+        "collect_imatrix",
         "convert",
         "convert_lora",
         "diagnose",

@@ -13,7 +13,7 @@ LAYERS = [
     ["checkpoint", "gguf_file", "rendering"],
     ["chat", "imatrix", "lfm2", "reference"],
     ["conversion", "doctor", "runner", "verification"],
-    ["bench", "export", "server"],
+    ["bench", "calibration", "export", "server"],
     ["cli"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

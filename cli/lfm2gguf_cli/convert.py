@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,12 +11,20 @@ from lfm2gguf.errors import OptionError
 from lfm2gguf_cli.options import (
     ConvertTypes,
     DryRun,
+    EmbeddingType,
+    ExcludeWeights,
     Force,
+    IncludeWeights,
     Jobs,
     Json,
+    LeaveOutput,
     Output,
+    OutputType,
+    Pure,
     Quiet,
     SplitMaxSize,
+    TensorTypes,
+    read_matrix,
 )
 
 
@@ -48,6 +57,16 @@ def convert(
         typer.Option(help="A LoRA adapter to merge: a PEFT folder, or its Hub id."),
     ] = None,
     split_max_size: SplitMaxSize = None,
+    pure: Pure = False,
+    leave_output_tensor: LeaveOutput = False,
+    output_tensor_type: OutputType = None,
+    token_embedding_type: EmbeddingType = None,
+    tensor_type: TensorTypes = None,
+    imatrix: Annotated[
+        Path | None, typer.Option(help="An importance matrix, .gguf or .dat: see imatrix.")
+    ] = None,
+    include_weights: IncludeWeights = None,
+    exclude_weights: ExcludeWeights = None,
     verify: Annotated[
         bool,
         typer.Option("--verify", help="Then compare each file with the checkpoint: see verify."),
@@ -71,13 +90,24 @@ def convert(
     if verify and mmproj:
         raise OptionError("--verify compares what a text model predicts; a projector predicts none")
     display = Display(quiet=quiet, json=json)
+    matrix = read_matrix(imatrix, include_weights, exclude_weights)
+    recipe = Recipe(
+        type, split_max_size, matrix, pure, leave_output_tensor,
+        output_tensor_type, token_embedding_type, tuple(tensor_type or ()),
+    )  # fmt: skip
     plan = make_plan(
-        source, output, Recipe(type, split_max_size=split_max_size),
+        source, output, recipe,
         projector=mmproj, revision=revision, pre=pre, lora=lora,
     )  # fmt: skip
     if verify:  # what it would raise is raised before the files are there
-        from lfm2gguf.verification import open_reference
+        from lfm2gguf.verification import TYPE_LIMITS, open_reference
 
+        for draft in plan.drafts:
+            if draft.type.name not in TYPE_LIMITS:
+                raise OptionError(
+                    f"--verify has no limits for {draft.type.name} yet; convert without it, then "
+                    "verify with --max-ppl-increase and the other limits"
+                )
         reference = open_reference(source, revision, lora)
     show_notes(display, plan.notes, plan.left_out)
     if dry_run:

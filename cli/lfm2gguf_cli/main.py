@@ -22,6 +22,8 @@ COMMANDS = {
     "convert": "Convert a checkpoint to GGUF, quantized, in one pass.",
     "convert-lora": "Convert a LoRA adapter to a GGUF file.",
     "quantize": "Quantize a GGUF file, whoever wrote it.",
+    "imatrix": "Compute, merge or show importance matrices.",
+    "calibrate": "Convert with weights rounded for what each layer sees.",
     "verify": "Prove that a file still says what its checkpoint says.",
     "inspect": "Show the metadata and tensors of a file or checkpoint.",
     "doctor": "Find what is wrong with a file or checkpoint.",

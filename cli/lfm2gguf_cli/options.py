@@ -13,6 +13,7 @@ from lfm2gguf.ggml import FileType
 from lfm2gguf.options import option_table
 
 if TYPE_CHECKING:
+    from lfm2gguf.imatrix import ImportanceMatrix
     from lfm2gguf.runner import Runner
 
 *_FIRST, _LAST = FileType.__members__
@@ -36,6 +37,30 @@ SplitMaxSize = Annotated[
     str | None,
     typer.Option(metavar="SIZE", help="Write several files of at most this size (500M, 4G)."),
 ]
+Pure = Annotated[bool, typer.Option("--pure", help="Every tensor in the type's own; no mixture.")]
+LeaveOutput = Annotated[
+    bool, typer.Option("--leave-output-tensor", help="Keep output.weight in the type it has.")
+]
+OutputType = Annotated[
+    str | None,
+    typer.Option(
+        "--output-tensor-type",
+        metavar="TYPE",
+        help="For output.weight, and for an embedding that is the output too.",
+    ),
+]
+EmbeddingType = Annotated[
+    str | None,
+    typer.Option("--token-embedding-type", metavar="TYPE", help="For token_embd.weight."),
+]
+TensorTypes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tensor-type",
+        metavar="REGEX=TYPE",
+        help="For tensors whose names it is found in, such as ffn_down=Q6_K; several times.",
+    ),
+]
 Jobs = Annotated[
     int | None,
     typer.Option("--jobs", "-j", min=1, help="Processes that work.", show_default="all cores"),
@@ -46,6 +71,42 @@ DryRun = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing unless it fails.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+# What weighs the errors of a quantization: convert and quantize.
+IncludeWeights = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="Use the matrix for tensors whose names contain this."),
+]
+ExcludeWeights = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="Do not use the matrix for tensors whose names do."),
+]
+# What a model is calibrated on: convert and imatrix.
+Texts = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="UTF-8 text to calibrate on, or wikitext-2; may be given several times.",
+        show_default="a bundled mixture of documentation, code and chat",
+    ),
+]
+Chat = Annotated[
+    Path | None,
+    typer.Option(help="Conversations to calibrate on (JSON lines), in the model's own template."),
+]
+Chunks = Annotated[int, typer.Option(min=0, help="Chunks of each text; 0: all.")]
+Ctx = Annotated[int, typer.Option(min=32, help="Tokens of a chunk.")]
+
+
+def read_matrix(
+    path: Path | None, include: list[str] | None, exclude: list[str] | None
+) -> ImportanceMatrix | None:
+    """Read an importance matrix, or the part of it that is asked for."""
+    if path is None:
+        return None
+    from lfm2gguf.imatrix import read_imatrix
+
+    return read_imatrix(path).select(include or (), exclude or ())
+
 
 # Where a model comes from and runs: run, serve and bench.
 ModelOrId = Annotated[

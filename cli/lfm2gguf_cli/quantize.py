@@ -7,7 +7,24 @@ from typing import Annotated
 
 import typer
 
-from lfm2gguf_cli.options import DryRun, Force, Jobs, Json, Output, Quiet, SplitMaxSize, Types
+from lfm2gguf_cli.options import (
+    DryRun,
+    EmbeddingType,
+    ExcludeWeights,
+    Force,
+    IncludeWeights,
+    Jobs,
+    Json,
+    LeaveOutput,
+    Output,
+    OutputType,
+    Pure,
+    Quiet,
+    SplitMaxSize,
+    TensorTypes,
+    Types,
+    read_matrix,
+)
 
 
 def quantize(
@@ -23,6 +40,16 @@ def quantize(
     ] = False,
     dry_run: DryRun = False,
     split_max_size: SplitMaxSize = None,
+    pure: Pure = False,
+    leave_output_tensor: LeaveOutput = False,
+    output_tensor_type: OutputType = None,
+    token_embedding_type: EmbeddingType = None,
+    tensor_type: TensorTypes = None,
+    imatrix: Annotated[
+        Path | None, typer.Option(help="An importance matrix, .gguf or .dat: see imatrix.")
+    ] = None,
+    include_weights: IncludeWeights = None,
+    exclude_weights: ExcludeWeights = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -36,7 +63,11 @@ def quantize(
     from lfm2gguf_cli.tables import show_plan, show_written
 
     display = Display(quiet=quiet, json=json)
-    recipe = Recipe(type, split_max_size=split_max_size)
+    matrix = read_matrix(imatrix, include_weights, exclude_weights)
+    recipe = Recipe(
+        type, split_max_size, matrix, pure, leave_output_tensor,
+        output_tensor_type, token_embedding_type, tuple(tensor_type or ()),
+    )  # fmt: skip
     plan = plan_quantization(source, output, recipe, allow_requantize=allow_requantize)
     if dry_run:
         show_plan(display, plan)

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from lfm2gguf.conversion.importance import TaskImportance
 from lfm2gguf.conversion.sources import Part, SourceTensor
 from lfm2gguf.errors import QuantizationError, TensorError
 from lfm2gguf.ggml import GGMLType
@@ -41,6 +42,7 @@ class Task:
     start: int
     stop: int
     outputs: tuple[Output, ...]
+    importance: TaskImportance | None = None
 
     @property
     def n_weights(self) -> int:
@@ -100,8 +102,10 @@ def run(task: Task, files: Files, stopped: Callable[[], bool] = bool) -> list[fl
 
 
 def _store(task: Task, row: int, weights: NDArray[Any], type: GGMLType) -> NDArray[np.uint8]:
-    data = quantize(weights, type)
+    whole = task.importance
+    importance = None if whole is None else whole.of_rows(row, len(weights))
     try:
+        data = quantize(weights, type, importance)
         validate(data, type)
     except QuantizationError as error:
         raise TensorError(
@@ -123,14 +127,21 @@ def _refuse_nonfinite(task: Task, row: int, raw: NDArray[np.uint8], numbers: NDA
     raise TensorError(f"{where}; the {what} is broken (a training that diverged?)")
 
 
-def split(source: SourceTensor, outputs: Sequence[Output]) -> Iterator[Task]:
-    """Cut a tensor into tasks of about :data:`TASK_WEIGHTS` weights, none over two parts."""
+def split(
+    source: SourceTensor, outputs: Sequence[Output], importance: TaskImportance | None = None
+) -> Iterator[Task]:
+    """Cut a tensor into tasks of about :data:`TASK_WEIGHTS` weights, none over two parts.
+
+    ``importance`` counts the rows of the tensor.
+    """
     row = 0
     for part in source.parts:
         own = tuple(_moved(output, row - part.start, part.n_per_row) for output in outputs)
         step = max(1, TASK_WEIGHTS // part.n_per_row)
         for start in range(part.start, part.stop, step):
-            yield Task(source.name, part, start, min(start + step, part.stop), own)
+            stop = min(start + step, part.stop)
+            weighed = importance and importance.moved(row - part.start)
+            yield Task(source.name, part, start, stop, own, weighed)
         row += part.n_rows
 
 

@@ -53,7 +53,7 @@ def write_imatrix(matrix: ImportanceMatrix, target: str | Path, *, overwrite: bo
     if target.suffix == ".dat":
         write_whole(target, legacy.to_bytes(matrix), overwrite=overwrite)
         return
-    matrix = merge([matrix])  # a legacy matrix, too, in tokens
+    matrix = matrix if matrix.chunk_size else merge([matrix])  # a legacy one, in tokens
     names = sorted(matrix.entries)
     specs = [spec for name in names for spec in _specs(name, matrix.entries[name])]
     layout = lay_out(_metadata(matrix), specs)

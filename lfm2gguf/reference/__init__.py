@@ -5,8 +5,9 @@ cancel itself.
 """
 
 from lfm2gguf.reference.adapter import AdaptedWeights, adapted
-from lfm2gguf.reference.forward import Reference
+from lfm2gguf.reference.forward import Ids, Reference
 from lfm2gguf.reference.retrieval import RetrievalReference, Settings, is_retrieval, prefixes
+from lfm2gguf.reference.steps import Steps
 from lfm2gguf.reference.weights import (
     DENSE,
     EMBEDDING,
@@ -23,10 +24,12 @@ __all__ = [
     "HEAD",
     "AdaptedWeights",
     "Array",
+    "Ids",
     "Reference",
     "ReferenceConfig",
     "RetrievalReference",
     "Settings",
+    "Steps",
     "Weights",
     "adapted",
     "gguf_names",

@@ -14,10 +14,13 @@ from lfm2gguf.verification.limits import (
     TextLimits,
     TypeLimits,
 )
+from lfm2gguf.verification.material.conversations import chat_samples
 from lfm2gguf.verification.material.models import Candidate, ReferenceModel, open_reference
 from lfm2gguf.verification.material.preparation import Material, Prepared, prepare
+from lfm2gguf.verification.material.texts import cut, load_texts
 from lfm2gguf.verification.measure.engine import Engine
 from lfm2gguf.verification.measure.figures import ChunkFigures, Estimate, Figures
+from lfm2gguf.verification.measure.scores import score
 from lfm2gguf.verification.measure.similarity import Similarity
 from lfm2gguf.verification.measure.tensors import TensorDifference
 from lfm2gguf.verification.session import Session, verify
@@ -44,7 +47,11 @@ __all__ = [
     "TextLimits",
     "TypeLimits",
     "Verification",
+    "chat_samples",
+    "cut",
+    "load_texts",
     "open_reference",
     "prepare",
+    "score",
     "verify",
 ]

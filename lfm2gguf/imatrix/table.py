@@ -38,6 +38,11 @@ class TensorStatistics:
     similarity: float
 
     @property
+    def kind(self) -> str:
+        """The part of the name before ``weight``, such as ``ffn_down``."""
+        return _kind(self.name)
+
+    @property
     def relative_entropy(self) -> float:
         """The entropy as a share of the largest that so many elements can have."""
         return self.entropy / np.log2(self.elements) if self.elements > 1 else 0.0

@@ -1,0 +1,22 @@
+"""Better weights in the same types: rounding that knows what each layer sees.
+
+``material`` is what a model is calibrated on; ``collect`` makes an importance matrix of it.
+``streams`` takes two models through it, the checkpoint and what is quantized so far; ``moments``
+sums what a layer sees, ``feedback`` rounds with it, ``refine`` fits scales and moves levels over
+the values that ``grids`` allow, and ``recipe`` does so for a whole model.
+"""
+
+from lfm2gguf.calibration.collect import collect_imatrix
+from lfm2gguf.calibration.material import CalibrationMaterial, calibration_material
+from lfm2gguf.calibration.recipe import CalibratedTensor, calibrate_layers
+from lfm2gguf.calibration.session import Calibrated, calibrate
+
+__all__ = [
+    "Calibrated",
+    "CalibratedTensor",
+    "CalibrationMaterial",
+    "calibrate",
+    "calibrate_layers",
+    "calibration_material",
+    "collect_imatrix",
+]

@@ -1,0 +1,93 @@
+"""Rounding with error feedback: what a column loses is made up for by the columns after it.
+
+GPTQ (Frantar et al., arXiv 2210.17323) on the grids of GGUF's types: a super-block's scales are
+searched on the weights as they stand when its turn comes. All arrays are columns first.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from lfm2gguf.calibration.grids import GRIDS, Floats, Levels, steps, take_apart
+from lfm2gguf.ggml import GGMLType
+from lfm2gguf.quants import quantize
+
+STEP = 256  # columns whose scales are searched together: a super-block
+GROUP = 32  # columns between two products
+BASE = 64  # size up to which a triangle is inverted column by column
+
+
+def factor(moments: Floats) -> Floats:
+    """Return the upper triangle U with ``inv(moments) = U.T @ U``, float32 (n, n).
+
+    ``moments`` must be positive definite (damped). With ``moments = R @ R.T`` and R upper
+    triangular, U is the inverse of R: one Cholesky factorization of the reversed matrix, and no
+    inverse of a full one.
+    """
+    reverse = np.linalg.cholesky(moments[::-1, ::-1])
+    return _inverse(np.ascontiguousarray(reverse[::-1, ::-1]))
+
+
+def _inverse(upper: Floats) -> Floats:
+    """Invert an upper triangle by halves, so that nearly all of it is matrix products."""
+    n = len(upper)
+    out = np.zeros_like(upper)
+    if n <= BASE:
+        out[:] = np.triu(np.linalg.inv(upper))
+        return out
+    h = n // 2
+    out[:h, :h], out[h:, h:] = _inverse(upper[:h, :h]), _inverse(upper[h:, h:])
+    out[:h, h:] = -(out[:h, :h] @ upper[:h, h:]) @ out[h:, h:]
+    return out
+
+
+def round_with_feedback(
+    type: GGMLType, target: Floats, moments: Floats, triangle: Floats
+) -> Levels:
+    """Quantize ``target`` (columns, rows) so that errors cancel under ``moments``.
+
+    ``triangle`` is :func:`factor` of the moments.
+    """
+    grid = GRIDS[type]
+    w = target.copy()
+    importance = np.ascontiguousarray(np.diag(moments), np.float32)
+    parts = []
+    for start in range(0, len(w), STEP):
+        here = slice(start, min(start + STEP, len(w)))
+        block = np.ascontiguousarray(w[here].T)
+        levels = take_apart(type, quantize(block, type, importance=importance[here]))
+        errors = _round_block(grid.codes, levels, w[here], triangle[here, here], type)
+        w[here.stop :] -= triangle[here, here.stop :].T @ errors
+        parts.append(levels)
+    return _joined(parts)
+
+
+def _round_block(
+    codes: Floats, levels: Levels, w: Floats, triangle: Floats, type: GGMLType
+) -> Floats:
+    """Choose the levels of some columns one after the other; return their scaled errors."""
+    grid = GRIDS[type]
+    scale, offset = steps(grid, levels)
+    inverse = np.divide(1, scale, out=np.zeros_like(scale), where=scale != 0)
+    errors = np.empty_like(w)
+    for start in range(0, len(w), GROUP):
+        stop = min(start + GROUP, len(w))
+        for k in range(start, stop):
+            sub = k // grid.sub_block
+            lifted = w[k] if offset is None else w[k] + offset[sub]
+            q = levels.q[k] = grid.nearest(lifted * inverse[sub])
+            errors[k] = (lifted - scale[sub] * codes[q]) / triangle[k, k]
+            w[k + 1 : stop] -= np.multiply.outer(triangle[k, k + 1 : stop], errors[k])
+        w[stop:] -= triangle[start:stop, stop:].T @ errors[start:stop]
+    return errors
+
+
+def _joined(parts: list[Levels]) -> Levels:
+    def join(name: str) -> npt.NDArray[np.float32]:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    q = np.concatenate([part.q for part in parts])
+    if parts[0].dmin is None:
+        return Levels(q, join("d"), join("sc"))
+    return Levels(q, join("d"), join("sc"), join("dmin"), join("m"))

@@ -1,0 +1,137 @@
+"""Whether a calibrated model is nearer to the checkpoint than a plain one, on text kept aside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from lfm2gguf.calibration.material import CalibrationMaterial
+from lfm2gguf.conversion import Draft
+from lfm2gguf.ggml import GGMLType
+from lfm2gguf.progress import ProgressCallback, counting
+from lfm2gguf.quants import dequantize, quantize
+from lfm2gguf.reference import Array, Reference, Weights
+from lfm2gguf.verification import ReferenceModel, score
+
+ROWS = 512  # positions whose logits are held together
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Mean KL divergence from the checkpoint, in nats, over ``tokens`` held-out positions.
+
+    ``plain`` is of the same types rounded as llama-quantize does without an importance matrix.
+    """
+
+    calibrated: float
+    plain: float
+    tokens: int
+
+    @property
+    def ratio(self) -> float:
+        """What the calibrated model loses of what the plain one does."""
+        return self.calibrated / self.plain if self.plain else 1.0
+
+
+class Tensors(Protocol):
+    """Where finished tensors are."""
+
+    def load(self, name: str, expert: int | None = None) -> npt.NDArray[Any] | None:
+        """Return the bytes of a tensor by its name in the GGUF."""
+        ...
+
+
+def judge(
+    model: ReferenceModel,
+    draft: Draft,
+    store: Tensors,
+    names: Mapping[str, str],
+    material: CalibrationMaterial,
+    progress: ProgressCallback | None = None,
+) -> Judgement:
+    """Compare both roundings with the checkpoint, all three by the reference's forward pass.
+
+    ``names`` maps the reference's names of the tensors to those of the GGUF.
+    """
+    types = {tensor.name: tensor.type for tensor in draft.tensors}
+    quantized = {ours: types[theirs] for ours, theirs in names.items()}
+
+    def plain(name: str, start: int, stop: int) -> Array:
+        weight = model.weights.read(name, start, stop)
+        return dequantize(quantize(weight, quantized[name]), quantized[name], weight.shape)
+
+    def calibrated(name: str, start: int, stop: int) -> Array:
+        shape = model.weights.shapes[name]
+        if len(shape) == 3:
+            return np.stack([rows(name, e, 0, shape[1]) for e in range(start, stop)])
+        return rows(name, None, start, stop)
+
+    def rows(name: str, expert: int | None, start: int, stop: int) -> Array:
+        data = store.load(names[name], expert)
+        assert data is not None, name
+        height, width = model.weights.shapes[name][-2:]
+        part = np.ascontiguousarray(data.reshape(height, -1)[start:stop])
+        return dequantize(part, quantized[name], (len(part), width))
+
+    scored = _Scored(model, material, progress)
+    return Judgement(
+        scored.divergence(_changed(model.weights, calibrated, quantized)),
+        scored.divergence(_changed(model.weights, plain, quantized)),
+        scored.tokens,
+    )
+
+
+class _Scored:
+    """The checkpoint's states on the held-out text, and candidates beside them."""
+
+    def __init__(
+        self,
+        model: ReferenceModel,
+        material: CalibrationMaterial,
+        progress: ProgressCallback | None,
+    ) -> None:
+        self.forward, self.progress = model.forward, progress
+        self.sequences = list(material.sequences)
+        self.positions = [np.arange(len(ids) // 2, len(ids) - 1) for ids in self.sequences]
+        pairs = zip(self.sequences, self.positions, strict=True)
+        self.targets = np.concatenate([ids[p + 1] for ids, p in pairs])
+        self.states = self._states(self.forward, "checkpoint")
+
+    @property
+    def tokens(self) -> int:
+        """Positions that are scored."""
+        return len(self.targets)
+
+    def divergence(self, weights: Weights) -> float:
+        """Return the mean KL divergence of other weights."""
+        other = self.forward.of(weights)
+        states = self._states(other, "held-out text")
+        total = 0.0
+        for start in range(0, self.tokens, ROWS):
+            part = slice(start, start + ROWS)
+            exact, found = self.forward.logits(self.states[part]), other.logits(states[part])
+            total += float(score(exact, found, self.targets[part]).kld.sum())
+        return total / self.tokens
+
+    def _states(self, forward: Reference, stage: str) -> Array:
+        count = counting(self.progress, stage, "layers")
+        return forward.states(self.sequences, self.positions, count)
+
+
+def _changed(weights: Weights, read: _Read, quantized: Mapping[str, GGMLType]) -> Weights:
+    """The model with some of its weights read another way."""
+
+    def rows(name: str, start: int, stop: int) -> Array:
+        if name in quantized:
+            return read(name, start, stop)
+        return weights.read(name, start, stop)
+
+    return Weights(weights.config, weights.shapes, rows)
+
+
+class _Read(Protocol):
+    def __call__(self, name: str, start: int, stop: int) -> Array: ...

@@ -1,0 +1,122 @@
+"""What a model is calibrated on: texts in chunks, conversations in its own template."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+
+from lfm2gguf.errors import OptionError
+from lfm2gguf.reference import Ids
+from lfm2gguf.verification import ReferenceModel, chat_samples, cut, load_texts
+
+DEFAULT_CHUNKS = 128
+BUNDLED = "bundled"
+DOCUMENTATION, CODE = 5, 3  # shares of the bundled mixture's chunks; the rest is conversations
+# Modules of Python whose sources are code to calibrate on: prose-like, algorithmic, data-heavy.
+MODULES = (
+    "argparse", "ast", "collections", "csv", "dataclasses", "datetime", "decimal", "difflib",
+    "email.message", "fractions", "http.client", "json.decoder", "logging", "statistics",
+    "tarfile", "textwrap", "typing", "urllib.parse", "zipfile",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CalibrationMaterial:
+    """Token ids (each a text of its own), and where they come from."""
+
+    names: tuple[str, ...]
+    sequences: tuple[Ids, ...] = field(repr=False)
+    digest: str  # SHA-256 of the ids
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in all sequences."""
+        return sum(map(len, self.sequences))
+
+    def split(self, held_out: int) -> tuple[CalibrationMaterial, CalibrationMaterial]:
+        """Return two parts: the second has every ``held_out``-th sequence."""
+        kept = [s for i, s in enumerate(self.sequences) if i % held_out != held_out - 1]
+        rest = [s for i, s in enumerate(self.sequences) if i % held_out == held_out - 1]
+        return _material(self.names, kept), _material(self.names, rest)
+
+
+def calibration_material(
+    model: ReferenceModel,
+    texts: Sequence[str | Path] = (),
+    *,
+    chat: str | Path | None = None,
+    chunks: int | None = DEFAULT_CHUNKS,
+    ctx: int = 512,
+) -> CalibrationMaterial:
+    """Tokenize texts and conversations with the model's own tokenizer and template.
+
+    Arguments as :func:`~lfm2gguf.calibration.collect_imatrix`.
+
+    Raises:
+        OptionError: a text cannot be read, or gives less than one chunk.
+
+    """
+    if ctx < 32 or (chunks is not None and chunks < 1):
+        raise OptionError("ctx (--ctx): at least 32 tokens; chunks (--chunks): at least one")
+    names, sequences = list[str](), list[Ids]()
+    for name, ids, most in _tokenized(model, texts, chat is None, chunks):
+        found = [sample.ids for sample in cut(ids, ctx, most, model.bos)]
+        if not found:
+            raise OptionError(
+                f"{name}: {len(ids)} tokens are less than one chunk of {ctx}; give a longer text "
+                "or a smaller ctx (--ctx)"
+            )
+        names.append(name)
+        sequences += found
+    if chat is not None:
+        names.append(Path(chat).name)
+        sequences += [sample.ids for _, _, sample in chat_samples(model.path, Path(chat))]
+    return _material(tuple(names), sequences)
+
+
+def _tokenized(
+    model: ReferenceModel, texts: Sequence[str | Path], bundle: bool, chunks: int | None
+) -> Iterator[tuple[str, Ids, int | None]]:
+    """Give each text's name, its ids, and how many chunks of it are used."""
+    for text in load_texts(texts):
+        yield text.name, model.encode(text.content), chunks
+    if texts or not bundle:
+        return
+    whole = chunks or DEFAULT_CHUNKS
+    [documentation] = load_texts(["python-docs"])
+    first = max(1, whole * DOCUMENTATION // 10)
+    yield f"{BUNDLED}: Python's documentation", model.encode(documentation.content), first
+    second = max(1, whole * CODE // 10)
+    yield f"{BUNDLED}: Python's library", model.encode(_code()), second
+    rest = max(1, whole - first - second)
+    yield f"{BUNDLED}: conversations", model.encode(_conversations()), rest
+
+
+def _code() -> str:
+    return "\n\n".join(inspect.getsource(import_module(name)) for name in MODULES)
+
+
+def _conversations() -> str:
+    """Return turns in several languages, with tools, in the family's own markers."""
+    lines = (files("lfm2gguf.calibration") / "conversations.jsonl").read_text("utf-8").splitlines()
+    return "\n".join(_rendered(json.loads(line)) for line in lines)
+
+
+def _rendered(turns: list[list[str]]) -> str:
+    return "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in turns)
+
+
+def _material(names: tuple[str, ...], sequences: Sequence[Ids]) -> CalibrationMaterial:
+    digest = hashlib.sha256()
+    for ids in sequences:
+        digest.update(np.array([len(ids)], "<i8").tobytes())
+        digest.update(ids.astype("<i4").tobytes())
+    return CalibrationMaterial(names, tuple(sequences), digest.hexdigest())

@@ -1,0 +1,123 @@
+"""A whole model: layer by layer, each tensor rounded for what the layers before have become."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from lfm2gguf.calibration.feedback import factor
+from lfm2gguf.calibration.grids import Bytes
+from lfm2gguf.calibration.moments import corrected, damped, gather
+from lfm2gguf.calibration.rounding import Rounded, round_tensor
+from lfm2gguf.calibration.streams import Inputs, Stage, Streams
+from lfm2gguf.ggml import GGMLType
+from lfm2gguf.quants import dequantize
+from lfm2gguf.reference import EMBEDDING, HEAD, Ids, Weights
+
+EMBEDDING_IDENTITY = 1.0  # how far an embedding is kept as input, too, in mean squares
+EMBEDDING_DAMPING = 0.001
+
+Progress: TypeAlias = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class CalibratedTensor:
+    """A tensor by its Hugging Face name (an expert's by its own), finished on ``tokens`` tokens."""
+
+    name: str
+    type: GGMLType
+    tokens: int
+    rounded: Rounded
+
+
+def calibrate_layers(
+    weights: Weights,
+    sequences: Sequence[Ids],
+    types: Mapping[str, GGMLType],
+    done: Callable[[str], Bytes | None] = lambda name: None,
+    progress: Progress | None = None,
+) -> Iterator[CalibratedTensor]:
+    """Quantize every linear layer, and the embedding, on the tokens of ``sequences``.
+
+    Args:
+        weights: the checkpoint's.
+        sequences: token ids, each a text of its own.
+        types: what each weight becomes, by the names that :class:`~lfm2gguf.reference.Steps` uses.
+        done: gives the bytes of a tensor that an earlier run has finished; it is used as it is,
+            and not given again.
+        progress: called with layers done and in all.
+
+    """
+    streams = Streams(weights, sequences)
+    layers = len(weights.config.layers)
+    work = _Work(streams, types, done)
+    yield from work.embedding()
+    streams.begin()
+    for i in range(layers):
+        if progress:
+            progress(i, layers)
+        for stage in streams.layer(i):
+            yield from work.stage(stage)
+    if HEAD in weights.shapes:
+        yield from work.stage(Stage((HEAD,), streams.states))
+    if progress:
+        progress(layers, layers)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What there is to do, and what has been done before."""
+
+    streams: Streams
+    types: Mapping[str, GGMLType]
+    done: Callable[[str], Bytes | None]
+
+    def stage(self, stage: Stage) -> Iterator[CalibratedTensor]:
+        """Quantize weights that see the same input."""
+        names = [name for name in stage.names if self._is_open(name)]
+        if not names:
+            return
+        matrices = {name: self.streams.exact.matrix(name) for name in names}
+        columns = next(iter(matrices.values())).shape[1]
+        moments = gather(stage.blocks(), matrices, columns)
+        mean = damped(moments.mean, moments.damping)
+        triangle = factor(mean)
+        for name, weight in matrices.items():
+            target = corrected(weight, moments, name, triangle)
+            rounded = round_tensor(self.types[name], weight, target, mean, triangle)
+            yield self._finish(name, moments.tokens, rounded)
+
+    def embedding(self) -> Iterator[CalibratedTensor]:
+        """Quantize it for both its roles: the head sees the final states, the input all tokens."""
+        if not self._is_open(EMBEDDING):
+            return
+        weight = self.streams.exact.matrix(EMBEDDING)
+        states = (Inputs(h, h) for h in self.streams.exact_states())
+        moments = gather(states, {}, weight.shape[1])
+        mean = moments.mean
+        average = mean.diagonal().mean()
+        mean[np.diag_indices_from(mean)] += np.float32(EMBEDDING_IDENTITY) * average
+        target = np.ascontiguousarray(weight.T)
+        rounded = round_tensor(
+            self.types[EMBEDDING], weight, target, damped(mean, EMBEDDING_DAMPING)
+        )
+        yield self._finish(EMBEDDING, moments.tokens, rounded)
+
+    def _is_open(self, name: str) -> bool:
+        """Say whether a tensor is still to be quantized; take what an earlier run finished."""
+        type = self.types.get(name)
+        if type is None or type.block_size == 1:
+            return False
+        data = self.done(name)
+        if data is None:
+            return True
+        shape = self.streams.exact.matrix(name).shape
+        self.streams.quantized[name] = dequantize(data, type, shape)
+        return False
+
+    def _finish(self, name: str, tokens: int, rounded: Rounded) -> CalibratedTensor:
+        self.streams.quantized[name] = rounded.values
+        return CalibratedTensor(name, self.types[name], tokens, rounded)

@@ -1,0 +1,281 @@
+"""A calibrated conversion: the plan of a plain one, with tensors that were rounded better.
+
+The finished tensors wait in a folder until the file is written, so that a run that was killed
+goes on where it stopped, and so that the writer need not know of calibration.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lfm2gguf.calibration.grids import Bytes
+from lfm2gguf.calibration.judge import Judgement, judge
+from lfm2gguf.calibration.material import (
+    DEFAULT_CHUNKS,
+    CalibrationMaterial,
+    calibration_material,
+)
+from lfm2gguf.calibration.moments import CORRECTION, FEATURES_PER_TOKEN
+from lfm2gguf.calibration.recipe import calibrate_layers
+from lfm2gguf.calibration.rounding import ROUNDS
+from lfm2gguf.conversion import Conversion, Draft, Part, Recipe, SourceTensor, plan
+from lfm2gguf.errors import OptionError, UnsupportedError
+from lfm2gguf.ggml import GGMLType
+from lfm2gguf.gguf_file import Value, ValueType
+from lfm2gguf.progress import ProgressCallback, counting
+from lfm2gguf.reference import gguf_names
+from lfm2gguf.storage import GGML, StoredRows, write_whole
+from lfm2gguf.verification import ReferenceModel, open_reference
+from lfm2gguf.version import __version__
+
+HELD_OUT = 8  # one sequence in so many judges the result, and is not calibrated on
+KEY = "lfm2gguf.calibration."  # metadata of ours, which llama.cpp passes over
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A calibrated file, how it was made, and how it compares with the plain one.
+
+    ``kept_plain`` are tensors whose plain rounding lost no more; ``few_tokens`` are experts
+    that fewer tokens reached than they have columns.
+    """
+
+    conversion: Conversion
+    judgement: Judgement
+    tokens: int
+    kept_plain: tuple[str, ...] = ()
+    few_tokens: tuple[str, ...] = ()
+
+    @property
+    def better(self) -> bool:
+        """Whether the file is nearer to the checkpoint on the held-out text."""
+        return self.judgement.calibrated < self.judgement.plain
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the values as JSON knows them."""
+        return {
+            "kld": self.judgement.calibrated,
+            "kld_plain": self.judgement.plain,
+            "held_out_tokens": self.judgement.tokens,
+            "tokens": self.tokens,
+            "better": self.better,
+            "kept_plain": list(self.kept_plain),
+            "few_tokens": list(self.few_tokens),
+        }
+
+
+def calibrate(
+    source: str | Path,
+    target: str | Path | None = None,
+    type: str = "Q4_K_M",
+    *,
+    texts: Sequence[str | Path] = (),
+    chat: str | Path | None = None,
+    chunks: int | None = DEFAULT_CHUNKS,
+    ctx: int = 512,
+    revision: str | None = None,
+    pre: str | None = None,
+    lora: str | Path | None = None,
+    workspace: str | Path | None = None,
+    jobs: int | None = None,
+    overwrite: bool = False,
+    progress: ProgressCallback | None = None,
+) -> Calibrated:
+    """Convert a checkpoint to one type, with weights rounded for what each layer sees.
+
+    The file has the types and the size of ``llama-quantize --imatrix``'s; every llama.cpp runs it.
+
+    Args:
+        source: a checkpoint folder, or a Hub id.
+        target: a file's name, or a folder for a file of the default name (the default: here).
+        type: a file type such as ``"Q4_K_M"``.
+        texts: UTF-8 files to calibrate on; by default a bundled mixture.
+        chat: conversations as JSON lines, rendered by the model's own template.
+        chunks: at most so many chunks of each text; None for all.
+        ctx: tokens of a chunk.
+        revision: branch, tag or commit of a Hub repository.
+        pre: name of the pre-tokenizer, as :func:`~lfm2gguf.convert` takes it.
+        lora: an adapter's folder or Hub id, merged first.
+        workspace: a folder for finished tensors, which a later run of the same takes up again; by
+            default a temporary one.
+        jobs: processes that write the file.
+        overwrite: replace a file that exists.
+        progress: called with a :class:`~lfm2gguf.Progress` after each layer.
+
+    Raises:
+        OptionError: a text cannot be read or is too short.
+        UnsupportedError: a retrieval model.
+        Lfm2ggufError: as :func:`~lfm2gguf.convert`.
+
+    """
+    planned = plan(source, target, Recipe(type), revision=revision, pre=pre, lora=lora)
+    if len(planned.drafts) != 1:
+        raise OptionError(f"type (--type): calibration makes one type at a time, not {type}")
+    [draft] = planned.drafts
+    model = open_reference(source, revision, lora)
+    if model.retrieval:
+        raise UnsupportedError(
+            f"{source}: is a retrieval model; calibration follows the prediction of text. Convert "
+            "it without (--calibrate)"
+        )
+    material = calibration_material(model, texts, chat=chat, chunks=chunks, ctx=ctx)
+    used, held_out = material.split(HELD_OUT)
+    if not used.sequences or not held_out.sequences:
+        raise OptionError(
+            f"texts (--text): {len(material.sequences)} chunks are too few; {HELD_OUT} or more are "
+            "needed, since one in so many is kept to judge the result"
+        )
+    with _workspace(workspace) as folder:
+        store = Store(folder / _run_key(model, draft, used))
+        names = _names(model, draft)
+        made = _calibrate(model, draft, used, store, names, progress)
+        judgement = judge(model, draft, store, names, held_out, progress)
+        calibrated = replace(
+            draft, sources=_sources(draft, names, store), metadata=draft.metadata | _about(used)
+        )
+        written = replace(planned, drafts=(calibrated,)).write(
+            jobs=jobs, overwrite=overwrite, progress=progress
+        )
+    return Calibrated(written, judgement, used.tokens, *made)
+
+
+class Store:
+    """Finished tensors in a folder, each under its name only when it is whole."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def path(self, name: str, expert: int | None = None) -> Path:
+        """Return where a tensor of a GGUF, or one of its experts, lies, or will."""
+        return self.folder / (f"{name}.bin" if expert is None else f"{name}.{expert}.bin")
+
+    def load(self, name: str, expert: int | None = None) -> Bytes | None:
+        """Return the bytes of a finished tensor."""
+        path = self.path(name, expert)
+        return np.fromfile(path, np.uint8) if path.is_file() else None
+
+    def save(self, name: str, expert: int | None, data: Bytes) -> None:
+        """Keep a finished tensor."""
+        content = np.ascontiguousarray(data).tobytes()
+        write_whole(self.path(name, expert), content, overwrite=True)
+
+
+def _names(model: ReferenceModel, draft: Draft) -> dict[str, str]:
+    """Return the reference's names of what is calibrated, and the GGUF's: all quantized tensors.
+
+    Experts are stacked under one name in both.
+    """
+    quantized = {tensor.name for tensor in draft.tensors if tensor.type.block_size > 1}
+    known = gguf_names(len(model.weights.config.layers))
+    return {
+        ours: theirs
+        for ours, theirs in known.items()
+        if ours in model.weights.shapes and theirs in quantized
+    }
+
+
+def _calibrate(
+    model: ReferenceModel,
+    draft: Draft,
+    material: CalibrationMaterial,
+    store: Store,
+    names: Mapping[str, str],
+    progress: ProgressCallback | None,
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Finish every tensor; return those whose plain rounding was kept, and those of few tokens."""
+    types = {tensor.name: tensor.type for tensor in draft.tensors}
+    single = dict(_single(model, names))  # the reference's name of a matrix -> the store's
+    kept_plain, few = list[str](), list[str]()
+    for made in calibrate_layers(
+        model.weights,
+        material.sequences,
+        {name: types[tensor] for name, (tensor, _) in single.items()},
+        lambda name: store.load(*single[name]),
+        counting(progress, "calibrating", "layers"),
+    ):
+        tensor, expert = single[made.name]
+        store.save(tensor, expert, made.rounded.data)
+        label = tensor if expert is None else f"{tensor}, expert {expert}"
+        if made.rounded.plain:
+            kept_plain.append(label)
+        if made.tokens < made.rounded.values.shape[1]:
+            few.append(label)
+    return tuple(kept_plain), tuple(few)
+
+
+def _single(
+    model: ReferenceModel, names: Mapping[str, str]
+) -> Iterator[tuple[str, tuple[str, int | None]]]:
+    """Give every matrix with the GGUF's tensor and, where it is one of a stack, its number."""
+    for ours, theirs in names.items():
+        shape = model.weights.shapes[ours]
+        if len(shape) == 2:
+            yield ours, (theirs, None)
+            continue
+        stack, matrix = ours.removesuffix(".weight").rsplit(".", 1)
+        for e in range(shape[0]):
+            yield f"{stack}.{e}.{matrix}.weight", (theirs, e)
+
+
+def _sources(draft: Draft, names: Mapping[str, str], store: Store) -> tuple[SourceTensor, ...]:
+    """Return the draft's sources, with finished tensors in place of the checkpoint's."""
+    types = {tensor.name: tensor.type for tensor in draft.tensors}
+    finished = set(names.values())
+    return tuple(
+        _finished(source, types[source.name], store) if source.name in finished else source
+        for source in draft.sources
+    )
+
+
+def _finished(source: SourceTensor, type: GGMLType, store: Store) -> SourceTensor:
+    stacked = len(source.shape) == 3
+    rows = source.shape[-2]
+    parts = []
+    for expert in range(source.shape[0]) if stacked else (None,):
+        path = store.path(source.name, expert)
+        stored = StoredRows(path, 0, GGML[type], (rows, source.shape[-1]))
+        parts.append(Part(source.name, stored, 0, rows))
+    return replace(source, parts=tuple(parts))
+
+
+def _about(material: CalibrationMaterial) -> dict[str, Value]:
+    """Return what the file says of how it was made, under keys that llama.cpp passes over."""
+    about = {
+        "method": f"feedback, {ROUNDS} refinements, correction {CORRECTION:g}, "
+        f"damping {FEATURES_PER_TOKEN:g} x columns / tokens",
+        "datasets": ", ".join(material.names),
+        "sha256": material.digest,
+        "version": __version__,
+    }
+    keys = {KEY + key: Value(ValueType.STRING, text) for key, text in about.items()}
+    return keys | {KEY + "tokens": Value(ValueType.UINT32, material.tokens)}
+
+
+def _run_key(model: ReferenceModel, draft: Draft, material: CalibrationMaterial) -> str:
+    """Return a name that is another one for another model, type or text."""
+    digest = hashlib.sha256(material.digest.encode())
+    for path in model.files:
+        stat = path.stat()
+        digest.update(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode())
+    for tensor in draft.tensors:
+        digest.update(f"{tensor.name} {tensor.type.name} {tensor.shape}".encode())
+    digest.update(f"{__version__} {ROUNDS} {CORRECTION} {FEATURES_PER_TOKEN}".encode())
+    return digest.hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def _workspace(folder: str | Path | None) -> Iterator[Path]:
+    if folder is not None:
+        yield Path(folder)
+        return
+    with tempfile.TemporaryDirectory(prefix="lfm2gguf-") as name:
+        yield Path(name)

@@ -1,0 +1,92 @@
+"""Feedback and refinement against the plain rounding, under moments as layers have them."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from lfm2gguf.calibration.feedback import factor, round_with_feedback
+from lfm2gguf.calibration.grids import GRIDS, put_together, take_apart, values
+from lfm2gguf.calibration.refine import Refinement, loss
+from lfm2gguf.ggml import GGMLType
+from lfm2gguf.quants import dequantize, quantize
+
+ROWS, COLUMNS = 40, 512
+
+
+def moments(seed: int, columns: int = COLUMNS) -> np.ndarray:
+    """Second moments of correlated inputs, a few of them much larger than the others."""
+    rng = np.random.default_rng(seed)
+    few = columns // 4
+    mix = rng.standard_normal((columns, few)) @ rng.standard_normal((few, columns)) / columns
+    noise = rng.standard_normal((2, 4 * columns, columns))
+    x = noise[0] + noise[1] @ mix
+    x *= rng.gamma(1, 1, columns)
+    h = x.T @ x / len(x)
+    h[np.diag_indices_from(h)] += 0.01 * h.diagonal().mean()
+    return h.astype(np.float32)
+
+
+def weights(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((COLUMNS, ROWS)).astype(np.float32) * 0.05
+
+
+def test_the_factor_is_that_of_the_inverse() -> None:
+    h = moments(1, 200)
+    u = factor(h)
+    assert np.array_equal(u, np.triu(u))
+    np.testing.assert_allclose(u.T @ u @ h, np.eye(200), atol=2e-3)
+
+
+@pytest.mark.parametrize("type", GRIDS, ids=lambda type: type.name)
+def test_each_step_loses_less(type: GGMLType) -> None:
+    h, w = moments(2), weights(3)
+    importance = np.ascontiguousarray(h.diagonal())
+    plain = quantize(np.ascontiguousarray(w.T), type, importance=importance)
+    before = loss(dequantize(plain, type, (ROWS, COLUMNS)).T - w, h)
+
+    levels = round_with_feedback(type, w, h, factor(h))
+    after = loss(values(GRIDS[type], levels) - w, h)
+    assert after < 0.95 * before
+
+    state = Refinement.start(type, levels, w, h)
+    losses = [after]
+    for _ in range(2):
+        state.fit_scales()
+        losses.append(loss(state.error, h))
+        state.move_levels()
+        losses.append(loss(state.error, h))
+    assert all(b <= a * (1 + 1e-5) for a, b in itertools.pairwise(losses)), losses
+    assert losses[-1] < after
+
+    # What is written is what was judged.
+    data = put_together(type, state.levels)
+    written = dequantize(data, type, (ROWS, COLUMNS)).T - w
+    assert loss(written, h) == pytest.approx(losses[-1], rel=2e-3)
+    np.testing.assert_allclose(state.gradient, h @ state.error, atol=1e-3 * np.abs(h).max())
+
+
+@pytest.mark.parametrize("type", [GGMLType.Q4_K, GGMLType.Q6_K, GGMLType.Q4_0])
+def test_with_independent_inputs_no_level_is_better(type: GGMLType) -> None:
+    """Under a diagonal form each level's best value is the nearest one: moves change nothing."""
+    h, w = np.eye(COLUMNS, dtype=np.float32), weights(5)
+    levels = round_with_feedback(type, w, h, factor(h))
+    before = levels.q.copy()
+    Refinement.start(type, levels, w, h).move_levels()
+    assert (before != levels.q).mean() < 1e-4
+
+
+@pytest.mark.parametrize("type", GRIDS, ids=lambda type: type.name)
+@pytest.mark.parametrize("value", [0.0, 1e-30, 3e4])
+def test_extremes(type: GGMLType, value: float) -> None:
+    w = weights(6) * np.float32(value)
+    h = moments(7)
+    levels = round_with_feedback(type, w, h, factor(h))
+    state = Refinement.start(type, levels, w, h)
+    state.fit_scales()
+    state.move_levels()
+    data = put_together(type, state.levels)
+    assert np.isfinite(dequantize(data, type, (ROWS, COLUMNS))).all()
+    assert take_apart(type, data).q.shape == (COLUMNS, ROWS)

@@ -1,0 +1,68 @@
+"""The commands imatrix and calibrate, and --imatrix of convert and quantize."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lfm2gguf.gguf_file import GGUFFile
+from lfm2gguf.imatrix import read_imatrix
+from tests.cli.command import refusal, run
+from tests.making.checkpoints import Case, config, make
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("source")
+    (folder / "text.txt").write_text("abc def gh. " * 400)
+    return make(Case(config(), dtype="F32"), folder / "LFM2-Small")
+
+
+def collected(source: Path, target: Path) -> list[object]:
+    text = source.parent / "text.txt"
+    return ["imatrix", source, "-o", target, "--text", text, "--ctx", 32, "--chunks", 8]
+
+
+def test_a_matrix_is_made_shown_merged_and_used(source: Path, tmp_path: Path) -> None:
+    made = run(*collected(source, tmp_path / "m.gguf"), "--json")
+    assert made.code == 0, made.err
+    assert json.loads(made.out)["chunks"] == 8
+    again = run("imatrix", "--in-file", tmp_path / "m.gguf", "--in-file", tmp_path / "m.gguf",
+                "-o", tmp_path / "twice.dat", "--ctx", 32)  # fmt: skip
+    assert again.code == 0, again.err
+    assert read_imatrix(tmp_path / "twice.dat").chunk_count == 16
+    shown = run("imatrix", "--in-file", tmp_path / "m.gguf", "--show-statistics", "--json")
+    rows = json.loads(shown.out)["statistics"]
+    assert {row["name"] for row in rows} == set(read_imatrix(tmp_path / "m.gguf").entries)
+
+    used = run("convert", source, "-t", "Q4_0", "-o", tmp_path / "a.gguf",
+               "--imatrix", tmp_path / "m.gguf")  # fmt: skip
+    assert used.code == 0, used.err
+    assert GGUFFile.open(tmp_path / "a.gguf").get("quantize.imatrix.chunks_count") == 8
+    run("convert", source, "-t", "F32", "-o", tmp_path / "f32.gguf")
+    run("quantize", tmp_path / "f32.gguf", "-t", "Q4_0", "-o", tmp_path / "b.gguf",
+        "--imatrix", tmp_path / "m.gguf")  # fmt: skip
+    a, b = (GGUFFile.open(tmp_path / name) for name in ("a.gguf", "b.gguf"))
+    assert all((a.data(name) == b.data(name)).all() for name in a.tensors)
+
+
+def test_what_cannot_be_done_is_refused(source: Path, tmp_path: Path) -> None:
+    assert "nothing to do" in refusal("imatrix", within=tmp_path)
+    assert "where to?" in refusal("imatrix", source, within=tmp_path)
+    (tmp_path / "no.gguf").write_bytes(b"GGUF")
+    refusal("imatrix", "--in-file", tmp_path / "no.gguf", "--show-statistics", within=tmp_path)
+    refusal("convert", source, "--imatrix", tmp_path / "no.gguf", "-o", tmp_path / "x.gguf",
+            within=tmp_path)  # fmt: skip
+    refusal("calibrate", source, "-t", "Q9", "-o", tmp_path / "x.gguf", within=tmp_path)
+
+
+def test_calibrate_says_how_it_compares(source: Path, tmp_path: Path) -> None:
+    text = source.parent / "text.txt"
+    done = run("calibrate", source, "-t", "Q4_0", "-o", tmp_path / "a.gguf", "--text", text,
+               "--ctx", 32, "--chunks", 16, "--json")  # fmt: skip
+    assert done.code in (0, 1), done.err  # random weights: either may be nearer
+    about = json.loads(done.out)["calibration"]
+    assert about["better"] == (done.code == 0) == (about["kld"] < about["kld_plain"])
+    assert GGUFFile.open(tmp_path / "a.gguf").get("lfm2gguf.calibration.tokens") == 14 * 32
