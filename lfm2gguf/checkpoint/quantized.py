@@ -39,7 +39,7 @@ MARKS = {
     "weight_packed": "compressed-tensors", "weight_zero_point": "compressed-tensors",
     "_weight_qdata": "torchao", "biases": "mlx", "weight_scale_inv": "fp8", "weight_scale": "fp8",
 }  # fmt: skip
-INTEGERS = ("U8", "I8", "U16", "I16", "U32", "I32", "F8_E4M3", "F8_E5M2")
+PACKED = ("U8", "I8", "U32", "I32", "F8_E4M3", "F8_E5M2")
 
 
 def quantization_notes(
@@ -82,9 +82,7 @@ def _said(folder: Path, config: Mapping[str, Any]) -> str:
 
 
 def _is_packed(info: TensorInfo) -> bool:
-    return info.dtype in INTEGERS and info.name.endswith(
-        (".weight", ".qweight", "_packed", "_proj")
-    )
+    return info.dtype in PACKED and info.name.endswith((".weight", ".qweight", "_packed", "_proj"))
 
 
 def _mark(names: Iterable[str]) -> str:
