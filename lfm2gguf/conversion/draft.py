@@ -183,9 +183,11 @@ def _mixture(
     ]
     if lacking := lacking_importance(type, changed, known):
         raise OptionError(
-            f"{type.name} needs an importance matrix; it lacks {lacking[0]!r}"
+            f"{type.name} needs an importance matrix that has {lacking[0]!r}; the one given "
+            "(imatrix, --imatrix) lacks it"
             if recipe.imatrix
-            else f"{type.name} needs an importance matrix (for {lacking[0]!r} and others)"
+            else f"{type.name} needs an importance matrix (for {lacking[0]!r} and others): "
+            "imatrix (--imatrix), which lfm2gguf imatrix computes"
         )
     return types
 
