@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lfm2gguf_cli.deadline import end_within
 from lfm2gguf_cli.options import (
     Device,
     GpuLayers,
@@ -79,5 +80,6 @@ def serve(
             typer.echo(f"{lfm.path.name} on {lfm.device}", err=True)
             typer.echo(f"{url}/v1")
             signal.signal(signal.SIGTERM, lambda *_: None)  # from here on uvicorn drains
+            end_within(drain_seconds)
 
         run(app, host, port, drain_seconds=drain_seconds, started=started)
