@@ -70,6 +70,11 @@ class Checkpoint:
         return cls(found.path, found.name, config, {})
 
     @property
+    def files(self) -> set[Path]:
+        """Those that decide what the model computes: its config and its weights."""
+        return {self.path / "config.json", *(info.file for info in self.tensors.values())}
+
+    @property
     def has_head(self) -> bool:
         """Say whether the architecture has a head, and so ``model.`` before all other names."""
         return _has_head(self.config)

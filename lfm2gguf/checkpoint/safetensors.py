@@ -3,7 +3,7 @@
 The format is an 8-byte little-endian length, a JSON header of that length, and the tensors
 without gaps (https://huggingface.co/docs/safetensors, "Format"). The safetensors package is
 not used: its NumPy front end has no bfloat16 and gives no offsets, and the offsets are what
-allows a range of rows to be mapped by itself.
+allows a range of rows to be read by itself.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class TensorInfo:
     def read(self, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
         """Return rows ``start:stop`` of the first axis, widened to float32 (exactly).
 
-        Only these rows are mapped, so memory is bounded by what is asked for.
+        Only these rows are read, so memory is bounded by what is asked for.
 
         Raises:
             UnsupportedError: the tensor does not hold BF16, F16 or F32.

@@ -102,10 +102,10 @@ class Model:
         self._llama.llama_model_desc(self._pointer, buffer, len(buffer))
         return buffer.value.decode()
 
-    @property
-    def chat_template(self) -> str | None:
-        """The file's default chat template, or None."""
-        text = self._llama.llama_model_chat_template(self._pointer, None)
+    def chat_template(self, name: str | None = None) -> str | None:
+        """Return the file's default chat template, or one by its name; None if it lacks it."""
+        wanted = None if name is None else name.encode()
+        text = self._llama.llama_model_chat_template(self._pointer, wanted)
         return text.decode() if text else None
 
     def load_adapter(self, path: str | os.PathLike[str]) -> Adapter:

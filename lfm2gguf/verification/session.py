@@ -15,6 +15,7 @@ from lfm2gguf.errors import GGUFError
 from lfm2gguf.members import is_retrieval
 from lfm2gguf.progress import ProgressCallback
 from lfm2gguf.reference import AdaptedWeights, Settings, Weights
+from lfm2gguf.storage import check_unchanged
 from lfm2gguf.verification.limits import Limits, SimilarityLimits, TextLimits
 from lfm2gguf.verification.material.models import Candidate, ReferenceModel, open_reference
 from lfm2gguf.verification.material.preparation import Material, Prepared, prepare
@@ -149,6 +150,7 @@ class Session:
 
         Raises:
             GGUFError: the file is damaged, or another model.
+            TensorError: a file was written or removed meanwhile.
             OptionError: an option does not go with this model, or the baseline with this run.
 
         """
@@ -203,6 +205,7 @@ def _judge(
     measure = measure_vectors if prepared.model.retrieval else measure_predictions
     measured = measure(prepared, candidate, weights, engine, clock, progress)
     found.extend(gates.stage_gates(measured, allowed))
+    check_unchanged((*prepared.model.stamps, *candidate.stamps))
     return Verification(
         candidate=candidate.name,
         type=candidate.type,
