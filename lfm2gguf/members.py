@@ -41,12 +41,14 @@ class Member:
     """What a member was trained for.
 
     ``context`` is in tokens; ``sampling`` are the options that its card recommends, by the names
-    of :class:`lfm2gguf.Options`; ``thinks`` says whether its answers begin with thinking.
+    of :class:`lfm2gguf.Options`; ``thinks`` says whether its answers begin with thinking,
+    and ``marks_tools`` whether markers stand around the list of tools in its system prompts.
     """
 
     context: int
     sampling: Mapping[str, float]
     thinks: bool
+    marks_tools: bool
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class _Row:
     words: tuple[str, ...]
     sampling: Mapping[str, float] | None = None
     thinks: bool | None = None
+    marks_tools: bool | None = None
     context: int | None = None
     built: Mapping[str, object] = field(default_factory=dict)
 
@@ -79,6 +82,7 @@ _FAMILY = (
         ("lfm2.5", "8b-a1b"),
         {**_TOP_50, "temperature": 0.2, "top_k": 80},
         thinks=True,
+        marks_tools=False,
         context=131_072,
         built={"architecture": "lfm2moe", "large vocabulary": True},
     ),
@@ -89,10 +93,11 @@ _FAMILY = (
         ("lfm2.5", "2.6b"),
         _TOP_50,
         thinks=True,
+        marks_tools=False,
         built={"architecture": "lfm2", "large vocabulary": True},
     ),
-    _Row(("lfm2.5",), _TOP_50),
-    _Row((), _LFM2, thinks=False, context=TRAINED_CONTEXT),
+    _Row(("lfm2.5",), _TOP_50, marks_tools=False),
+    _Row((), _LFM2, thinks=False, marks_tools=True, context=TRAINED_CONTEXT),
 )
 
 
@@ -109,6 +114,7 @@ def member_of(metadata: Lookup) -> Member:
         context=next(row.context for row in rows if row.context is not None),
         sampling=next(row.sampling for row in rows if row.sampling is not None),
         thinks=next(row.thinks for row in rows if row.thinks is not None),
+        marks_tools=next(row.marks_tools for row in rows if row.marks_tools is not None),
     )
 
 

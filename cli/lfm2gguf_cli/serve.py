@@ -43,6 +43,13 @@ def serve(
     device: Device = "auto",
     gpu_layers: GpuLayers = None,
     threads: Threads = None,
+    inject_tools: Annotated[
+        bool,
+        typer.Option(
+            "--inject-tools/--refuse-tools",
+            help="Where the chat template never mentions tools: list them in the system message.",
+        ),
+    ] = True,
     max_body: Annotated[
         int, typer.Option(help="Bytes of a request; larger ones get 413.", min=1)
     ] = 32 << 20,
@@ -71,7 +78,7 @@ def serve(
     logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
     settings: dict[str, Any] = {
         "device": device, "gpu_layers": gpu_layers, "context": context, "threads": threads,
-        "parallel": parallel, "mmproj": mmproj,
+        "parallel": parallel, "mmproj": mmproj, "inject_tools": inject_tools,
     }  # fmt: skip
     with open_runner(model, type, **settings) as lfm:
         app = create_app(lfm, name=name, api_key=api_key, limits=limits)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lfm2gguf.chat.bounds import TooMuch
 from lfm2gguf.chat.dialect import dialect_of
 from lfm2gguf.chat.environment import environment
 from lfm2gguf.chat.tool_calls import BadCall, ToolCall, write_calls
@@ -37,15 +38,21 @@ class Template:
             raise
         except Exception as error:
             raise GGUFError(f"the chat template does not compile: {error}") from error
-        self.writes_calls = self._shows({"content": "", "tool_calls": _PROBE_CALLS})
-        self.writes_thinking = self._shows({"content": "", "thinking": _PROBE})
+        calls, thinking = {"tool_calls": _PROBE_CALLS}, {"thinking": _PROBE}
+        self.writes_calls = self._shows([{"role": "assistant", "content": "", **calls}])
+        self.writes_thinking = self._shows([{"role": "assistant", "content": "", **thinking}])
+        self.writes_tools = self._shows([], _PROBE_TOOLS)
 
-    def _shows(self, answer: dict[str, Any]) -> bool:
-        """Ask the template itself whether a part of an answer reaches the prompt."""
+    def _shows(
+        self, messages: list[Message], tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> bool:
+        """Ask the template itself whether a part of a conversation reaches the prompt."""
         question = {"role": "user", "content": "?"}
         try:
-            return _PROBE in self.render([question, {"role": "assistant", **answer}])
-        except OptionError:
+            return _PROBE in self.render([question, *messages], tools)
+        except OptionError as error:
+            if isinstance(error.__cause__, TooMuch):
+                raise GGUFError(f"the chat template cannot be used: {error.__cause__}") from error
             return False
 
     def render(
@@ -119,6 +126,13 @@ class Template:
 
 _PROBE_CALLS = [
     {"type": "function", "function": {"name": _PROBE, "arguments": {"x": "1"}}},
+]
+_PROBE_SCHEMA = {"type": "object", "properties": {"x": {"type": "string"}}, "required": ["x"]}
+_PROBE_TOOLS = [
+    {
+        "type": "function",
+        "function": {"name": _PROBE, "description": "", "parameters": _PROBE_SCHEMA},
+    },
 ]
 
 

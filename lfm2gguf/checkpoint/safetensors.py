@@ -3,7 +3,7 @@
 The format is an 8-byte little-endian length, a JSON header of that length, and the tensors
 without gaps (https://huggingface.co/docs/safetensors, "Format"). The safetensors package is
 not used: its NumPy front end has no bfloat16 and gives no offsets, and the offsets are what
-allows a range of rows to be mapped by itself.
+allows a range of rows to be read by itself.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lfm2gguf.checkpoint.pointers import refuse_pointer
 from lfm2gguf.errors import CheckpointError, UnsupportedError
 from lfm2gguf.storage import SAFETENSORS, StoredRows
 
@@ -43,7 +44,7 @@ class TensorInfo:
     def read(self, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
         """Return rows ``start:stop`` of the first axis, widened to float32 (exactly).
 
-        Only these rows are mapped, so memory is bounded by what is asked for.
+        Only these rows are read, so memory is bounded by what is asked for.
 
         Raises:
             UnsupportedError: the tensor does not hold BF16, F16 or F32.
@@ -89,6 +90,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         CheckpointError: the file is truncated or its header is damaged.
 
     """
+    refuse_pointer(path)
     try:
         size, raw = path.stat().st_size, _raw_header(path)
     except OSError as error:

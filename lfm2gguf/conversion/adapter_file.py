@@ -36,6 +36,7 @@ from lfm2gguf.lfm2 import (
     text_model,
 )
 from lfm2gguf.quants import find_nonfinite, quantize
+from lfm2gguf.storage import Stamp, check_unchanged, stamps
 
 TYPES = ("F32", "F16", "BF16", "Q8_0")
 MERGE = "merge it instead: convert(base, lora=adapter) (lfm2gguf convert BASE --lora ADAPTER)"
@@ -70,13 +71,14 @@ class AdapterPlan:
     _layout: Layout = field(repr=False)
     _specs: tuple[TensorSpec, ...] = field(repr=False)
     _tensors: tuple[_Tensor, ...] = field(repr=False)
+    _files: tuple[Stamp, ...] = field(repr=False)
 
     def write(self, *, overwrite: bool = False) -> ConvertedAdapter:
         """Write the file, whole or not at all.
 
         Raises:
             OutputError: the target exists, cannot be written, or the disk is full.
-            TensorError: a factor is NaN or infinite.
+            TensorError: a factor is NaN or infinite, or the adapter was written meanwhile.
 
         """
         began = time.perf_counter()
@@ -88,6 +90,7 @@ class AdapterPlan:
             for tensor, spec, offset in zip(self._tensors, specs, layout.offsets, strict=True):
                 file.seek(offset)
                 file.write(quantize(_finite(self._adapter, tensor), spec.type).tobytes())
+            check_unchanged(self._files)
         n_weights = sum(math.prod(spec.shape) for spec in specs)
         written = WrittenFile(
             self.target,
@@ -131,7 +134,8 @@ def plan_adapter(
     if path.is_dir():
         path /= f"{opened.name}-{stored.name}-LoRA.gguf"
     layout = lay_out(metadata, specs)
-    return AdapterPlan(path, stored, notes, opened, layout, specs, tuple(tensors))
+    files = stamps(opened.files)
+    return AdapterPlan(path, stored, notes, opened, layout, specs, tuple(tensors), files)
 
 
 def convert_lora(

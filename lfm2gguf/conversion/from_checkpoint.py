@@ -19,7 +19,7 @@ from lfm2gguf.conversion.sources import Part, SourceTensor
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.lfm2 import Plan, PlannedTensor, Source, make_plan
 from lfm2gguf.progress import ProgressCallback
-from lfm2gguf.storage import GGML
+from lfm2gguf.storage import GGML, stamps
 
 Weights = NDArray[np.float32]
 DEFAULT_TYPE = {False: "Q4_K_M", True: "F16"}  # of a text model, of a projector
@@ -62,7 +62,13 @@ def plan(
     made = make_plan(checkpoint, pre, projector=projector, adapter=adapter)
     sources = [_source(made, planned) for planned in made.tensors]
     model = Model(
-        made.metadata, sources, made.n_layers, made.n_experts, made.left_out, tuple(made.notes)
+        made.metadata,
+        sources,
+        made.n_layers,
+        made.n_experts,
+        made.left_out,
+        tuple(made.notes),
+        stamps([*checkpoint.files, *(adapter.files if adapter else ())]),
     )
     return ConversionPlan.of(model, target, recipe, DEFAULT_TYPE[projector])
 

@@ -14,6 +14,7 @@ from lfm2gguf.gguf_file import GGUFFile, TensorInfo
 from lfm2gguf.members import ARCHITECTURES
 from lfm2gguf.progress import ProgressCallback
 from lfm2gguf.quants import CODECS
+from lfm2gguf.storage import stamps
 
 DEFAULT_TYPE = "Q4_K_M"
 
@@ -51,7 +52,8 @@ def plan_quantization(
         SourceTensor(info.name, info.shape, (_part(info),), info.type)
         for info in file.tensors.values()
     ]
-    model = Model(metadata, sources, _count(file, "block_count"), _count(file, "expert_count"))
+    counts = (_count(file, "block_count"), _count(file, "expert_count"))
+    model = Model(metadata, sources, *counts, files=stamps(file.files))
     return ConversionPlan.of(model, target, recipe, DEFAULT_TYPE)
 
 

@@ -10,6 +10,7 @@ from lfm2gguf.conversion.draft import Draft, Model, draft, target_paths
 from lfm2gguf.conversion.recipe import Recipe
 from lfm2gguf.conversion.write import WrittenFile, write
 from lfm2gguf.progress import ProgressCallback
+from lfm2gguf.storage import Stamp
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class ConversionPlan:
     drafts: tuple[Draft, ...] = field(repr=False)
     left_out: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    _files: tuple[Stamp, ...] = field(default=(), repr=False)
 
     @classmethod
     def of(
@@ -46,7 +48,7 @@ class ConversionPlan:
         types = recipe.file_types(default)
         paths = target_paths(model.metadata, types, target)
         drafts = [draft(model, p, t, recipe) for p, t in zip(paths, types, strict=True)]
-        return cls(tuple(drafts), model.left_out, model.notes)
+        return cls(tuple(drafts), model.left_out, model.notes, model.files)
 
     def write(
         self,
@@ -66,8 +68,9 @@ class ConversionPlan:
             OptionError: ``jobs`` is less than one, two files would have the same name, or one the
                 name of what is read.
             OutputError: a target exists, cannot be written, or the disk is full.
-            TensorError: a weight is NaN or infinite, or too large for a type.
+            TensorError: a weight is NaN or infinite, or too large for a type; or a file was
+                written or removed since the plan was made.
 
         """
-        files = write(self.drafts, jobs=jobs, overwrite=overwrite, progress=progress)
+        files = write(self.drafts, self._files, jobs=jobs, overwrite=overwrite, progress=progress)
         return Conversion(tuple(files), dict(self.left_out), self.notes)

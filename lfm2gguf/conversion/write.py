@@ -18,7 +18,8 @@ from lfm2gguf.conversion.tasks import TASK_WEIGHTS, Output, Task, split
 from lfm2gguf.conversion.workers import run_all
 from lfm2gguf.errors import OptionError
 from lfm2gguf.progress import Progress, ProgressCallback
-from lfm2gguf.quants import CODECS, kernels_for, warm_up
+from lfm2gguf.quants import CODECS, compiled_do_all, warm_up
+from lfm2gguf.storage import Stamp, check_unchanged
 
 # Starting a worker process takes about as long as quantizing this many weights.
 WEIGHTS_PER_WORKER = 8 * TASK_WEIGHTS
@@ -61,6 +62,7 @@ class WrittenFile:
 
 def write(
     drafts: Sequence[Draft],
+    read: Sequence[Stamp] = (),
     *,
     jobs: int | None = None,
     overwrite: bool = False,
@@ -68,11 +70,14 @@ def write(
 ) -> list[WrittenFile]:
     """Write all drafts, which must be of the same tensors. All files appear, or none.
 
+    ``read`` are the files that they are made of, as they were when the drafts were made.
+
     Raises:
         OptionError: ``jobs`` is less than one, two files would have the same name, or one the
             name of what is read.
         OutputError: a target exists, cannot be written, or the disk is full.
-        TensorError: a weight is NaN or infinite, or too large for a type.
+        TensorError: a weight is NaN or infinite, or too large for a type; or a file of ``read``
+            was written or removed since.
 
     """
     began = time.perf_counter()
@@ -81,8 +86,8 @@ def write(
     targets = [file.path.resolve() for draft in drafts for file in draft.files]
     if len(set(targets)) < len(targets):
         raise OptionError(f"{drafts[0].target}: several types cannot share one file; give a folder")
-    read = {part.path.resolve() for source in drafts[0].sources for part in source.parts}
-    if clash := read.intersection(targets):
+    sources = {part.path.resolve() for source in drafts[0].sources for part in source.parts}
+    if clash := sources.intersection(targets):
         raise OptionError(f"{clash.pop()}: is what is being read; give another name to write to")
     seconds = [0.0] * len(drafts)
     with contextlib.ExitStack() as stack:
@@ -98,6 +103,7 @@ def write(
         for task, spent in stack.enter_context(contextlib.closing(done)):
             seconds = [a + b for a, b in zip(seconds, spent, strict=True)]
             report.done(task)
+        check_unchanged(read)
     share = (time.perf_counter() - began) / (sum(seconds) or 1)
     return [
         WrittenFile(
@@ -141,10 +147,13 @@ def _load_compiled(drafts: Sequence[Draft], progress: ProgressCallback | None) -
         tensor.type for draft in drafts for tensor in draft.tensors if tensor.type.is_quantized
     }
     codecs = [CODECS[type] for type in sorted(types, key=lambda type: type.id)]
-    if kernels_for(len(drafts) * drafts[0].n_weights) == "numpy":
+    weighted = drafts[0].recipe.imatrix is not None
+    if not codecs or not compiled_do_all(
+        codecs, len(drafts) * drafts[0].n_weights, weighted=weighted
+    ):
         return False
-    warm_up(codecs, progress, _dtypes(drafts[0]))
-    return all(codec.compiled for codec in codecs)
+    warm_up(codecs, progress, _dtypes(drafts[0]), weighted=weighted)
+    return True
 
 
 def _dtypes(draft: Draft) -> list[np.dtype[Any]]:

@@ -96,6 +96,11 @@ class GGUFFile:
         return _joined(first, count) if isinstance(count, int) and count > 1 else first
 
     @property
+    def files(self) -> set[Path]:
+        """The file, or all files of a model in several."""
+        return {self.path, *(info.file for info in self.tensors.values())}
+
+    @property
     def architecture(self) -> str:
         """The model's architecture, such as ``lfm2``; empty where the file names none."""
         return str(self.get("general.architecture", ""))
@@ -111,9 +116,7 @@ class GGUFFile:
         return default if value is None else value.value
 
     def data(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:
-        """Map rows ``start:stop`` of a tensor as stored, uint8 of shape (rows, row bytes).
-
-        They are mapped, not read: they count towards memory only while the array lives.
+        """Read rows ``start:stop`` of a tensor as stored, uint8 of shape (rows, row bytes).
 
         Raises:
             TensorError: the file was changed or removed meanwhile.

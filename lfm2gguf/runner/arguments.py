@@ -22,6 +22,7 @@ class Settings(TypedDict, total=False):
     threads: int | None
     state_bytes: int
     parse_markers: bool
+    inject_tools: bool
     adapters: Mapping[str, FilePath] | None
     mmproj: FilePath | None
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lfm2gguf.chat.dialect import Dialect, dialect_of
+from lfm2gguf.chat.dialect import LFM2, Dialect
 from lfm2gguf.chat.template import Template
+from lfm2gguf.chat.template_set import BARE_LIST, MARKED_LIST, TemplateSet
 from lfm2gguf.errors import OptionError
 from lfm2gguf.gguf_file import GGUFFile
 from lfm2gguf.llamacpp import (
@@ -21,7 +22,7 @@ from lfm2gguf.llamacpp import (
     choose,
     report,
 )
-from lfm2gguf.members import trained_context
+from lfm2gguf.members import member_of, trained_context
 from lfm2gguf.runner import placement
 from lfm2gguf.runner.arguments import FilePath
 from lfm2gguf.runner.embeddings import Embedder
@@ -42,7 +43,7 @@ class Opened:
     adapters: dict[str, Adapter]
     embedder: Embedder
     encoder: Encoder | None
-    template: Template | None
+    templates: TemplateSet | None
     dialect: Dialect
     close: Callable[[], None]
 
@@ -57,6 +58,7 @@ def open_model(
     threads: int | None,
     adapters: Mapping[str, FilePath],
     mmproj: FilePath | None,
+    inject_tools: bool,
 ) -> Opened:
     """Open a file, its adapters and its projector on a device.
 
@@ -85,6 +87,8 @@ def open_model(
                 unified=True,
             )
         )
+        listed = _tool_list(file) if inject_tools else None
+        templates = _make_templates(model, listed)
         embedder = parts.enter_context(contextlib.closing(Embedder(model, file, threads)))
         encoder = _open_projector(mmproj, model, threads)
         if encoder:
@@ -97,8 +101,8 @@ def open_model(
             adapters=loaded,
             embedder=embedder,
             encoder=encoder,
-            template=_make_template(model),
-            dialect=dialect_of(model.chat_template),
+            templates=templates,
+            dialect=templates.with_tools.dialect if templates else LFM2,
             close=parts.pop_all().close,
         )
 
@@ -128,10 +132,20 @@ def _open_projector(mmproj: FilePath | None, model: Model, threads: int | None) 
     return Encoder(Projector(mmproj, model, threads=threads, longest_sound=longest))
 
 
-def _make_template(model: Model) -> Template | None:
-    source = model.chat_template
-    if source is None:
+def _tool_list(file: GGUFFile) -> tuple[str, str]:
+    return MARKED_LIST if member_of(file).marks_tools else BARE_LIST
+
+
+def _make_templates(model: Model, tool_list: tuple[str, str] | None) -> TemplateSet | None:
+    default, tool_use = model.chat_template(), model.chat_template("tool_use")
+    plain, with_tools = default or tool_use, tool_use or default
+    if plain is None or with_tools is None:
         return None
+    made = {source: _make_template(model, source) for source in {plain, with_tools}}
+    return TemplateSet(made[plain], made[with_tools], tool_list)
+
+
+def _make_template(model: Model, source: str) -> Template:
     pad = int(model.metadata.get("tokenizer.ggml.padding_token_id", -1))
     bos, eos, pad_text = (
         model.token_text(token) if token >= 0 else "" for token in (model.bos, model.eos, pad)

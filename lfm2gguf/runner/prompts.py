@@ -11,11 +11,11 @@ from lfm2gguf.chat.guard import CUT, Guard, markers_of
 from lfm2gguf.chat.template import (
     Message,
     Messages,
-    Template,
     as_messages,
     check_variables,
     drop_oldest_turn,
 )
+from lfm2gguf.chat.template_set import TemplateSet
 from lfm2gguf.chat.tools import ToolLike, as_tools
 from lfm2gguf.errors import ContextError, OptionError, UnsupportedError
 from lfm2gguf.llamacpp import Floats
@@ -67,10 +67,10 @@ class Prompts:
         schemas = [tool.schema for tool in as_tools(tools).values()]
         plain, media = self._take_media(as_messages(messages))
         check_variables(variables or {})
-        template, guarded = self.template, self._guard(plain)
+        templates, guarded = self.templates, self._guard(plain)
 
         def render(messages: list[Message]) -> str:
-            return template.prompt_of(messages, schemas, **(variables or {}))
+            return templates.prompt_of(messages, schemas, **(variables or {}))
 
         if overflow == "drop":
             guarded = self._shortened(guarded, media, render)
@@ -89,18 +89,18 @@ class Prompts:
         return Prompt(whole, self.spelled.encode(whole))
 
     @property
-    def template(self) -> Template:
-        """The file's chat template.
+    def templates(self) -> TemplateSet:
+        """The file's chat templates.
 
         Raises:
             UnsupportedError: the file has none.
         """
-        if self._opened.template is None:
+        if self._opened.templates is None:
             raise UnsupportedError(
                 f"{self._opened.model.path}: the file has no chat template; convert a checkpoint "
                 "that has one, or use complete() and embed()"
             )
-        return self._opened.template
+        return self._opened.templates
 
     def _take_media(self, messages: list[Message]) -> tuple[list[Message], list[Encoded]]:
         """Return the messages with places for their images and sounds, and these encoded."""

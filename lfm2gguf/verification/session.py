@@ -15,6 +15,7 @@ from lfm2gguf.errors import GGUFError
 from lfm2gguf.members import is_retrieval
 from lfm2gguf.progress import ProgressCallback
 from lfm2gguf.reference import AdaptedWeights, Settings, Weights
+from lfm2gguf.storage import check_unchanged
 from lfm2gguf.verification.limits import Limits, SimilarityLimits, TextLimits
 from lfm2gguf.verification.material.models import Candidate, ReferenceModel, open_reference
 from lfm2gguf.verification.material.preparation import Material, Prepared, prepare
@@ -149,6 +150,7 @@ class Session:
 
         Raises:
             GGUFError: the file is damaged, or another model.
+            TensorError: a file was written or removed meanwhile.
             OptionError: an option does not go with this model, or the baseline with this run.
 
         """
@@ -192,7 +194,8 @@ def _judge(
     found = [_settings_gate(prepared, candidate, weights)]
     with clock.timed("tensors"):
         differences = tensors.tensor_differences(candidate.file, weights, prepared.model.weights)
-    found.extend(gates.tensor_gate(differences))
+    feedback = gates.rounded_with_feedback(candidate.file, differences)
+    found.extend(gates.tensor_gate(differences, feedback=feedback))
     deltas: Sequence[TensorDelta] = ()
     if isinstance(prepared.model.weights, AdaptedWeights):
         with clock.timed("adapter"):
@@ -202,6 +205,7 @@ def _judge(
     measure = measure_vectors if prepared.model.retrieval else measure_predictions
     measured = measure(prepared, candidate, weights, engine, clock, progress)
     found.extend(gates.stage_gates(measured, allowed))
+    check_unchanged((*prepared.model.stamps, *candidate.stamps))
     return Verification(
         candidate=candidate.name,
         type=candidate.type,

@@ -20,6 +20,7 @@ from tests.making.models import tiny_gguf
 QUICK = ("--device", "cpu", "--threads", "1", "--no-probes", "--warmups", "1", "--runs", "2")
 
 
+@pytest.mark.slow
 def test_a_file_in_every_form(tmp_path: Path) -> None:
     forms = ("json", "csv", "markdown", "html")
     targets = [word for form in forms for word in (f"--{form}", tmp_path / f"report.{form}")]

@@ -122,6 +122,7 @@ def test_a_bad_call_is_written_as_it_was() -> None:
     assert write_calls(calls) == f'{LFM2.calls[0]}[f(x=1), g({{"x": )]{LFM2.calls[1]}'
 
 
+@pytest.mark.slow
 @given(values)
 def test_python_and_json_spell_the_same_values(value: Any) -> None:
     assert parse_calls(f"[f(x={value!r})]") == [ToolCall("f", {"x": value})]

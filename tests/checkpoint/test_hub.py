@@ -16,6 +16,7 @@ from lfm2gguf.checkpoint.hub import locate
 from lfm2gguf.errors import CheckpointError
 from tests.checkpoint.fake_hub import COMMIT, REPOSITORY, Hub, serve
 from tests.cli.command import COMMAND
+from tests.making.lanes import slow_but
 from tests.making.multimodal import CASES, make_multimodal
 
 ROOT = Path(__file__).parents[2]
@@ -126,13 +127,14 @@ def test_a_folder_of_the_cache_has_the_repositorys_name(hub: Hub, tmp_path: Path
     assert file.path.read_bytes() == (tmp_path / "LFM2-Small-Q4_K_M.gguf").read_bytes()
 
 
-@pytest.mark.parametrize("revision", ["v1", COMMIT])
+@pytest.mark.parametrize("revision", slow_but(["v1"], ["v1", COMMIT]))
 def test_a_revision(hub: Hub, tmp_path: Path, revision: str) -> None:
     done = fetch_and_convert(tmp_path, hub.url, "-q", "--revision", revision)
     assert done.returncode == 0, done
     assert any(revision in path for _, path, _ in hub.asked)
 
 
+@pytest.mark.slow
 def test_a_download_goes_on_where_it_stopped(hub: Hub, tmp_path: Path) -> None:
     """Whether huggingface_hub tries again by itself or in the next run: not from the start."""
     shard = hub.folder / "model.safetensors"
@@ -155,6 +157,7 @@ def test_a_download_goes_on_where_it_stopped(hub: Hub, tmp_path: Path) -> None:
     assert starts[0] == 0 < starts[1] <= 15_000_000
 
 
+@pytest.mark.slow
 def test_a_shard_that_never_comes(hub: Hub, tmp_path: Path) -> None:
     hub.cuts["model.safetensors"] = 1000
     done = fetch_and_convert(tmp_path, hub.url, "-q", HF_HUB_DOWNLOAD_TIMEOUT="1")
@@ -170,9 +173,9 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize(("answer", "message"), REFUSALS.values(), ids=REFUSALS)
-def test_refusals(hub: Hub, tmp_path: Path, answer: tuple[int, str], message: str) -> None:
-    hub.refusal = answer
+@pytest.mark.parametrize("name", slow_but(["gated"], REFUSALS))
+def test_refusals(hub: Hub, tmp_path: Path, name: str) -> None:
+    hub.refusal, message = REFUSALS[name]
     assert message in refusal(fetch_and_convert(tmp_path, hub.url), tmp_path)
 
 

@@ -106,11 +106,25 @@ def test_interrupted(long: Path, target: Path, number: signal.Signals, code: int
         assert said_at_the_end(process) in ("", "lfm2gguf: interrupted")
 
 
-@pytest.mark.parametrize("delay", [0.2, 0.35, 0.45, 0.55, 0.7])
-def test_interrupted_while_it_starts(long: Path, target: Path, delay: float) -> None:
+STARTED = """
+import runpy, sys
+print("started", file=sys.stderr, flush=True)
+runpy.run_module("lfm2gguf_cli.main", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("delay", [0.1, 0.25, 0.35, 0.45, 0.6])
+def test_interrupted_while_it_starts(
+    long: Path, target: Path, delay: float, tmp_path: Path
+) -> None:
+    """From when Python itself is up: before that, its own start-up fails with exit code 1."""
+    (tmp_path / "start.py").write_text(STARTED)
+    arguments = [sys.executable, str(tmp_path / "start.py"), *command(long, target)[len(COMMAND) :]]
     with subprocess.Popen(
-        command(long, target), stderr=subprocess.PIPE, text=True, start_new_session=True
+        arguments, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "started\n"
         time.sleep(delay)
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(PATIENCE) in (130, -signal.SIGINT)

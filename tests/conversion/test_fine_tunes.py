@@ -89,6 +89,7 @@ def test_two_names_for_one_tensor(folder: Path, tmp_path: Path) -> None:
     assert f"'_orig_mod.{EMBEDDING}' are both '{EMBEDDING}'" in message
 
 
+@pytest.mark.slow
 def test_a_wrapped_mixture_of_experts(tmp_path: Path) -> None:
     folder = make(Case(MOE), tmp_path / "Tune")
     plain = converted(folder).path.read_bytes()
@@ -244,13 +245,17 @@ def test_the_template_in_the_tokenizers_config(folder: Path) -> None:
 def test_several_named_templates(folder: Path) -> None:
     template = (folder / "chat_template.jinja").read_text()
     (folder / "chat_template.jinja").unlink()
-    named = [{"name": "default", "template": template}, {"name": "tool_use", "template": "tools"}]
+    named = [
+        {"name": name, "template": text}
+        for name, text in (("default", template), ("tool_use", "tools"), ("rag", "documents"))
+    ]
     path = folder / "tokenizer_config.json"
     write_json(path, json.loads(path.read_text()) | {"chat_template": named})
     file = converted(folder)
     assert file.get("tokenizer.chat_template") == template
     assert file.get("tokenizer.chat_template.tool_use") == "tools"
-    assert file.get("tokenizer.chat_templates") == ["tool_use"]
+    assert file.get("tokenizer.chat_template.rag") == "documents"
+    assert file.get("tokenizer.chat_templates") == ["rag", "tool_use"]
 
 
 def test_no_generation_config(folder: Path) -> None:

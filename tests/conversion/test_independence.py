@@ -42,6 +42,7 @@ def test_the_cut(
     assert found == {type: expected[type] for type in found}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jobs", [2, 3])
 def test_jobs(
     wide: Path, tmp_path: Path, expected: dict[str, str], jobs: int, monkeypatch: pytest.MonkeyPatch

@@ -62,6 +62,7 @@ def test_what_the_weights_or_llama_cpp_contradict(
     assert words in refusal("convert", source, "-o", tmp_path / "out.gguf", within=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_weight_that_is_not_finite_is_named_with_its_row(tmp_path: Path) -> None:
     source = make(Case(MOE), tmp_path / "MoE")
     tensors = pack(weights(MOE))
@@ -74,6 +75,7 @@ def test_a_weight_that_is_not_finite_is_named_with_its_row(tmp_path: Path) -> No
     assert not list(tmp_path.glob("*.gguf*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tied", [True, False])
 def test_llama_cpp_runs_it(tied: bool, tmp_path: Path) -> None:
     """Untied heads too, which llama.cpp's converter has no place for and its runtime has."""

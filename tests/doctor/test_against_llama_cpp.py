@@ -77,6 +77,7 @@ def test_what_it_refuses_of_a_mixture(name: str, mixture: Path, tmp_path: Path) 
         assert not model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(ABORTS))
 def test_what_ends_the_process(name: str, mixture: Path, tmp_path: Path) -> None:
     assert aborts(rewrite(mixture, tmp_path / "planted.gguf", MIXTURE[name][0]))

@@ -68,6 +68,7 @@ def test_changed_bytes(sound: tuple[Path, bytes, int], changes: list[tuple[float
     open_or_refuse(path, bytes(damaged))
 
 
+@pytest.mark.slow
 @fuzz
 @given(places, numbers)
 def test_changed_numbers(sound: tuple[Path, bytes, int], place: float, number: int) -> None:

@@ -89,6 +89,7 @@ VALUES = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.dictionaries(st.text(min_size=1, max_size=10).map("k.".__add__), VALUES, max_size=8))
 def test_any_metadata(tmp_path: Path, metadata: dict[str, Value]) -> None:

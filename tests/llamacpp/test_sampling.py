@@ -66,6 +66,7 @@ def whole_chain(n_vocab: int, options: dict[str, Any]) -> Callable[[Floats], int
     return draw
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     temperature=st.sampled_from([0.0, 0.05, 0.3, 1.0, 3.0]),

@@ -164,7 +164,7 @@ def test_an_untied_head_is_used_and_a_missing_one_is_reported() -> None:
     untied = random_weights(tied=False)
     assert untied.head == "lm_head.weight"
     shapes = {n: s for n, s in untied.shapes.items() if n != "lm_head.weight"}
-    with pytest.raises(TensorError, match=r"no lm_head\.weight"):
+    with pytest.raises(TensorError, match=r"lm_head\.weight is missing"):
         _ = Weights(untied.config, shapes, untied.read_rows).head
 
 

@@ -62,6 +62,7 @@ def test_the_embeddings_tell_something() -> None:
 SWAPPED = {"self_attn.pos_bias_v": 30, "self_attn.linear_v.weight": 900}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SWAPPED)
 def test_a_tensor_of_another_layer_is_seen(error: Error, tmp_path: Path, name: str) -> None:
     case = replace(AUDIO_CASE, shapes=_swapped(AUDIO_CASE.shapes, name))

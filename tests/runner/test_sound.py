@@ -103,6 +103,7 @@ def test_a_second_turn_computes_only_what_is_new(audio: tuple[Path, Path]) -> No
         assert lfm.chat(history, **greedy(lfm)).text == second.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seconds", "tokens"), [(0.02, 1), (1.3, TOKENS), (60, 751)])
 def test_the_tokens_of_a_sound(lfm: Runner, seconds: float, tokens: int) -> None:
     """Frames of 10 ms and one more; every third of three convolutions halves, rounding up."""

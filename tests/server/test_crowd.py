@@ -120,6 +120,7 @@ def test_sigterm_lets_answers_end(tmp_path: Path) -> None:
     assert command.process.returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
 def test_ctrl_c_ends_the_command() -> None:
     assert Command().end(signal.SIGINT) == 130

@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,23 +23,12 @@ import numpy as np
 import numpy.typing as npt
 
 from lfm2gguf.errors import OutputError
-from lfm2gguf.storage import create
+from lfm2gguf.storage import cache_folder, create
 from lfm2gguf.verification.material.texts import Sample
 
 REVISION = 1  # raise when the reference forward pass changes what it computes
 MAX_BYTES = 2 << 30
-PIECE = 64 << 20
-
-
-def cache_folder() -> Path:
-    """Return ``LFM2GGUF_CACHE``, or the platform's folder for caches of a user."""
-    if chosen := os.environ.get("LFM2GGUF_CACHE"):
-        return Path(chosen)
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData/Local")) / "lfm2gguf"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "lfm2gguf"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lfm2gguf"
+PIECE, BLOCK = 64 << 20, 1 << 20
 
 
 def content_digest(files: Iterable[Path]) -> str:
@@ -59,10 +47,12 @@ def content_digest(files: Iterable[Path]) -> str:
 
 def _piece_digest(piece: tuple[Path, int]) -> bytes:
     path, start = piece
-    size = min(PIECE, path.stat().st_size - start)
-    if not size:
-        return hashlib.sha256(b"").digest()
-    return hashlib.sha256(np.memmap(path, np.uint8, "r", start, (size,)).data).digest()
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        file.seek(start)
+        for _ in range(0, PIECE, BLOCK):
+            found.update(file.read(BLOCK))
+    return found.digest()
 
 
 def key(checkpoint: str, samples: Sequence[Sample]) -> str:

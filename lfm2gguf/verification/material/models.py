@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lfm2gguf import llamacpp, members
-from lfm2gguf.checkpoint import ADAPTER_WEIGHTS, Adapter, Checkpoint
+from lfm2gguf.checkpoint import Adapter, Checkpoint
 from lfm2gguf.errors import CheckpointError, MissingDependencyError, OptionError, UnsupportedError
 from lfm2gguf.ggml import FileType
 from lfm2gguf.gguf_file import GGUFFile
@@ -25,6 +25,7 @@ from lfm2gguf.reference import (
     is_retrieval,
     prefixes,
 )
+from lfm2gguf.storage import Stamp, stamps
 
 Ids = npt.NDArray[np.int32]
 Encode = Callable[[str], Ids]
@@ -47,6 +48,10 @@ class ReferenceModel:
     tokenizer: str  # where the ids come from, for the report
     prefixes: tuple[str, str] = ("", "")
     vocabulary: llamacpp.Model | None = field(default=None, repr=False)  # of a GGUF
+    stamps: tuple[Stamp, ...] = field(init=False, repr=False)  # of the files, when opened
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stamps", stamps(self.files))
 
     def close(self) -> None:
         """Free llama.cpp's copy of the vocabulary, where there is one."""
@@ -93,7 +98,7 @@ def open_reference(
         return _open_gguf(Path(source))
     whole = Checkpoint.open(source, revision)
     checkpoint = text_model(whole)
-    files = {whole.path / "config.json", *(info.file for info in checkpoint.tensors.values())}
+    files = {whole.path / "config.json", *checkpoint.files}
     encode, name = _checkpoint_encoder(whole.path)
     ids = encode("")
     model = ReferenceModel(
@@ -118,11 +123,10 @@ def _forward(checkpoint: Checkpoint) -> Reference:
 def _with_adapter(model: ReferenceModel, base: Checkpoint, lora: str | Path) -> ReferenceModel:
     """Return the model with an adapter in its weights, and with its tokenizer if it brings one."""
     adapter, _ = text_adapter(base, Adapter.open(lora))
-    own = [adapter.path / name for name in ("adapter_config.json", ADAPTER_WEIGHTS)]
     changed = replace(
         model,
         name=f"{model.name} with {adapter.name}",
-        files=(*model.files, *own),
+        files=(*model.files, *sorted(adapter.files)),
         forward=model.forward.of(adapted(model.weights, adapter, has_head=not model.retrieval)),
     )
     if not adapter.has_tokenizer:
@@ -143,7 +147,7 @@ def _open_gguf(path: Path) -> ReferenceModel:
     return ReferenceModel(
         path.stem,
         path,
-        tuple(sorted({path, *(info.file for info in file.tensors.values())})),
+        tuple(sorted(file.files)),
         RetrievalReference.from_gguf(file)
         if members.is_retrieval(file, file.tensors)
         else Reference(Weights.from_gguf(file)),
@@ -189,11 +193,14 @@ def load_tokenizer(path: Path) -> Any:
             'verifying needs Hugging Face\'s tokenizers: pip install "lfm2gguf[verify]"'
         ) from error
     try:
-        return Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the Rust side raises bare Exception
         raise CheckpointError(
             f"{path}: cannot be read as a tokenizer ({error}); copy it from the base model"
         ) from error
+    tokenizer.no_truncation()  # left behind by training; transformers ignores both on loading
+    tokenizer.no_padding()
+    return tokenizer
 
 
 @dataclass(frozen=True)
@@ -203,6 +210,7 @@ class Candidate:
     file: GGUFFile
     type: str  # Q4_K_M, ...; from general.file_type
     size: int  # bytes of all its files
+    stamps: tuple[Stamp, ...] = field(repr=False)  # of its files, when opened
 
     @classmethod
     def open(cls, path: str | Path) -> Candidate:
@@ -218,8 +226,8 @@ class Candidate:
         names = {type.id: type.name for type in FileType}
         number = file.get("general.file_type")
         name = names.get(number, f"type {number}") if isinstance(number, int) else "unknown"
-        parts = {path, *(info.file for info in file.tensors.values())}  # a split model has several
-        return cls(file, name, sum(part.stat().st_size for part in parts))
+        parts = stamps(file.files)
+        return cls(file, name, sum(part.size for part in parts), parts)
 
     @property
     def name(self) -> str:

@@ -16,6 +16,7 @@ from lfm2gguf.checkpoint import chat_template_notes
 from lfm2gguf.errors import OptionError
 from lfm2gguf.progress import ProgressCallback, counting
 from lfm2gguf.reference import EMBEDDING, RetrievalReference
+from lfm2gguf.storage import check_unchanged
 from lfm2gguf.verification.material import cache
 from lfm2gguf.verification.material.conversations import chat_samples
 from lfm2gguf.verification.material.models import Ids, ReferenceModel
@@ -118,6 +119,7 @@ def prepare(
     Raises:
         OptionError: a text cannot be read, is too short, or does not go with this model.
         HubError: a text could not be fetched.
+        TensorError: the reference was written or removed meanwhile.
 
     """
     started = time.perf_counter()
@@ -135,6 +137,7 @@ def prepare(
             [sample.positions for sample in samples],
             counting(progress, "reference", "layers"),
         )
+        check_unchanged(model.stamps)
         if material.cache:
             cache.store(entry, states)
     seconds = time.perf_counter() - started
