@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import threading
-import time
 
 GRACE = 1.0  # second to free the model in
 
@@ -14,7 +14,8 @@ def end_within(seconds: float) -> None:
     """End the process ``seconds`` (and a little) after the next signal, if it still runs then.
 
     A thread inside of C code cannot be stopped, and the main thread would wait for it. Python
-    tells of the signal through a file, even while the main thread itself is busy in C.
+    tells of the signal through a file, even while the main thread itself is busy in C. The exit
+    code is 1, and where each thread was stuck stands on standard error.
     """
     reads, writes = os.pipe()
     os.set_blocking(writes, False)
@@ -24,6 +25,4 @@ def end_within(seconds: float) -> None:
 
 def _wait(reads: int, seconds: float) -> None:
     os.read(reads, 1)
-    time.sleep(seconds + GRACE)
-    os.write(2, b"lfm2gguf: a request did not end in time: the process ends without it\n")
-    os._exit(1)
+    faulthandler.dump_traceback_later(seconds + GRACE, exit=True, file=2)
