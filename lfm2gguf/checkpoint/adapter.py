@@ -246,6 +246,7 @@ def _check_assumptions(path: Path, config: Mapping[str, Any]) -> None:
         )
     _check_numbers(file, config)
     _check_invocation(file, config)
+    _check_names(file, config)
     if config.get("lora_bias"):
         raise UnsupportedError(
             f"{file}: lora_bias is set: B has biases, which neither LFM2's layers nor an adapter "
@@ -279,6 +280,15 @@ def _check_numbers(file: Path, config: Mapping[str, Any]) -> None:
         if bad := next(filter(pattern_problem, patterns), None):
             problem = pattern_problem(bad)
             raise CheckpointError(f"{file}: {key}: {bad[:LONGEST]!r} {problem}; {RESAVE}")
+
+
+def _check_names(file: Path, config: Mapping[str, Any]) -> None:
+    for key in ("modules_to_save", "alora_invocation_tokens"):
+        if not isinstance(given := config.get(key) or [], list):
+            raise CheckpointError(f"{file}: {key} is {given!r:.80}, not a list; {RESAVE}")
+    saved = config.get("modules_to_save") or []
+    if not all(isinstance(name, str) for name in saved):
+        raise CheckpointError(f"{file}: modules_to_save is {saved!r:.80}, not names; {RESAVE}")
 
 
 def _is_number(value: Any) -> bool:
