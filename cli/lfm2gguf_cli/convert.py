@@ -11,14 +11,19 @@ from lfm2gguf.errors import OptionError
 from lfm2gguf_cli.options import (
     ConvertTypes,
     DryRun,
+    EmbeddingType,
     ExcludeWeights,
     Force,
     IncludeWeights,
     Jobs,
     Json,
+    LeaveOutput,
     Output,
+    OutputType,
+    Pure,
     Quiet,
     SplitMaxSize,
+    TensorTypes,
     read_matrix,
 )
 
@@ -52,6 +57,11 @@ def convert(
         typer.Option(help="A LoRA adapter to merge: a PEFT folder, or its Hub id."),
     ] = None,
     split_max_size: SplitMaxSize = None,
+    pure: Pure = False,
+    leave_output_tensor: LeaveOutput = False,
+    output_tensor_type: OutputType = None,
+    token_embedding_type: EmbeddingType = None,
+    tensor_type: TensorTypes = None,
     imatrix: Annotated[
         Path | None, typer.Option(help="An importance matrix, .gguf or .dat: see imatrix.")
     ] = None,
@@ -80,17 +90,24 @@ def convert(
     if verify and mmproj:
         raise OptionError("--verify compares what a text model predicts; a projector predicts none")
     display = Display(quiet=quiet, json=json)
+    matrix = read_matrix(imatrix, include_weights, exclude_weights)
+    recipe = Recipe(
+        type, split_max_size, matrix, pure, leave_output_tensor,
+        output_tensor_type, token_embedding_type, tuple(tensor_type or ()),
+    )  # fmt: skip
     plan = make_plan(
-        source, output, Recipe(
-        type,
-        split_max_size=split_max_size,
-        imatrix=read_matrix(imatrix, include_weights, exclude_weights),
-    ),
+        source, output, recipe,
         projector=mmproj, revision=revision, pre=pre, lora=lora,
     )  # fmt: skip
     if verify:  # what it would raise is raised before the files are there
-        from lfm2gguf.verification import open_reference
+        from lfm2gguf.verification import TYPE_LIMITS, open_reference
 
+        for draft in plan.drafts:
+            if draft.type.name not in TYPE_LIMITS:
+                raise OptionError(
+                    f"--verify has no limits for {draft.type.name} yet; convert without it, then "
+                    "verify with --max-ppl-increase and the other limits"
+                )
         reference = open_reference(source, revision, lora)
     show_notes(display, plan.notes, plan.left_out)
     if dry_run:

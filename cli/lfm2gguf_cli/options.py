@@ -37,6 +37,30 @@ SplitMaxSize = Annotated[
     str | None,
     typer.Option(metavar="SIZE", help="Write several files of at most this size (500M, 4G)."),
 ]
+Pure = Annotated[bool, typer.Option("--pure", help="Every tensor in the type's own; no mixture.")]
+LeaveOutput = Annotated[
+    bool, typer.Option("--leave-output-tensor", help="Keep output.weight in the type it has.")
+]
+OutputType = Annotated[
+    str | None,
+    typer.Option(
+        "--output-tensor-type",
+        metavar="TYPE",
+        help="For output.weight, and for an embedding that is the output too.",
+    ),
+]
+EmbeddingType = Annotated[
+    str | None,
+    typer.Option("--token-embedding-type", metavar="TYPE", help="For token_embd.weight."),
+]
+TensorTypes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tensor-type",
+        metavar="REGEX=TYPE",
+        help="For tensors whose names it is found in, such as ffn_down=Q6_K; several times.",
+    ),
+]
 Jobs = Annotated[
     int | None,
     typer.Option("--jobs", "-j", min=1, help="Processes that work.", show_default="all cores"),

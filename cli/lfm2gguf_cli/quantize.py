@@ -9,14 +9,19 @@ import typer
 
 from lfm2gguf_cli.options import (
     DryRun,
+    EmbeddingType,
     ExcludeWeights,
     Force,
     IncludeWeights,
     Jobs,
     Json,
+    LeaveOutput,
     Output,
+    OutputType,
+    Pure,
     Quiet,
     SplitMaxSize,
+    TensorTypes,
     Types,
     read_matrix,
 )
@@ -35,6 +40,11 @@ def quantize(
     ] = False,
     dry_run: DryRun = False,
     split_max_size: SplitMaxSize = None,
+    pure: Pure = False,
+    leave_output_tensor: LeaveOutput = False,
+    output_tensor_type: OutputType = None,
+    token_embedding_type: EmbeddingType = None,
+    tensor_type: TensorTypes = None,
     imatrix: Annotated[
         Path | None, typer.Option(help="An importance matrix, .gguf or .dat: see imatrix.")
     ] = None,
@@ -54,7 +64,10 @@ def quantize(
 
     display = Display(quiet=quiet, json=json)
     matrix = read_matrix(imatrix, include_weights, exclude_weights)
-    recipe = Recipe(type, split_max_size=split_max_size, imatrix=matrix)
+    recipe = Recipe(
+        type, split_max_size, matrix, pure, leave_output_tensor,
+        output_tensor_type, token_embedding_type, tuple(tensor_type or ()),
+    )  # fmt: skip
     plan = plan_quantization(source, output, recipe, allow_requantize=allow_requantize)
     if dry_run:
         show_plan(display, plan)

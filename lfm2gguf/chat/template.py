@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lfm2gguf.chat.bounds import TooMuch
 from lfm2gguf.chat.dialect import dialect_of
 from lfm2gguf.chat.environment import environment
 from lfm2gguf.chat.tool_calls import BadCall, ToolCall, write_calls
@@ -49,7 +50,9 @@ class Template:
         question = {"role": "user", "content": "?"}
         try:
             return _PROBE in self.render([question, *messages], tools)
-        except OptionError:
+        except OptionError as error:
+            if isinstance(error.__cause__, TooMuch):
+                raise GGUFError(f"the chat template cannot be used: {error.__cause__}") from error
             return False
 
     def render(

@@ -13,6 +13,7 @@ from typing import Any
 from lfm2gguf.checkpoint.folder import read_json
 from lfm2gguf.checkpoint.hub import locate
 from lfm2gguf.checkpoint.names import unwrapped
+from lfm2gguf.checkpoint.patterns import LONGEST, name_matches, pattern_problem
 from lfm2gguf.checkpoint.safetensors import TensorInfo, read_header
 from lfm2gguf.errors import CheckpointError, TensorError, UnsupportedError
 
@@ -170,7 +171,7 @@ class Adapter:
     def alpha(self, module: str) -> float:
         """Return a module's alpha: that of the first pattern that fits its name, or the general."""
         for pattern, alpha in (self.config.get("alpha_pattern") or {}).items():
-            if re.match(rf"(.*\.)?({pattern})$", module):
+            if name_matches(pattern, module):
                 return float(alpha)
         return float(self.config["lora_alpha"])
 
@@ -211,6 +212,7 @@ def _check_assumptions(path: Path, config: Mapping[str, Any]) -> None:
         )
     _check_numbers(file, config)
     _check_invocation(file, config)
+    _check_names(file, config)
     if config.get("lora_bias"):
         raise UnsupportedError(
             f"{file}: lora_bias is set: B has biases, which neither LFM2's layers nor an adapter "
@@ -241,16 +243,18 @@ def _check_numbers(file: Path, config: Mapping[str, Any]) -> None:
             raise CheckpointError(
                 f"{file}: {key} is {patterns!r}, not patterns with numbers; {RESAVE}"
             )
-        if bad := next(filter(_why_no_pattern, patterns), None):
-            raise CheckpointError(f"{file}: {key}: {bad!r} {_why_no_pattern(bad)}; {RESAVE}")
+        if bad := next(filter(pattern_problem, patterns), None):
+            problem = pattern_problem(bad)
+            raise CheckpointError(f"{file}: {key}: {bad[:LONGEST]!r} {problem}; {RESAVE}")
 
 
-def _why_no_pattern(pattern: str) -> str:
-    try:
-        re.compile(f"({pattern})")
-    except re.error as error:
-        return f"is not a valid regular expression ({error})"
-    return ""
+def _check_names(file: Path, config: Mapping[str, Any]) -> None:
+    for key in ("modules_to_save", "alora_invocation_tokens"):
+        if not isinstance(given := config.get(key) or [], list):
+            raise CheckpointError(f"{file}: {key} is {given!r:.80}, not a list; {RESAVE}")
+    saved = config.get("modules_to_save") or []
+    if not all(isinstance(name, str) for name in saved):
+        raise CheckpointError(f"{file}: modules_to_save is {saved!r:.80}, not names; {RESAVE}")
 
 
 def _is_number(value: Any) -> bool:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lfm2gguf.checkpoint.pointers import refuse_pointer
 from lfm2gguf.errors import CheckpointError, UnsupportedError
 from lfm2gguf.storage import SAFETENSORS, StoredRows
 
@@ -89,6 +90,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         CheckpointError: the file is truncated or its header is damaged.
 
     """
+    refuse_pointer(path)
     try:
         size, raw = path.stat().st_size, _raw_header(path)
     except OSError as error:

@@ -13,7 +13,15 @@ from pathlib import Path
 import gguf
 
 from lfm2gguf.conversion.importance import check_matrix, matrix_keys
-from lfm2gguf.conversion.mixtures import PROJECTOR_TYPES, assign, assign_projector, file_order
+from lfm2gguf.conversion.mixtures import (
+    PROJECTOR_TYPES,
+    Facts,
+    assign,
+    assign_projector,
+    file_order,
+    lacking_importance,
+)
+from lfm2gguf.conversion.overrides import Overrides
 from lfm2gguf.conversion.recipe import Recipe
 from lfm2gguf.conversion.sources import SourceTensor
 from lfm2gguf.errors import OptionError
@@ -133,11 +141,12 @@ def draft(model: Model, target: Path, type: FileType, recipe: Recipe) -> Draft:
     """Decide a file: tensors in llama-quantize's order, with the types of the mixture.
 
     Raises:
-        OptionError: a projector is not stored in this type, or a size cannot be read.
+        OptionError: a projector is not stored in this type, a size or a type cannot be read, or
+            the type needs an importance matrix.
 
     """
     sources = tuple(sorted(model.sources, key=lambda source: file_order(source.name)))
-    types = _mixture(model, sources, type)
+    types = _mixture(model, sources, type, recipe)
     tensors = tuple(
         TensorSpec(source.name, type or source.kept, source.shape)
         for source, type in zip(sources, types, strict=True)
@@ -154,13 +163,46 @@ def draft(model: Model, target: Path, type: FileType, recipe: Recipe) -> Draft:
 
 
 def _mixture(
-    model: Model, sources: Sequence[SourceTensor], type: FileType
+    model: Model, sources: Sequence[SourceTensor], type: FileType, recipe: Recipe
 ) -> Sequence[GGMLType | None]:
     named = [(source.name, source.shape) for source in sources]
     if _is_projector(model.metadata):
         _check_projector_type(type)
+        if recipe.overrides != Overrides():
+            raise OptionError(
+                "a projector has no mixture; pure, leave_output_tensor and types of single tensors "
+                "(--tensor-type and such) are for the text model"
+            )
         return assign_projector(type, named)
-    return assign(type, named, model.n_layers, model.n_experts)
+    known = recipe.imatrix.entries if recipe.imatrix else {}
+    facts = Facts(model.n_layers, model.n_experts, _gqa(model.metadata), recipe.imatrix is not None)
+    types = assign(type, named, facts, recipe.overrides)
+    changed = [
+        (source.name, new if new is not source.kept else None)
+        for source, new in zip(sources, types, strict=True)
+    ]
+    if lacking := lacking_importance(type, changed, known):
+        raise OptionError(
+            f"{type.name} needs an importance matrix; it lacks {lacking[0]!r}"
+            if recipe.imatrix
+            else f"{type.name} needs an importance matrix (for {lacking[0]!r} and others)"
+        )
+    return types
+
+
+def _gqa(metadata: Metadata) -> int:
+    """Query heads to a key and value head in the first layer, as ``n_gqa`` of llama-hparams.cpp."""
+    architecture = metadata.get("general.architecture")
+    prefix = f"{architecture.value if architecture else ''}.attention"
+    heads, shared = (_first(metadata.get(f"{prefix}.{k}")) for k in ("head_count", "head_count_kv"))
+    return heads // shared if shared else 0
+
+
+def _first(value: Value | None) -> int:
+    number = value.value if value else 0
+    if isinstance(number, list | tuple):
+        number = number[0] if number else 0
+    return number if isinstance(number, int) else 0
 
 
 def default_name(metadata: Metadata, type: FileType) -> str:

@@ -1,15 +1,28 @@
-"""Which tensor of a file gets which type: llama.cpp's mixtures, as data.
+"""Which tensor of a file gets which type, by llama.cpp's mixtures.
 
-The rules are those of src/llama-quant.cpp, commit 0c1e57098 (``tensor_allows_quantization``,
-``llama_tensor_get_type_impl``, ``tensor_type_fallback``), as far as LFM2's tensors meet them.
+As in src/llama-quant.cpp, commit 0c1e57098 (``tensor_allows_quantization``,
+``llama_tensor_get_type``, ``tensor_type_fallback``), as far as LFM2's tensors meet it. The
+mixtures themselves are tables in :mod:`lfm2gguf.conversion.rules`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
+from lfm2gguf.conversion.overrides import Overrides
+from lfm2gguf.conversion.rules import (
+    EMBEDDING,
+    FALLBACK,
+    LOW,
+    NEED_IMPORTANCE,
+    OUTPUT_OF_FIVE,
+    RULES,
+    Place,
+)
+from lfm2gguf.errors import OptionError
 from lfm2gguf.ggml import FileType, GGMLType
 
 # Parts of names of tensors that stay as they are, although they are matrices.
@@ -21,47 +34,34 @@ KEPT = (
     ".patch_embd",
 )
 
-# Types for rows that do not divide into a type's blocks; F16 where these do not fit either.
-FALLBACK = {
-    GGMLType.Q4_K: GGMLType.Q5_0,
-    GGMLType.Q5_K: GGMLType.Q5_1,
-    GGMLType.Q6_K: GGMLType.Q8_0,
-}
-
 # A projector (mmproj) is small, and stored in a type that needs no mixture: conversion/base.py and
 # conversion/gemma.py (``tensor_force_quant``). These parts of names stay float32.
 PROJECTOR_TYPES = (FileType.F32, FileType.F16, FileType.BF16, FileType.Q8_0)
 PROJECTOR_FLOATS = ("_norm.weight", ".position_embd", ".conv1d.", ".conv_")
 
 BLOCK = re.compile(r"blk\.(\d+)\.")
+OUTPUT, EMBEDDING_NAME = "output.weight", "token_embd.weight"
 
-
-def _more_bits(i: int, n: int) -> bool:
-    """Return whether it is of the first or last eighth, or a third in between."""
-    return i < n // 8 or i >= 7 * n // 8 or (i - n // 8) % 3 == 2
+# What kind of tensor has which part of a name; the first that fits (``tensor_get_category``).
+PARTS = {
+    "attn_v": "attn_v.weight",
+    "attn_k": "attn_k.weight",
+    "attn_q": "attn_q.weight",
+    "attn_output": "attn_output.weight",
+    "ffn_up": "ffn_up",
+    "ffn_gate": "ffn_gate",
+    "ffn_down": "ffn_down",
+}
 
 
 @dataclass(frozen=True)
-class Rule:
-    """``type`` for those tensors for which ``applies(i, n)``: the i-th of n."""
+class Facts:
+    """What the mixtures ask about a model, as llama.cpp reads it from the metadata."""
 
-    type: GGMLType
-    applies: Callable[[int, int], bool]
-
-
-# For attn_v, i counts the attn_v tensors met so far; for ffn_down it is the block's number.
-RULES: dict[tuple[FileType, str], Rule] = {
-    (FileType.Q5_K_M, "attn_v"): Rule(GGMLType.Q6_K, _more_bits),
-    (FileType.Q5_K_M, "ffn_down"): Rule(GGMLType.Q6_K, _more_bits),
-    (FileType.Q4_K_M, "attn_v"): Rule(GGMLType.Q6_K, _more_bits),
-    (FileType.Q4_K_M, "ffn_down"): Rule(GGMLType.Q6_K, _more_bits),
-    (FileType.Q4_K_S, "attn_v"): Rule(GGMLType.Q5_K, lambda i, n: i < 4),
-    (FileType.Q4_K_S, "ffn_down"): Rule(GGMLType.Q5_K, lambda i, n: i < n // 8),
-}
-
-# With exactly eight experts attention is small beside them, and gets more bits.
-EIGHT_EXPERTS = {"attn_v": GGMLType.Q8_0, "attn_k": GGMLType.Q8_0}
-EIGHT_EXPERTS_OUTPUT = {FileType.Q4_K_M: GGMLType.Q5_K, FileType.Q4_K_S: GGMLType.Q5_K}
+    n_layers: int
+    n_experts: int = 0
+    n_gqa: int = 0  # query heads to a key and value head in the first layer
+    importance: bool = False  # whether there is an importance matrix
 
 
 def is_quantizable(name: str, shape: Sequence[int]) -> bool:
@@ -79,36 +79,89 @@ def file_order(name: str) -> tuple[int, str]:
 def assign(
     file_type: FileType,
     tensors: Sequence[tuple[str, Sequence[int]]],
-    n_layers: int,
-    n_experts: int = 0,
+    facts: Facts,
+    overrides: Overrides | None = None,
 ) -> list[GGMLType | None]:
     """Return the type of each tensor, given as (name, shape) in :func:`file_order`.
 
     None stands for tensors that keep the type they have.
+
+    Raises:
+        OptionError: a row divides into the blocks of no type that could take its place.
+
     """
-    if not file_type.default.is_quantized:
-        return [file_type.default if is_quantizable(*t) else None for t in tensors]
-    tied = not any(name == "output.weight" for name, _ in tensors)
-    n_values = sum("attn_v.weight" in name for name, _ in tensors)
-    types: list[GGMLType | None] = []
-    i_value = 0
-    for name, shape in tensors:
-        if not is_quantizable(name, shape):
-            types.append(None)
-            continue
-        row, type = shape[-1], file_type.default
-        block = BLOCK.match(name)
-        if name == "output.weight" or (tied and name == "token_embd.weight"):
-            type = _output_type(type, row)
-        elif "attn_v.weight" in name:
-            type = _by_rule(file_type, "attn_v", i_value, n_values)
-            i_value += 1
-        elif "ffn_down" in name and block:
-            type = _by_rule(file_type, "ffn_down", int(block[1]), n_layers)
-        if n_experts == 8:
-            type = _with_eight_experts(file_type, name, type)
-        types.append(_fitting(type, row))
-    return types
+    mixture = _Mixture(file_type, facts, overrides or Overrides(), tensors)
+    return [mixture.type_of(name, shape) for name, shape in tensors]
+
+
+def lacking_importance(
+    file_type: FileType, tensors: Sequence[tuple[str, GGMLType | None]], known: Container[str]
+) -> list[str]:
+    """Tensors that llama-quantize does not write in their types without importance."""
+    of_file = (GGMLType.Q2_K,) if file_type is FileType.Q2_K_S else ()
+    return [
+        name
+        for name, type in tensors
+        if type in (*NEED_IMPORTANCE, *of_file)
+        and name not in ("token_embd.weight", "output.weight")
+        and name not in known
+    ]
+
+
+class _Mixture:
+    """The types of one file's tensors, asked for in the file's order, each once."""
+
+    def __init__(
+        self,
+        file_type: FileType,
+        facts: Facts,
+        overrides: Overrides,
+        tensors: Sequence[tuple[str, Sequence[int]]],
+    ) -> None:
+        self._file, self._facts, self._overrides = file_type, facts, overrides
+        self._tied = not any(name == OUTPUT for name, _ in tensors)
+        self._n_values = sum("attn_v.weight" in name for name, _ in tensors)
+        self._met: Counter[str] = Counter()
+
+    def type_of(self, name: str, shape: Sequence[int]) -> GGMLType | None:
+        """As ``llama_tensor_get_type``."""
+        if not is_quantizable(name, shape) or (self._overrides.leave_output and name == OUTPUT):
+            return None
+        if named := self._overrides.of_embedding_or_output(name):
+            return _exactly(name, named, shape[-1])
+        if not self._file.default.is_quantized:
+            return self._file.default
+        type = self._overrides.of_pattern(name)
+        if type is None and self._overrides.pure:
+            type = self._file.default
+        return fitting(name, type or self._of_mixture(name, shape), shape[-1])
+
+    def _of_mixture(self, name: str, shape: Sequence[int]) -> GGMLType:
+        """As ``llama_tensor_get_type_impl``."""
+        file, default = self._file, self._file.default
+        if name == OUTPUT or (self._tied and name == EMBEDDING_NAME):
+            return self._overrides.output or _output_type(file, shape[-1])
+        if file is FileType.MXFP4_MOE:
+            return default if len(shape) > 2 and shape[-3] > 1 else GGMLType.Q8_0
+        if name == EMBEDDING_NAME:
+            return EMBEDDING.get(file, default)
+        kind = next((kind for kind, part in PARTS.items() if part in name), None)
+        if kind is None:
+            return default
+        place = self._place(kind, name)
+        return next((r.type for r in RULES[file, kind] if r.applies(place)), default)
+
+    def _place(self, kind: str, name: str) -> Place:
+        i = self._met[kind]
+        self._met[kind] += 1
+        facts, block = self._facts, BLOCK.match(name)
+        if kind == "attn_v":
+            n = self._n_values
+        else:
+            n = facts.n_layers
+            if facts.n_experts > 1 and block and self._file not in LOW:
+                i = int(block[1])
+        return Place(i, n, facts.n_experts, facts.n_gqa, facts.importance)
 
 
 def assign_projector(
@@ -124,28 +177,40 @@ def _projector_type(file_type: FileType, name: str, shape: Sequence[int]) -> GGM
         return GGMLType.F32
     if ".patch_embd" in name:  # a convolution's kernel, for which ggml has float16 and float32
         return GGMLType.F16 if file_type is FileType.F16 else GGMLType.F32
-    return _fitting(file_type.default, shape[-1])
+    return fitting(name, file_type.default, shape[-1])
 
 
-def _by_rule(file_type: FileType, kind: str, i: int, n: int) -> GGMLType:
-    rule = RULES.get((file_type, kind))
-    return rule.type if rule and rule.applies(i, n) else file_type.default
+def _output_type(file: FileType, row: int) -> GGMLType:
+    default = file.default
+    if file is FileType.MXFP4_MOE or row % default.block_size:
+        return GGMLType.Q8_0
+    if file in OUTPUT_OF_FIVE:
+        return GGMLType.Q5_K
+    return GGMLType.Q8_0 if default is GGMLType.Q8_0 else GGMLType.Q6_K
 
 
-def _output_type(default: GGMLType, row: int) -> GGMLType:
-    """The output projection decides over every token, and gets at least six bits."""
-    return GGMLType.Q8_0 if default is GGMLType.Q8_0 or row % default.block_size else GGMLType.Q6_K
+def _exactly(name: str, type: GGMLType, row: int) -> GGMLType:
+    if row % type.block_size:
+        raise OptionError(
+            f"tensor {name!r}: rows of {row} weights do not divide into {type.name}'s blocks of "
+            f"{type.block_size}; name another type for it"
+        )
+    return type
 
 
-def _with_eight_experts(file_type: FileType, name: str, type: GGMLType) -> GGMLType:
-    if "attn_output.weight" in name:
-        return EIGHT_EXPERTS_OUTPUT.get(file_type, type)
-    return next((t for kind, t in EIGHT_EXPERTS.items() if f"{kind}.weight" in name), type)
+def fitting(name: str, type: GGMLType, row: int) -> GGMLType:
+    """Return the type, or the one to fall back to where rows do not divide into its blocks.
 
+    Raises:
+        OptionError: llama.cpp has none for the type.
 
-def _fitting(type: GGMLType, row: int) -> GGMLType:
-    """Return the type, or the one to fall back to where rows do not divide into its blocks."""
+    """
     if row % type.block_size == 0:
         return type
+    if type not in FALLBACK and type.block_size > 32:
+        raise OptionError(
+            f"tensor {name!r}: rows of {row} weights do not divide into {type.name}'s blocks of "
+            f"{type.block_size}, and no type is known to take its place; use another type"
+        )
     fallback = FALLBACK.get(type, type)
     return fallback if row % fallback.block_size == 0 else GGMLType.F16

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from lfm2gguf.conversion.overrides import Overrides, parse_patterns, parse_tensor_type
 from lfm2gguf.errors import OptionError
-from lfm2gguf.ggml import FileType
+from lfm2gguf.ggml import FileType, GGMLType
 from lfm2gguf.gguf_file import parse_size
 from lfm2gguf.imatrix import ImportanceMatrix
 
@@ -25,12 +26,24 @@ class Recipe:
         type: a file type such as ``"Q4_K_M"``, or several; None is the source's default.
         split_max_size: bytes, or such as "4G": several files of at most about that size.
         imatrix: what weighs the errors of the columns, as ``llama-quantize --imatrix`` has it.
+        pure: every tensor in the file's default type, no mixture.
+        leave_output_tensor: ``output.weight`` keeps the type it has.
+        output_tensor_type: a tensor type for ``output.weight``, and for the embedding where it
+            is the output as well.
+        token_embedding_type: a tensor type for ``token_embd.weight``.
+        tensor_type: ``"REGEX=TYPE"``, for tensors in whose names the expression is found, the
+            first that is; as in llama.cpp it is put into lower case.
 
     """
 
     type: Types | None = None
     split_max_size: str | int | None = None
     imatrix: ImportanceMatrix | None = None
+    pure: bool = False
+    leave_output_tensor: bool = False
+    output_tensor_type: str | GGMLType | None = None
+    token_embedding_type: str | GGMLType | None = None
+    tensor_type: Sequence[str] = ()
 
     @classmethod
     def of(cls, type: Types | Recipe | None) -> Recipe:
@@ -45,6 +58,19 @@ class Recipe:
 
         """
         return parse_types(default if self.type is None else self.type)
+
+    @property
+    def overrides(self) -> Overrides:
+        """Return the types asked for by name. Raises OptionError if one cannot be read."""
+        output, embedding = (
+            None if name is None else parse_tensor_type(name, option)
+            for name, option in (
+                (self.output_tensor_type, "output_tensor_type (--output-tensor-type)"),
+                (self.token_embedding_type, "token_embedding_type (--token-embedding-type)"),
+            )
+        )
+        patterns = parse_patterns(self.tensor_type, "tensor_type (--tensor-type)")
+        return Overrides(self.pure, self.leave_output_tensor, output, embedding, patterns)
 
     @property
     def max_bytes(self) -> int:

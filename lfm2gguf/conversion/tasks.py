@@ -104,8 +104,8 @@ def run(task: Task, files: Files, stopped: Callable[[], bool] = bool) -> list[fl
 def _store(task: Task, row: int, weights: NDArray[Any], type: GGMLType) -> NDArray[np.uint8]:
     whole = task.importance
     importance = None if whole is None else whole.of_rows(row, len(weights))
-    data = quantize(weights, type, importance)
     try:
+        data = quantize(weights, type, importance)
         validate(data, type)
     except QuantizationError as error:
         raise TensorError(

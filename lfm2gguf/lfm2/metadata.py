@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import gguf
-import yaml
 
 from lfm2gguf.checkpoint import Checkpoint, Tokenizer, chat_templates, read_json
 from lfm2gguf.errors import CheckpointError
 from lfm2gguf.gguf_file import UNSTORABLE, Metadata, Value, ValueType
 from lfm2gguf.lfm2.config import get
+from lfm2gguf.lfm2.model_card import model_card
 from lfm2gguf.lfm2.plan import PlannedTensor
 
 # Attribute of gguf.Metadata: keys of generation_config.json, the first that is there.
@@ -69,8 +69,8 @@ def _storable(folder: Path, key: str, given: Any) -> Value:
     except UNSTORABLE as error:
         file = "generation_config.json" if key.startswith("general.sampling.") else "README.md"
         raise CheckpointError(
-            f"{folder / file}: gives {given.value!r} for {key}, of type {given.type.name.lower()} "
-            f"({error}); correct it, or delete it"
+            f"{folder / file}: gives {given.value!r:.200} for {key}, of type "
+            f"{given.type.name.lower()} ({error}); correct it, or delete it"
         ) from error
     return value
 
@@ -86,16 +86,16 @@ def described(
     """
     generation = read_json(folder / "generation_config.json")
     get(config, str, "_name_or_path", default="")
+    card = model_card(folder)
     try:
-        card = gguf.Metadata.load_model_card(folder) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        problem = str(error).replace("\n", " ")
+        about = gguf.Metadata.apply_metadata_heuristic(
+            gguf.Metadata(), card, dict(config), Path(name), n_parameters
+        )
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{folder / 'README.md'}: its front matter is not YAML ({problem}); correct it"
+            f"{folder / 'README.md'}: its front matter has a value of a kind that is not expected "
+            f"({error}); correct it"
         ) from error
-    about = gguf.Metadata.apply_metadata_heuristic(
-        gguf.Metadata(), card, dict(config), Path(name), n_parameters
-    )
     for attribute, keys in SAMPLING.items():
         setattr(about, attribute, next((generation[k] for k in keys if k in generation), None))
     return about

@@ -12,6 +12,7 @@ from lfm2gguf.llamacpp.context import Chunk, Context, Floats
 from lfm2gguf.llamacpp.device import Device, backends, default_threads, devices
 from lfm2gguf.llamacpp.grammar import SchemaRules, json_schema_grammar
 from lfm2gguf.llamacpp.images import check_size
+from lfm2gguf.llamacpp.lazy import LazyGrammar
 from lfm2gguf.llamacpp.library import build_info
 from lfm2gguf.llamacpp.machine import available_memory
 from lfm2gguf.llamacpp.model import Adapter, Model, Tokens
@@ -29,6 +30,7 @@ __all__ = [
     "Device",
     "DeviceReport",
     "Floats",
+    "LazyGrammar",
     "Model",
     "Pixels",
     "Projector",

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from lfm2gguf.errors import OptionError, RuntimeFailureError
 from lfm2gguf.llamacpp.context import Floats
 from lfm2gguf.llamacpp.grammar import json_schema_grammar
+from lfm2gguf.llamacpp.lazy import LazyGrammar, Watch
 from lfm2gguf.llamacpp.library import captured_log, captured_stderr, last_words, library
 from lfm2gguf.llamacpp.model import Model, Tokens
 from lfm2gguf.options import Options
@@ -30,15 +31,20 @@ class Sampler:
     here; the others are llama.cpp's. The penalties look at the last ``repeat_window`` accepted
     tokens. A grammar (GBNF, start symbol ``root``) is asked about
     the token drawn, and filters the whole vocabulary only if it refuses that one.
+    A lazy grammar is asked only where it applies, and gives way to the options' own.
     """
 
-    def __init__(self, model: Model, options: Options) -> None:
+    def __init__(self, model: Model, options: Options, lazy: LazyGrammar | None = None) -> None:
         self._llama = llama = library()
         self._chain: Any = None
         self._grammar: Any = None
         bias = _bias_of(model, options)
         if (grammar := _grammar_of(options)) is not None:
             self._grammar = self._compile(model, grammar)
+        self._model = model
+        self._watch = None if lazy is None or self._grammar else Watch(lazy)
+        if lazy and self._watch:
+            self._grammar = self._compile(model, lazy.text)
         temperature, top_k = float(options.temperature), int(options.top_k)
         top_p, min_p = float(options.top_p), float(options.min_p)
         self._chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
@@ -102,14 +108,17 @@ class Sampler:
         """
         logits = self._adjusted(logits)
         token = self._pick(logits)
-        if self._grammar and not self._allows(logits, token):
+        bound = self._grammar and (self._watch is None or self._watch.applies)
+        if bound and not self._allows(logits, token):
             logits = self._filtered(logits)
             token = self._pick(logits)
         if logits[token] == -np.inf:  # accepting it would throw in C++ and end the process
             raise RuntimeFailureError("grammar and logit bias leave no token to continue with")
         self._window.append(token)
-        if self._grammar:
+        if bound:
             self._llama.llama_sampler_accept(self._grammar, token)
+        if self._watch and self._watch.follow(self._model.detokenize([token], special=True)):
+            self._llama.llama_sampler_reset(self._grammar)
         return token
 
     def _adjusted(self, logits: Floats) -> Floats:

@@ -48,6 +48,12 @@ def twice_mean(total: Floats, n: int) -> Floats:
     return np.float32(2) * total / np.float32(n)
 
 
+def field_of(blocks: Blocks, name: str) -> npt.NDArray[Any]:
+    """A field of the blocks as it is stored."""
+    values: npt.NDArray[Any] = blocks[name]
+    return values
+
+
 @dataclass(frozen=True)
 class Codec:
     """A format: how its blocks lie in memory, and the kernels that write and read them.
@@ -60,7 +66,8 @@ class Codec:
     weights. ``compiled`` names the module of :mod:`lfm2gguf.quants.compiled` that has the same
     kernels compiled. ``sub_block`` is how many weights share a scale: the height of the columns a
     kernel sees. ``scales`` names the float fields that have to be finite for the block to be
-    usable. ``needs_importance``: ggml has no way to write the type without.
+    usable, and ``read_scale`` is how to get at them. ``needs_importance``: ggml has no way to
+    write the type without.
     """
 
     type: GGMLType
@@ -71,6 +78,7 @@ class Codec:
     scales: tuple[str, ...]
     weighting: Weighting | None = None
     needs_importance: bool = False
+    read_scale: Callable[[Blocks, str], npt.NDArray[Any]] = field_of
     compiled: str | None = None
 
     def __post_init__(self) -> None:

@@ -14,6 +14,7 @@ from lfm2gguf.chat.tools import Tool, ToolLike, as_tools
 from lfm2gguf.llamacpp import Floats, Model
 from lfm2gguf.options import OptionChanges
 from lfm2gguf.runner.answer import tool_rounds
+from lfm2gguf.runner.answer.grammar import lazy_calls
 from lfm2gguf.runner.answer.pieces import Answer, Verbatim
 from lfm2gguf.runner.answer.stream import Conversation, Reply, Stream
 from lfm2gguf.runner.arguments import FilePath
@@ -139,8 +140,10 @@ class Runner:
     ) -> Reply:
         """Answer a conversation: a text, or messages with ``role`` and ``content``.
 
-        ``tools`` are functions or JSON schemas. ``overflow="drop"`` leaves out the oldest turns
-        where the prompt does not fit; ``template`` are variables for the chat template.
+        ``tools`` are functions or JSON schemas: a call, once begun, is bound to their names and
+        schemas, unless a grammar or a JSON schema is given. ``overflow="drop"`` leaves out the
+        oldest turns where the prompt does not fit; ``template`` are variables for the chat
+        template.
 
         Raises:
             ContextError: the prompt does not fit into the context.
@@ -293,10 +296,11 @@ class Runner:
     ) -> Stream:
         chosen = self.defaults.changed(**options).seeded()
         spelled, scheduler = self.prompts.spelled, self.scheduler
+        calls = lazy_calls(tools, self.dialect, thinks=bool(answer.thinks))
 
         def start(emit: Callable[[Event], None]) -> Conversation:
             marks = spelled.marks(prompt.tokens)
-            request = Request(prompt.tokens, chosen, emit, marks, prompt.rows)
+            request = Request(prompt.tokens, chosen, emit, marks, calls, prompt.rows)
             scheduler.submit(request)
             return Conversation(request, prompt.text, answer, tools, scheduler, spelled)
 

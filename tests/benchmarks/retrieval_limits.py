@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from lfm2gguf import convert
-from lfm2gguf.ggml import FileType
-from lfm2gguf.verification import Engine, Material, Session
+from lfm2gguf.verification import TYPE_LIMITS, Engine, Material, Session
 from lfm2gguf.verification.measure.similarity import Similarity
 from tests.making.retrieval_example import KINDS, make_example
 
@@ -28,7 +27,7 @@ def ladder(source: Path, folder: Path, chunks: int) -> dict[tuple[str, str], Sim
     session = Session(source, Material(chunks=chunks, cache=False))
     found = {}
     folder.mkdir()
-    for file in convert(source, folder, list(FileType)).files:
+    for file in convert(source, folder, list(TYPE_LIMITS)).files:
         result = session.judge(file.path, engine=Engine("llama.cpp", three_way=True))
         for stage in ("shipped", "runtime"):
             figures = result.stages[stage]

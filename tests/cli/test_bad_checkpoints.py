@@ -138,7 +138,7 @@ FILES: Damages = {
     "index leads out": (shards(lambda f, m: m.update({DOWN: "../x"})), "plain name"),
     "index with an absolute path": (shards(lambda f, m: m.update({DOWN: "/x"})), "plain name"),
     "index with a number": (shards(lambda f, m: m.update({DOWN: 3})), "plain name"),
-    "index names a folder": (shards(lambda f, m: m.update({DOWN: ".."})), "this shard is missing"),
+    "index names a folder": (shards(lambda f, m: m.update({DOWN: ".."})), "names this shard"),
     "index without names": (shards(lambda f, m: m.clear()), "no 'weight_map'"),
     "index names the wrong shard": (
         shards(lambda f, m: m.update(dict.fromkeys(m, SECOND))), "says that the tensor",

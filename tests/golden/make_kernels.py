@@ -14,7 +14,7 @@ import numpy as np
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.quants import CODECS
 from tests.quants import oracle
-from tests.quants.samples import SAMPLES, importance, sample
+from tests.quants.samples import SAMPLES, importance, names, sample
 
 KIND = "heavy tails"  # of importance
 TARGET = Path(__file__).with_name("kernels.json")
@@ -25,7 +25,7 @@ def digest(data: np.ndarray | None) -> str:
 
 
 def digests(type: GGMLType, importance: np.ndarray | None) -> dict[str, str]:
-    return {name: digest(oracle.quantize(sample(name), type, importance)) for name in SAMPLES}
+    return {name: digest(oracle.quantize(sample(name), type, importance)) for name in names(type)}
 
 
 def main() -> None:

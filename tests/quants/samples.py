@@ -10,6 +10,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from lfm2gguf.ggml import GGMLType
+from lfm2gguf.quants import CODECS
+
 SHAPE = (6, 1024)  # 24 super-blocks, 192 blocks
 
 
@@ -86,6 +89,25 @@ def sample(name: str) -> np.ndarray:
     return SAMPLES[name]().astype(np.float32)
 
 
+# Weights whose squared errors overflow float32: there ggml's search of a grid ends the program.
+OVERFLOWING = (
+    "huge",
+    "ranges of weights",
+    "ranges of blocks",
+    "ranges of super-blocks",
+    "any finite float",
+)
+
+
+def uses_grid(type: GGMLType) -> bool:
+    return type.name.startswith(("IQ1", "IQ2", "IQ3"))
+
+
+def names(type: GGMLType) -> list[str]:
+    """The samples that ggml can quantize to a type."""
+    return [name for name in SAMPLES if not (uses_grid(type) and name in OVERFLOWING)]
+
+
 # How important columns are: every kind that an importance matrix may hold.
 IMPORTANCE: dict[str, Callable[[], np.ndarray]] = {
     "even": lambda: np.full(SHAPE[1:], 0.5),
@@ -99,3 +121,10 @@ IMPORTANCE: dict[str, Callable[[], np.ndarray]] = {
 def importance(name: str | None, n: int = SHAPE[1]) -> np.ndarray | None:
     """Importance of ``n`` columns, float32; None for None."""
     return None if name is None else np.resize(IMPORTANCE[name]().astype(np.float32), n)
+
+
+def needed(type: GGMLType, x: np.ndarray) -> np.ndarray | None:
+    """Importance for the columns of ``x``, where a type cannot do without."""
+    if not CODECS[type].needs_importance:
+        return None
+    return np.resize(importance("uniform", 256), x.shape[-1])  # the same for every super-block

@@ -16,7 +16,7 @@ from lfm2gguf.quants.kquants import weights_of_32
 from lfm2gguf.quants.search import Search, scale_and_min
 
 from . import oracle
-from .samples import IMPORTANCE, SAMPLES, importance, sample
+from .samples import IMPORTANCE, OVERFLOWING, SAMPLES, importance, names, sample, uses_grid
 
 KINDS = [None, *IMPORTANCE]
 
@@ -40,8 +40,14 @@ def same_floats(a: np.ndarray, b: np.ndarray) -> bool:
     return np.array_equal(a.view(np.uint32), b.view(np.uint32))
 
 
-@every_type
-@pytest.mark.parametrize("name", SAMPLES)
+every_sample = pytest.mark.parametrize(
+    ("type", "name"),
+    [(type, name) for type in CODECS for name in names(type)],
+    ids=lambda value: getattr(value, "name", value),
+)
+
+
+@every_sample
 def test_bytes(name: str, type: GGMLType) -> None:
     for kind in KINDS:
         assert_same_bytes(sample(name), type, kind)
@@ -65,20 +71,27 @@ def test_every_float16_scale(type: GGMLType) -> None:
         assert_same_bytes(x.astype(np.float32), type, kind)
 
 
-FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
-# Values close together, or of one sign, or repeated, are rarer than hypothesis's own.
-PALETTES = st.lists(FINITE, min_size=1, max_size=5).flatmap(
-    lambda values: hnp.arrays(np.float32, (2, 256), elements=st.sampled_from(values))
-)
+def anything(largest: float) -> st.SearchStrategy[np.ndarray]:
+    """Two blocks of any numbers up to ``largest``.
+
+    Values close together, or of one sign, or repeated, are rarer than hypothesis's own.
+    """
+    numbers = st.floats(-largest, largest, width=32)
+    palettes = st.lists(numbers, min_size=1, max_size=5).flatmap(
+        lambda values: hnp.arrays(np.float32, (2, 256), elements=st.sampled_from(values))
+    )
+    return st.one_of(palettes, hnp.arrays(np.float32, (2, 256), elements=numbers, fill=numbers))
+
+
+ANYTHING = anything(float(np.finfo(np.float32).max))
+MODERATE = anything(2.0**25)
 
 
 @every_type
 @settings(max_examples=60, deadline=None)
-@given(
-    x=st.one_of(PALETTES, hnp.arrays(np.float32, (2, 256), elements=FINITE, fill=FINITE)),
-    kind=st.sampled_from(KINDS),
-)
-def test_bytes_of_anything(type: GGMLType, x: np.ndarray, kind: str | None) -> None:
+@given(data=st.data(), kind=st.sampled_from(KINDS))
+def test_bytes_of_anything(type: GGMLType, data: st.DataObject, kind: str | None) -> None:
+    x = data.draw(MODERATE if uses_grid(type) else ANYTHING)
     assert_same_bytes(x, type, kind)
 
 
@@ -94,6 +107,7 @@ def test_bytes_of_evenly_spaced_weights(
     type: GGMLType, steps: np.ndarray, unit: float, offset: int, kind: str | None
 ) -> None:
     """Ties everywhere: in rounding, for the largest weight, between steps of the search."""
+    unit = min(unit, 2.0**18) if uses_grid(type) else unit
     assert_same_bytes((steps + np.float32(offset)) * np.float32(unit), type, kind)
 
 
@@ -109,8 +123,15 @@ def test_weights_of_any_bytes(type: GGMLType) -> None:
     assert same_floats(ours[~nan], ggml[~nan])
 
 
-@every_type
-@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.parametrize("name", OVERFLOWING)
+@pytest.mark.parametrize("type", [t for t in CODECS if uses_grid(t)], ids=lambda type: type.name)
+def test_weights_whose_errors_overflow(type: GGMLType, name: str) -> None:
+    """ggml ends the program (GGML_ASSERT) on each of these samples."""
+    with pytest.raises(QuantizationError, match="too large: the errors' squares overflow"):
+        quantize(sample(name), type, importance("uniform"))
+
+
+@every_sample
 def test_validation_agrees(name: str, type: GGMLType) -> None:
     data = quantize(sample(name), type, importance("uniform"))
     if oracle.is_valid(data, type):

@@ -29,7 +29,7 @@ def stored(path: Path, dtype: DType, rows: np.ndarray) -> StoredRows:
 @pytest.mark.parametrize("type", CODECS, ids=lambda type: type.name)
 def test_each_type_is_widened_as_gguf_py_does_it(type: GGMLType, tmp_path: Path) -> None:
     weights = np.random.default_rng(1).normal(0, 1, (6, 512)).astype(np.float32)
-    data = quantize(weights, type)
+    data = quantize(weights, type, np.ones(512, np.float32))
     found = stored(tmp_path / "a", GGML[type], data)
     try:
         expected = gguf.quants.dequantize(data, gguf.GGMLQuantizationType[type.name])

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 import lfm2gguf
-from lfm2gguf.ggml import FileType
-from lfm2gguf.verification import Material, Session
+from lfm2gguf.verification import TYPE_LIMITS, Material, Session
 from tests.making.models import EXAMPLE
 
 CHUNKS = 2
@@ -35,7 +34,7 @@ def example() -> Path:
 def files(example: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The example model as a correct file of every type."""
     folder = tmp_path_factory.mktemp("files")
-    targets = {type.name: folder / f"example-{type.name}.gguf" for type in FileType}
+    targets = {name: folder / f"example-{name}.gguf" for name in TYPE_LIMITS}
     for name, target in targets.items():
         lfm2gguf.convert(example, target, name, jobs=1)
     return targets

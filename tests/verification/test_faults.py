@@ -10,7 +10,6 @@ import pytest
 import lfm2gguf
 from lfm2gguf import Progress
 from lfm2gguf.errors import GGUFError, OptionError
-from lfm2gguf.ggml import FileType
 from lfm2gguf.gguf_file import GGUFFile, Value, ValueType
 from lfm2gguf.verification import (
     TYPE_LIMITS,
@@ -26,7 +25,7 @@ from tests.making.lanes import slow_but
 from tests.making.verdicts import failed, judged
 from tests.verification import faults
 
-TYPES = slow_but(["Q8_0", "Q4_K_M"], [type.name for type in FileType])
+TYPES = slow_but(["Q8_0", "Q4_K_M"], list(TYPE_LIMITS))
 
 
 @pytest.mark.parametrize("type", TYPES)

@@ -13,7 +13,6 @@ import pytest
 
 import lfm2gguf
 from lfm2gguf.errors import GGUFError, OptionError
-from lfm2gguf.ggml import FileType
 from lfm2gguf.gguf_file import GGUFFile
 from lfm2gguf.verification import (
     TYPE_LIMITS,
@@ -68,7 +67,7 @@ def reference(source: Path) -> Session:
 @pytest.mark.slow
 def test_correct_files_of_every_type_pass(reference: Session, source: Path, tmp_path: Path) -> None:
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
-    for file in lfm2gguf.convert(source, tmp_path, list(FileType), jobs=1).files:
+    for file in lfm2gguf.convert(source, tmp_path, list(TYPE_LIMITS), jobs=1).files:
         result = judged(reference, file.path, engine="llama.cpp", three_way=True)
         assert result.passed, (file.type, result.failures)
         assert result.culprit == ""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lfm2gguf.chat.dialect import LFM2, CallStyle, Dialect
 from lfm2gguf.chat.tools import Tool, ToolLike, as_tools
-from lfm2gguf.llamacpp import SchemaRules
+from lfm2gguf.errors import OptionError
+from lfm2gguf.llamacpp import LazyGrammar, SchemaRules
 
 
 def call_grammar(
@@ -29,17 +30,75 @@ def call_grammar(
     """
     rules = SchemaRules()
     known = as_tools(tools).values()
-    style = dialect.style
-    calls = [_call(rules, f"tool-{i}", tool, style) for i, tool in enumerate(known)]
+    call = _rule_of_calls(rules, known, dialect.style)
     answer = [] if otherwise is None else [rules.add("otherwise", otherwise)]
     start, end = dialect.calls
+    calls = _calls(start, dialect.style, end, several=several)
+    return "\n".join(
+        [f"root ::= {' | '.join(['calls', *answer])}", f"calls ::= {calls}", call, rules.text]
+    )
+
+
+def lazy_calls(
+    tools: Mapping[str, Tool], dialect: Dialect = LFM2, *, thinks: bool = False
+) -> LazyGrammar | None:
+    """Return the grammar of calls that an answer may hold; None without tools.
+
+    Values are spelled as Python or as JSON spells them, as the model likes. A schema that no
+    grammar can express binds the call to its arguments' names alone.
+    """
+    if not tools:
+        return None
+    rules, (start, end), style = SchemaRules(), dialect.calls, dialect.style
+    call = _rule_of_calls(rules, map(_expressible, tools.values()), style)
+    lines = [_PYTHONIC.get(line.partition(" ::= ")[0], line) for line in rules.text.splitlines()]
+    root = f"root ::= {_calls('', style, end, several=True)}"
+    return LazyGrammar(
+        "\n".join([root, call, *lines, *_QUOTED]), start, end, dialect.thinking, thinks
+    )
+
+
+def _expressible(tool: Tool) -> Tool:
+    """Return the tool, or one with any values where a grammar cannot express its schema."""
+    try:
+        SchemaRules().add_properties("tool", tool.parameters)
+    except OptionError:
+        described = tool.schema.get("function", tool.schema)
+        given = tool.parameters.get("properties")
+        names = [key for key in given if isinstance(key, str)] if isinstance(given, Mapping) else []
+        loose = {"type": "object", "properties": {name: {} for name in names}}
+        return Tool(tool.name, {**described, "parameters": loose})
+    return tool
+
+
+# Rules of JSON values that also let them be written as in Python.
+_PYTHONIC = {
+    "boolean": 'boolean ::= ("true" | "false" | "True" | "False") space',
+    "null": 'null ::= ("null" | "None") space',
+    "string": "string ::= (double-quoted | single-quoted) space",
+}
+# Strings without "<|", so without markers, and without control characters.
+_QUOTED = (
+    r"""double-quoted ::= "\"" (in-double | "<"+ after-double)* "<"* "\"" """,
+    r"""in-double ::= [^\x00-\x1F"\\<] | escaped""",
+    r"""after-double ::= [^\x00-\x1F"\\<|] | escaped""",
+    r"""single-quoted ::= "'" (in-single | "<"+ after-single)* "<"* "'" """,
+    r"""in-single ::= [^\x00-\x1F'\\<] | escaped""",
+    r"""after-single ::= [^\x00-\x1F'\\<|] | escaped""",
+    r"""escaped ::= "\\" (["'\\/bfnrt] | "u" hex hex hex hex)""",
+    "hex ::= [0-9a-fA-F]",
+)
+
+
+def _calls(start: str, style: CallStyle, end: str, *, several: bool) -> str:
+    """Return what matches one call, or several, between markers."""
     more = '(", " call)*' if several else ""
-    lines = [
-        f"root ::= {' | '.join(['calls', *answer])}",
-        f"calls ::= {_quoted(start + style.first)} call {more} {_quoted(style.last + end)}",
-        f"call ::= {' | '.join(calls)}",
-    ]
-    return "\n".join([*lines, rules.text])
+    return f"{_quoted(start + style.first)} call {more} {_quoted(style.last + end)}"
+
+
+def _rule_of_calls(rules: SchemaRules, tools: Iterable[Tool], style: CallStyle) -> str:
+    calls = [_call(rules, f"tool-{i}", tool, style) for i, tool in enumerate(tools)]
+    return f"call ::= {' | '.join(calls)}"
 
 
 def _call(rules: SchemaRules, name: str, tool: Tool, style: CallStyle) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lfm2gguf.errors import Lfm2ggufError
-from lfm2gguf.llamacpp import Floats
+from lfm2gguf.llamacpp import Floats, LazyGrammar
 from lfm2gguf.options import Options
 from lfm2gguf.runner.engine.memory import Slot, Variant
 from lfm2gguf.runner.engine.text import TextStream
@@ -95,6 +95,7 @@ class Request:
     options: Options
     emit: Callable[[Event], None]
     marks: Sequence[int] = ()  # lengths at which the prompt's state is worth saving
+    calls: LazyGrammar | None = None  # what a tool call looks like
     rows: Mapping[int, Floats] = field(default_factory=dict)  # of the prompt's numbers below zero
     generated: list[int] = field(default_factory=list)
     cancelled: bool = False

@@ -77,7 +77,7 @@ class Scheduler:
         """
         self.check_usable()
         self.queue.check(request)
-        sampler = Sampler(self._model, request.options)
+        sampler = Sampler(self._model, request.options, request.calls)
         with self._wake:
             if self._closing or len(self.queue.waiting) >= MAX_WAITING:
                 sampler.close()

@@ -195,11 +195,14 @@ def load_tokenizer(path: Path) -> Any:
             'verifying needs Hugging Face\'s tokenizers: pip install "lfm2gguf[verify]"'
         ) from error
     try:
-        return Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the Rust side raises bare Exception
         raise CheckpointError(
             f"{path}: cannot be read as a tokenizer ({error}); copy it from the base model"
         ) from error
+    tokenizer.no_truncation()  # left behind by training; transformers ignores both on loading
+    tokenizer.no_padding()
+    return tokenizer
 
 
 @dataclass(frozen=True)
