@@ -40,7 +40,7 @@ def main() -> None:
             llama.llama_vocab_get_text(vocab, token)
     text, ids = TEXT.encode(), (ctypes.c_int32 * CONTEXT)()
     llama.llama_tokenize(vocab, text, len(text), ids, CONTEXT, True, True)
-    for embeddings in (False, True):
+    for embeddings in request["embeddings"]:
         _compute(llama, model, embeddings)
     if request["projector"]:
         mtmd: Any = _module("mtmd_cpp")

@@ -19,6 +19,7 @@ from pathlib import Path
 from lfm2gguf.errors import GGUFError
 from lfm2gguf.gguf_file import GGUFFile
 from lfm2gguf.loadable import child
+from lfm2gguf.members import is_retrieval
 from lfm2gguf.storage import cache_folder, stamps
 
 VARIABLE = "LFM2GGUF_TRIAL"
@@ -74,6 +75,7 @@ def _load(file: GGUFFile, projector: Path | None) -> None:
         "path": sys.path,
         "file": os.fspath(file.path),
         "projector": projector and os.fspath(projector),
+        "embeddings": [False, True] if is_retrieval(file, file.tensors) else [False],
     }
     command = [sys.executable, "-I", "-S", child.__file__, json.dumps(request)]
     seconds = SECONDS + sum(info.nbytes for info in file.tensors.values()) / BYTES_A_SECOND
