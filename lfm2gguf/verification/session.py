@@ -197,7 +197,8 @@ def _judge(
     found = [_settings_gate(prepared, candidate, weights)]
     with clock.timed("tensors"):
         differences = tensors.tensor_differences(candidate.file, weights, prepared.model.weights)
-    found.extend(gates.tensor_gate(differences))
+    feedback = gates.rounded_with_feedback(candidate.file, differences)
+    found.extend(gates.tensor_gate(differences, feedback=feedback))
     deltas: Sequence[TensorDelta] = ()
     if isinstance(prepared.model.weights, AdaptedWeights):
         with clock.timed("adapter"):
