@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -84,19 +85,44 @@ def _terminated(signal_number: int, frame: object) -> NoReturn:
     sys.exit(128 + signal_number)  # by way of every finally: partial files are removed
 
 
+def one_line(text: str) -> str:
+    """Return a text that may quote a file as one line that commands no terminal."""
+    kept = text.replace("\n", " ").replace("\t", " ")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in kept)
+
+
+def _refuse(message: str) -> NoReturn:
+    typer.echo(one_line(f"lfm2gguf: {message}"), err=True)
+    sys.exit(BAD_INPUT)
+
+
+def _unexpected(error: Exception) -> NoReturn:
+    if os.environ.get("LFM2GGUF_TRACEBACK"):
+        raise error
+    _refuse(
+        f"a fault of lfm2gguf: {type(error).__name__}: {error}; please report it, with the command "
+        "and what it says with LFM2GGUF_TRACEBACK=1 in the environment"
+    )
+
+
 def main() -> None:
     """Run the command line."""
     signal.signal(signal.SIGTERM, _terminated)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # files hold texts that are not UTF-8
+            stream.reconfigure(errors="backslashreplace")
     try:
         make_app(sys.argv[1:])()
     except Lfm2ggufError as error:
-        typer.echo(f"lfm2gguf: {error}", err=True)
-        sys.exit(BAD_INPUT)
+        _refuse(str(error))
     except OSError as error:  # such as a path that is too long to be one
-        typer.echo(f"lfm2gguf: {error.filename or 'system'}: {error.strerror or error}", err=True)
-        sys.exit(BAD_INPUT)
+        _refuse(f"{error.filename or 'system'}: {error.strerror or error}")
+    except MemoryError:
+        _refuse("there is not enough memory")
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except Exception as error:
+        _unexpected(error)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from lfm2gguf.checkpoint.lowrank import Factor, LowRank
 from lfm2gguf.checkpoint.names import unwrapped
 from lfm2gguf.checkpoint.safetensors import TensorInfo
 from lfm2gguf.checkpoint.tokenizer import Tokenizer, TokenType
+from lfm2gguf.checkpoint.tokenizer_schema import tokenizer_notes
 
 __all__ = [
     "ADAPTER_WEIGHTS",
@@ -30,6 +31,7 @@ __all__ = [
     "read_json",
     "read_json_list",
     "repository_files",
+    "tokenizer_notes",
     "trained_name",
     "unwrapped",
 ]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lfm2gguf.checkpoint.folder import read_json
+from lfm2gguf.checkpoint.pointers import refuse_pointer
 from lfm2gguf.errors import CheckpointError
 
 CONFIG, FILE, OLD_FILE = "tokenizer_config.json", "chat_template.jinja", "chat_template.json"
@@ -95,6 +96,7 @@ def _given(path: Path) -> Templates:
 
 
 def _read(path: Path) -> str | None:
+    refuse_pointer(path)
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:

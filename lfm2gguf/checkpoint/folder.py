@@ -11,13 +11,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lfm2gguf.checkpoint.class_names import with_own_class
 from lfm2gguf.checkpoint.hub import locate
-from lfm2gguf.checkpoint.names import unwrapped_names
+from lfm2gguf.checkpoint.mlx import as_in_transformers
+from lfm2gguf.checkpoint.names import outer_prefix, unwrapped_names
+from lfm2gguf.checkpoint.pointers import refuse_pointer
+from lfm2gguf.checkpoint.quantized import quantization_notes
 from lfm2gguf.checkpoint.safetensors import TensorInfo, read_header
-from lfm2gguf.errors import CheckpointError, TensorError, UnsupportedError
+from lfm2gguf.checkpoint.surroundings import AGAIN, refuse_stand_in, refuse_without_weights
+from lfm2gguf.errors import CheckpointError, TensorError
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-AGAIN = "download or save it again"
+HEAD = "lm_head.weight"
+VARIANTS = "not read: {}, which transformers reads only if it is asked for that variant"
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,7 @@ class Checkpoint:
     config: Mapping[str, Any] = field(repr=False)
     tensors: Mapping[str, TensorInfo] = field(repr=False)
     tokenizer_path: Path | None = None  # another folder's tokenizer, such as an adapter's
+    notes: tuple[str, ...] = ()  # what was read otherwise than it stands there
 
     @classmethod
     def open(cls, source: str | Path, revision: str | None = None) -> Checkpoint:
@@ -48,12 +55,15 @@ class Checkpoint:
         """
         found = locate(source, revision)
         path = found.path
-        if not (path / "config.json").is_file():
-            _refuse_adapter(path)
+        if not (path / "config.json").is_file() and not list(path.glob("model*.safetensors")):
+            refuse_stand_in(path)
         config = read_json(path / "config.json", needed_for=f"{path} to be a checkpoint")
-        _refuse_quantized(path, config)
-        tensors = _unwrapped(path, config) | _module_tensors(path)
-        return cls(path, found.name, config, tensors)
+        config, notes = with_own_class(config)
+        stored, more = _tensors(path)
+        notes += (*more, *quantization_notes(path, config, stored))
+        tensors, read_so = _unwrapped(path, config, stored)
+        tensors |= _module_tensors(path)
+        return cls(path, found.name, config, tensors, notes=(*notes, *read_so))
 
     @classmethod
     def config_only(cls, source: str | Path, revision: str | None = None) -> Checkpoint:
@@ -66,8 +76,9 @@ class Checkpoint:
         """
         found = locate(source, revision, files=["config.json"])
         file = found.path / "config.json"
-        config = read_json(file, needed_for=f"{found.path} to be a checkpoint")
-        return cls(found.path, found.name, config, {})
+        given = read_json(file, needed_for=f"{found.path} to be a checkpoint")
+        config, notes = with_own_class(given)
+        return cls(found.path, found.name, config, {}, notes=notes)
 
     @property
     def files(self) -> set[Path]:
@@ -124,6 +135,7 @@ def read_json_list(path: Path) -> list[Any]:
 
 
 def _parsed(path: Path) -> Any:
+    refuse_pointer(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, OSError) as error:
@@ -134,16 +146,25 @@ def _has_head(config: Mapping[str, Any]) -> bool:
     return str(config.get("architectures")).endswith("ForCausalLM']")
 
 
-def _unwrapped(folder: Path, config: Mapping[str, Any]) -> dict[str, TensorInfo]:
-    tensors = _tensors(folder)
+def _unwrapped(
+    folder: Path, config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]
+) -> tuple[dict[str, TensorInfo], tuple[str, ...]]:
+    """Return tensors by their names in transformers, and what was taken off or read otherwise."""
+    prefix = outer_prefix(tensors, has_head=_has_head(config))
+    alone = {name.removeprefix(prefix): name for name in tensors}
+    if len(alone) < len(tensors):
+        raise CheckpointError(f"{folder}: has tensors with and without {prefix!r}; save one model")
     try:
-        names = unwrapped_names(tensors, has_head=_has_head(config))
+        names = unwrapped_names(alone, has_head=_has_head(config))
     except CheckpointError as error:
         raise CheckpointError(f"{folder}: {error}") from error
-    return {name: tensors[there] for name, there in names.items()}
+    found, notes = as_in_transformers({name: tensors[alone[n]] for name, n in names.items()})
+    taken = (f"all tensors' names begin with {prefix!r}, which is taken off",) * bool(prefix)
+    return found, (*taken, *notes)
 
 
-def _tensors(folder: Path) -> dict[str, TensorInfo]:
+def _tensors(folder: Path) -> tuple[dict[str, TensorInfo], tuple[str, ...]]:
+    """Read the headers of all shards; also what is not read, and why."""
     shards, expected = _shards(folder)
     tensors: dict[str, TensorInfo] = {}
     for shard in shards:
@@ -156,13 +177,19 @@ def _tensors(folder: Path) -> dict[str, TensorInfo]:
                     f"and in {shard.name}; remove the file that does not belong"
                 )
             tensors[name] = info
+    notes = [VARIANTS.format(", ".join(p.name for p in _variants(folder)))] * bool(
+        shards == [folder / SINGLE] and _variants(folder)
+    )
+    if HEAD in expected and HEAD not in tensors:  # tied, and counted by a trainer all the same
+        notes.append(f"{INDEX} lists {HEAD}, which no shard holds: it is the embedding")
+        expected = {name: shard for name, shard in expected.items() if name != HEAD}
     for name, shard_name in expected.items():
         if name not in tensors or tensors[name].file.name != shard_name:
             raise CheckpointError(
                 f"{folder}: {INDEX} says that the tensor {name!r} is in {shard_name}, "
                 "and it is not; download or save the checkpoint again"
             )
-    return tensors
+    return tensors, tuple(notes)
 
 
 def _module_tensors(folder: Path) -> dict[str, TensorInfo]:
@@ -193,36 +220,17 @@ def _shards(folder: Path) -> tuple[list[Path], dict[str, str]]:
                 "whichever is the older model"
             )
         return [folder / shard for shard in shards], weight_map
-    if shards := sorted(folder.glob("model*.safetensors")):
-        return shards, {}
-    if list(folder.glob("*.bin")) or list(folder.glob("*.pt*")):
-        raise UnsupportedError(
-            f"{folder}: has PyTorch pickles (.bin, .pt) only, which can run code when loaded; "
-            "load the model in transformers and save it with "
-            "save_pretrained(folder, safe_serialization=True)"
-        )
-    _refuse_adapter(folder)
-    raise CheckpointError(f"{folder}: has no weights ({SINGLE} or {INDEX}); {AGAIN}")
+    shards = sorted(set(folder.glob("model*.safetensors")) - set(_variants(folder)))
+    if not shards:  # a variant alone is the model
+        shards = _variants(folder)[:1]
+    if not shards:
+        refuse_without_weights(folder, f"{SINGLE} or {INDEX}")
+    return shards, {}
 
 
-def _refuse_adapter(folder: Path) -> None:
-    if (folder / "adapter_config.json").is_file():
-        raise UnsupportedError(
-            f"{folder}: is a LoRA adapter, not a whole checkpoint; convert its base model with "
-            "--lora ADAPTER (lora=...), or make an adapter file of it with convert-lora"
-        )
+def _variants(folder: Path) -> list[Path]:
+    """Return models in another precision beside the model, such as model.fp16.safetensors.
 
-
-def _refuse_quantized(folder: Path, config: Mapping[str, Any]) -> None:
-    quantization = config.get("quantization_config")
-    if not quantization and (folder / "hf_quant_config.json").is_file():
-        quantization = {"quant_method": "modelopt"}
-    if not quantization:
-        return
-    method = quantization.get("quant_method") if isinstance(quantization, dict) else None
-    raise UnsupportedError(
-        f"{folder}: the checkpoint is quantized already ({method or 'unknown method'}); quantizing "
-        "twice loses quality. Convert the original BF16 checkpoint, or dequantize this one (for "
-        "bitsandbytes: model.dequantize(); for a QLoRA training: merge the adapter into the "
-        "BF16 base model)"
-    )
+    transformers reads them only where ``variant`` names one.
+    """
+    return sorted(p for p in folder.glob("model.*.safetensors") if "-of-" not in p.name)

@@ -11,13 +11,14 @@ from __future__ import annotations
 import json
 import math
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lfm2gguf.checkpoint.pointers import refuse_pointer
 from lfm2gguf.errors import CheckpointError, UnsupportedError
 from lfm2gguf.storage import SAFETENSORS, StoredRows
 
@@ -34,6 +35,7 @@ class TensorInfo:
     shape: tuple[int, ...]
     file: Path
     offset: int
+    flipped: bool = False  # stored transposed: only small matrices are
 
     @property
     def nbytes(self) -> int:
@@ -50,6 +52,9 @@ class TensorInfo:
             TensorError: the file was changed or removed meanwhile.
 
         """
+        if self.flipped:
+            whole = replace(self, shape=self.shape[::-1], flipped=False).read()
+            return np.ascontiguousarray(whole.T[start:stop])
         stored = self.stored(self.shape[0], math.prod(self.shape[1:]))
         weights = stored.widened(start, stop)
         return weights.reshape(len(weights), *self.shape[1:])
@@ -61,6 +66,7 @@ class TensorInfo:
             UnsupportedError: the tensor does not hold BF16, F16 or F32.
 
         """
+        assert not self.flipped, self.name
         dtype = SAFETENSORS[self.dtype]
         if dtype.widen is None:
             raise UnsupportedError(
@@ -89,6 +95,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         CheckpointError: the file is truncated or its header is damaged.
 
     """
+    refuse_pointer(path)
     try:
         size, raw = path.stat().st_size, _raw_header(path)
     except OSError as error:

@@ -121,7 +121,12 @@ def recognise(path: Path, pre_tokenizer: Any, is_large: bool = False) -> str:
         case {
             "type": "Sequence",
             "pretokenizers": [
-                {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", **split},
+                {
+                    "type": "Split",
+                    "pattern": {"Regex": str() as regex},
+                    "behavior": "Isolated",
+                    **split,
+                },
                 {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False},
             ],
         } if regex in SPLITS and not split.get("invert"):

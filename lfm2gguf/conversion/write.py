@@ -18,7 +18,7 @@ from lfm2gguf.conversion.tasks import TASK_WEIGHTS, Output, Task, split
 from lfm2gguf.conversion.workers import run_all
 from lfm2gguf.errors import OptionError
 from lfm2gguf.progress import Progress, ProgressCallback
-from lfm2gguf.quants import CODECS, kernels_for, warm_up
+from lfm2gguf.quants import CODECS, compiled_do_all, warm_up
 from lfm2gguf.storage import Stamp, check_unchanged
 
 # Starting a worker process takes about as long as quantizing this many weights.
@@ -147,10 +147,13 @@ def _load_compiled(drafts: Sequence[Draft], progress: ProgressCallback | None) -
         tensor.type for draft in drafts for tensor in draft.tensors if tensor.type.is_quantized
     }
     codecs = [CODECS[type] for type in sorted(types, key=lambda type: type.id)]
-    if kernels_for(len(drafts) * drafts[0].n_weights) == "numpy":
+    weighted = drafts[0].recipe.imatrix is not None
+    if not codecs or not compiled_do_all(
+        codecs, len(drafts) * drafts[0].n_weights, weighted=weighted
+    ):
         return False
-    warm_up(codecs, progress, _dtypes(drafts[0]))
-    return all(codec.compiled for codec in codecs)
+    warm_up(codecs, progress, _dtypes(drafts[0]), weighted=weighted)
+    return True
 
 
 def _dtypes(draft: Draft) -> list[np.dtype[Any]]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -76,7 +77,7 @@ class Subject:
     def tokens(self) -> list[tuple[str, int]]:
         """The vocabulary, each token with its type."""
         names, types = (self.get(f"tokenizer.ggml.{key}", []) for key in ("tokens", "token_type"))
-        names, types = (list(x) if isinstance(x, list) else [] for x in (names, types))
+        names, types = _all(str, names), _all(int, types)
         types += [TokenType.NORMAL.value] * (len(names) - len(types))
         return list(zip(names, types, strict=False))
 
@@ -114,6 +115,12 @@ def from_checkpoint(path: Path, plan: Plan | None, tensors: Iterable[CheckpointT
         return Subject(path, "checkpoint", {}, {}, weights)
     shapes = {tensor.name: tensor.shape for tensor in plan.tensors}
     return Subject(path, "checkpoint", plan.metadata, shapes, weights)
+
+
+def _all(kind: type, values: object) -> list[Any]:
+    """Return a list whose items are all of a kind; what is not one counts as empty."""
+    is_such = isinstance(values, list) and all(type(value) is kind for value in values)
+    return list(values) if is_such and isinstance(values, list) else []
 
 
 def _weights(tensor: CheckpointTensor) -> Weights:

@@ -149,18 +149,37 @@ def _feed_forward(config: Mapping[str, Any]) -> int:
 
 
 def _rope_theta(config: Mapping[str, Any]) -> float:
-    said: dict[str, Any] = {}
+    """Return the base of rotary frequencies, wherever it stands; all that say it must agree."""
+    said = {"": config}
     for key in ("rope_scaling", "rope_parameters"):  # before transformers 5, and since
-        rope = get(config, dict, key, default={})
-        kind = rope.get("rope_type", rope.get("type", "default"))
+        said |= _rope_settings(key, get(config, dict, key, default={}))
+    for key, rope in said.items():
+        kind = rope.get("rope_type", rope.get("type")) if key else None
         if kind not in ("default", None):
             raise UnsupportedError(
                 f"config.json: {key} scales rotary positions by {kind!r}; LFM2 members use "
                 "'default'"
             )
-        said |= rope
-    theta: float = get({**config, **said}, float, "rope_theta", default=1_000_000.0)
-    return theta
+        if (part := rope.get("partial_rotary_factor")) not in (None, 1):
+            raise UnsupportedError(
+                f"config.json: {key or 'it'} rotates {part!r} of each head "
+                "(partial_rotary_factor); llama.cpp's LFM2 rotates the whole"
+            )
+    thetas = {
+        f"{key}.rope_theta".lstrip("."): get(rope, float, "rope_theta")
+        for key, rope in said.items()
+        if rope.get("rope_theta") is not None
+    }
+    if len(set(thetas.values())) > 1:
+        found = " and ".join(f"{key} is {theta:g}" for key, theta in thetas.items())
+        raise CheckpointError(f"config.json: {found}; give rope_theta once, as it was trained")
+    return float(next(iter(thetas.values()), 1_000_000.0))
+
+
+def _rope_settings(key: str, rope: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return settings by where they stand: they may be given for each kind of layer."""
+    per_layer = {f"{key}.{kind}": own for kind, own in rope.items() if isinstance(own, dict)}
+    return {key: rope, **per_layer}
 
 
 def _check_assumptions(config: Mapping[str, Any]) -> None:

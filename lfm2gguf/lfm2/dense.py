@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lfm2gguf.checkpoint import Checkpoint, chat_template_notes
+from lfm2gguf.checkpoint import Checkpoint, chat_template_notes, tokenizer_notes
 from lfm2gguf.gguf_file import Metadata, Value, ValueType
 from lfm2gguf.lfm2 import tied_head
 from lfm2gguf.lfm2.config import Lfm2Config
@@ -101,9 +101,9 @@ class Dense:
         return vocabulary(self.checkpoint, self.config.vocab_size, pre)
 
     def notes(self) -> list[str]:
-        """Return what was decided about the head, and which of two chat templates is written."""
+        """Return what was decided about the head and the chat template, and what tokens lose."""
         folder = self.checkpoint.tokenizer_path or self.checkpoint.path
-        return [*self.decided, *chat_template_notes(folder)]
+        return [*self.decided, *chat_template_notes(folder), *tokenizer_notes(folder)]
 
 
 def layout(

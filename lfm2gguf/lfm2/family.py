@@ -97,7 +97,7 @@ def _text_plan(whole: Checkpoint, pre: str | None, adapter: Adapter | None) -> P
         left_out,
         opened.n_layers,
         opened.n_experts,
-        notes=(*adapted.notes, *opened.notes()),
+        notes=(*whole.notes, *adapted.notes, *opened.notes()),
         deltas=adapted.deltas,
         column_lengths=adapted.column_lengths,
     )
@@ -124,7 +124,7 @@ def _projector_plan(whole: Checkpoint, adapter: Adapter | None) -> Plan:
         tensors,
         left_out,
         n_layers=0,
-        notes=(*adapted.notes, *opened.notes()),
+        notes=(*whole.notes, *adapted.notes, *opened.notes()),
         deltas=adapted.deltas,
         column_lengths=adapted.column_lengths,
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from lfm2gguf.checkpoint import Adapter, Checkpoint, Factor, LowRank, TensorInfo, trained_name
 from lfm2gguf.errors import CheckpointError, TensorError
-from lfm2gguf.lfm2.config import is_tied
+from lfm2gguf.lfm2.config import get, is_tied
 from lfm2gguf.lfm2.plan import PlannedTensor
 from lfm2gguf.lfm2.tied_head import EMBEDDING, HEAD
 
@@ -153,9 +153,8 @@ def _expert_deltas(
 
     A holds the experts' ranks one after another, B has them interleaved (``ParamWrapper``).
     """
-    count, hidden, width = (
-        int(config.get(key) or 0) for key in ("num_experts", "hidden_size", "moe_intermediate_size")
-    )
+    count: int = get(config, int, "num_experts", "num_local_experts", default=0)
+    hidden, width = (int(config.get(k) or 0) for k in ("hidden_size", "moe_intermediate_size"))
     a, b = adapter.pair(module)
     parameters = {"gate_up_proj": (2 * width, hidden), "down_proj": (hidden, width)}
     found = (b.shape[0], a.shape[1])

@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from lfm2gguf.checkpoint import Adapter, Checkpoint
+from lfm2gguf.errors import TensorError
 from lfm2gguf.lfm2.config import Lfm2Config, is_tied
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -20,6 +21,11 @@ EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 # merge_and_unload adds it to the shared weight twice.
 ACROSS = {"lora_A": "lora_embedding_B", "lora_B": "lora_embedding_A"}
 REPEATED = "of the head, and repeats the embedding's factors, as ensure_weight_tying says"
+MISSING = (
+    "{0}: config.json says that the head is not tied (tie_word_embeddings or tie_embedding is "
+    "false), and {1!r} is missing, of which transformers would make a random one; if the model was "
+    "trained with a tied head, set the key to true, else save the checkpoint again, whole"
+)
 DIFFERS = "the head is written: it differs from the embedding, though config.json ties them"
 
 
@@ -29,8 +35,14 @@ def settle(
     """Return the checkpoint and config as they are meant, and notes on what was decided.
 
     Weights are read only where a tied head is saved beside the embedding.
+
+    Raises:
+        TensorError: the head is not tied, and is missing.
+
     """
     embedding, head = checkpoint.tensors.get(EMBEDDING), checkpoint.tensors.get(HEAD)
+    if embedding and not head and not config.tied and checkpoint.has_head:
+        raise TensorError(MISSING.format(checkpoint.path, HEAD))
     if not config.tied or head is None:
         return checkpoint, config, ()
     if embedding is None:

@@ -100,13 +100,20 @@ class Model:
         """A short name such as ``lfm2 1.2B Q4_K - Medium``."""
         buffer = ctypes.create_string_buffer(256)
         self._llama.llama_model_desc(self._pointer, buffer, len(buffer))
-        return buffer.value.decode()
+        return buffer.value.decode("utf-8", "replace")
 
     def chat_template(self, name: str | None = None) -> str | None:
-        """Return the file's default chat template, or one by its name; None if it lacks it."""
+        """Return the file's default chat template, or one by its name; None if it lacks it.
+
+        Raises:
+            GGUFError: it is not UTF-8.
+        """
         wanted = None if name is None else name.encode()
         text = self._llama.llama_model_chat_template(self._pointer, wanted)
-        return text.decode() if text else None
+        try:
+            return text.decode() if text else None
+        except UnicodeDecodeError as error:
+            raise GGUFError(f"{self.path}: its chat template is not UTF-8 ({error})") from error
 
     def load_adapter(self, path: str | os.PathLike[str]) -> Adapter:
         """Load a LoRA adapter, freed with the model; before a context is made, which makes room.

@@ -38,19 +38,19 @@ from lfm2gguf.quants import (
 from lfm2gguf.quants.codec import Codec, c_arithmetic
 from lfm2gguf.quants.floats import bf16_to_f32, f32_to_bf16
 from lfm2gguf.quants.importance import Importance
-from lfm2gguf.quants.kernels import chosen as kernels_for
 from lfm2gguf.quants.kernels import describe as describe_kernels
+from lfm2gguf.quants.kernels import do_all as compiled_do_all
 from lfm2gguf.quants.kernels import warm_up
 
 __all__ = [
     "CODECS",
     "Codec",
     "bf16_to_f32",
+    "compiled_do_all",
     "dequantize",
     "describe_kernels",
     "f32_to_bf16",
     "find_nonfinite",
-    "kernels_for",
     "quantize",
     "validate",
     "warm_up",
@@ -95,21 +95,27 @@ def quantize(
     row_bytes = _row_bytes(codec.type, array.shape)
     if importance is None and codec.needs_importance:
         raise QuantizationError(f"{codec.type.name} needs an importance matrix")
-    if importance is None and (data := _compiled(codec, array)) is not None:
-        return data.reshape(*array.shape[:-1], row_bytes)
     if importance is not None and array.dtype == np.uint16:
         array = bf16_to_f32(array)
     important = None if importance is None else Importance(codec, array, importance)
+    plain = important is None or codec.weighting is None
+    if plain and (data := _compiled(codec, array)) is not None:
+        return data.reshape(*array.shape[:-1], row_bytes)
     x = array.reshape(-1, codec.type.block_size)
     blocks = np.empty(len(x), codec.layout)
     step = codec.chunk
+    weighted = kernels.weighted_encoder(codec, array.size) if important else None
     with c_arithmetic():
         for start in range(0, len(x), step):
             chunk = _widened(x[start : start + step])
             if not np.isfinite(chunk).all():
                 raise _nonfinite(array)
             weights = None if important is None else important.weights(chunk, start)
-            codec.encode(chunk, blocks[start : start + step], weights)
+            part = blocks[start : start + step]
+            if weighted and weights is not None:
+                weighted(chunk, weights, part.view(np.uint8))
+            else:
+                codec.encode(chunk, part, weights)
     return blocks.view(np.uint8).reshape(*array.shape[:-1], row_bytes)
 
 

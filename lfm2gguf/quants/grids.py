@@ -21,7 +21,7 @@ Codes = npt.NDArray[np.int32]
 Indices = npt.NDArray[np.intp]
 
 FLOAT_MAX = np.finfo(np.float32).max
-SLAB = 1024  # groups whose neighbours are compared at a time
+SLAB = 512  # groups whose neighbours are compared at a time
 
 
 @dataclass(frozen=True)
@@ -105,16 +105,18 @@ class Grid:
         rows = row[codes]
         order = np.argsort(counts[rows], kind="stable")
         found = np.empty(len(codes), np.intp)
+        work = np.empty((3, SLAB * table.shape[1]), np.float32)
         for start in range(0, len(codes), SLAB):
             at = order[start : start + SLAB]
             width = counts[rows[at[-1]]]
-            near = np.ascontiguousarray(table[rows[at], :width].T)
-            error = np.zeros(near.shape, np.float32)
+            near = np.ascontiguousarray(table[rows[at], :width].T.astype(np.intp))
+            error, off, term = (array[: near.size].reshape(near.shape) for array in work)
+            error[:] = 0
             for of_points, own, weight in zip(values, x[:, at], w[:, at], strict=True):
-                off = np.take(of_points, near)
+                np.take(of_points, near, out=off, mode="clip")
                 off *= scale[at]
                 off -= own
-                term = off * weight
+                np.multiply(off, weight, out=term)
                 term *= off
                 error += term
             best = error.argmin(axis=0)

@@ -29,6 +29,8 @@ LARGE = 1 << 24  # weights; for fewer, loading the compiled kernels costs more t
 # What kernels read: float32, float16, and bfloat16 as its bits in uint16.
 DTYPES = tuple(map(np.dtype, (np.float32, np.float16, np.uint16)))
 
+Floats = npt.NDArray[np.float32]
+WeightedEncoder = Callable[[Floats, Floats, npt.NDArray[np.uint8]], None]
 Encoder = Callable[[npt.NDArray[Any], npt.NDArray[np.uint8]], None]
 
 
@@ -81,6 +83,29 @@ def encoder(codec: Codec, n_weights: int) -> Encoder | None:
     return lambda array, out: kernel(_flat(array), out.reshape(-1))
 
 
+def weighted_encoder(codec: Codec, n_weights: int) -> WeightedEncoder | None:
+    """Return the same for weights whose errors have weights: float32 both, of one shape."""
+    if codec.compiled is None or chosen(n_weights) == "numpy":
+        return None
+    table = getattr(importlib.import_module(f"{PACKAGE}.{codec.compiled}"), "WEIGHTED", {})
+    if (kernel := table.get(codec.type.name)) is None:
+        return None
+    return lambda array, weights, out: kernel(_flat(array), _flat(weights), out.reshape(-1))
+
+
+def do_all(codecs: Iterable[Codec], n_weights: int, *, weighted: bool = False) -> bool:
+    """Return whether compiled kernels store so many weights in all of these types.
+
+    ``weighted``: with an importance matrix, which not all of them know yet.
+    """
+    return all(
+        weighted_encoder(codec, n_weights) is not None
+        if weighted and codec.weighting
+        else encoder(codec, n_weights) is not None
+        for codec in codecs
+    )
+
+
 def all_finite(array: npt.NDArray[Any]) -> bool | None:
     """Return whether no number of a C-contiguous array is NaN or infinite.
 
@@ -103,6 +128,8 @@ def warm_up(
     codecs: Iterable[Codec],
     progress: ProgressCallback | None = None,
     dtypes: Sequence[np.dtype[Any]] = DTYPES,
+    *,
+    weighted: bool = True,
 ) -> int:
     """Load the compiled kernels of some types, compiled first where that was never done.
 
@@ -123,6 +150,9 @@ def warm_up(
             assert encode is not None
             encode(zeros, np.empty(codec.type.type_size, np.uint8))
             all_finite(zeros)
+        if weighted and (weigh := weighted_encoder(codec, LARGE)):
+            zeros = np.zeros(codec.type.block_size, np.float32)
+            weigh(zeros, zeros, np.empty(codec.type.type_size, np.uint8))
     report(len(wanted), "")
     return len(wanted)
 

@@ -159,6 +159,16 @@ CODECS = (
         _decode_q2_k,
         ("d", "dmin"),
         Weighting(mean),
+        compiled="kquants_low",
     ),
-    Codec(GGMLType.Q3_K, Q3_K, 16, _encode_q3_k, _decode_q3_k, ("d",), Weighting(twice_mean)),
+    Codec(
+        GGMLType.Q3_K,
+        Q3_K,
+        16,
+        _encode_q3_k,
+        _decode_q3_k,
+        ("d",),
+        Weighting(twice_mean),
+        compiled="kquants_low",
+    ),
 )

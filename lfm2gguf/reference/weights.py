@@ -49,7 +49,7 @@ class ReferenceConfig:
         """Read a ``config.json`` in any of its spellings.
 
         Raises:
-            UnsupportedError: it is another model's, or scales rotary positions.
+            UnsupportedError: it is another model's, scales rotary positions, or gives two bases.
 
         """
         if config.get("model_type", "lfm2") not in ("lfm2", "lfm2_moe"):
@@ -57,18 +57,12 @@ class ReferenceConfig:
                 f"config.json: model_type is {config['model_type']!r}; the reference computes "
                 "LFM2's text models only"
             )
-        rope = config.get("rope_parameters") or {}
-        for scaling in (rope, config.get("rope_scaling") or {}):
-            if (kind := scaling.get("rope_type", scaling.get("type"))) not in (None, "default"):
-                raise UnsupportedError(
-                    f"config.json: rope_type is {kind!r}; LFM2 members use 'default'"
-                )
         return cls(
             layers=_layers(config),
             heads=int(config["num_attention_heads"]),
             kv_heads=int(config["num_key_value_heads"]),
             norm_eps=float(_first(config, ("norm_eps", "block_norm_eps"), 1e-5)),
-            rope_theta=float(rope.get("rope_theta", config.get("rope_theta", 1e6))),
+            rope_theta=_rotary_base(config),
             tied=bool(_first(config, ("tie_embedding", "tie_word_embeddings"), True)),
             routing=Routing.from_huggingface(config),
         )
@@ -107,6 +101,25 @@ class ReferenceConfig:
             tied=True,
             routing=Routing(number("expert_used_count")) if "moe" in file.architecture else None,
         )
+
+
+def _rotary_base(config: Mapping[str, Any]) -> float:
+    """Find ``rope_theta`` in every object of the config that is about rotary positions."""
+    places: list[Mapping[str, Any]] = [config]
+    for key in ("rope_parameters", "rope_scaling"):
+        settings = config.get(key) or {}
+        places += [settings, *(own for own in settings.values() if isinstance(own, Mapping))]
+    for place in places[1:]:
+        if (kind := place.get("rope_type", place.get("type"))) not in (None, "default"):
+            raise UnsupportedError(
+                f"config.json: rope_type is {kind!r}; LFM2 members use 'default'"
+            )
+    bases = {float(p["rope_theta"]) for p in places if p.get("rope_theta") is not None}
+    if len(bases) > 1:
+        raise UnsupportedError(
+            f"config.json: rope_theta is {' and '.join(map(str, sorted(bases)))}; give it once"
+        )
+    return bases.pop() if bases else 1e6
 
 
 def _layers(config: Mapping[str, Any]) -> tuple[str, ...]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+from lfm2gguf.errors import GGUFError, OptionError
 from lfm2gguf.members import Lookup, member_of
 from lfm2gguf.options import Options
 
@@ -21,10 +24,26 @@ def default_options(metadata: Lookup) -> Options:
 
     The card's recommendation for the member, and over it whatever the file itself says under
     ``general.sampling.*``.
+
+    Raises:
+        GGUFError: a value there is not a number, or not one that its option takes.
     """
     given = {
-        option: read(round(float(str(value)), 6))  # float32 in the file
+        option: read(_number(key, value))
         for key, (option, read) in _KEYS.items()
         if (value := metadata.get(f"general.sampling.{key}", None)) is not None
     }
-    return Options(**{**member_of(metadata).sampling, **given})
+    try:
+        return Options(**{**member_of(metadata).sampling, **given})
+    except OptionError as error:
+        raise GGUFError(f"the file's general.sampling keys: {error}") from error
+
+
+def _number(key: str, value: object) -> float:
+    try:
+        number = round(float(str(value)), 6)  # float32 in the file
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise GGUFError(f"general.sampling.{key} is {value!r:.80}, not a number; delete that key")
+    return number

@@ -2,9 +2,11 @@
 
     python tests/benchmarks/kernels.py [--types Q4_K,Q8_0] [--rounds 15] [--json]
 
-Both sides run on one thread, by turns; what counts is the median, over the rounds, of the
-ratio of their processor times (a busy machine disturbs that less than elapsed time). The
-weights are normal, standard deviation 0.02, rounded to bfloat16 like those of a checkpoint.
+``numba`` is the compiled kernels of the fast extra, where that is installed, ``bf16`` the same
+from bfloat16 as it is stored. All run on one thread, by turns; what counts is the median, over
+the rounds, of the ratio of their processor times (a busy machine disturbs that less than
+elapsed time). The weights are normal, standard deviation 0.02, rounded to bfloat16 like those
+of a checkpoint.
 ``to`` is quantization, ``from`` dequantization; more than 1 is faster than C.
 """
 
@@ -12,22 +14,25 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from lfm2gguf.ggml import GGMLType
-from lfm2gguf.quants import CODECS, dequantize, quantize
+from lfm2gguf.quants import CODECS, dequantize, f32_to_bf16, quantize
+from lfm2gguf.quants.kernels import VARIABLE, why_not_compiled
 from tests.quants import oracle
 from tests.quants.samples import bf16
 
-# What the project holds itself to: quantization, one core, weights per second against C.
+# What the project holds itself to: NumPy's quantization, one core, against C.
 BARS = {"Q4_0": 0.5, "Q8_0": 1.0, "Q4_K": 1.0, "Q5_K": 1.0, "Q6_K": 1.0}
 
 
@@ -37,30 +42,46 @@ def seconds(call: Callable[[], object]) -> float:
     return time.thread_time() - began
 
 
-def compare(
-    c: Callable[[], object], ours: Callable[[], object], rounds: int, n: int
-) -> dict[str, float]:
-    c(), ours()
-    times = [(seconds(c), seconds(ours)) for _ in range(rounds)]
+def compare(calls: dict[str, Callable[[], object]], rounds: int, n: int) -> dict[str, Any]:
+    """Million weights a second of each, and how many times the first one's speed it has."""
+    for call in calls.values():
+        call()
+    times = [{name: seconds(call) for name, call in calls.items()} for _ in range(rounds)]
+    c = next(iter(calls))
     return {
-        "c_mweights_per_s": n / statistics.median(t[0] for t in times) / 1e6,
-        "mweights_per_s": n / statistics.median(t[1] for t in times) / 1e6,
-        "ratio": statistics.median(t[0] / t[1] for t in times),
+        name: {
+            "mweights_per_s": n / statistics.median(t[name] for t in times) / 1e6,
+            "ratio": statistics.median(t[c] / t[name] for t in times),
+            "ratios": [min(t[c] / t[name] for t in times), max(t[c] / t[name] for t in times)],
+        }
+        for name in calls
     }
 
 
-def measure(type: GGMLType, x: np.ndarray, rounds: int) -> dict[str, dict[str, float]]:
-    data = quantize(x, type)
-    assert np.array_equal(data, oracle.quantize(x, type)), "not ggml's bytes"
-    return {
-        "to": compare(lambda: oracle.quantize(x, type), lambda: quantize(x, type), rounds, x.size),
-        "from": compare(
-            lambda: oracle.dequantize(data, type, x.shape),
-            lambda: dequantize(data, type, x.shape),
-            rounds,
-            x.size,
-        ),
+def by(kernel: str, call: Callable[[], object]) -> Callable[[], object]:
+    def run() -> object:
+        os.environ[VARIABLE] = kernel
+        return call()
+
+    return run
+
+
+def measure(type: GGMLType, x: np.ndarray, rounds: int) -> dict[str, dict[str, Any]]:
+    narrow = f32_to_bf16(x)
+    to = {
+        "C": lambda: oracle.quantize(x, type),
+        "NumPy": by("numpy", lambda: quantize(x, type)),
     }
+    if CODECS[type].compiled and not why_not_compiled():
+        to["numba"] = by("numba", lambda: quantize(x, type))
+        to["bf16"] = by("numba", lambda: quantize(narrow, type))
+    data = to["NumPy"]()
+    assert all(np.array_equal(data, call()) for call in to.values()), "not ggml's bytes"
+    back = {
+        "C": lambda: oracle.dequantize(data, type, x.shape),
+        "NumPy": by("numpy", lambda: dequantize(data, type, x.shape)),
+    }
+    return {"to": compare(to, rounds, x.size), "from": compare(back, rounds, x.size)}
 
 
 def main() -> None:
@@ -83,14 +104,14 @@ def main() -> None:
         print(json.dumps({"environment": environment, "results": results}, indent=1))
         return
     print(*(f"{key} {value}" for key, value in environment.items()), sep=", ")
-    print(f"{'type':5} {'':4} {'C, M/s':>9} {'NumPy, M/s':>11} {'ratio':>6} {'bar':>5}")
     for name, directions in results.items():
-        for direction, r in directions.items():
-            bar = BARS.get(name) if direction == "to" else None
-            print(
-                f"{name:5} {direction:4} {r['c_mweights_per_s']:9.1f} {r['mweights_per_s']:11.1f} "
-                f"{r['ratio']:6.2f} {bar or '-':>5}"
-            )
+        for direction, found in directions.items():
+            bar = f", bar {BARS[name]}" if direction == "to" and name in BARS else ""
+            print(f"{name} {direction}: C {found.pop('C')['mweights_per_s']:.1f} M/s{bar}")
+            for kernel, r in found.items():
+                low, high = r["ratios"]
+                speed = f"{r['mweights_per_s']:8.1f} M/s"
+                print(f"  {kernel:5} {speed}  {r['ratio']:5.2f} times C ({low:.2f} to {high:.2f})")
 
 
 if __name__ == "__main__":

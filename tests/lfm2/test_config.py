@@ -8,6 +8,7 @@ import pytest
 
 from lfm2gguf.errors import CheckpointError, UnsupportedError
 from lfm2gguf.lfm2 import Lfm2Config
+from lfm2gguf.reference import ReferenceConfig
 from tests.making.checkpoints import BASE
 
 SPELLINGS: dict[str, dict[str, Any]] = {
@@ -71,6 +72,8 @@ def test_the_feed_forward_width(given: int, multiplier: Any, multiple: int, widt
         {"conv_dim": 32},
         {"head_dim": 32},
         {"rope_parameters": {"rope_type": "linear", "factor": 2.0}},
+        {"rope_parameters": {"full_attention": {"rope_type": "yarn", "factor": 2.0}}},
+        {"rope_parameters": {"rope_theta": 1e6, "partial_rotary_factor": 0.5}},
         {"num_hidden_layers": 513, "layer_types": None, "full_attn_idxs": [0]},
     ],
     ids=str,
@@ -85,3 +88,37 @@ def test_arithmetic_that_llama_cpp_does_not_have(changes: dict[str, Any]) -> Non
 def test_values_that_are_none(key: str, value: Any) -> None:
     with pytest.raises(CheckpointError, match=key):
         Lfm2Config.read(BASE | {key: value})
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        {"rope_theta": 5e5},
+        {"rope_parameters": {"rope_theta": 5e5}},
+        {"rope_scaling": {"rope_theta": 5e5, "rope_type": "default"}},
+        {"rope_parameters": {"full_attention": {"rope_theta": 5e5, "rope_type": "default"}}},
+        {"rope_scaling": {"rope_theta": 5e5}, "rope_theta": 500_000},
+    ],
+    ids=str,
+)
+def test_rope_theta_wherever_it_stands(place: dict[str, Any]) -> None:
+    """Converter and reference find it by code of their own."""
+    config = BASE | {"rope_parameters": None} | place
+    assert Lfm2Config.read(config).rope_theta == 5e5
+    assert ReferenceConfig.from_huggingface(config).rope_theta == 5e5
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"rope_theta": 5e5},
+        {"rope_scaling": {"rope_theta": 5e5}},
+        {"rope_parameters": {"rope_theta": 1e6, "full_attention": {"rope_theta": 5e5}}},
+    ],
+    ids=str,
+)
+def test_places_that_disagree(other: dict[str, Any]) -> None:
+    with pytest.raises(CheckpointError, match=r"rope_theta is .* and .*rope_theta is "):
+        Lfm2Config.read(BASE | other)
+    with pytest.raises(UnsupportedError, match="rope_theta"):
+        ReferenceConfig.from_huggingface(BASE | other)

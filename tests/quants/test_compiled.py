@@ -22,7 +22,7 @@ from lfm2gguf.quants import CODECS, f32_to_bf16, find_nonfinite, kernels, quanti
 
 from . import oracle
 from .campaign import differences
-from .samples import SAMPLES, bf16, sample
+from .samples import IMPORTANCE, SAMPLES, bf16, importance, sample
 
 COMPILED = [type for type, codec in CODECS.items() if codec.compiled]
 ROOT = Path(__file__).parents[2]
@@ -85,6 +85,20 @@ def test_one_odd_sub_block_among_ordinary_ones(type: GGMLType) -> None:
     assert_same_bytes(x, type)
 
 
+@every_type
+@pytest.mark.parametrize("name", SAMPLES)
+def test_bytes_with_importance(name: str, type: GGMLType, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = sample(name)
+    for kind in IMPORTANCE:
+        given = importance(kind, x.shape[-1])
+        ours = quantize(x, type, given)
+        if not oracle.why_not():
+            assert np.array_equal(ours, oracle.quantize(x, type, given))
+        with monkeypatch.context() as other:
+            other.setenv(kernels.VARIABLE, "numpy")
+            assert np.array_equal(ours, quantize(x, type, given))
+
+
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 PALETTES = st.lists(FINITE, min_size=1, max_size=5).flatmap(
     lambda values: hnp.arrays(np.float32, (3, 256), elements=st.sampled_from(values))
@@ -94,6 +108,7 @@ often = settings(
 )
 
 
+@pytest.mark.slow
 @every_type
 @often
 @given(x=st.one_of(PALETTES, hnp.arrays(np.float32, (3, 256), elements=FINITE, fill=FINITE)))
@@ -101,6 +116,7 @@ def test_bytes_of_anything(type: GGMLType, x: np.ndarray) -> None:
     assert_same_bytes(x, type)
 
 
+@pytest.mark.slow
 @every_type
 @often
 @given(

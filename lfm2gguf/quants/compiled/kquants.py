@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from lfm2gguf.quants.compiled.descent import positive_scale
 from lfm2gguf.quants.compiled.lanes import joined, load, splat, store, to_bytes, truncated, where
 from lfm2gguf.quants.compiled.numbers import (
     F32,
@@ -36,6 +37,7 @@ from lfm2gguf.quants.compiled.search import (
     search_with_min,
     symmetric_levels,
     symmetric_search,
+    total,
     weigh_by_size,
     weigh_by_square,
 )
@@ -67,6 +69,15 @@ def pack_scales(sc: Any, m: Any, out: Any, at: int) -> None:
         out[at + j] = sc[j] | ((sc[j + 4] >> 4) << 6)
         out[at + 4 + j] = m[j] | ((m[j + 4] >> 4) << 6)
         out[at + 8 + j] = (sc[j + 4] & 15) | ((m[j + 4] & 15) << 4)
+
+
+@inlined
+def unpack_scales(out: Any, at: int, sc: Any, m: Any) -> None:
+    """Read what :func:`pack_scales` stored."""
+    for j in range(4):
+        sc[j], m[j] = out[at + j] & 63, out[at + 4 + j] & 63
+        sc[j + 4] = (out[at + 8 + j] & 15) | ((out[at + j] >> 6) << 4)
+        m[j + 4] = (out[at + 8 + j] >> 4) | ((out[at + 4 + j] >> 6) << 4)
 
 
 @inlined
@@ -104,34 +115,41 @@ def pack_with_min(
 
 @kernel
 def encode_two_with_min(
-    x: Any,
-    n: int,
-    nmax: int,
-    rmin: Any,
-    nstep: int,
-    size: int,
-    out: Any,
-    start: int,
-    room: Any,
-    bytes_: Any,
+    x: Any, weights: Any, n: int, fit: Any, size: int, out: Any, start: int, room: Any, bytes_: Any
 ) -> None:
-    """Fill ``n`` super-blocks of ``size`` bytes, two at most, of ``out`` from ``start`` on."""
+    """Fill ``n`` super-blocks of ``size`` bytes, two at most, of ``out`` from ``start`` on.
+
+    ``weights`` of their errors are given where there is an importance matrix, else none.
+    """
+    nmax, rmin, rdelta, nstep, most = fit
     planes, w, work, kept = room[0], room[1], room[2], room[3]
     scales, minima, flat, row = room[4, :32], room[4, 32:64], room[4, 64:96], room[4, 96:128]
     sc, m = bytes_[:8], bytes_[8:]
     columns(x, 32, planes)
-    weigh_by_size(planes, w)
+    if weights.size:
+        columns(weights, 32, w)
+    else:
+        weigh_by_size(planes, w)
     has_levels = search_with_min(
-        planes, w, work, kept, 32, F32(nmax), rmin, TENTH, nstep, scales, minima, flat
+        planes, w, work, kept, 32, F32(nmax), rmin, rdelta, nstep, scales, minima, flat
     )
+    if weights.size:
+        total(w, 32, row)
     missing = False
     for block in range(n):
         at = start + block * size
-        half = quantize_scales(scales, 8 * block, sc)
-        half_min = quantize_scales(minima, 8 * block, m)
+        if weights.size:
+            half = to_half(positive_scale(scales, 8 * block, row, 63, sc))
+            half_min = to_half(positive_scale(minima, 8 * block, row, 63, m))
+        else:
+            half = quantize_scales(scales, 8 * block, sc)
+            half_min = quantize_scales(minima, 8 * block, m)
         put_half(out, at, half)
         put_half(out, at + 2, half_min)
+        for j in range(8):
+            sc[j], m[j] = min(sc[j], U8(most)), min(m[j], U8(most))
         pack_scales(sc, m, out, at + 4)
+        unpack_scales(out, at + 4, sc, m)
         d, dmin = from_half(half), from_half(half_min)
         for j in range(8):
             k = 8 * block + j
@@ -139,7 +157,7 @@ def encode_two_with_min(
             missing |= scales[k] == ZERO and flat[k] == ZERO
     if missing and not has_levels:
         careful_search_with_min(
-            planes, w, work, kept, 32, F32(nmax), rmin, TENTH, nstep, row, row, row
+            planes, w, work, kept, 32, F32(nmax), rmin, rdelta, nstep, row, row, row
         )
     if not (missing or has_levels):
         kept[:] = ZERO
@@ -148,28 +166,49 @@ def encode_two_with_min(
 
 
 @driver
-def encode_with_min(source: Any, out: Any, size: int, nmax: int, rmin: Any, nstep: int) -> None:
-    """Fill super-blocks of ``size`` bytes from weights; ``nmax`` and the rest as C passes them."""
+def encode_with_min(source: Any, weights: Any, out: Any, size: int, fit: Any) -> None:
+    """Fill super-blocks of ``size`` bytes; ``fit`` is what C passes to its search."""
     x, room = np.empty(2 * SUPER, F32), np.empty((5, 32 * LANES), F32)
-    bytes_ = np.empty(16, U8)
+    w, bytes_ = np.zeros(2 * SUPER if weights.size else 0, F32), np.empty(16, U8)
     for first in range(0, source.size // SUPER, 2):
         n = min(2, source.size // SUPER - first)
         if n == 1:
             x[SUPER:] = ZERO
         widen(source, first * SUPER, n * SUPER, x)
-        encode_two_with_min(x, n, nmax, rmin, nstep, size, out, first * size, room, bytes_)
+        if weights.size:
+            w[: n * SUPER] = weights[first * SUPER : (first + n) * SUPER]
+        encode_two_with_min(x, w, n, fit, size, out, first * size, room, bytes_)
+
+
+# The highest level, what is added to it at first and at each step, steps, the highest scale.
+Q4_K_FIT = (15, F32(-1), TENTH, 20, 63)
+Q5_K_FIT = (31, F32(-0.5), TENTH, 15, 63)
+Q4_K_WEIGHTED_FIT = (15, F32(-0.9), F32(0.05), 36, 255)
+Q5_K_WEIGHTED_FIT = (31, F32(-0.9), F32(0.05), 36, 63)
 
 
 @driver
 def encode_q4_k(source: Any, out: Any) -> None:
     """Fill blocks of Q4_K from weights."""
-    encode_with_min(source, out, 144, 15, F32(-1), 20)
+    encode_with_min(source, np.empty(0, F32), out, 144, Q4_K_FIT)
 
 
 @driver
 def encode_q5_k(source: Any, out: Any) -> None:
     """Fill blocks of Q5_K from weights."""
-    encode_with_min(source, out, 176, 31, F32(-0.5), 15)
+    encode_with_min(source, np.empty(0, F32), out, 176, Q5_K_FIT)
+
+
+@driver
+def encode_q4_k_weighted(source: Any, weights: Any, out: Any) -> None:
+    """Fill blocks of Q4_K from weights and the weights of their errors."""
+    encode_with_min(source, weights, out, 144, Q4_K_WEIGHTED_FIT)
+
+
+@driver
+def encode_q5_k_weighted(source: Any, weights: Any, out: Any) -> None:
+    """Fill blocks of Q5_K from weights and the weights of their errors."""
+    encode_with_min(source, weights, out, 176, Q5_K_WEIGHTED_FIT)
 
 
 # ---- Q6_K: a super-block of 16 sub-blocks of 16 at a time ----------------------------------------
@@ -224,12 +263,15 @@ def pack_q6_k(x: Any, d: Any, kept: Any, row: Any, out: Any, at: int) -> None:
 
 
 @kernel
-def encode_one_q6_k(x: Any, out: Any, at: int, room: Any) -> None:
+def encode_one_q6_k(x: Any, weights: Any, out: Any, at: int, room: Any) -> None:
     """Fill the super-block of ``out`` at ``at``."""
     planes, w, wx, kept = room[0], room[1], room[2], room[3]
     scales, flat, row = room[4, :32], room[4, 32:64], room[4, 64:96]
     columns(x, 16, planes)
-    weigh_by_square(planes, 16, w)
+    if weights.size:
+        columns(weights, 16, w)
+    else:
+        weigh_by_square(planes, 16, w)
     symmetric_search(planes, w, wx, kept, 16, F32(32), 9, scales, flat)
     half = quantize_signed_scales(scales, out, at + 192)
     if half < 0:
@@ -247,12 +289,26 @@ def encode_one_q6_k(x: Any, out: Any, at: int, room: Any) -> None:
 
 
 @driver
-def encode_q6_k(source: Any, out: Any) -> None:
-    """Fill blocks of Q6_K from weights."""
+def encode_q6_k_weighted(source: Any, weights: Any, out: Any) -> None:
+    """Fill blocks of Q6_K from weights and the weights of their errors."""
     x, room = np.empty(SUPER, F32), np.empty((5, SUPER), F32)
+    w = np.empty(SUPER if weights.size else 0, F32)
     for block in range(source.size // SUPER):
         widen(source, block * SUPER, SUPER, x)
-        encode_one_q6_k(x, out, block * 210, room)
+        if weights.size:
+            w[:] = weights[block * SUPER : (block + 1) * SUPER]
+        encode_one_q6_k(x, w, out, block * 210, room)
+
+
+@driver
+def encode_q6_k(source: Any, out: Any) -> None:
+    """Fill blocks of Q6_K from weights."""
+    encode_q6_k_weighted(source, np.empty(0, F32), out)
 
 
 ENCODERS = {"Q4_K": encode_q4_k, "Q5_K": encode_q5_k, "Q6_K": encode_q6_k}
+WEIGHTED = {
+    "Q4_K": encode_q4_k_weighted,
+    "Q5_K": encode_q5_k_weighted,
+    "Q6_K": encode_q6_k_weighted,
+}

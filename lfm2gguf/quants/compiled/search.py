@@ -65,8 +65,20 @@ def weigh_by_size(planes: Any, weights: Any) -> None:
         store(weights, LANES * i, mean + absolute(load(planes, LANES * i, LANES)))
 
 
-def _make_search_with_min(careful: bool) -> Any:
-    """The search; a careful one also keeps the levels found, and takes numbers of any size."""
+@kernel
+def total(planes: Any, size: int, sums: Any) -> None:
+    """Put the sum of each of 16 sub-blocks into ``sums``."""
+    found = splat(ZERO, LANES)
+    for i in range(size):
+        found = found + load(planes, LANES * i, LANES)
+    store(sums, 0, found)
+
+
+def _make_search_with_min(careful: bool, by_distance: bool) -> Any:
+    """The search; a careful one also keeps the levels found, and takes numbers of any size.
+
+    ``by_distance``: errors count by their size, not by their square (C's ``use_mad``).
+    """
     rounded = careful_level if careful else quick_level
 
     @kernel
@@ -97,7 +109,8 @@ def _make_search_with_min(careful: bool) -> Any:
             if careful:
                 store(kept, LANES * i, rung)
             off = scale * rung + low - v
-            best = best + load(w, LANES * i, LANES) * (off * off)
+            cost = absolute(off) if by_distance else off * off
+            best = best + load(w, LANES * i, LANES) * cost
         for step in range(nstep + 1):
             factor = (rmin + rdelta * F32(step) + nmax) / span
             sum_l, sum_l2, sum_xl = splat(ZERO, LANES), splat(ZERO, LANES), splat(ZERO, LANES)
@@ -118,7 +131,8 @@ def _make_search_with_min(careful: bool) -> Any:
             for i in range(size):
                 off = this_scale * load(levels, LANES * i, LANES) + this_low
                 off = off - load(x, LANES * i, LANES)
-                error = error + load(w, LANES * i, LANES) * (off * off)
+                cost = absolute(off) if by_distance else off * off
+                error = error + load(w, LANES * i, LANES) * cost
             better = (det > ZERO) & (error < best)
             best = where(better, error, best)
             scale = where(better, this_scale, scale)
@@ -140,25 +154,30 @@ def _make_search_with_min(careful: bool) -> Any:
     return search
 
 
-quick_search_with_min = _make_search_with_min(False)
-careful_search_with_min = _make_search_with_min(True)
+def _make_two_step_search(by_distance: bool) -> tuple[Any, Any]:
+    """The search as it is used, and its careful half."""
+    quick = _make_search_with_min(False, by_distance)
+    careful = _make_search_with_min(True, by_distance)
+
+    @kernel
+    def search(
+        x: Any, w: Any, work: Any, kept: Any, size: int, nmax: Any, rmin: Any, rdelta: Any,
+        nstep: int, scales: Any, minima: Any, flat: Any,
+    ) -> Any:  # fmt: skip
+        """Fit x = scale * level - min, levels 0 to ``nmax``; return whether ``kept`` has levels.
+
+        That is where a number is out of the ordinary. ``flat`` becomes 1 where all levels are 0.
+        """
+        if quick(x, w, work, kept, size, nmax, rmin, rdelta, nstep, scales, minima, flat):
+            return False
+        careful(x, w, work, kept, size, nmax, rmin, rdelta, nstep, scales, minima, flat)
+        return True
+
+    return search, careful
 
 
-@kernel
-def search_with_min(
-    x: Any, w: Any, work: Any, kept: Any, size: int, nmax: Any, rmin: Any, rdelta: Any,
-    nstep: int, scales: Any, minima: Any, flat: Any,
-) -> Any:  # fmt: skip
-    """Fit x = scale * level - min, levels 0 to ``nmax``; return whether ``kept`` has the levels.
-
-    That is where a number is out of the ordinary. ``flat`` becomes 1 where all levels are 0.
-    """
-    if quick_search_with_min(
-        x, w, work, kept, size, nmax, rmin, rdelta, nstep, scales, minima, flat
-    ):
-        return False
-    careful_search_with_min(x, w, work, kept, size, nmax, rmin, rdelta, nstep, scales, minima, flat)
-    return True
+search_with_min, careful_search_with_min = _make_two_step_search(by_distance=False)
+search_by_distance, careful_search_by_distance = _make_two_step_search(by_distance=True)
 
 
 @kernel

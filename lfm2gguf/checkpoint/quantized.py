@@ -1,0 +1,98 @@
+"""Checkpoints whose weights are quantized already: by what, and the way back.
+
+What counts is what is stored: a trainer that merged an adapter into BF16 weights often leaves the
+old ``quantization_config`` behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lfm2gguf.checkpoint.safetensors import TensorInfo
+from lfm2gguf.errors import UnsupportedError
+
+ORIGINAL = "convert the original BF16 checkpoint"
+MERGE = "for a QLoRA training, merge the adapter into the BF16 base model"
+# By quant_method, as transformers' ``QuantizationMethod`` spells it, or our name: the way back.
+REMEDIES = {
+    "mlx": f"{ORIGINAL}, or dequantize this one: "
+    "mlx_lm.convert --hf-path {0} --mlx-path OUTPUT --dequantize",
+    "bitsandbytes": f"{ORIGINAL}, or dequantize this one: model.dequantize() in transformers, then "
+    f"save_pretrained; {MERGE}",
+    "gptq": f"{ORIGINAL}, as GPTQ's integers cannot become a GGUF's without loss",
+    "awq": f"{ORIGINAL}, as AWQ's integers cannot become a GGUF's without loss",
+    "compressed-tensors": f"{ORIGINAL}, or load this one with "
+    "CompressedTensorsConfig(run_compressed=False) in transformers, and save it in bfloat16",
+    "torchao": f"{ORIGINAL}, or dequantize this one: model.dequantize() in transformers, then "
+    "save_pretrained",
+    "fp8": f"{ORIGINAL}, or load this one with FineGrainedFP8Config(dequantize=True) in "
+    "transformers, and save it in bfloat16",
+    "modelopt": f"{ORIGINAL}, as ModelOpt's exports are for other engines",
+}
+# How names of tensors end that go with packed weights, and what packs so. The first that is
+# found counts, where config.json does not say which it is.
+MARKS = {
+    "absmax": "bitsandbytes", "SCB": "bitsandbytes",
+    "g_idx": "gptq", "qweight": "awq", "qzeros": "awq",
+    "weight_packed": "compressed-tensors", "weight_zero_point": "compressed-tensors",
+    "_weight_qdata": "torchao", "biases": "mlx", "weight_scale_inv": "fp8", "weight_scale": "fp8",
+}  # fmt: skip
+PACKED = ("U8", "I8", "U32", "I32", "F8_E4M3", "F8_E5M2")
+
+
+def quantization_notes(
+    folder: Path, config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]
+) -> tuple[str, ...]:
+    """Refuse weights that are quantized, or note that config.json says so and they are not.
+
+    Raises:
+        UnsupportedError: they are; the message says by what, and the way back.
+
+    """
+    said = _said(folder, config)
+    packed = next((t for t in tensors.values() if _is_packed(t)), None)
+    if packed is None and (mark := _mark(tensors)):
+        packed = tensors[mark]
+    if packed is None:
+        note = f"config.json speaks of {said}, and no weight is quantized: quantization_config is "
+        return (f"{note}left over from training, and is not used",) if said else ()
+    method = said if said in REMEDIES else MARKS.get(_ending(_mark(tensors))) or said
+    remedy = REMEDIES.get(method, f"{ORIGINAL}, or dequantize this one with the tool that made it")
+    raise UnsupportedError(
+        f"{folder}: the checkpoint is quantized already ({_named(method or 'unknown method')}: "
+        f"{packed.name!r} holds {packed.dtype}), and quantizing twice loses quality; "
+        f"{remedy.format(folder)}"
+    )
+
+
+def _said(folder: Path, config: Mapping[str, Any]) -> str:
+    """Return the method that the folder's configs name; empty where they name none."""
+    for key in ("quantization_config", "quantization", "compression_config"):
+        about = config.get(key)
+        if not isinstance(about, dict) or not about:
+            if about:
+                return "unknown method"
+            continue
+        if method := about.get("quant_method"):
+            return str(method)
+        return "mlx" if {"group_size", "bits"} <= about.keys() else "unknown method"
+    return "modelopt" if (folder / "hf_quant_config.json").is_file() else ""
+
+
+def _is_packed(info: TensorInfo) -> bool:
+    return info.dtype in PACKED and info.name.endswith((".weight", ".qweight", "_packed", "_proj"))
+
+
+def _mark(names: Iterable[str]) -> str:
+    endings = {_ending(name): name for name in names}
+    return next((endings[mark] for mark in MARKS if mark in endings), "")
+
+
+def _ending(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _named(method: str) -> str:
+    return {"mlx": "MLX", "gptq": "GPTQ", "awq": "AWQ", "fp8": "FP8"}.get(method, method)

@@ -1,0 +1,101 @@
+"""Folders without weights of their own: what stands there instead, and what to do about it.
+
+The layouts are those of transformers' Trainer (``trainer.py``), accelerate
+(``utils/fsdp_utils.py``), DeepSpeed (``utils/zero_to_fp32.py``) and
+``torch.distributed.checkpoint``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+from lfm2gguf.errors import CheckpointError, UnsupportedError
+
+AGAIN = "download or save it again"
+STEP = re.compile(r"checkpoint-(\d+)")
+BESIDE = "put the model.safetensors that it writes beside config.json and convert again"
+# What a folder holds, as patterns of paths, and why that is not enough; {0} is the folder, {1}
+# what was found. The first that fits counts.
+SHARDS = {
+    "pytorch_model_fsdp_*": "has FSDP's shards ({1}) only; merge them: "
+    f"accelerate merge-weights {{0}}/{{1}} OUTPUT, and {BESIDE}",
+    "global_step*": "has DeepSpeed's shards ({1}) only; merge them: "
+    f"python {{0}}/zero_to_fp32.py {{0}} OUTPUT --safe_serialization, and {BESIDE}",
+    "*.distcp": "has shards of torch.distributed.checkpoint ({1}) only; merge them: "
+    "python -m torch.distributed.checkpoint.format_utils dcp_to_torch {0} model.pt, load that into "
+    "the model, and save it with save_pretrained(folder)",
+    "*/*.distcp": "has shards of torch.distributed.checkpoint ({1}) only; merge them: "
+    "accelerate merge-weights SHARDS OUTPUT, with the folder that holds them, and " + BESIDE,
+}
+WEIGHTS = {
+    "consolidated*.safetensors": "has {1} only, whose names are not those of transformers; save "
+    "the model with save_pretrained(folder)",
+    "*.npz": "has an MLX archive ({1}) only; make a folder of it with a newer mlx-lm: "
+    "mlx_lm.convert --hf-path {0} --mlx-path OUTPUT --dequantize",
+    "adapters.safetensors": "is an MLX adapter, not a whole checkpoint; convert its base model "
+    "with --lora ADAPTER (lora=...), or make an adapter file of it with convert-lora",
+    "adapter_config.json": "is a LoRA adapter, not a whole checkpoint; convert its base model with "
+    "--lora ADAPTER (lora=...), or make an adapter file of it with convert-lora",
+}
+PICKLES = ("*.bin", "*.pt", "*.pth")
+# A trainer's own state, which is not the model.
+STATE = re.compile(
+    r"(training_args|optimizer|scheduler|scaler|rng_state|random_states|trainer)\b.*"
+)
+
+
+def refuse_without_weights(folder: Path, needed: str) -> NoReturn:
+    """Say what a folder holds in place of weights; ``needed`` names the files that it lacks.
+
+    Raises:
+        CheckpointError: nothing that could become weights, or they are one folder below.
+        UnsupportedError: weights in a form that has to be brought into another first.
+
+    """
+    refuse_stand_in(folder)
+    raise CheckpointError(f"{folder}: has no weights ({needed}); {AGAIN}")
+
+
+def refuse_stand_in(folder: Path) -> None:
+    """Refuse a folder that holds a model in another form, or one folder below.
+
+    Raises:
+        CheckpointError: the weights are one folder below.
+        UnsupportedError: weights in a form that has to be brought into another first.
+
+    """
+    _refuse_found(folder, SHARDS)
+    if newest := max(_steps(folder), default=None):
+        raise CheckpointError(
+            f"{folder}: has no weights itself, as a trainer's output folder; the newest are in "
+            f"{newest[1].name}: give {newest[1]}"
+        )
+    if found := [path for pattern in PICKLES for path in folder.glob(pattern) if _is_model(path)]:
+        raise UnsupportedError(
+            f"{folder}: has PyTorch pickles ({found[0].name}) only, which can run code when "
+            "loaded; load the model in transformers and save it with "
+            "save_pretrained(folder, safe_serialization=True)"
+        )
+    _refuse_found(folder, WEIGHTS)
+
+
+def _refuse_found(folder: Path, table: dict[str, str]) -> None:
+    for pattern, why in table.items():
+        if found := min(folder.glob(pattern), default=None):
+            there = found.relative_to(folder).as_posix()
+            raise UnsupportedError(f"{folder}: {why.format(folder, there)}")
+
+
+def _steps(folder: Path) -> Iterator[tuple[int, Path]]:
+    """Yield a trainer's checkpoints that hold weights, each with its step."""
+    for path in folder.glob("checkpoint-*"):
+        weights = (p for pattern in ("*.safetensors", *SHARDS) for p in path.glob(pattern))
+        if (step := STEP.fullmatch(path.name)) and any(weights):
+            yield int(step[1]), path
+
+
+def _is_model(path: Path) -> bool:
+    return STATE.fullmatch(path.name) is None
