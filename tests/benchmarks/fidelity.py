@@ -57,10 +57,8 @@ def main() -> None:
             assert isinstance(result, Figures)
             return result
 
-        print(
-            "| type | bytes | KLD plain | imatrix | calibrated | ratio | 99% | top-1 | PPL | CPU s |"
-        )
-        print("|---|---|---|---|---|---|---|---|---|---|")
+        print(f"| {' | '.join(HEADS)} |")
+        print(f"|{'---|' * len(HEADS)}")
         for type in arguments.types:
             plain, weighed, ours = (folder / f"{type}-{n}.gguf" for n in ("p", "i", "c"))
             lfm2gguf.convert(arguments.checkpoint, plain, type)
