@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class TensorInfo:
     shape: tuple[int, ...]
     file: Path
     offset: int
+    flipped: bool = False  # stored transposed: only small matrices are
 
     @property
     def nbytes(self) -> int:
@@ -51,6 +52,9 @@ class TensorInfo:
             TensorError: the file was changed or removed meanwhile.
 
         """
+        if self.flipped:
+            whole = replace(self, shape=self.shape[::-1], flipped=False).read()
+            return np.ascontiguousarray(whole.T[start:stop])
         stored = self.stored(self.shape[0], math.prod(self.shape[1:]))
         weights = stored.widened(start, stop)
         return weights.reshape(len(weights), *self.shape[1:])
@@ -62,6 +66,7 @@ class TensorInfo:
             UnsupportedError: the tensor does not hold BF16, F16 or F32.
 
         """
+        assert not self.flipped, self.name
         dtype = SAFETENSORS[self.dtype]
         if dtype.widen is None:
             raise UnsupportedError(
