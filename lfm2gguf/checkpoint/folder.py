@@ -16,7 +16,7 @@ from lfm2gguf.checkpoint.hub import locate
 from lfm2gguf.checkpoint.mlx import as_in_transformers
 from lfm2gguf.checkpoint.names import outer_prefix, unwrapped_names
 from lfm2gguf.checkpoint.pointers import refuse_pointer
-from lfm2gguf.checkpoint.quantized import quantization_notes
+from lfm2gguf.checkpoint.quantized import quantization_notes, with_scales
 from lfm2gguf.checkpoint.safetensors import TensorInfo, read_header
 from lfm2gguf.checkpoint.surroundings import AGAIN, refuse_stand_in, refuse_without_weights
 from lfm2gguf.errors import CheckpointError, TensorError
@@ -60,7 +60,8 @@ class Checkpoint:
         config = read_json(path / "config.json", needed_for=f"{path} to be a checkpoint")
         config, notes = with_own_class(config)
         stored, more = _tensors(path)
-        notes += (*more, *quantization_notes(path, config, stored))
+        stored, scaled = with_scales(config, stored)
+        notes += (*more, *scaled, *quantization_notes(path, config, stored))
         tensors, read_so = _unwrapped(path, config, stored)
         tensors |= _module_tensors(path)
         return cls(path, found.name, config, tensors, notes=(*notes, *read_so))
