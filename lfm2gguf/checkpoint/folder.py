@@ -55,7 +55,8 @@ class Checkpoint:
         """
         found = locate(source, revision)
         path = found.path
-        if not (path / "config.json").is_file() and not list(path.glob("model*.safetensors")):
+        is_adapter = (path / "adapter_config.json").is_file()
+        if not (path / "config.json").is_file() and (is_adapter or not _has_weights(path)):
             refuse_stand_in(path)
         config = read_json(path / "config.json", needed_for=f"{path} to be a checkpoint")
         config, notes = with_own_class(config)
@@ -141,6 +142,10 @@ def _parsed(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, OSError) as error:
         raise CheckpointError(f"{path}: cannot be read as JSON ({error}); {AGAIN}") from error
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(folder.glob("model*.safetensors"))
 
 
 def _has_head(config: Mapping[str, Any]) -> bool:
