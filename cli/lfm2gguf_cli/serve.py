@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lfm2gguf_cli.deadline import end_within
 from lfm2gguf_cli.options import (
     Device,
     GpuLayers,
@@ -100,6 +101,7 @@ def serve(
             typer.echo(f"{lfm.path.name} on {lfm.device}", err=True)
             typer.echo(f"{url}/v1")
             signal.signal(signal.SIGTERM, lambda *_: None)  # from here on uvicorn drains
+            end_within(drain_seconds)
 
         run(
             app,
