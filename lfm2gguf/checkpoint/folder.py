@@ -16,7 +16,7 @@ from lfm2gguf.checkpoint.hub import locate
 from lfm2gguf.checkpoint.mlx import as_in_transformers
 from lfm2gguf.checkpoint.names import outer_prefix, unwrapped_names
 from lfm2gguf.checkpoint.pointers import refuse_pointer
-from lfm2gguf.checkpoint.quantized import quantization_notes
+from lfm2gguf.checkpoint.quantized import quantization_notes, with_scales
 from lfm2gguf.checkpoint.safetensors import TensorInfo, read_header
 from lfm2gguf.checkpoint.surroundings import AGAIN, refuse_stand_in, refuse_without_weights
 from lfm2gguf.errors import CheckpointError, TensorError
@@ -55,12 +55,14 @@ class Checkpoint:
         """
         found = locate(source, revision)
         path = found.path
-        if not (path / "config.json").is_file() and not list(path.glob("model*.safetensors")):
+        is_adapter = (path / "adapter_config.json").is_file()
+        if not (path / "config.json").is_file() and (is_adapter or not _has_weights(path)):
             refuse_stand_in(path)
         config = read_json(path / "config.json", needed_for=f"{path} to be a checkpoint")
         config, notes = with_own_class(config)
         stored, more = _tensors(path)
-        notes += (*more, *quantization_notes(path, config, stored))
+        stored, scaled = with_scales(config, stored)
+        notes += (*more, *scaled, *quantization_notes(path, config, stored))
         tensors, read_so = _unwrapped(path, config, stored)
         tensors |= _module_tensors(path)
         return cls(path, found.name, config, tensors, notes=(*notes, *read_so))
@@ -140,6 +142,10 @@ def _parsed(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, OSError) as error:
         raise CheckpointError(f"{path}: cannot be read as JSON ({error}); {AGAIN}") from error
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(folder.glob("model*.safetensors"))
 
 
 def _has_head(config: Mapping[str, Any]) -> bool:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from lfm2gguf.checkpoint.pointers import refuse_pointer
 from lfm2gguf.errors import CheckpointError, UnsupportedError
-from lfm2gguf.storage import SAFETENSORS, StoredRows
+from lfm2gguf.storage import SAFETENSORS, Scales, StoredRows
 
 MAX_HEADER = 100_000_000  # bytes; the limit of the reference implementation
 ROWS = 4096  # compared at a time
@@ -36,6 +36,8 @@ class TensorInfo:
     file: Path
     offset: int
     flipped: bool = False  # stored transposed: only small matrices are
+    scale: TensorInfo | None = None  # of a matrix in FP8: one for each block of it
+    block: tuple[int, int] = (1, 1)
 
     @property
     def nbytes(self) -> int:
@@ -63,7 +65,7 @@ class TensorInfo:
         """Return the tensor as rows of a matrix of this shape.
 
         Raises:
-            UnsupportedError: the tensor does not hold BF16, F16 or F32.
+            UnsupportedError: the tensor does not hold BF16, F16, F32, or FP8 in this shape.
 
         """
         assert not self.flipped, self.name
@@ -73,7 +75,16 @@ class TensorInfo:
                 f"{self.file}: the tensor {self.name!r} holds {self.dtype}; only BF16, F16 and "
                 "F32 weights can be converted. Save the model in bfloat16"
             )
-        return StoredRows(self.file, self.offset, dtype, (n_rows, n_per_row))
+        matrix, scales = (n_rows, n_per_row), None
+        if self.scale is not None:
+            if matrix != self.shape:
+                raise UnsupportedError(
+                    f"{self.file}: the tensor {self.name!r} is in FP8 with scales, and takes "
+                    "another shape in a GGUF; save the model in bfloat16"
+                )
+            blocks = [-(-n // size) for n, size in zip(matrix, self.block, strict=True)]
+            scales = Scales(self.scale.stored(blocks[0], blocks[1]), self.block)
+        return StoredRows(self.file, self.offset, dtype, matrix, scales)
 
     def equals(self, other: TensorInfo) -> bool:
         """Say whether another has the same shape and values, if not dtype; scalars never do.
