@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,10 @@ import pytest
 
 from lfm2gguf import convert
 from tests.making.checkpoints import CASES, Case, config, make
+
+# A first load in a process of its own: hundreds of small files would take minutes. Its own tests
+# turn it on (tests/loadable).
+os.environ["LFM2GGUF_TRIAL"] = "0"
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "tiny-lfm2"
 

@@ -12,6 +12,7 @@ LAYERS = [
     ["storage"],
     ["checkpoint", "gguf_file", "rendering"],
     ["chat", "imatrix", "lfm2", "reference"],
+    ["loadable"],
     ["conversion", "doctor", "runner", "verification"],
     ["bench", "calibration", "export", "server"],
     ["cli"],

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import signal
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from lfm2gguf_cli.deadline import end_within
 from lfm2gguf_cli.options import (
     Device,
     GpuLayers,
@@ -29,8 +31,19 @@ def serve(
         str | None, typer.Option(help="The model's name.", show_default="the file's")
     ] = None,
     api_key: Annotated[
-        str | None,
-        typer.Option(envvar="LFM2GGUF_API_KEY", help="Required for every endpoint but /health."),
+        list[str] | None,
+        typer.Option(
+            envvar="LFM2GGUF_API_KEY",
+            help="Required for every endpoint but /health; give it again for a second one.",
+        ),
+    ] = None,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(envvar="LFM2GGUF_API_KEY_FILE", help="Keys, one a line."),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(help="A proxy's name for the server, where it listens on loopback; * is any."),
     ] = None,
     parallel: Annotated[int, typer.Option(help="Answers computed together.", min=1)] = 4,
     context: Annotated[
@@ -70,6 +83,8 @@ def serve(
     """
     from lfm2gguf import server
 
+    keys = [*(api_key or []), *(_keys_in(api_key_file) if api_key_file else [])]
+
     limits = server.Limits(
         body_bytes=max_body, prompt_tokens=max_prompt, queue=max_queue, seconds=max_seconds
     )
@@ -80,11 +95,33 @@ def serve(
         "parallel": parallel, "mmproj": mmproj, "inject_tools": inject_tools,
     }  # fmt: skip
     with open_runner(model, type, **settings) as lfm:
-        app = create_app(lfm, name=name, api_key=api_key, limits=limits)
+        app = create_app(lfm, name=name, api_key=keys, limits=limits)
 
         def started(url: str) -> None:
             typer.echo(f"{lfm.path.name} on {lfm.device}", err=True)
             typer.echo(f"{url}/v1")
             signal.signal(signal.SIGTERM, lambda *_: None)  # from here on uvicorn drains
+            end_within(drain_seconds)
 
-        run(app, host, port, drain_seconds=drain_seconds, started=started)
+        run(
+            app,
+            host,
+            port,
+            drain_seconds=drain_seconds,
+            hosts=allow_host or (),
+            started=started,
+        )
+
+
+def _keys_in(file: Path) -> list[str]:
+    """Read a file of keys; one without any would open the server to all."""
+    from lfm2gguf.errors import OptionError
+
+    try:
+        keys = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise OptionError(f"--api-key-file: {file} cannot be read: {error}") from error
+    found = [key for key in keys if key and not key.startswith("#")]
+    if not found:
+        raise OptionError(f"--api-key-file: {file} has no keys; write one a line")
+    return found

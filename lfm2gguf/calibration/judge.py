@@ -13,7 +13,7 @@ from lfm2gguf.calibration.material import CalibrationMaterial
 from lfm2gguf.conversion import Draft
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.progress import ProgressCallback, counting
-from lfm2gguf.quants import dequantize, quantize
+from lfm2gguf.quants import CODECS, dequantize, quantize
 from lfm2gguf.reference import Array, Reference, Weights
 from lfm2gguf.verification import ReferenceModel, score
 
@@ -62,7 +62,9 @@ def judge(
 
     def plain(name: str, start: int, stop: int) -> Array:
         weight = model.weights.read(name, start, stop)
-        return dequantize(quantize(weight, quantized[name]), quantized[name], weight.shape)
+        type = quantized[name]
+        needed = np.ones(weight.shape[-1], np.float32) if CODECS[type].needs_importance else None
+        return dequantize(quantize(weight, type, needed), type, weight.shape)
 
     def calibrated(name: str, start: int, stop: int) -> Array:
         shape = model.weights.shapes[name]

@@ -75,7 +75,7 @@ class Calibrated:
 def calibrate(
     source: str | Path,
     target: str | Path | None = None,
-    type: str = "Q4_K_M",
+    type: str | Recipe = "Q4_K_M",
     *,
     texts: Sequence[str | Path] = (),
     chat: str | Path | None = None,
@@ -96,7 +96,7 @@ def calibrate(
     Args:
         source: a checkpoint folder, or a Hub id.
         target: a file's name, or a folder for a file of the default name (the default: here).
-        type: a file type such as ``"Q4_K_M"``.
+        type: a file type such as ``"Q4_K_M"``, or a :class:`~lfm2gguf.conversion.Recipe` of one.
         texts: UTF-8 files to calibrate on; by default a bundled mixture.
         chat: conversations as JSON lines, rendered by the model's own template.
         chunks: at most so many chunks of each text; None for all.
@@ -116,9 +116,10 @@ def calibrate(
         Lfm2ggufError: as :func:`~lfm2gguf.convert`.
 
     """
-    planned = plan(source, target, Recipe(type), revision=revision, pre=pre, lora=lora)
+    recipe = replace(Recipe.of(type), calibrated=True)
+    planned = plan(source, target, recipe, revision=revision, pre=pre, lora=lora)
     if len(planned.drafts) != 1:
-        raise OptionError(f"type (--type): calibration makes one type at a time, not {type}")
+        raise OptionError("type (--type): calibration makes one type at a time, not several")
     [draft] = planned.drafts
     model = open_reference(source, revision, lora)
     if model.retrieval:

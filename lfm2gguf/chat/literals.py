@@ -7,9 +7,10 @@ occur: the tests of llama.cpp, vLLM, SGLang and Ollama for LFM2 hold examples.
 
 from __future__ import annotations
 
+import bisect
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _SPACE = re.compile(r"\s*")
@@ -29,6 +30,9 @@ _ESCAPES = {
 }  # fmt: skip
 _DEEPEST = 64
 
+Ends = Mapping[str, list[int]]
+Path = Sequence[int]
+
 
 class MalformedError(ValueError):
     """The text is not what it ought to be."""
@@ -41,15 +45,15 @@ class RefusedError(MalformedError):
 class Literals:
     """Recursive descent over a text from ``at`` on.
 
-    A string ends at its first closing quote. With a ``path`` it need not, where nothing that can
-    go on follows there (``'sed -n '1,5p' f'``): the path says for each such string, in their
-    order, which of the later quotes it is, 0 beyond its end. ``chosen`` and ``choices`` tell, for
-    those that were met, which it was and of how many.
+    A string ends at its first closing quote. With ``ends`` (:func:`possible_ends`) it need not,
+    where nothing that can go on follows there (``'sed -n '1,5p' f'``): the ``path`` says for each
+    such string, in their order, which of the later quotes it is, 0 beyond its end. ``chosen`` and
+    ``choices`` tell, for those that were met, which it was and of how many.
     """
 
-    def __init__(self, text: str, at: int = 0, path: Sequence[int] | None = None) -> None:
+    def __init__(self, text: str, at: int = 0, ends: Ends | None = None, path: Path = ()) -> None:
         self.text, self.at = text, at
-        self._path = path
+        self._ends, self._path = ends, path
         self.chosen: list[int] = []
         self.choices: list[int] = []
 
@@ -129,13 +133,13 @@ class Literals:
 
     def _end(self, quote: str, start: int) -> int:
         found = _CLOSING[quote].finditer(self.text, start)
-        ends = (match.start() for match in found if match[1])
-        first = next(ends, None)
+        first = next((match.start() for match in found if match[1]), None)
         if first is None:
             raise MalformedError("the text ends inside of a string")
-        if self._path is None or _GOES_ON.match(self.text, first + len(quote)):
+        if self._ends is None or _GOES_ON.match(self.text, first + len(quote)):
             return first
-        later = [end for end in ends if _GOES_ON.match(self.text, end + len(quote))]
+        later = self._ends[quote]
+        later = later[bisect.bisect_right(later, first) :]
         joined = _OPENING.match(self.text, first + len(quote))  # "a" "b": Python's one string
         options = [first, *later] if joined or not later else later
         turn = len(self.chosen)
@@ -173,6 +177,15 @@ class Literals:
             raise MalformedError(f"a name is expected at {self.text[self.at :][:20]!r}")
         self.at = match.end()
         return match[0]
+
+
+def possible_ends(text: str) -> Ends:
+    """Return, for each kind of quote, where one stands that may end a string."""
+    behind = _GOES_ON.pattern
+    found = {
+        quote: re.finditer(rf"(?<!\\)(?:\\\\)*({quote})(?={behind})", text) for quote in _CLOSING
+    }
+    return {quote: [match.start(1) for match in matches] for quote, matches in found.items()}
 
 
 def read_literal(text: str) -> Any:

@@ -15,7 +15,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from lfm2gguf.chat.dialect import LFM2, Dialect
-from lfm2gguf.chat.literals import Literals, MalformedError, RefusedError, read_literal
+from lfm2gguf.chat.literals import (
+    Literals,
+    MalformedError,
+    RefusedError,
+    possible_ends,
+    read_literal,
+)
 
 
 @dataclass(frozen=True)
@@ -48,16 +54,35 @@ class CallReader:
     def __init__(self) -> None:
         self.text = ""
         self._at = 0  # behind the last call that was read
+        self._lexed, self._depth = 0, 0  # as far as brackets were counted, and how many are open
+        self._budget = [_MOST_READ]
 
     def feed(self, new: str) -> list[ToolCall]:
         """Take new text and return the calls that are certain now."""
         self.text += new
-        if not _FOLLOWS.search(new):  # only then is it worth reading again
-            return []
         calls: list[ToolCall] = []
-        while (read := self._next(_FOLLOWS)) is not None:
+        while self._closes() and (read := self._next(_FOLLOWS)) is not None:
             calls.append(read)
+            self._lexed, self._depth = self._at, 0
         return calls
+
+    def _closes(self) -> bool:
+        """Count brackets; return whether those of the next call are closed and one follows.
+
+        Only then is it worth reading, which a long span would otherwise be at every comma.
+        """
+        if not self._depth:
+            self._lexed = _start(self.text, self._at)
+        for match in _LEXEMES.finditer(self.text, self._lexed):
+            if match[0] in ("'", '"') or self._depth < 0:
+                return False
+            step = _DEPTH.get(match[0], 0)
+            if step < 0 and self._depth + step <= 0:
+                return self._depth + step == 0 and bool(_FOLLOWS.match(self.text, match.end()))
+            self._depth += step
+            self._lexed = match.end()
+        self._lexed = len(self.text)
+        return False
 
     def close(self, *, whole: bool = True) -> list[ToolCall | BadCall]:
         """Return the rest: calls, and what cannot be read.
@@ -71,7 +96,7 @@ class CallReader:
                 continue
             problem = _problem(self.text, start)
             guess = whole and not isinstance(problem, RefusedError)
-            if guess and (found := _nested(self.text, start)):
+            if guess and (found := _nested(self.text, start, self._budget)):
                 return items + found
             items.append(self._skip(start, str(problem), whole))
         return items
@@ -131,7 +156,7 @@ _LEXEMES = re.compile(
     re.DOTALL,
 )
 _DEPTH = {**dict.fromkeys("([{", 1), **dict.fromkeys(")]}", -1)}
-_MOST_READINGS = 500
+_MOST_READ = 400_000  # characters, in all the ways that are tried
 
 
 def _start(text: str, at: int) -> int:
@@ -197,9 +222,9 @@ class _Parser(Literals):
         return found
 
 
-def _nested(text: str, start: int) -> list[ToolCall | BadCall]:
+def _nested(text: str, start: int, budget: list[int]) -> list[ToolCall | BadCall]:
     """Return what the readings with the most calls agree on, if any reading is possible."""
-    readings = _readings(text, start)
+    readings = _readings(text, start, budget)
     most = max(map(len, readings), default=0)
     columns = zip(*(reading for reading in readings if len(reading) == most), strict=True)
     return [
@@ -211,14 +236,16 @@ def _nested(text: str, start: int) -> list[ToolCall | BadCall]:
 _AMBIGUOUS = "its quotes can be read in more than one way: those inside of a text need a backslash"
 
 
-def _readings(text: str, start: int) -> list[list[tuple[str, ToolCall]]]:
-    """Return every way in which the rest can be read as calls; none if there are too many."""
+def _readings(text: str, start: int, budget: list[int]) -> list[list[tuple[str, ToolCall]]]:
+    """Return every way in which the rest can be read as calls; none if the budget runs out."""
+    ends = possible_ends(text)
     found: list[list[tuple[str, ToolCall]]] = []
     path: list[int] = []
-    for _ in range(_MOST_READINGS):
-        parser = _Parser(text, start, path)
+    while budget[0] > 0:
+        parser = _Parser(text, start, ends, path)
         with contextlib.suppress(MalformedError):
             found.append(parser.rest())
+        budget[0] -= parser.at - start
         path = parser.chosen
         while path and path[-1] + 1 >= parser.choices[len(path) - 1]:
             path.pop()

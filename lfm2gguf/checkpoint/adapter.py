@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from lfm2gguf.checkpoint import mlx
 from lfm2gguf.checkpoint.folder import read_json
 from lfm2gguf.checkpoint.hub import locate
 from lfm2gguf.checkpoint.names import unwrapped
@@ -25,6 +26,9 @@ FACTOR = re.compile(rf"(?P<module>.+)\.(?P<kind>{'|'.join(FACTORS)})(?:\.default
 COPY, ORIGINAL = re.compile(r"\.modules_to_save(\.default)?(?=\.)"), ".original_module."
 # And of a weight that factors are for, as it was in training.
 BASE_LAYER = ".base_layer."
+
+# A path, and not a Hub id: from a root, a drive or a home, or from where the training ran.
+ELSEWHERE = re.compile(r"[/\\~.]|[A-Za-z]:[/\\]|[^/]+(/[^/]+){2,}/?$|[^/]+/?$")
 
 NOT_GATHERED = (
     "DeepSpeed ZeRO-3 and FSDP leave it so where the model is saved without gathering its "
@@ -48,6 +52,7 @@ class Adapter:
     name: str
     config: Mapping[str, Any] = field(repr=False)
     tensors: Mapping[str, TensorInfo] = field(repr=False)
+    weights: Path  # the file that they are in
 
     @classmethod
     def open(cls, source: str | Path, revision: str | None = None) -> Adapter:
@@ -64,15 +69,18 @@ class Adapter:
         found = locate(source, revision)
         path = found.path
         config = read_json(path / "adapter_config.json", needed_for=f"{path} to be an adapter")
+        weights = WEIGHTS
+        if mlx.is_adapter(config):
+            config = mlx.adapter_config(path / "adapter_config.json", config)
+            weights = mlx.ADAPTER
         _check_assumptions(path, config)
-        if not (path / WEIGHTS).is_file():
+        if not (path / weights).is_file():
             pickled = (path / "adapter_model.bin").is_file()
             raise CheckpointError(
-                f"{path / WEIGHTS}: missing"
+                f"{path / weights}: missing"
                 + ("; load the adapter in peft and save it again, which makes one" * pickled)
             )
-        tensors = _tensors(path / WEIGHTS)
-        adapter = cls(path, found.name, config, tensors)
+        adapter = cls(path, found.name, config, _tensors(path / weights), path / weights)
         for module, factors in adapter.factors.items() if config.get("use_dora") else ():
             if "lora_magnitude_vector" not in factors:
                 raise CheckpointError(
@@ -107,7 +115,30 @@ class Adapter:
     @property
     def files(self) -> set[Path]:
         """Those that decide what it adds: its config and its weights."""
-        return {self.path / "adapter_config.json", self.path / WEIGHTS}
+        return {self.path / "adapter_config.json", self.weights}
+
+    @property
+    def base(self) -> str:
+        """Return the base model that the adapter names: a folder or a Hub id.
+
+        Raises:
+            CheckpointError: it names none, or a folder that is not on this machine.
+
+        """
+        named = self.config.get("base_model_name_or_path")
+        if not named or not isinstance(named, str):
+            raise CheckpointError(
+                f"{self.path}: names no base model; give it with base=... (--base)"
+            )
+        if Path(named).is_dir() or not ELSEWHERE.match(named):
+            return named
+        above = self.path.resolve().parent
+        near = (above / re.split(r"[/\\]", named.rstrip("/\\"))[-1], above)
+        found = next((folder for folder in near if (folder / "config.json").is_file()), None)
+        raise CheckpointError(
+            f"{self.path}: its base model is {named!r}, a folder that is not on this machine; give "
+            "the base with base=... (--base)" + f", for example {found}" * bool(found)
+        )
 
     @property
     def has_tokenizer(self) -> bool:
@@ -140,7 +171,7 @@ class Adapter:
         """
         factors = self.factors[module]
         if empty := next((info for info in factors.values() if 0 in info.shape), None):
-            raise CheckpointError(f"{self.path / WEIGHTS}: {empty.name!r} is empty; {NOT_GATHERED}")
+            raise CheckpointError(f"{self.weights}: {empty.name!r} is empty; {NOT_GATHERED}")
         for a, b in (("lora_A", "lora_B"), ("lora_embedding_A", "lora_embedding_B")):
             if a in factors and b in factors:
                 if any(len(factors[kind].shape) != 2 for kind in (a, b)):
@@ -190,7 +221,10 @@ def _belongs_to_factors(name: str) -> bool:
 def _tensors(file: Path) -> dict[str, TensorInfo]:
     """Read the tensors in their order, each once, without wrappers in their names."""
     tensors: dict[str, TensorInfo] = {}
-    for raw, info in sorted(read_header(file).items(), key=lambda item: item[1].offset):
+    saved = read_header(file)
+    if file.name == mlx.ADAPTER:
+        saved = mlx.adapter_tensors(file, saved)
+    for raw, info in sorted(saved.items(), key=lambda item: item[1].offset):
         if ORIGINAL in raw:
             continue
         name = COPY.sub("", unwrapped(raw, has_head=False))

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from lfm2gguf.checkpoint.class_names import with_own_class
 from lfm2gguf.checkpoint.hub import locate
-from lfm2gguf.checkpoint.names import unwrapped_names
+from lfm2gguf.checkpoint.mlx import as_in_transformers
+from lfm2gguf.checkpoint.names import outer_prefix, unwrapped_names
 from lfm2gguf.checkpoint.pointers import refuse_pointer
-from lfm2gguf.checkpoint.quantized import quantization_notes
+from lfm2gguf.checkpoint.quantized import quantization_notes, with_scales
 from lfm2gguf.checkpoint.safetensors import TensorInfo, read_header
 from lfm2gguf.checkpoint.surroundings import AGAIN, refuse_stand_in, refuse_without_weights
 from lfm2gguf.errors import CheckpointError, TensorError
@@ -54,14 +55,17 @@ class Checkpoint:
         """
         found = locate(source, revision)
         path = found.path
-        if not (path / "config.json").is_file() and not list(path.glob("model*.safetensors")):
+        is_adapter = (path / "adapter_config.json").is_file()
+        if not (path / "config.json").is_file() and (is_adapter or not _has_weights(path)):
             refuse_stand_in(path)
         config = read_json(path / "config.json", needed_for=f"{path} to be a checkpoint")
         config, notes = with_own_class(config)
         stored, more = _tensors(path)
-        notes += (*more, *quantization_notes(path, config, stored))
-        tensors = _unwrapped(path, config, stored) | _module_tensors(path)
-        return cls(path, found.name, config, tensors, notes=notes)
+        stored, scaled = with_scales(config, stored)
+        notes += (*more, *scaled, *quantization_notes(path, config, stored))
+        tensors, read_so = _unwrapped(path, config, stored)
+        tensors |= _module_tensors(path)
+        return cls(path, found.name, config, tensors, notes=(*notes, *read_so))
 
     @classmethod
     def config_only(cls, source: str | Path, revision: str | None = None) -> Checkpoint:
@@ -140,18 +144,29 @@ def _parsed(path: Path) -> Any:
         raise CheckpointError(f"{path}: cannot be read as JSON ({error}); {AGAIN}") from error
 
 
+def _has_weights(folder: Path) -> bool:
+    return any(folder.glob("model*.safetensors"))
+
+
 def _has_head(config: Mapping[str, Any]) -> bool:
     return str(config.get("architectures")).endswith("ForCausalLM']")
 
 
 def _unwrapped(
     folder: Path, config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]
-) -> dict[str, TensorInfo]:
+) -> tuple[dict[str, TensorInfo], tuple[str, ...]]:
+    """Return tensors by their names in transformers, and what was taken off or read otherwise."""
+    prefix = outer_prefix(tensors, has_head=_has_head(config))
+    alone = {name.removeprefix(prefix): name for name in tensors}
+    if len(alone) < len(tensors):
+        raise CheckpointError(f"{folder}: has tensors with and without {prefix!r}; save one model")
     try:
-        names = unwrapped_names(tensors, has_head=_has_head(config))
+        names = unwrapped_names(alone, has_head=_has_head(config))
     except CheckpointError as error:
         raise CheckpointError(f"{folder}: {error}") from error
-    return {name: tensors[there] for name, there in names.items()}
+    found, notes = as_in_transformers({name: tensors[alone[n]] for name, n in names.items()})
+    taken = (f"all tensors' names begin with {prefix!r}, which is taken off",) * bool(prefix)
+    return found, (*taken, *notes)
 
 
 def _tensors(folder: Path) -> tuple[dict[str, TensorInfo], tuple[str, ...]]:

@@ -30,6 +30,7 @@ NEEDED_FILES = [
     "[0-9]*_*/model.safetensors",
     "adapter_config.json",
     "adapter_model.safetensors",
+    "adapters.safetensors",
 ]
 REPOSITORY = re.compile(r"(?P<id>[\w-][\w.-]*/[\w.-]+)(/(?P<folder>[\w-][\w.-]*))?")
 CACHED_SNAPSHOT = re.compile(r"models--.+?--(?P<name>.+)")

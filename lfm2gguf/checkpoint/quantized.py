@@ -7,6 +7,7 @@ old ``quantization_config`` behind.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,55 @@ MARKS = {
     "weight_packed": "compressed-tensors", "weight_zero_point": "compressed-tensors",
     "_weight_qdata": "torchao", "biases": "mlx", "weight_scale_inv": "fp8", "weight_scale": "fp8",
 }  # fmt: skip
+FP8 = "F8_E4M3"
+# How names end of an FP8 matrix's scales, and of those of its activations, which nothing needs.
+SCALES, ACTIVATIONS = ("_scale_inv", "_scale"), (".activation_scale", ".input_scale")
+DEQUANTIZED = "{} matrices in FP8 are multiplied out by their scales"
 PACKED = ("U8", "I8", "U32", "I32", "F8_E4M3", "F8_E5M2")
+
+
+def with_scales(
+    config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]
+) -> tuple[dict[str, TensorInfo], tuple[str, ...]]:
+    """Bring FP8 matrices (E4M3) and their scales together; a note counts them.
+
+    A scale is the whole matrix's, a row's, or a block's of ``weight_block_size``, and multiplies,
+    as in llama.cpp's ``dequant_simple`` (conversion/base.py, commit 0c1e57098). A matrix whose
+    scales are of another shape stays as it is.
+    """
+    found = dict(tensors)
+    count = 0
+    for name, info in tensors.items():
+        scale = next((tensors[name + end] for end in SCALES if name + end in tensors), None)
+        if info.dtype != FP8 or scale is None or not (block := _block(config, info, scale)):
+            continue
+        found[name] = replace(info, scale=scale, block=block)
+        del found[scale.name]
+        count += 1
+    if not count:
+        return found, ()
+    found = {name: info for name, info in found.items() if not name.endswith(ACTIVATIONS)}
+    return found, (DEQUANTIZED.format(count),)
+
+
+def _block(
+    config: Mapping[str, Any], info: TensorInfo, scale: TensorInfo
+) -> tuple[int, int] | None:
+    """Return rows and columns that have one scale together; None where that is not clear."""
+    if len(info.shape) != 2 or 0 in info.shape or scale.dtype not in ("BF16", "F16", "F32"):
+        return None
+    rows, columns = info.shape
+    if scale.shape in ((), (1,), (1, 1)):
+        return rows, columns
+    if scale.shape in ((rows,), (rows, 1)):
+        return 1, columns
+    about = config.get("quantization_config")
+    size = about.get("weight_block_size") if isinstance(about, dict) else None
+    if not (isinstance(size, list) and len(size) == 2 and all(type(n) is int for n in size)):
+        return None
+    high, wide = size
+    fits = min(size) > 0 and scale.shape == (-(-rows // high), -(-columns // wide))
+    return (high, wide) if fits else None
 
 
 def quantization_notes(
@@ -55,6 +104,8 @@ def quantization_notes(
     packed = next((t for t in tensors.values() if _is_packed(t)), None)
     if packed is None and (mark := _mark(tensors)):
         packed = tensors[mark]
+    if packed is None and any(info.scale for info in tensors.values()):
+        return ()
     if packed is None:
         note = f"config.json speaks of {said}, and no weight is quantized: quantization_config is "
         return (f"{note}left over from training, and is not used",) if said else ()
@@ -82,7 +133,11 @@ def _said(folder: Path, config: Mapping[str, Any]) -> str:
 
 
 def _is_packed(info: TensorInfo) -> bool:
-    return info.dtype in PACKED and info.name.endswith((".weight", ".qweight", "_packed", "_proj"))
+    return (
+        info.dtype in PACKED
+        and info.scale is None
+        and info.name.endswith((".weight", ".qweight", "_packed", "_proj"))
+    )
 
 
 def _mark(names: Iterable[str]) -> str:

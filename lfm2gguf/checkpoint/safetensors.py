@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from lfm2gguf.checkpoint.pointers import refuse_pointer
 from lfm2gguf.errors import CheckpointError, UnsupportedError
-from lfm2gguf.storage import SAFETENSORS, StoredRows
+from lfm2gguf.storage import SAFETENSORS, Scales, StoredRows
 
 MAX_HEADER = 100_000_000  # bytes; the limit of the reference implementation
 ROWS = 4096  # compared at a time
@@ -35,6 +35,9 @@ class TensorInfo:
     shape: tuple[int, ...]
     file: Path
     offset: int
+    flipped: bool = False  # stored transposed: only small matrices are
+    scale: TensorInfo | None = None  # of a matrix in FP8: one for each block of it
+    block: tuple[int, int] = (1, 1)
 
     @property
     def nbytes(self) -> int:
@@ -51,6 +54,9 @@ class TensorInfo:
             TensorError: the file was changed or removed meanwhile.
 
         """
+        if self.flipped:
+            whole = replace(self, shape=self.shape[::-1], flipped=False).read()
+            return np.ascontiguousarray(whole.T[start:stop])
         stored = self.stored(self.shape[0], math.prod(self.shape[1:]))
         weights = stored.widened(start, stop)
         return weights.reshape(len(weights), *self.shape[1:])
@@ -59,16 +65,26 @@ class TensorInfo:
         """Return the tensor as rows of a matrix of this shape.
 
         Raises:
-            UnsupportedError: the tensor does not hold BF16, F16 or F32.
+            UnsupportedError: the tensor does not hold BF16, F16, F32, or FP8 in this shape.
 
         """
+        assert not self.flipped, self.name
         dtype = SAFETENSORS[self.dtype]
         if dtype.widen is None:
             raise UnsupportedError(
                 f"{self.file}: the tensor {self.name!r} holds {self.dtype}; only BF16, F16 and "
                 "F32 weights can be converted. Save the model in bfloat16"
             )
-        return StoredRows(self.file, self.offset, dtype, (n_rows, n_per_row))
+        matrix, scales = (n_rows, n_per_row), None
+        if self.scale is not None:
+            if matrix != self.shape:
+                raise UnsupportedError(
+                    f"{self.file}: the tensor {self.name!r} is in FP8 with scales, and takes "
+                    "another shape in a GGUF; save the model in bfloat16"
+                )
+            blocks = [-(-n // size) for n, size in zip(matrix, self.block, strict=True)]
+            scales = Scales(self.scale.stored(blocks[0], blocks[1]), self.block)
+        return StoredRows(self.file, self.offset, dtype, matrix, scales)
 
     def equals(self, other: TensorInfo) -> bool:
         """Say whether another has the same shape and values, if not dtype; scalars never do.

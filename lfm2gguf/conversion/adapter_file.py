@@ -162,12 +162,7 @@ def _plan(
     adapter: Adapter, base: str | Path | None
 ) -> tuple[tuple[str, ...], Sequence[_Tensor], Metadata]:
     """Return the notes, the tensors and the metadata."""
-    base = base or adapter.config.get("base_model_name_or_path")
-    if not base:
-        raise CheckpointError(
-            f"{adapter.path}: names no base model; give it with base=... (--base)"
-        )
-    checkpoint = Checkpoint.config_only(base)
+    checkpoint = Checkpoint.config_only(base or adapter.base)
     architecture, planned = base_tensors(checkpoint)
     adapter, left_out = text_adapter(checkpoint, adapter)
     _refuse_what_has_no_place(adapter, planned)

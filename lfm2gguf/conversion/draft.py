@@ -175,13 +175,14 @@ def _mixture(
             )
         return assign_projector(type, named)
     known = recipe.imatrix.entries if recipe.imatrix else {}
-    facts = Facts(model.n_layers, model.n_experts, _gqa(model.metadata), recipe.imatrix is not None)
+    weighted = recipe.imatrix is not None or recipe.calibrated
+    facts = Facts(model.n_layers, model.n_experts, _gqa(model.metadata), weighted)
     types = assign(type, named, facts, recipe.overrides)
     changed = [
         (source.name, new if new is not source.kept else None)
         for source, new in zip(sources, types, strict=True)
     ]
-    if lacking := lacking_importance(type, changed, known):
+    if not recipe.calibrated and (lacking := lacking_importance(type, changed, known)):
         raise OptionError(
             f"{type.name} needs an importance matrix that has {lacking[0]!r}; the one given "
             "(imatrix, --imatrix) lacks it"

@@ -113,7 +113,9 @@ def _source(plan: Plan, planned: PlannedTensor) -> SourceTensor:
         deltas = [plan.deltas.get(source.key) for source in planned.sources]
         compute = partial(_compute, planned.compute, infos, deltas)
         n_rows = math.prod(planned.shape[:-1])
-        rows = replace(parts[0].source, dtype=GGML[GGMLType.F32], shape=(n_rows, n_per_row))
+        rows = replace(
+            parts[0].source, dtype=GGML[GGMLType.F32], shape=(n_rows, n_per_row), scales=None
+        )
         parts = [Part(parts[0].origin, rows, 0, n_rows, compute=compute)]
     # What llama.cpp's converter keeps in F32: vectors, norms, gates, the convolution's kernel.
     return SourceTensor(planned.name, planned.shape, tuple(parts), GGMLType.F32)

@@ -33,6 +33,8 @@ class Recipe:
         token_embedding_type: a tensor type for ``token_embd.weight``.
         tensor_type: ``"REGEX=TYPE"``, for tensors in whose names the expression is found, the
             first that is; as in llama.cpp it is put into lower case.
+        calibrated: the types that an importance matrix would give, and no matrix: what is
+            quantized is rounded elsewhere (:func:`~lfm2gguf.calibrate`).
 
     """
 
@@ -44,6 +46,7 @@ class Recipe:
     output_tensor_type: str | GGMLType | None = None
     token_embedding_type: str | GGMLType | None = None
     tensor_type: Sequence[str] = ()
+    calibrated: bool = False
 
     @classmethod
     def of(cls, type: Types | Recipe | None) -> Recipe:

@@ -75,8 +75,7 @@ class Part:
 
     def weights(self, stored: NDArray[np.uint8], start: int) -> NDArray[np.float32]:
         """What rows from ``start`` on, given as they are stored, come to: float32 (rows, n)."""
-        assert self.source.dtype.widen is not None, self.place
-        weights = self.source.dtype.widen(stored, shape=(len(stored), self.n_per_row))
+        weights = self.source.numbers(stored, start)
         return self.delta.merge(weights, start - self.start) if self.delta else weights
 
     @property

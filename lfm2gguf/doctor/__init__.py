@@ -27,16 +27,14 @@ __all__ = [
 
 CHECKS = (
     structure.architecture,
-    structure.needed_keys,
-    structure.tensors,
-    structure.vocabulary,
+    structure.loads,
     structure.token_types,
     structure.context,
     template.templates,
     runtime.minimum_build,
     scan.weights,
 )
-ADAPTER_CHECKS = (adapter.kind, adapter.pairs, scan.weights)
+ADAPTER_CHECKS = (structure.types, adapter.kind, adapter.pairs, scan.weights)
 
 
 def diagnose(path: str | Path, *, backend: str = "cpu") -> Diagnosis:

@@ -10,37 +10,21 @@ from lfm2gguf.doctor.finding import Finding, Severity
 from lfm2gguf.doctor.subject import Subject
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.llamacpp import Backend
+from lfm2gguf.loadable import NOT_WEIGHTS
 from lfm2gguf.members import ARCHITECTURES
-
-# No type for weights: numbers, and the formats that activations are quantized to.
-NOT_WEIGHTS = {
-    GGMLType[name] for name in ("I8", "I16", "I32", "I64", "F64", "Q8_1", "Q8_K")
-}  # fmt: skip
 
 
 def types(subject: Subject, backend: Backend) -> Iterator[Finding]:
-    """Find types of a GGUF that llama.cpp cannot run, at all or on the backend."""
+    """Find types of a GGUF that llama.cpp cannot run on the backend."""
     if subject.kind != "gguf":
         return
     names: dict[GGMLType, list[str]] = defaultdict(list)
     for tensor in subject.weights:
         if tensor.type is not None:
             names[tensor.type].append(tensor.name)
-        if tensor.name.endswith("shortconv.conv.weight") and tensor.type is not GGMLType.F32:
-            yield Finding(
-                "convolution-type", Severity.ERROR, tensor.name,
-                f"is {tensor.dtype}; llama.cpp's convolution takes F32 only (ggml_ssm_conv)",
-                "quantize it again with lfm2gguf or llama-quantize, which keep it in F32",
-            )  # fmt: skip
     for type, found in names.items():
         where = f"{found[0]} and {len(found) - 1} more" if len(found) > 1 else found[0]
-        if type in NOT_WEIGHTS:
-            yield Finding(
-                "type-not-for-weights", Severity.ERROR, where,
-                f"is {type.name}, for which llama.cpp has no matrix product",
-                "convert the checkpoint to one of the types of lfm2gguf convert --help",
-            )  # fmt: skip
-        elif type in backend.lacks:
+        if type in backend.lacks and type not in NOT_WEIGHTS:
             yield Finding(
                 "type-not-on-backend", Severity.ERROR, where,
                 f"is {type.name}, which llama.cpp does not compute on {backend.name} "

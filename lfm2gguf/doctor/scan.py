@@ -21,6 +21,7 @@ from lfm2gguf.doctor.finding import Finding, Severity
 from lfm2gguf.doctor.subject import Subject, Weights
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.quants import CODECS, dequantize
+from lfm2gguf.storage import SAFETENSORS
 
 CHUNK = 1 << 19  # weights
 # Bits of one number, and those that are all ones in NaN and infinity.
@@ -118,11 +119,12 @@ def _of(count: Count, n: int) -> str:
 
 def _unread(subject: Subject, dtype: str, names: list[str]) -> Finding:
     where = f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]
-    if subject.kind == "checkpoint":
+    if subject.kind == "checkpoint" and SAFETENSORS[dtype].widen is None:
         what = f"is {dtype}; only BF16, F16 and F32 can be converted"
         return Finding("dtype", Severity.ERROR, where, what, "save the model in bfloat16")
     what = f"is {dtype}, which was not read: NaN and zero rows in it would not be seen"
-    return Finding("not-examined", Severity.NOTE, where, what, "examine the checkpoint instead")
+    remedy = "examine the GGUF file" if subject.kind == "checkpoint" else "examine the checkpoint"
+    return Finding("not-examined", Severity.NOTE, where, what, f"{remedy} instead")
 
 
 def classify(rows: Bytes, type: GGMLType) -> tuple[Rows, Rows, Rows]:

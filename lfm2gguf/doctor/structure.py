@@ -6,33 +6,26 @@ Facts: src/models/lfm2.cpp and src/llama-vocab.cpp of llama.cpp, commit 0c1e5709
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from itertools import islice
 
 from lfm2gguf.checkpoint import TokenType
 from lfm2gguf.doctor.finding import Finding, Severity
 from lfm2gguf.doctor.subject import Subject
-from lfm2gguf.lfm2 import Keys
+from lfm2gguf.loadable import (
+    AGAIN,
+    NAMED_TOKENS,
+    Contents,
+    Problem,
+    problems,
+    vocabulary,
+)
+from lfm2gguf.loadable import types as rule_of_types
 from lfm2gguf.members import ARCHITECTURES, member_of
 
-Shape = tuple[int, ...]
-
-EMBEDDING, NORM, OLD_NORM = "token_embd.weight", "token_embd_norm.weight", "output_norm.weight"
-WIDTH = "feed-forward-width"
-# Keys that give one axis of a tensor its length.
-LENGTHS = {
-    "embedding_length": (NORM, 0),
-    "feed_forward_length": (".ffn_gate.weight", 0),
-    "shortconv.l_cache": (".shortconv.conv.weight", 1),
-    "expert_count": (".ffn_gate_inp.weight", 0),
-    "expert_feed_forward_length": (".ffn_gate_exps.weight", 1),
-}
-AGAIN = "convert the checkpoint again with this version of lfm2gguf"
 LOOKS_SPECIAL = re.compile(r"<\|.*\|>")
 RESERVED = re.compile(r"<\|reserved_")  # LFM2's 14 and 15 are plain words of its vocabulary
 SHOWN = 3  # tokens that a finding names
-NAMED_TOKENS = ("bos", "eos", "eot", "padding", "unknown", "seperator", "mask")
 
 
 def architecture(subject: Subject) -> Iterator[Finding]:
@@ -46,121 +39,21 @@ def architecture(subject: Subject) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def needed_keys(subject: Subject) -> Iterator[Finding]:
-    """Check the keys that llama.cpp needs."""
-    if subject.kind == "gguf" and subject.architecture in ARCHITECTURES:
-        for key, what in Keys(subject.architecture, subject.metadata).problems().items():
-            yield Finding(
-                "metadata-key", Severity.ERROR, key, f"{what}; llama.cpp refuses the file", AGAIN
-            )
+def loads(subject: Subject) -> Iterator[Finding]:
+    """Check what llama.cpp needs to load a model and to compute it."""
+    return _found(problems if subject.kind == "gguf" else vocabulary, subject)
 
 
-def tensors(subject: Subject) -> Iterator[Finding]:
-    """Compare names and shapes with those that the keys call for, as llama.cpp does."""
-    if subject.kind != "gguf" or subject.architecture not in ARCHITECTURES:
-        return
-    keys = Keys(subject.architecture, subject.metadata)
-    if keys.problems():
-        return  # they have been said
-    there = {name: _trimmed(shape) for name, shape in subject.shapes.items()}
-    # One row for each token: see vocabulary.
-    n_vocab = there.get(EMBEDDING, (0,))[0] if subject.tokens else keys.number("vocab_size")
-    needed, optional = keys.tensors(n_vocab)
-    if NORM not in there and there.pop(OLD_NORM, ()):
-        needed.pop(NORM)
-        yield Finding(
-            "old-norm-name", Severity.ERROR, OLD_NORM,
-            f"is the old name of the final norm; llama.cpp looks for {NORM} and reports a "
-            "missing tensor",
-            AGAIN,
-        )  # fmt: skip
-    if missing := [name for name in needed if name not in there]:
-        yield Finding(
-            "tensor-missing", Severity.ERROR, _and_more(missing),
-            "the metadata calls for it, and it is missing; llama.cpp refuses the file",
-            f"{AGAIN}; if tensors are unknown too, the keys are another model's",
-        )  # fmt: skip
-    known = needed | optional
-    if unknown := [name for name in there if name not in known]:
-        yield Finding(
-            "tensor-unknown", Severity.ERROR, _and_more(unknown),
-            "has no place in what the metadata describes; llama.cpp refuses the file",
-            f"{AGAIN}; if tensors are missing too, the keys are another model's",
-        )  # fmt: skip
-    yield from _shapes(subject, keys, {
-        name: (shape, there[name])
-        for name, shape in known.items()
-        if name in there and _trimmed(shape) != there[name]
-    })  # fmt: skip
+def types(subject: Subject) -> Iterator[Finding]:
+    """Check that llama.cpp can compute with each tensor's type."""
+    return _found(rule_of_types, subject)
 
 
-def _shapes(
-    subject: Subject, keys: Keys, wrong: Mapping[str, tuple[Shape, Shape]]
-) -> Iterator[Finding]:
-    """Blame tensors of another shape (called for, there) on a key, where one alone is wrong."""
-    blamed = False
-    for key, (suffix, axis) in LENGTHS.items():
-        name = next((name for name in wrong if name.endswith(suffix)), "")
-        called, found = wrong.get(name, ((), ()))
-        if len(called) == len(found) > axis and called[axis] != found[axis]:
-            blamed, full = True, f"{subject.architecture}.{key}"
-            yield Finding(
-                WIDTH if key == "feed_forward_length" else "tensor-shape", Severity.ERROR, full,
-                f"is {keys.number(key)}, and {name} is {found[axis]} wide; llama.cpp refuses "
-                "the file",
-                f"{AGAIN}, or: gguf-set-metadata {subject.path} {full} {found[axis]}",
-            )  # fmt: skip
-    if wrong and not blamed:
-        name, (called, found) = next(iter(wrong.items()))
-        yield Finding(
-            "tensor-shape", Severity.ERROR, _and_more(list(wrong)),
-            f"is {_dims(found)}, and the metadata calls for {_dims(called)}; llama.cpp refuses the "
-            "file",
-            f"{AGAIN}, or correct {subject.architecture}.attention.head_count and the other keys",
-        )  # fmt: skip
-
-
-def _trimmed(shape: Shape) -> Shape:
-    """Drop leading ones, which llama.cpp does not distinguish."""
-    while len(shape) > 1 and shape[0] == 1:
-        shape = shape[1:]
-    return shape
-
-
-def _dims(shape: Shape) -> str:
-    return " x ".join(map(str, shape))
-
-
-def _and_more(names: Sequence[str]) -> str:
-    return f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]
-
-
-def vocabulary(subject: Subject) -> Iterator[Finding]:
-    """Check that each row of the embedding has a token, and that named ids exist."""
-    n, rows = len(subject.tokens), subject.shapes.get(EMBEDDING, (0,))[0]
-    if rows and n and n != rows:
-        yield Finding(
-            "vocabulary-rows", Severity.ERROR, EMBEDDING,
-            f"has {rows} rows for {n} tokens; llama.cpp wants one for each",
-            "resize the embedding (model.resize_token_embeddings(len(tokenizer))), save the "
-            "checkpoint, and convert it again",
-        )  # fmt: skip
-    if twice := [
-        text for text, times in Counter(t for t, _ in subject.tokens).items() if times > 1
-    ]:
-        yield Finding(
-            "token-twice", Severity.ERROR, "tokenizer.ggml.tokens",
-            f"has {_and_more([repr(text) for text in twice])} more than once; llama.cpp ends the "
-            "process (GGML_ASSERT in src/llama-vocab.cpp)",
-            "take the later one out of tokenizer.json or tokenizer_config.json, and " + AGAIN,
-        )  # fmt: skip
-    for kind in NAMED_TOKENS:
-        id = subject.number(f"tokenizer.ggml.{kind}_token_id")
-        if id is not None and n and not 0 <= id < n:
-            yield Finding(
-                "token-id", Severity.ERROR, f"tokenizer.ggml.{kind}_token_id",
-                f"is {id}, and there are {n} tokens", "correct tokenizer_config.json, and " + AGAIN,
-            )  # fmt: skip
+def _found(rule: Callable[[Contents], Iterator[Problem]], subject: Subject) -> Iterator[Finding]:
+    types = {tensor.name: tensor.type for tensor in subject.weights if tensor.type is not None}
+    contents = Contents(subject.path, subject.metadata, subject.shapes, types)
+    for problem in rule(contents):
+        yield Finding(problem.code, Severity.ERROR, problem.where, problem.what, problem.fix)
 
 
 def token_types(subject: Subject) -> Iterator[Finding]:

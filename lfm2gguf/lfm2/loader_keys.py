@@ -7,6 +7,7 @@ and lfm2moe.cpp, commit 0c1e57098.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from lfm2gguf.gguf_file import Metadata, Value, ValueType
@@ -55,9 +56,14 @@ KEYS = (
     Key("attention.head_count", per_layer=True),
     Key("attention.head_count_kv", least=0, needed=False, per_layer=True),
     Key("attention.key_length", needed=False),
+    Key("attention.value_length", needed=False),
+    Key("rope.dimension_count", needed=False),
+    Key("expert_group_count", least=0, needed=False),
     Key("embedding_length_out", least=0, needed=False),
-    Key("shortconv.l_cache"),
+    Key("shortconv.l_cache", least=2),  # GGML_ASSERT in lfm2.cpp
     Key("vocab_size", least=0, needed=False),
+    Key("pooling_type", least=0, most=3, needed=False),  # RANK has tensors of its own
+    Key("nextn_predict_layers", least=0, most=0, needed=False),
 )
 EXPERT_KEYS = (
     Key("expert_count", most=MAX_EXPERTS),
@@ -66,8 +72,17 @@ EXPERT_KEYS = (
     Key("expert_gating_func"),
     Key("leading_dense_block_count", least=0, needed=False),
 )
-BY_ARCHITECTURE = {Dense.architecture: KEYS, Mixture.architecture: KEYS + EXPERT_KEYS}
+# Which a dense model may have too, if they make sense.
+LOOSE_EXPERT_KEYS = tuple(
+    Key(name, least=0, most=MAX_EXPERTS, needed=False, per_layer=True)
+    for name in ("expert_count", "expert_used_count")
+)
+BY_ARCHITECTURE = {
+    Dense.architecture: KEYS + LOOSE_EXPERT_KEYS,
+    Mixture.architecture: KEYS + EXPERT_KEYS,
+}
 NORM_EPS = "attention.layer_norm_rms_epsilon"
+ROPE_SCALING = ("none", "linear", "yarn", "longrope")  # LLAMA_ROPE_SCALING_TYPES
 
 
 @dataclass(frozen=True)
@@ -93,16 +108,55 @@ class Keys:
         n_layers = layers.value if layers and layers.type is ValueType.UINT32 else 0
         known = BY_ARCHITECTURE[self.architecture]
         found = {key.name: key.problem(self.value(key.name), n_layers) for key in known}
-        found[NORM_EPS] = "" if self.value(NORM_EPS) else "is missing"
-        used, count = self.value("expert_used_count"), self.value("expert_count")
-        if (
-            not any(found.values())
-            and used
-            and count
-            and self.number("expert_used_count") > count.value
-        ):
-            found["expert_used_count"] = f"is more than the {count.value} experts"
+        found[NORM_EPS] = self._epsilon()
+        if not any(found.values()):
+            found |= self._experts() | self._heads() | self._rope()
         return {f"{self.architecture}.{name}": what for name, what in found.items() if what}
+
+    def _epsilon(self) -> str:
+        """Say what ggml_rms_norm would die of."""
+        eps = self.value(NORM_EPS)
+        if eps is None:
+            return "is missing"
+        sound = eps.type is ValueType.FLOAT32 and 0 <= eps.value < math.inf
+        return "" if sound else f"is {eps.value}, where a float32 of 0 or more belongs"
+
+    def _experts(self) -> dict[str, str]:
+        """Say where numbers of experts contradict each other (asserted by load_hparams)."""
+        used, count, groups = (
+            self.number(f"expert_{name}") for name in ("used_count", "count", "group_count")
+        )
+        if used > count:
+            return {"expert_used_count": f"is more than the {count} experts"}
+        if count and not used:
+            return {"expert_used_count": f"is 0 of {count} experts"}
+        return {"expert_group_count": f"is {groups}; LFM2 has no groups"} if groups > 1 else {}
+
+    def _heads(self) -> dict[str, str]:
+        """Say where keys and values have other lengths, which LFM2's graph does not take."""
+        head = self.head
+        value = self.number("attention.value_length", head)
+        wrong = f"is {value}, and keys are {head} long" if value != head else ""
+        return {"attention.value_length": wrong}
+
+    def _rope(self) -> dict[str, str]:
+        """Say what ggml_rope would die of."""
+        kind, turned = (
+            self.value("rope.scaling.type"),
+            self.number("rope.dimension_count", self.head),
+        )
+        found = {}
+        if kind and kind.value not in ROPE_SCALING:
+            found["rope.scaling.type"] = f"is {kind.value!r}, not {' or '.join(ROPE_SCALING)}"
+        if turned % 2 or turned > self.head:
+            found["rope.dimension_count"] = f"is {turned}: not pairs in a head of {self.head}"
+        return found
+
+    @property
+    def head(self) -> int:
+        """Numbers in a head."""
+        hidden, heads = self.number("embedding_length"), self.number("attention.head_count")
+        return self.number("attention.key_length", hidden // heads)
 
     def tensors(self, n_vocab: int) -> tuple[Shapes, Shapes]:
         """Return the tensors that the file has to have, and those that it may: name and shape.
@@ -110,7 +164,7 @@ class Keys:
         Call it only if :meth:`problems` is empty. ``n_vocab`` is the number of tokens.
         """
         hidden, n_layers = self.number("embedding_length"), self.number("block_count")
-        head = self.number("attention.key_length", hidden // self.number("attention.head_count"))
+        head = self.head
         kv_heads = self.value("attention.head_count_kv") or self.value("attention.head_count")
         each = kv_heads.value if kv_heads else 0
         each = each if isinstance(each, list) else [each] * n_layers

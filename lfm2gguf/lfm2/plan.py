@@ -135,8 +135,11 @@ def _check(checkpoint: Checkpoint, source: Source) -> None:
     info = checkpoint.tensors.get(source.name)
     if info is None:
         _refuse_unmerged(checkpoint)
+        like = next((n for n in checkpoint.tensors if n.endswith(f".{source.name}")), "")
         raise TensorError(
-            f"{checkpoint.path}: the tensor {source.name!r} is missing; "
+            f"{checkpoint.path}: the tensor {source.name!r} is missing"
+            + f", and there is {like!r}: save the model alone" * bool(like)
+            + "; "
             "the checkpoint is incomplete, or config.json belongs to another: download both again"
         )
     if info.shape != source.shape:

@@ -23,7 +23,7 @@ ACROSS = {"lora_A": "lora_embedding_B", "lora_B": "lora_embedding_A"}
 REPEATED = "of the head, and repeats the embedding's factors, as ensure_weight_tying says"
 MISSING = (
     "{0}: config.json says that the head is not tied (tie_word_embeddings or tie_embedding is "
-    "false), and {1} is missing, of which transformers would make a random one; if the model was "
+    "false), and {1!r} is missing, of which transformers would make a random one; if the model was "
     "trained with a tied head, set the key to true, else save the checkpoint again, whole"
 )
 DIFFERS = "the head is written: it differs from the embedding, though config.json ties them"

@@ -8,7 +8,7 @@ Objects are not thread-safe: one thread drives a :class:`Context`.
 """
 
 from lfm2gguf.llamacpp.backend import BACKENDS, Backend
-from lfm2gguf.llamacpp.context import Chunk, Context, Floats
+from lfm2gguf.llamacpp.context import Chunk, Context, Floats, RefusedBatchError
 from lfm2gguf.llamacpp.device import Device, backends, default_threads, devices
 from lfm2gguf.llamacpp.grammar import SchemaRules, json_schema_grammar
 from lfm2gguf.llamacpp.images import check_size
@@ -34,6 +34,7 @@ __all__ = [
     "Model",
     "Pixels",
     "Projector",
+    "RefusedBatchError",
     "Sampler",
     "SchemaRules",
     "Tokens",

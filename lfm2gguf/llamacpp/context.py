@@ -34,6 +34,10 @@ class Chunk:
     rows: Floats | None = None
 
 
+class RefusedBatchError(RuntimeFailureError):
+    """llama.cpp did not take a batch: one of its chunks is not valid."""
+
+
 class Context:
     """The memory of one or more sequences, and the decoding of tokens into it.
 
@@ -121,6 +125,7 @@ class Context:
 
         Raises:
             ContextError: the memory has no room; it is left as it was.
+            RefusedBatchError: a chunk is not valid; nothing was computed, the memory is as it was.
             RuntimeFailureError: the computation failed.
         """
         rows = self._batch.fill(chunks)
@@ -131,6 +136,8 @@ class Context:
         status = self._llama.llama_decode(self._pointer, self._batch.struct)
         if status == 1:
             raise ContextError(f"the context of {self.n_ctx} tokens is full")
+        if status == -1:
+            raise RefusedBatchError(_DECODE_STATUS[status])
         if status:
             raise RuntimeFailureError(_DECODE_STATUS.get(status, f"llama_decode failed: {status}"))
         self._rows = rows

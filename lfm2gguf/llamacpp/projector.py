@@ -162,7 +162,13 @@ class Projector:
         if mtmd.mtmd_input_chunk_get_type(chunk) == _TEXT:
             count = ctypes.c_size_t()
             tokens = mtmd.mtmd_input_chunk_get_tokens_text(chunk, ctypes.byref(count))
-            return [int(token) for token in tokens[: count.value]]
+            found = [int(token) for token in tokens[: count.value]]
+            if min(found, default=0) < 0:  # LLAMA_TOKEN_NULL
+                raise UnsupportedError(
+                    f"{self.path}: its markers around tiles are not in the model's vocabulary: "
+                    "take the model and the projector of the same checkpoint"
+                )
+            return found
         if mtmd.mtmd_decode_use_non_causal(self._context, chunk):
             raise UnsupportedError(f"{self.path}: this projector needs attention without a mask")
         with captured_log() as log:

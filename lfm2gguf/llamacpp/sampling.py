@@ -21,6 +21,7 @@ from lfm2gguf.llamacpp.model import Model, Tokens
 from lfm2gguf.options import Options
 
 DEEPEST = 2_000  # llama.cpp's parser recurses at each parenthesis; a full stack ends the process
+LARGEST = 2_000_000  # characters: a second of parsing, and some hundred megabytes
 
 
 class Sampler:
@@ -76,6 +77,10 @@ class Sampler:
                 f"grammar: UTF-8 cannot express {error.object[error.start]!r} ({error.reason}): "
                 "leave it out"
             ) from None
+        if len(text) > LARGEST:
+            raise OptionError(
+                f"grammar: it has {len(text)} bytes, and {LARGEST} can be had: ask for less at once"
+            )
         if _nesting(grammar) > DEEPEST:
             raise OptionError(
                 f"grammar: it nests deeper than {DEEPEST} parentheses: allow fewer repetitions "

@@ -22,6 +22,7 @@ from lfm2gguf.llamacpp import (
     choose,
     report,
 )
+from lfm2gguf.loadable import check_loadable
 from lfm2gguf.members import member_of, trained_context
 from lfm2gguf.runner import placement
 from lfm2gguf.runner.arguments import FilePath
@@ -69,6 +70,8 @@ def open_model(
     """
     _check(parallel=parallel, context=context, threads=threads)
     file = placement.check_file(path)
+    projector = placement.check_projector(Path(mmproj)) if mmproj else None
+    check_loadable(file, projector.path if projector else None)
     n_ctx = context or min(trained_context(file), DEFAULT_CONTEXT)
     on, layers = placement.place(file, choose(device), gpu_layers, device, n_ctx)
     if not on:
@@ -90,7 +93,7 @@ def open_model(
         listed = _tool_list(file) if inject_tools else None
         templates = _make_templates(model, listed)
         embedder = parts.enter_context(contextlib.closing(Embedder(model, file, threads)))
-        encoder = _open_projector(mmproj, model, threads)
+        encoder = _open_projector(projector, model, threads)
         if encoder:
             parts.callback(encoder.close)
         return Opened(
@@ -125,11 +128,11 @@ def _load_adapters(
     return {name: model.load_adapter(path) for name, path in paths.items()}
 
 
-def _open_projector(mmproj: FilePath | None, model: Model, threads: int | None) -> Encoder | None:
-    if mmproj is None:
+def _open_projector(file: GGUFFile | None, model: Model, threads: int | None) -> Encoder | None:
+    if file is None:
         return None
-    longest = placement.longest_sound(placement.check_projector(Path(mmproj)))
-    return Encoder(Projector(mmproj, model, threads=threads, longest_sound=longest))
+    longest = placement.longest_sound(file)
+    return Encoder(Projector(file.path, model, threads=threads, longest_sound=longest))
 
 
 def _tool_list(file: GGUFFile) -> tuple[str, str]:

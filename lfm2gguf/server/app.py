@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from fastapi import APIRouter, Depends, FastAPI
-from fastapi.responses import Response
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.responses import JSONResponse, Response
 
+from lfm2gguf.errors import OptionError
 from lfm2gguf.runner import Runner
 from lfm2gguf.server import chat, completions, embeddings
 from lfm2gguf.server.errors import ErrorBody, add_handlers
@@ -54,6 +56,19 @@ async def metrics(service: Served) -> Response:
     return Response(service.metrics.text(), media_type=CONTENT_TYPE)
 
 
+@router.get("/openapi.json", include_in_schema=False)
+async def description(request: Request) -> JSONResponse:
+    """Describe the endpoints."""
+    return JSONResponse(request.app.openapi())
+
+
+def _keys(api_key: str | Sequence[str] | None) -> tuple[str, ...]:
+    keys = (api_key,) if isinstance(api_key, str) else tuple(api_key or ())
+    if not all(keys):
+        raise OptionError("api_key is empty: give a key, or none at all")
+    return keys
+
+
 def _info(service: Service) -> ModelInfo:
     runner = service.runner
     return ModelInfo(
@@ -69,18 +84,23 @@ def create_app(
     runner: Runner,
     *,
     name: str | None = None,
-    api_key: str | None = None,
+    api_key: str | Sequence[str] | None = None,
     limits: Limits | None = None,
 ) -> FastAPI:
     """Return an ASGI application that serves a runner as OpenAI's API.
 
-    ``name`` is the model's, the file's without its suffix if None; ``api_key`` is asked for
-    everywhere but at ``/health``. The runner stays the caller's, to be closed after the server.
+    ``name`` is the model's, the file's without its suffix if None; ``api_key``, one or several of
+    which a request sends one, is asked for everywhere but at ``/health``. The runner stays the
+    caller's, to be closed after the server.
+
+    Raises:
+        OptionError: a key is empty.
+
     """
     limits = limits or Limits()
-    app = FastAPI(title="lfm2gguf", version=__version__, docs_url=None, redoc_url=None)
+    app = FastAPI(title="lfm2gguf", version=__version__, openapi_url=None)
     app.state.service = service = Service(
-        runner, name or runner.path.stem, api_key, limits, Metrics(runner)
+        runner, name or runner.path.stem, _keys(api_key), limits, Metrics(runner)
     )
     app.include_router(open_to_all, responses=_REFUSED)
     for guarded in (router, chat.router, completions.router, embeddings.router):

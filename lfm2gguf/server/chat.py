@@ -125,8 +125,8 @@ def _form(body: ChatRequest, tools: list[dict[str, Any]], dialect: Dialect) -> d
 
 def _answer_schema(body: ChatRequest) -> Schema | None:
     match body.response_format:
-        case JsonObjectFormat():
-            return {"type": "object"}
+        case JsonObjectFormat(schema_=schema):
+            return schema
         case JsonSchemaFormat(json_schema=named):
             return named.schema_
         case _:

@@ -206,9 +206,10 @@ class TextFormat(BaseModel):
 
 
 class JsonObjectFormat(BaseModel):
-    """The answer is a JSON object."""
+    """The answer is a JSON object, or what a schema says (llama.cpp's extension)."""
 
     type: Literal["json_object"]
+    schema_: Schema = Field(default_factory=lambda: {"type": "object"}, alias="schema")
 
 
 class JsonSchemaFormat(BaseModel):

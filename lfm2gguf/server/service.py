@@ -22,7 +22,7 @@ class Service:
 
     runner: Runner
     name: str
-    api_key: str | None
+    api_keys: tuple[str, ...]
     limits: Limits
     metrics: Metrics
     created: int = field(default_factory=lambda: int(time.time()))
@@ -84,11 +84,12 @@ async def authorized(
     service: Served,
     given: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
 ) -> None:
-    """Refuse requests without the server's key, where it has one."""
-    key = service.api_key
-    if key is None:
+    """Refuse requests without one of the server's keys, where it has any."""
+    if not service.api_keys:
         return
-    if given is None or not secrets.compare_digest(given.credentials.encode(), key.encode()):
+    sent = given.credentials.encode() if given else b""
+    fits = [secrets.compare_digest(sent, key.encode()) for key in service.api_keys]
+    if not given or not any(fits):
         raise Refusal(
             401,
             "the API key is missing or wrong: send it as 'Authorization: Bearer KEY'",

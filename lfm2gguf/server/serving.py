@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 
 from lfm2gguf.errors import OptionError
+from lfm2gguf.server.edges import ANY, LOOPBACK, Complaints, OnlyHosts, is_loopback, protocol
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -32,10 +35,14 @@ def run(
     port: int = 8080,
     *,
     drain_seconds: float = 30.0,
+    header_seconds: float = 30.0,
+    hosts: Collection[str] = (),
     started: Callable[[str], None] = lambda url: None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, then finish what is under way, within ``drain_seconds``.
 
+    A connection whose header does not arrive within ``header_seconds`` is closed. On a loopback
+    address requests must be for it, or for one of ``hosts``; ``*`` among these allows all.
     ``started`` is called with the server's address when it takes connections.
 
     Raises:
@@ -44,7 +51,18 @@ def run(
     with listen(host, port) as listening:
         shown = f"[{host}]" if ":" in host else host
         started(f"http://{shown}:{listening.getsockname()[1]}")
+        guarded = is_loopback(host) and ANY not in hosts
         config = uvicorn.Config(
-            app, log_config=None, timeout_graceful_shutdown=max(1, round(drain_seconds))
+            OnlyHosts(app, {*LOOPBACK, host, *hosts}) if guarded else app,
+            http=protocol(header_seconds),
+            ws="none",
+            log_config=None,
+            timeout_graceful_shutdown=max(1, round(drain_seconds)),
         )
-        uvicorn.Server(config).run(sockets=[listening])
+        _Server(config).run(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
+    async def startup(self, *arguments: Any, **options: Any) -> None:
+        asyncio.get_running_loop().set_exception_handler(Complaints())
+        await super().startup(*arguments, **options)

@@ -3,13 +3,14 @@
 from lfm2gguf.storage.cache import cache_folder
 from lfm2gguf.storage.output import check_target, create, output_errors, write_whole
 from lfm2gguf.storage.partial import target_of
-from lfm2gguf.storage.rows import GGML, SAFETENSORS, DType, StoredRows
+from lfm2gguf.storage.rows import GGML, SAFETENSORS, DType, Scales, StoredRows
 from lfm2gguf.storage.unchanged import Stamp, check_unchanged, stamps
 
 __all__ = [
     "GGML",
     "SAFETENSORS",
     "DType",
+    "Scales",
     "Stamp",
     "StoredRows",
     "cache_folder",

@@ -49,17 +49,48 @@ def _ggml(type: GGMLType) -> DType:
     return DType(type.name, type.type_size, type.block_size, type, widen)
 
 
+def _e4m3(rows: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Widen 8-bit floats of 4 exponent and 3 mantissa bits, without infinities (OCP's E4M3)."""
+    return E4M3[rows].reshape(shape)
+
+
+def _e4m3_values() -> NDArray[np.float32]:
+    bits = np.arange(256)
+    exponent, mantissa = (bits >> 3) & 15, bits & 7
+    normal = np.ldexp(1 + mantissa / 8, exponent - 7)
+    values = np.where(exponent, normal, np.ldexp(mantissa / 8, -6))
+    values[(bits & 127) == 127] = np.nan
+    return np.where(bits < 128, values, -values).astype(np.float32)
+
+
+E4M3 = _e4m3_values()
 GGML = {type: _ggml(type) for type in GGMLType}
 SAFETENSORS = {
     "BF16": GGML[GGMLType.BF16],
     "F16": GGML[GGMLType.F16],
     "F32": GGML[GGMLType.F32],
+    "F8_E4M3": DType("F8_E4M3", 1, widen=_e4m3),
     # Known by their size only: tensors that are left out may hold them.
-    **{name: DType(name, 1) for name in ("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0")},
+    **{name: DType(name, 1) for name in ("BOOL", "U8", "I8", "F8_E5M2", "F8_E8M0")},
     **{name: DType(name, 2) for name in ("U16", "I16")},
     **{name: DType(name, 4) for name in ("U32", "I32")},
     **{name: DType(name, 8) for name in ("U64", "I64", "F64")},
 }
+
+
+@dataclass(frozen=True)
+class Scales:
+    """What numbers are multiplied by: one for each block of ``block`` (rows, numbers in a row)."""
+
+    values: StoredRows
+    block: tuple[int, int]
+
+    def of(self, start: int, stop: int, n: int) -> NDArray[np.float32]:
+        """Return the scale of each number of rows ``start:stop``, float32 (rows, ``n``)."""
+        high, wide = self.block
+        first, last = start // high, -(-stop // high)
+        rows = self.values.widened(first, last)[np.arange(start, stop) // high - first]
+        return np.repeat(rows, wide, axis=1)[:, :n]
 
 
 @dataclass(frozen=True)
@@ -70,6 +101,7 @@ class StoredRows:
     offset: int
     dtype: DType
     shape: tuple[int, int]
+    scales: Scales | None = None
 
     @property
     def row_bytes(self) -> int:
@@ -99,15 +131,22 @@ class StoredRows:
         return rows
 
     def widened(self, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
-        """Return rows ``start:stop`` as float32 of shape (rows, numbers in a row), exactly.
+        """Return rows ``start:stop`` as float32 of shape (rows, numbers in a row).
+
+        That is exact, but for a rounding where there are scales.
 
         Raises:
             TensorError: as :meth:`rows`.
 
         """
+        return self.numbers(self.rows(start, stop), start)
+
+    def numbers(self, stored: NDArray[np.uint8], start: int) -> NDArray[np.float32]:
+        """Return :meth:`widened` for rows from ``start`` on that are given as they are stored."""
         assert self.dtype.widen is not None, self.dtype.name
-        rows = self.rows(start, stop)
-        return self.dtype.widen(rows, shape=(len(rows), self.shape[1]))
+        n = self.shape[1]
+        numbers = self.dtype.widen(stored, shape=(len(stored), n))
+        return numbers * self.scales.of(start, start + len(stored), n) if self.scales else numbers
 
     def spans(
         self, start: int = 0, stop: int | None = None, weights: int | None = None

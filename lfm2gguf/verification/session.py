@@ -12,6 +12,7 @@ import numpy as np
 
 from lfm2gguf import llamacpp
 from lfm2gguf.errors import GGUFError
+from lfm2gguf.loadable import check_loadable
 from lfm2gguf.members import is_retrieval
 from lfm2gguf.progress import ProgressCallback
 from lfm2gguf.reference import AdaptedWeights, Settings, Weights
@@ -191,10 +192,13 @@ def _judge(
     clock = Clock({"reference": prepared.seconds})
     weights = Weights.from_gguf(candidate.file)
     _require_same_model(prepared, candidate, weights)
+    if engine.runs_llamacpp:
+        check_loadable(candidate.file)
     found = [_settings_gate(prepared, candidate, weights)]
     with clock.timed("tensors"):
         differences = tensors.tensor_differences(candidate.file, weights, prepared.model.weights)
-    found.extend(gates.tensor_gate(differences))
+    feedback = gates.rounded_with_feedback(candidate.file, differences)
+    found.extend(gates.tensor_gate(differences, feedback=feedback))
     deltas: Sequence[TensorDelta] = ()
     if isinstance(prepared.model.weights, AdaptedWeights):
         with clock.timed("adapter"):

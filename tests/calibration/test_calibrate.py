@@ -10,6 +10,7 @@ import pytest
 import lfm2gguf
 from lfm2gguf.calibration import calibrate, calibrate_layers
 from lfm2gguf.calibration.streams import Streams
+from lfm2gguf.conversion import Recipe
 from lfm2gguf.errors import OptionError
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.gguf_file import GGUFFile
@@ -62,7 +63,8 @@ def test_the_example_model_is_nearer(tmp_path: Path) -> None:
     made = calibrate(EXAMPLE, tmp_path / "a.gguf", "Q4_0", chunks=12, ctx=256)
     assert made.better
     assert made.judgement.calibrated < 0.8 * made.judgement.plain
-    plain = lfm2gguf.convert(EXAMPLE, tmp_path / "plain.gguf", "Q4_0").files[0].path
+    recipe = Recipe("Q4_0", calibrated=True)  # the types that an importance matrix gives
+    plain = lfm2gguf.convert(EXAMPLE, tmp_path / "plain.gguf", recipe).files[0].path
     ours, theirs = GGUFFile.open(tmp_path / "a.gguf"), GGUFFile.open(plain)
     assert {n: t.type for n, t in ours.tensors.items()} == {
         n: t.type for n, t in theirs.tensors.items()

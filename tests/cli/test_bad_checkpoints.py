@@ -87,10 +87,6 @@ def shards(change: Callable[[Path, dict[str, str]], Any]) -> Damage:
     return damage
 
 
-def quantized(**about: Any) -> Damage:
-    return setting(quantization_config=about)
-
-
 def instead(name: str) -> Damage:
     """Another file than the weights."""
 
@@ -174,13 +170,6 @@ CONFIG: Damages = {
     "an encoder": (setting(architectures=["Lfm2BidirectionalForMaskedLM"]), "Bidirectional"),
     "no architecture": (setting(architectures=None), "names no 'architectures'"),
     "architecture is a list": (setting(architectures=[["x"]]), "architecture"),
-    "bitsandbytes": (quantized(quant_method="bitsandbytes", load_in_4bit=True), "bitsandbytes"),
-    "GPTQ": (quantized(quant_method="gptq", bits=4), "gptq"),
-    "AWQ": (quantized(quant_method="awq"), "awq"),
-    "FP8": (quantized(quant_method="fp8"), "dequantize this one"),
-    "compressed tensors": (quantized(quant_method="compressed-tensors"), "compressed-tensors"),
-    "quantized somehow": (setting(quantization_config="yes"), "unknown method"),
-    "modelopt": (text("hf_quant_config.json", "{}"), "modelopt"),
     "hidden size is text": (setting(hidden_size="64"), "hidden_size is '64'"),
     "hidden size is missing": (setting(hidden_size=None), "hidden_size is missing"),
     "no layers": (setting(num_hidden_layers=0, layer_types=[]), "num_hidden_layers is 0"),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lfm2gguf.checkpoint import Adapter, Checkpoint
-from lfm2gguf.lfm2 import base_tensors, has_projector, make_plan, retrieval, vision
+from lfm2gguf.lfm2 import base_tensors, find_deltas, has_projector, make_plan, retrieval, vision
 from lfm2gguf.lfm2.audio_config import AudioConfig
 from lfm2gguf.lfm2.config import Lfm2Config
 from lfm2gguf.lfm2.moe import Experts
@@ -105,3 +105,12 @@ def test_the_config_alone_gives_the_tensors(name: str, tmp_path: Path) -> None:
     assert architecture == plan.metadata["general.architecture"].value
     there = [t for t in plan.tensors if name != "colbert" or t.name != "dense_2.weight"]
     assert [(t.name, t.shape) for t in tensors] == [(t.name, t.shape) for t in there]
+
+
+def test_experts_are_counted_under_both_names(tmp_path: Path) -> None:
+    case = adapters.CASES["packed-experts"]
+    config = dict(Checkpoint.open(adapters.make_base(case, tmp_path / "base")).config)
+    adapter = Adapter.open(adapters.make_adapter(case, tmp_path / "tune"))
+    named = find_deltas(config, adapter)
+    config["num_local_experts"] = config.pop("num_experts")
+    assert find_deltas(config, adapter).keys() == named.keys()

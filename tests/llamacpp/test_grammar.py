@@ -27,7 +27,7 @@ def follows(model: Model, grammar: str, text: str) -> bool:
     """Whether the sampler, wanting nothing so much as this text and its end, may write it."""
     sampler = Sampler(model, Options(**GREEDY, grammar=grammar))
     end = next(t for t in range(model.n_vocab) if model.ends_generation(t))
-    wanted = [model.tokenize(character)[0] for character in text]
+    wanted = [token for character in text for token in model.tokenize(character)]
     try:
         for token in [*wanted, end]:
             logits = np.zeros(model.n_vocab, np.float32)

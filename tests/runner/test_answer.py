@@ -55,10 +55,20 @@ def test_plain_text_comes_out_as_it_went_in(text: str, where: list[int]) -> None
     assert answer.text == "".join(map(str, pieces)) == text
 
 
-def test_a_call_is_handed_out_before_its_span_ends() -> None:
+@pytest.mark.parametrize("size", [1, 3, 100])
+@pytest.mark.parametrize("before", ["[", "\n [", ""])
+def test_a_call_is_handed_out_before_its_span_ends(before: str, size: int) -> None:
     answer = Answer()
-    pieces = answer.feed('<|tool_call_start|>[f(x="1"), ')
+    text = f'<|tool_call_start|>{before}f(x="1"), '
+    pieces = [p for i in range(0, len(text), size) for p in answer.feed(text[i : i + size])]
     assert pieces == [Piece(call=F)]
+
+
+@given(cuts)
+def test_an_echo_is_dropped_whatever_the_tools(where: list[int]) -> None:
+    body = CALL.removeprefix("<|tool_call_start|>")
+    answer, _ = collect(CALL + body + " Done", where)
+    assert (answer.text, answer.calls) == (" Done", [F, G])
 
 
 @pytest.mark.parametrize(("text", "said", "calls"), [*LLAMA_CPP, *IN_THE_WILD])

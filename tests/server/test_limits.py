@@ -90,7 +90,7 @@ def test_a_key(runner: Runner) -> None:
     with serving(runner, api_key="secret") as url:
         assert httpx.get(f"{url}/health").json() == {"status": "ok"}
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "secret"}):
-            for path in ("/v1/models", "/metrics"):
+            for path in ("/v1/models", "/metrics", "/openapi.json"):
                 answer = httpx.get(url + path, headers=headers)
                 assert (answer.status_code, error(answer)["code"]) == (401, "invalid_api_key")
             assert chat(url, headers=headers).status_code == 401

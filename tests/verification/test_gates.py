@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,10 +21,12 @@ from lfm2gguf.verification.measure.tensors import TensorDifference
 from lfm2gguf.verification.report.data import dumps
 from lfm2gguf.verification.verdict.baseline import drift_gates
 from lfm2gguf.verification.verdict.gates import (
+    CALIBRATED,
     CONFIG,
     Gate,
     figure_gates,
     metadata_gate,
+    rounded_with_feedback,
     tensor_gate,
     tolerated_ratio_error,
 )
@@ -195,3 +198,29 @@ def test_a_baseline_of_something_else_is_refused(
 def test_an_absent_baseline_is_refused(result: Verification, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="the baseline cannot be read"):
         drift_gates(tmp_path / "absent.json", result)
+
+
+def test_feedback_moves_weights_and_is_told_from_a_fault() -> None:
+    """Most tensors beyond plain rounding: another rounding. One of them: a fault."""
+
+    def tensors(*shares: float) -> list[TensorDifference]:
+        limits = TENSOR_LIMITS["Q4_K"]
+        return [
+            TensorDifference(f"blk.{i}.x.weight", "Q4_K", share * limits.noise, share * limits.run)
+            for i, share in enumerate(shares)
+        ]
+
+    plain = SimpleNamespace(metadata={})
+    moved, faulty = tensors(1.3, 1.4, 1.2, 2.0), tensors(0.8, 0.9, 0.8, 2.0)
+    assert rounded_with_feedback(plain, moved)
+    assert not rounded_with_feedback(plain, faulty)
+    assert rounded_with_feedback(SimpleNamespace(metadata={CALIBRATED: "x"}), faulty)
+    [gate] = tensor_gate(moved, feedback=True)
+    assert gate.passed
+    [gate] = tensor_gate(faulty)
+    assert not gate.passed
+    [gate] = tensor_gate(tensors(9.0), feedback=True)
+    assert not gate.passed
+    exact = TensorDifference("token_embd.weight", "F16", 1e-3, 2e-3)
+    [gate] = tensor_gate([exact], feedback=True)
+    assert not gate.passed

@@ -15,6 +15,7 @@ from lfm2gguf.bench.sources.worker import Worker
 from lfm2gguf.bench.workloads import workload
 from lfm2gguf.errors import ContextError, RuntimeFailureError
 from lfm2gguf.llamacpp import Chunk, Context, Model, available_memory, choose, report
+from lfm2gguf.loadable import check_loadable
 from lfm2gguf.members import trained_context
 from lfm2gguf.options import OptionChanges
 from lfm2gguf.runner import DeviceReport, Runner, Usage, check_file, check_memory, place
@@ -42,6 +43,7 @@ class InProcess:
         prompt_cache: bool = False,
     ) -> None:
         self.path, self.file = path, check_file(path)
+        check_loadable(self.file)
         deepest = max((c.prompt + c.output for c in cells if c.is_depth), default=0)
         self.on, self._layers = place(self.file, choose(device), gpu_layers, device, deepest)
         self._settings = {"device": device, "gpu_layers": gpu_layers, "threads": threads}

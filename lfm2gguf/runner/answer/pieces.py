@@ -82,7 +82,8 @@ class Answer:
             return self._in_span(self._span)
         if self.thinks:
             return self._up_to([self.dialect.thinking[1]], self._think, self._stop_thinking)
-        return self._up_to(self._openings, self._say, self._at_marker)
+        echo = [self._last + self.dialect.calls[1]] if self._last else []
+        return self._up_to([*self._openings, *echo], self._say, self._at_marker)
 
     @functools.cached_property
     def _openings(self) -> list[str]:
@@ -122,10 +123,10 @@ class Answer:
 
     def _at_marker(self, marker: str) -> list[Piece] | None:
         start, end = self.dialect.calls
-        if marker not in (start, end):
+        if marker in self._openings and marker not in (start, end):
             return self._bare()
         self._rest = self._rest[len(marker) :]
-        if marker == start:  # an end with no calls before says nothing
+        if marker == start:  # an echo is dropped, and an end with no calls before says nothing
             self._open(start)
         return []
 
@@ -170,10 +171,10 @@ class Answer:
 
     def _close(self, span: CallReader, marker: str = "", *, whole: bool = True) -> list[Piece]:
         items = span.close(whole=whole)
-        self._span, self._last = None, span.text.strip()
         pieces = self._hand_out([item for item in items if isinstance(item, ToolCall)])
         malformed = [item for item in items if isinstance(item, BadCall)]
         known = len(self.calls) > self._before
+        self._span, self._last = None, span.text.strip() if known else ""
         verbatim = self._unknown and not known and not malformed
         written = [self.dialect.style.write(call.name, call.arguments) for call in self._unknown]
         for call, text in zip(self._unknown, written, strict=True):

@@ -52,7 +52,7 @@ class Queue:
 
         Raises:
             ContextError: its prompt does not fit into the context.
-            OptionError: its prompt is empty, or its adapter unknown.
+            OptionError: its prompt is empty or lacks a medium, or its adapter unknown.
         """
         if len(request.prompt) >= self._context.n_ctx:
             raise ContextError(
@@ -62,6 +62,8 @@ class Queue:
             )
         if not request.prompt:
             raise OptionError("the prompt is empty")
+        if any(token < 0 and token not in request.rows for token in request.prompt):
+            raise OptionError("the prompt has a place for an image or sound, and nothing for it")
         if request.variant and request.variant[0] not in self._adapters:
             known = ", ".join(self._adapters) or "none: give adapters={name: file}"
             raise OptionError(

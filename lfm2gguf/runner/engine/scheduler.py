@@ -8,6 +8,7 @@ and leave between steps; the one that has waited longest is served first.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from lfm2gguf.errors import ContextError, Lfm2ggufError, RuntimeFailureError
-from lfm2gguf.llamacpp import Adapter, Chunk, Context, Floats, Model, Sampler
+from lfm2gguf.llamacpp import Adapter, Chunk, Context, Floats, Model, RefusedBatchError, Sampler
 from lfm2gguf.runner.engine.jobs import Jobs
 from lfm2gguf.runner.engine.memory import Memory, MemoryUse
 from lfm2gguf.runner.engine.queue import SMALLEST_PIECE, Queue, Work
@@ -189,7 +190,7 @@ class Scheduler:
             if request.cancelled:
                 self._end(request, Finished("cancelled", request.usage()))
         for request in self.queue.admit():
-            self._begin(request)
+            self._alone(request, functools.partial(self._begin, request))
         for work in self.queue.batches():
             if not self._advance(work):
                 return
@@ -205,14 +206,33 @@ class Scheduler:
     def _advance(self, work: Work) -> bool:
         """Decode the chunks together; False if one of their requests had to give way."""
         began = time.perf_counter()
-        if not self._decode([chunk for _, chunk in work]):
-            return False
+        try:
+            if not self._decode([chunk for _, chunk in work]):
+                return False
+        except RefusedBatchError as error:
+            if len(work) > 1:  # one of them is to blame: each on its own shows which
+                return all(self._advance([item]) for item in work)
+            self._end(work[0][0], error)
+            return True
         self._note(work, time.perf_counter() - began)
         rows = iter(self._context.logits()) if any(chunk.outputs for _, chunk in work) else iter(())
         for request, chunk in work:
             if chunk.outputs:
-                self._draw(request, next(rows))
+                logits = next(rows)
+                self._alone(request, functools.partial(self._draw, request, logits))
         return True
+
+    def _alone(self, request: Request, work: Callable[[], None]) -> None:
+        """Do what concerns one request, which alone ends if that fails."""
+        try:
+            work()
+        except Exception as error:
+            if request not in self.samplers:  # it had ended already
+                raise
+            if not isinstance(error, Lfm2ggufError):
+                logger.exception("a request failed")
+                error = RuntimeFailureError(f"the runner failed: {error!r}")
+            self._end(request, error)
 
     def _decode(self, chunks: Sequence[Chunk]) -> bool:
         """Decode, making room if there is none: idle sequences go first, then the youngest."""
@@ -249,11 +269,7 @@ class Scheduler:
             self.queue.speed = prompt_tokens / seconds
 
     def _draw(self, request: Request, logits: Floats) -> None:
-        try:
-            token: int = self.samplers[request].sample(logits)
-        except Lfm2ggufError as error:
-            self._end(request, error)
-            return
+        token: int = self.samplers[request].sample(logits)
         if not request.generated:
             request.first_token = time.perf_counter()
         self._tokens["generated"] += 1

@@ -16,6 +16,7 @@ from lfm2gguf.errors import CheckpointError, MissingDependencyError, OptionError
 from lfm2gguf.ggml import FileType
 from lfm2gguf.gguf_file import GGUFFile
 from lfm2gguf.lfm2 import text_adapter, text_model
+from lfm2gguf.loadable import check_loadable
 from lfm2gguf.reference import (
     Reference,
     RetrievalReference,
@@ -143,6 +144,7 @@ def _open_gguf(path: Path) -> ReferenceModel:
             f"{path}: is quantized ({quantized[0].name} is {quantized[0].type.name}); a reference "
             "must be a checkpoint, or a GGUF in F32, F16 or BF16"
         )
+    check_loadable(file)
     vocabulary = llamacpp.Model(path)
     return ReferenceModel(
         path.stem,

@@ -1,0 +1,113 @@
+"""The edges of HTTP: what a server does with those who do not play by the rules."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+
+from lfm2gguf import Runner
+from lfm2gguf.errors import OptionError
+from lfm2gguf.server import create_app
+from lfm2gguf.server.edges import LOOPBACK, Complaints, OnlyHosts, is_loopback, protocol
+from lfm2gguf.server.serving import listen
+from lfm2gguf_cli.serve import _keys_in
+from tests.server.conftest import serving
+
+
+@pytest.fixture(scope="module")
+def port(runner: Runner) -> Iterator[int]:
+    """A server that waits 0.5 s for a header, on loopback and for a proxy's name."""
+    app = OnlyHosts(create_app(runner, name="tiny"), {*LOOPBACK, "proxy.example"})
+    config = uvicorn.Config(app, http=protocol(0.5), log_config=None, lifespan="off")
+    server = uvicorn.Server(config)
+    with listen("127.0.0.1", 0) as listening:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        yield int(listening.getsockname()[1])
+        server.should_exit = True
+        thread.join()
+
+
+GOOD = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
+
+
+@pytest.mark.parametrize(
+    "begun", [b"", b"GET /hea", GOOD + b"X-a: ", GOOD + b"\r\nANSWERED" + GOOD]
+)
+def test_a_header_that_never_ends_is_closed(port: int, begun: bytes) -> None:
+    """Also where bytes come in drops, and behind an answer on the same connection."""
+    first, answered, rest = begun.partition(b"ANSWERED")
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as slow:
+        slow.sendall(first)
+        if answered:
+            answer = b""
+            while not answer.endswith(b"}"):
+                answer += slow.recv(1000)
+            slow.sendall(rest)
+        assert slow.recv(1000) == b""
+
+
+def test_answers_that_take_longer_than_a_header_stay(port: int) -> None:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        ask = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 400}
+        answers = [client.post("/v1/chat/completions", json=ask, timeout=60) for _ in range(2)]
+        assert [answer.status_code for answer in answers] == [200, 200]
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:80", "127.0.0.1:1", "[::1]:8080",
+                                  "proxy.example", "localhost."])  # fmt: skip
+def test_own_hosts_are_served(port: int, host: str) -> None:
+    answer = httpx.get(f"http://127.0.0.1:{port}/health", headers={"Host": host})
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil",
+                                  "evil:80", "[::2]", "a@localhost"])  # fmt: skip
+def test_foreign_hosts_are_refused(port: int, host: str) -> None:
+    answer = httpx.get(f"http://127.0.0.1:{port}/health", headers={"Host": host})
+    assert answer.status_code == 421
+    assert "--allow-host" in answer.json()["error"]["message"]
+
+
+def test_what_is_loopback() -> None:
+    assert all(map(is_loopback, (*LOOPBACK, "127.3.2.1")))
+    assert not any(map(is_loopback, ("0.0.0.0", "::", "192.168.1.2", "example.org")))
+
+
+def test_no_flood_where_descriptors_run_out(caplog: pytest.LogCaptureFixture) -> None:
+    complaints, loop = Complaints(), asyncio.new_event_loop()
+    with caplog.at_level(logging.DEBUG):
+        for _ in range(5000):
+            context = {"message": "socket.accept() out of system resource"}
+            complaints(loop, {**context, "exception": OSError(24, "Too many open files")})
+        complaints(loop, {"message": "something else"})
+    loop.close()
+    assert [record.levelname for record in caplog.records] == ["WARNING", "ERROR"]
+
+
+def test_several_keys(runner: Runner, tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("# ours\none\n\n  two  \n")
+    with serving(runner, api_key=_keys_in(file)) as url:
+        codes = {
+            key: httpx.get(f"{url}/v1/models", headers={"Authorization": f"Bearer {key}"})
+            for key in ("one", "two", "three", "# ours", "onetwo")
+        }
+    assert [answer.status_code for answer in codes.values()] == [200, 200, 401, 401, 401]
+
+
+def test_keys_that_are_none(runner: Runner, tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("# none yet\n")
+    for file in (tmp_path / "keys", tmp_path / "nowhere", tmp_path):
+        with pytest.raises(OptionError, match="api-key-file"):
+            _keys_in(file)
+    with pytest.raises(OptionError, match="empty"):
+        create_app(runner, api_key="")
