@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lfm2gguf.chat.dialect import LFM2
 from lfm2gguf.errors import OptionError
 from lfm2gguf.reference import Ids
 from lfm2gguf.verification import ReferenceModel, chat_samples, cut, load_texts
@@ -111,7 +112,8 @@ def _conversations() -> str:
 
 
 def _rendered(turns: list[list[str]]) -> str:
-    return "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in turns)
+    start, end = LFM2.turn
+    return "".join(f"{start}{role}\n{text}{end}\n" for role, text in turns)
 
 
 def _material(names: tuple[str, ...], sequences: Sequence[Ids]) -> CalibrationMaterial:
