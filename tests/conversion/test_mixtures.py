@@ -16,6 +16,7 @@ from lfm2gguf.gguf_file import Metadata
 from tests.conversion.test_parity import ROOT
 from tests.golden.summary import digest
 from tests.making.checkpoints import make
+from tests.making.lanes import WEEKLY
 from tests.making.mixture_cases import MODELS, describe, importance, label, recipe, wanted
 
 GOLDEN = json.loads((ROOT / "tests/golden/mixtures.json").read_text())["cases"]
@@ -38,7 +39,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         pytest.param(
             model,
             want,
-            marks=[pytest.mark.slow] * want[0].startswith(SLOW),
+            marks=WEEKLY * want[0].startswith(SLOW),
             id=f"{model}-{label(want)}",
         )
         for model in MODELS

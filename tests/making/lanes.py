@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from _pytest.mark.structures import ParameterSet
 
 
+# What only the weekly lane runs; the fast lane leaves it out as well.
+WEEKLY = (pytest.mark.weekly, pytest.mark.slow)
+
+
 def slow_but(fast: Iterable[object], values: Iterable[object]) -> list[ParameterSet]:
     """Return a test's parameters, all but the ``fast`` ones marked slow."""
     kept = set(fast)

@@ -14,6 +14,7 @@ from lfm2gguf.quants import CODECS, dequantize, quantize, validate
 from lfm2gguf.quants.codec import c_arithmetic
 from lfm2gguf.quants.kquants import weights_of_32
 from lfm2gguf.quants.search import Search, scale_and_min
+from tests.making.lanes import WEEKLY
 
 from . import oracle
 from .samples import IMPORTANCE, OVERFLOWING, SAMPLES, importance, names, sample, uses_grid
@@ -21,7 +22,16 @@ from .samples import IMPORTANCE, OVERFLOWING, SAMPLES, importance, names, sample
 KINDS = [None, *IMPORTANCE]
 
 pytestmark = oracle.needs_ggml
-every_type = pytest.mark.parametrize("type", CODECS, ids=lambda type: type.name)
+
+
+def marks(type: GGMLType, usual: bool = False) -> tuple[pytest.MarkDecorator, ...]:
+    """Grids are searched slowly: all but the usual weights wait for the weekly lane."""
+    return WEEKLY if uses_grid(type) and not usual else ()
+
+
+every_type = pytest.mark.parametrize(
+    "type", [pytest.param(type, marks=marks(type)) for type in CODECS], ids=lambda type: type.name
+)
 
 
 def assert_same_bytes(x: np.ndarray, type: GGMLType, kind: str | None = None) -> None:
@@ -42,7 +52,11 @@ def same_floats(a: np.ndarray, b: np.ndarray) -> bool:
 
 every_sample = pytest.mark.parametrize(
     ("type", "name"),
-    [(type, name) for type in CODECS for name in names(type)],
+    [
+        pytest.param(type, name, marks=marks(type, name == "bf16"))
+        for type in CODECS
+        for name in names(type)
+    ],
     ids=lambda value: getattr(value, "name", value),
 )
 

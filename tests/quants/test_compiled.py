@@ -131,6 +131,7 @@ def test_bytes_of_evenly_spaced_weights(
 
 
 @pytest.mark.slow
+@pytest.mark.weekly
 @oracle.needs_ggml
 @every_type
 def test_many_blocks(type: GGMLType) -> None:
@@ -207,6 +208,7 @@ def run(program: str, **environment: str) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize(
     ("cpu", "features"), [("x86-64", ""), ("x86-64-v3", ""), ("generic", "")], ids=lambda x: x
 )
