@@ -79,6 +79,17 @@ def common(
     ] = False,
 ) -> None:
     """Convert, verify and run LFM2 models as GGUF. NumPy only; the same bytes as llama.cpp."""
+    _interrupt_by(signal.SIG_DFL, signal.default_int_handler)
+
+
+def _interrupt_by(before: object, after: object) -> None:
+    """Change what Ctrl-C does, where it does ``before``: who ignores it goes on doing so.
+
+    Until the command begins it ends the process at once: there is nothing to tidy up, and a
+    KeyboardInterrupt inside of an import may be lost.
+    """
+    if signal.getsignal(signal.SIGINT) is before:
+        signal.signal(signal.SIGINT, after)  # type: ignore[arg-type]
 
 
 def _terminated(signal_number: int, frame: object) -> NoReturn:
@@ -108,6 +119,7 @@ def _unexpected(error: Exception) -> NoReturn:
 def main() -> None:
     """Run the command line."""
     signal.signal(signal.SIGTERM, _terminated)
+    _interrupt_by(signal.default_int_handler, signal.SIG_DFL)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # files hold texts that are not UTF-8
             stream.reconfigure(errors="backslashreplace")
@@ -123,6 +135,8 @@ def main() -> None:
         sys.exit(INTERRUPTED)
     except Exception as error:
         _unexpected(error)
+    finally:
+        _interrupt_by(signal.SIG_DFL, signal.default_int_handler)
 
 
 if __name__ == "__main__":

@@ -187,7 +187,7 @@ def _converter() -> Any:
                 if bounds != (None, None):
                     bounded = f"({integers_between(*bounds)}) space"
                     return str(self._add_rule(name or "root", bounded))
-            if kinds == "object" and "required" in schema:
+            if kinds == "object" and "required" in schema and "properties" not in schema:
                 schema = {"properties": {}, "additionalProperties": True, **schema}
             if own_rule := self._own_rule(schema, name):
                 return str(self._add_rule(name or "root", own_rule))

@@ -139,7 +139,7 @@ def test_unsuitable_ggufs(tmp_path: Path) -> None:
         "is one of 3 files of a model": gguf(tmp_path / "split.gguf", parts),
         "the architecture is 'llama'": gguf(tmp_path / "llama.gguf", other),
         "the architecture is ''": gguf(tmp_path / "none.gguf", {}),
-        "is IQ2_XS, which": gguf(tmp_path / "iq.gguf", ARCHITECTURE, GGMLType.IQ2_XS),
+        "is NVFP4, which": gguf(tmp_path / "nv.gguf", ARCHITECTURE, GGMLType.NVFP4),
     }
     for message, path in cases.items():
         assert message in refusal("quantize", path, "-o", tmp_path, within=tmp_path)

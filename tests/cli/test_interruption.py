@@ -20,6 +20,8 @@ from tests.making.checkpoints import config, save, tokenizer, write_json
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
 TYPES = ["Q5_K_M", "Q4_K_M", "Q6_K"]  # work for some seconds
+# Worker processes are NumPy's; of compiled kernels' threads see conversion/test_compiled.py.
+PROCESSES = {**os.environ, "LFM2GGUF_KERNELS": "numpy"}
 PATIENCE = 30.0  # seconds until something that must happen counts as not happening
 
 
@@ -53,7 +55,11 @@ def command(source: Path, target: Path) -> list[str]:
 def converting(source: Path, target: Path) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
     """A conversion that is under way, and its workers."""
     with subprocess.Popen(
-        command(source, target), stderr=subprocess.PIPE, text=True, start_new_session=True
+        command(source, target),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=PROCESSES,
     ) as process:
         try:
             assert process.stderr is not None
@@ -121,7 +127,7 @@ def test_interrupted_while_it_starts(
     (tmp_path / "start.py").write_text(STARTED)
     arguments = [sys.executable, str(tmp_path / "start.py"), *command(long, target)[len(COMMAND) :]]
     with subprocess.Popen(
-        arguments, stderr=subprocess.PIPE, text=True, start_new_session=True
+        arguments, stderr=subprocess.PIPE, text=True, start_new_session=True, env=PROCESSES
     ) as process:
         assert process.stderr is not None
         assert process.stderr.readline() == "started\n"

@@ -211,7 +211,7 @@ BASE = {"num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads":
         ({"block_norm_eps": 0.5, "norm_eps": 0.25}, "norm_eps", 0.25),
         ({}, "norm_eps", 1e-5),
         ({"rope_theta": 5.0}, "rope_theta", 5.0),
-        ({"rope_theta": 5.0, "rope_parameters": {"rope_theta": 6.0}}, "rope_theta", 6.0),
+        ({"rope_parameters": {"rope_theta": 6.0}}, "rope_theta", 6.0),
         ({"tie_embedding": False, "tie_word_embeddings": True}, "tied", False),
         ({"tie_word_embeddings": False}, "tied", False),
         ({}, "tied", True),

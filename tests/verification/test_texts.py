@@ -246,7 +246,7 @@ def test_of_two_templates_the_one_that_was_written_is_scored(
     note = next(note for note in made.notes if "is another" in note)
     assert [f.what for f in lfm2gguf.diagnose(folder).findings if f.id == "conversion"] == [note]
     with lfm2gguf.Runner(made.files[0].path, device="cpu", threads=1, context=256) as lfm:
-        written = lfm.prompts.template
+        written = lfm.prompts.templates.plain
     assert template_of(folder).source == written.source == other
     question = [{"role": "user", "content": "What?"}]
     assert template_of(folder).prompt(question) == written.prompt(question)
