@@ -38,14 +38,10 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Stage:
-    """Weights with one input, and that input, in blocks of tokens.
-
-    ``family`` names what experts share: the same weights of all experts of the layer.
-    """
+    """Weights with one input, and that input, in blocks of tokens."""
 
     names: tuple[str, ...]
     blocks: Callable[[], Iterator[Inputs]] = field(repr=False)
-    family: str = ""
 
 
 class Streams:
@@ -110,9 +106,8 @@ class Streams:
             names = self.exact.ffn_names(i, e)
             mine = np.flatnonzero((routes[1][0] == e).any(axis=1))
 
-            family = f"model.layers.{i}.feed_forward.experts."
-            yield Stage(names[::2], partial(_chosen, seen, mine, None), family + "w1")
-            yield Stage(names[1:2], partial(_chosen, seen, mine, names), family + "w2")
+            yield Stage(names[::2], partial(_chosen, seen, mine, None))
+            yield Stage(names[1:2], partial(_chosen, seen, mine, names))
             for (s, h), (chosen, weights), total in zip(seen, routes, added, strict=True):
                 tokens, place = np.nonzero(chosen == e)
                 if len(tokens):
