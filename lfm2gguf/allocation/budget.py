@@ -72,4 +72,6 @@ def parse_bytes(size: str | int) -> int:
     match = SIZE.fullmatch(str(size).strip().upper())
     if match is None or (match["binary"] and not match["unit"]):
         raise OptionError(f"size (--size): {size!r} is no size; write 600MB, 1.5GB or 700MiB")
-    return int(float(match["number"]) * (1024 if match["binary"] else 1000) ** POWERS[match["unit"]])
+    return int(
+        float(match["number"]) * (1024 if match["binary"] else 1000) ** POWERS[match["unit"]]
+    )

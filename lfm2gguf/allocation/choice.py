@@ -6,6 +6,7 @@ is the Lagrangian's answer; what then is left of the budget buys the best single
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -91,7 +92,7 @@ def _steps(tensors: Mapping[str, Sequence[Option]]) -> list[tuple[str, Option]]:
     steps = []
     for name, options in tensors.items():
         hull = _hull(options)
-        steps += [(_rate(a, b), name, b) for a, b in zip(hull, hull[1:], strict=False)]
+        steps += [(_rate(a, b), name, b) for a, b in itertools.pairwise(hull)]
     steps.sort(key=lambda step: -step[0])  # stable: a hull's own steps stay in order
     return [(name, option) for _, name, option in steps]
 

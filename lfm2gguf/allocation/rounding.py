@@ -30,9 +30,7 @@ def importance_of(matrix: ImportanceMatrix | None, name: str, shape: Sequence[in
     return entry.values.reshape(*lead, shape[-1])
 
 
-def rounded(
-    weight: Array, type: GGMLType, importance: Importance, *, weighted: bool
-) -> Array:
+def rounded(weight: Array, type: GGMLType, importance: Importance, *, weighted: bool) -> Array:
     """Return what a weight becomes, as llama-quantize rounds it; ``weighted``: by importance."""
     if type.block_size == 1 and type is GGMLType.F32:
         return weight

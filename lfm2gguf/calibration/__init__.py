@@ -7,11 +7,16 @@ the values that ``grids`` allow, and ``recipe`` does so for a whole model.
 """
 
 from lfm2gguf.calibration.collect import collect_imatrix
-from lfm2gguf.calibration.material import CalibrationMaterial, calibration_material
+from lfm2gguf.calibration.material import (
+    DEFAULT_CHUNKS,
+    CalibrationMaterial,
+    calibration_material,
+)
 from lfm2gguf.calibration.recipe import CalibratedTensor, calibrate_layers
-from lfm2gguf.calibration.session import Calibrated, calibrate
+from lfm2gguf.calibration.session import Calibrated, calibrate, quantized_names
 
 __all__ = [
+    "DEFAULT_CHUNKS",
     "Calibrated",
     "CalibratedTensor",
     "CalibrationMaterial",
@@ -19,4 +24,5 @@ __all__ = [
     "calibrate_layers",
     "calibration_material",
     "collect_imatrix",
+    "quantized_names",
 ]

@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from lfm2gguf.calibration.material import CalibrationMaterial
 from lfm2gguf.conversion import Draft
-from lfm2gguf.ggml import GGMLType
 from lfm2gguf.progress import ProgressCallback, counting
 from lfm2gguf.quants import CODECS, dequantize, quantize
 from lfm2gguf.reference import Array, Reference, Weights

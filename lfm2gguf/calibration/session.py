@@ -138,7 +138,7 @@ def calibrate(
         )
     with _workspace(workspace) as folder:
         store = Store(folder / _run_key(model, draft, used))
-        names = _names(model, draft)
+        names = quantized_names(model, draft)
         made = _calibrate(model, draft, used, store, names, progress)
         judgement = judge(model, draft, store, names, held_out, progress)
         calibrated = replace(
@@ -172,8 +172,8 @@ class Store:
         write_whole(self.path(name, expert), content, overwrite=True)
 
 
-def _names(model: ReferenceModel, draft: Draft) -> dict[str, str]:
-    """Return the reference's names of what is calibrated, and the GGUF's: all quantized tensors.
+def quantized_names(model: ReferenceModel, draft: Draft) -> dict[str, str]:
+    """Pair the reference's names of all quantized tensors with the GGUF's.
 
     Experts are stacked under one name in both.
     """

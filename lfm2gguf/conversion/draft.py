@@ -155,6 +155,7 @@ def draft(model: Model, target: Path, type: FileType, recipe: Recipe) -> Draft:
         "general.quantization_version": Value(ValueType.UINT32, QUANTIZATION_VERSION),
         "general.file_type": Value(ValueType.UINT32, type.id),
     }
+    last |= {key: Value(ValueType.STRING, text) for key, text in recipe.about.items()}
     if recipe.imatrix is not None:
         check_matrix(recipe.imatrix, sources)
         last |= matrix_keys(recipe.imatrix)
@@ -208,7 +209,7 @@ def _first(value: Value | None) -> int:
     return number if isinstance(number, int) else 0
 
 
-def default_name(metadata: Metadata, type: FileType) -> str:
+def default_name(metadata: Metadata, label: str) -> str:
     """Return llama.cpp's name for a file (gguf-py/gguf/utility.py, ``naming_convention``)."""
     keys = ("name", "basename", "finetune", "version", "size_label")
     about = [metadata.get(f"general.{key}") for key in keys]
@@ -217,7 +218,7 @@ def default_name(metadata: Metadata, type: FileType) -> str:
         prefix, about[-1] = "mmproj-", None
     texts = (v.value if v and isinstance(v.value, str) else None for v in about)
     name = NOT_IN_NAMES.sub("-", gguf.naming_convention(*texts, None))
-    return f"{prefix}{name[:LONGEST_NAME]}-{type.name}.gguf"
+    return f"{prefix}{name[:LONGEST_NAME]}-{label}.gguf"
 
 
 def _is_projector(metadata: Metadata) -> bool:
@@ -234,9 +235,9 @@ def _check_projector_type(type: FileType) -> None:
 
 
 def target_paths(
-    metadata: Metadata, types: Sequence[FileType], target: str | Path | None
+    metadata: Metadata, labels: Sequence[str], target: str | Path | None
 ) -> list[Path]:
-    """Return where each type's file goes: the default name in a folder, or the one name given.
+    """Return where each label's file goes: the default name in a folder, or the one name given.
 
     Raises:
         OptionError: one name is given for several types.
@@ -244,7 +245,7 @@ def target_paths(
     """
     target = Path(target or "")
     if target.is_dir():
-        return [target / default_name(metadata, type) for type in types]
-    if len(types) > 1:
+        return [target / default_name(metadata, label) for label in labels]
+    if len(labels) > 1:
         raise OptionError(f"{target}: several types need a folder that exists, not a file's name")
     return [target]

@@ -46,7 +46,8 @@ class ConversionPlan:
 
         """
         types = recipe.file_types(default)
-        paths = target_paths(model.metadata, types, target)
+        labels = [recipe.label or type.name for type in types]
+        paths = target_paths(model.metadata, labels, target)
         drafts = [draft(model, p, t, recipe) for p, t in zip(paths, types, strict=True)]
         return cls(tuple(drafts), model.left_out, model.notes, model.files)
 
