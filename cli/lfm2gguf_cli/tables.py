@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lfm2gguf.conversion import Conversion, ConversionPlan, Draft, WrittenFile
 from lfm2gguf_cli.console import Display
+
+if TYPE_CHECKING:
+    from lfm2gguf.allocation import Allocation
 
 
 def show_notes(display: Display, notes: Sequence[str], left_out: Mapping[str, str]) -> None:
@@ -22,10 +25,13 @@ def show_notes(display: Display, notes: Sequence[str], left_out: Mapping[str, st
         display.note(note)
 
 
-def show_plan(display: Display, plan: ConversionPlan) -> None:
-    """Show what would be written: every tensor of every file."""
+def show_plan(
+    display: Display, plan: ConversionPlan, more: Mapping[str, Any] | None = None
+) -> None:
+    """Show what would be written: every tensor of every file; in JSON with ``more`` keys."""
     if display.json:
-        display.as_json(_result(plan, [_draft_json(draft) for draft in plan.drafts]))
+        files = [_draft_json(draft) for draft in plan.drafts]
+        display.as_json({**_result(plan, files), **(more or {})})
         return
     for draft in plan.drafts:
         rows = [
@@ -39,6 +45,25 @@ def show_plan(display: Display, plan: ConversionPlan) -> None:
             f"{draft.target}: {size(draft.nbytes)}, {draft.bits_per_weight:.2f} bits/weight, "
             f"{len(draft.tensors)} tensors ({types})"
         )
+
+
+def show_allocation(display: Display, allocation: Allocation) -> None:
+    """Show the types that were chosen for a budget, before anything is written."""
+    for note in allocation.notes:
+        display.note(note)
+    if display.json or display.quiet:
+        return
+    rows = [
+        (t.name, shape(t.shape), t.type.name, f"{t.type.bits_per_weight:g}", str(t.nbytes),
+         f"{t.kld:.6f}")
+        for t in allocation.tensors
+    ]  # fmt: skip
+    display.table(("tensor", "shape", "type", "bits/weight", "bytes", "KLD alone"), rows)
+    display.line(
+        f"chosen: {size(allocation.nbytes)}, {allocation.bits_per_weight:.2f} bits/weight; mean KL "
+        f"divergence on {allocation.positions} positions of the text {allocation.measured:.6f} "
+        f"(the tensors' own add up to {allocation.predicted:.6f})"
+    )
 
 
 def show_written(

@@ -7,10 +7,11 @@ predictions, ``choice`` spends the bytes where they buy most, and ``session`` do
 
 from lfm2gguf.allocation.budget import Budget
 from lfm2gguf.allocation.choice import Option
-from lfm2gguf.allocation.devices import FAST_TYPES
+from lfm2gguf.allocation.devices import DEFAULT_DEVICE, FAST_TYPES
 from lfm2gguf.allocation.session import AllocatedTensor, Allocation, allocate
 
 __all__ = [
+    "DEFAULT_DEVICE",
     "FAST_TYPES",
     "AllocatedTensor",
     "Allocation",

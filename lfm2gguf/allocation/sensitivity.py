@@ -45,7 +45,7 @@ class Sensitivity:
             for name in self._at(place, names):
                 if progress:
                     progress(done, len(names))
-                changed = Steps(self.weights.changed({name}, read))
+                changed = Steps(self.weights.replaced({name}, read))
                 if place == self.layers:  # only the head
                     kld = self._divergence(changed, self.exact)
                 else:
@@ -60,7 +60,7 @@ class Sensitivity:
 
     def together(self, names: Mapping[str, object], read: Read) -> float:
         """Return the mean KL divergence of all these tensors rounded."""
-        changed = Steps(self.weights.changed(names, read))
+        changed = Steps(self.weights.replaced(names, read))
         return self._divergence(changed, self._final(changed, changed.embed(self.ids), 0))
 
     def _at(self, place: int | None, names: Sequence[str]) -> list[str]:

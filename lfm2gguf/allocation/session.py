@@ -14,7 +14,7 @@ from lfm2gguf.allocation.choice import Option
 from lfm2gguf.allocation.devices import DEFAULT_DEVICE, fast_types
 from lfm2gguf.allocation.sensitivity import Sensitivity
 from lfm2gguf.allocation.tensors import FreeTensors
-from lfm2gguf.calibration import DEFAULT_CHUNKS, calibration_material
+from lfm2gguf.calibration import DEFAULT_CHUNKS, about, calibration_material, matrix_of, shares
 from lfm2gguf.conversion import Draft, Recipe, plan
 from lfm2gguf.errors import OptionError, UnsupportedError
 from lfm2gguf.ggml import GGMLType
@@ -44,7 +44,8 @@ class Allocation:
     """Types chosen for a budget.
 
     ``recipe`` makes the file. ``predicted`` sums the tensors' losses, and ``measured`` is the
-    whole model's mean KL divergence on the same text, its weights rounded without calibration.
+    whole model's mean KL divergence on the same ``positions``, its weights rounded without
+    calibration.
     """
 
     recipe: Recipe
@@ -53,6 +54,7 @@ class Allocation:
     bits_per_weight: float
     predicted: float
     measured: float
+    positions: int
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -62,6 +64,7 @@ class Allocation:
             "bits_per_weight": round(self.bits_per_weight, 4),
             "kld_predicted": self.predicted,
             "kld_measured": self.measured,
+            "positions": self.positions,
             "tensors": [
                 {"name": t.name, "shape": list(t.shape), "type": t.type.name, "bytes": t.nbytes,
                  "kld": t.kld}
@@ -94,7 +97,7 @@ def allocate(
         source: a checkpoint folder, or a Hub id.
         budget: bytes, bits per weight, or a KL divergence.
         recipe: what else is asked of the file. Tensors whose types it names keep them; its
-            importance matrix weighs the errors.
+            importance matrix weighs the errors; if it will be calibrated, one is computed.
         device: the types must run fast there: cpu, cuda, vulkan or metal.
         texts: UTF-8 files to measure on; by default the bundled mixture.
         chat: conversations as JSON lines, rendered by the model's own template.
@@ -125,32 +128,33 @@ def allocate(
             "of text. Convert it with a type (--type)"
         )
     material = calibration_material(model, texts, chat=chat, chunks=chunks, ctx=ctx)
-    about = {
+    said = {
         "budget": str(budget),
         "device": device,
         "datasets": ", ".join(material.names),
         "sha256": material.digest,
         "version": __version__,
     }
-    recipe = replace(
-        recipe,
-        type=BASE,
-        label=str(budget),
-        about={**recipe.about, **{KEY + key: text for key, text in about.items()}},
-    )
+    keys: dict[str, str | int] = {KEY + key: text for key, text in said.items()}
+    matrix = recipe.imatrix
+    if recipe.calibrated:
+        used, _ = shares(model, material, ctx, bundled=not texts and chat is None)
+        keys |= about(used)
+        matrix = matrix_of(model, used, ctx, progress)
+    recipe = replace(recipe, type=BASE, label=str(budget), about={**recipe.about, **keys})
 
     def drafted(recipe: Recipe) -> Draft:
         [draft] = plan(source, None, recipe, revision=revision, pre=pre, lora=lora).drafts
         return draft
 
-    free = FreeTensors.of(model, drafted(recipe), recipe, types, budget)
+    free = FreeTensors.of(model, drafted(recipe), recipe, types, budget, matrix)
     free.check_room()
     sequences = _spread(material.sequences, SAMPLED)
     sensitivity = Sensitivity(model.weights, sequences)
     tensors = free.options(sensitivity, progress)
     chosen, measured = free.choose(tensors, sensitivity)
     recipe, draft = free.fitted(tensors, chosen, drafted)
-    return _allocation(free, recipe, draft, tensors, measured)
+    return _allocation(free, recipe, draft, tensors, measured, len(sensitivity.targets))
 
 
 def _spread(sequences: Sequence[Ids], count: int) -> list[Ids]:
@@ -165,6 +169,7 @@ def _allocation(
     draft: Draft,
     tensors: Mapping[str, Sequence[Option]],
     measured: float,
+    positions: int,
 ) -> Allocation:
     known = {name: {o.type: o.kld for o in options} for name, options in tensors.items()}
     rows = tuple(
@@ -178,5 +183,5 @@ def _allocation(
         notes.append(f"{free.budget} is more than the largest of these types needs")
     return Allocation(
         recipe, rows, draft.nbytes, draft.bits_per_weight,
-        sum(row.kld for row in rows), measured, tuple(notes),
+        sum(row.kld for row in rows), measured, positions, tuple(notes),
     )  # fmt: skip

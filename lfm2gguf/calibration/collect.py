@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from lfm2gguf.calibration.material import DEFAULT_CHUNKS, calibration_material
+from lfm2gguf.calibration.material import DEFAULT_CHUNKS, CalibrationMaterial, calibration_material
 from lfm2gguf.errors import UnsupportedError
 from lfm2gguf.imatrix import DEFAULT_CHUNK, Entry, ImportanceMatrix
 from lfm2gguf.progress import ProgressCallback, counting
 from lfm2gguf.reference import Array, Reference, gguf_names
-from lfm2gguf.verification import open_reference
+from lfm2gguf.verification import ReferenceModel, open_reference
 
 EXPERT = re.compile(r"(?P<experts>.+\.experts)\.(?P<i>\d+)\.(?P<matrix>w[123]\.weight)")
 BLOCK = "blk."  # llama-imatrix leaves out the head, unless asked for it
@@ -95,10 +95,19 @@ def collect_imatrix(
             "quantize it without an importance matrix"
         )
     material = calibration_material(model, texts, chat=chat, chunks=chunks, ctx=ctx)
+    return matrix_of(model, material, ctx, progress)
+
+
+def matrix_of(
+    model: ReferenceModel,
+    material: CalibrationMaterial,
+    ctx: int = DEFAULT_CHUNK,
+    progress: ProgressCallback | None = None,
+) -> ImportanceMatrix:
+    """Compute the importance matrix of an open model on what has been read."""
     collector = Collector(model.forward)
     sequences = list(material.sequences)
     observed = Reference(model.weights, collector.observe)
     nothing = [np.arange(0)] * len(sequences)
     observed.states(sequences, nothing, counting(progress, "importance matrix", "layers"))
-    tokens = sum(map(len, sequences))
-    return ImportanceMatrix(collector.entries(), material.names, tokens // ctx, ctx)
+    return ImportanceMatrix(collector.entries(), material.names, material.tokens // ctx, ctx)

@@ -80,8 +80,8 @@ def judge(
 
     scored = _Scored(model, material, progress)
     return Judgement(
-        scored.divergence(model.weights.changed(quantized, calibrated)),
-        scored.divergence(model.weights.changed(quantized, plain)),
+        scored.divergence(model.weights.replaced(quantized, calibrated)),
+        scored.divergence(model.weights.replaced(quantized, plain)),
         scored.tokens,
     )
 

@@ -155,12 +155,16 @@ def draft(model: Model, target: Path, type: FileType, recipe: Recipe) -> Draft:
         "general.quantization_version": Value(ValueType.UINT32, QUANTIZATION_VERSION),
         "general.file_type": Value(ValueType.UINT32, type.id),
     }
-    last |= {key: Value(ValueType.STRING, text) for key, text in recipe.about.items()}
+    last |= {key: _said(value) for key, value in recipe.about.items()}
     if recipe.imatrix is not None:
         check_matrix(recipe.imatrix, sources)
         last |= matrix_keys(recipe.imatrix)
     rest = {key: value for key, value in model.metadata.items() if key not in last}
     return Draft(target, type, rest | last, sources, tensors, recipe)
+
+
+def _said(value: str | int) -> Value:
+    return Value(ValueType.STRING if isinstance(value, str) else ValueType.UINT32, value)
 
 
 def _mixture(

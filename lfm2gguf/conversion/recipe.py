@@ -34,7 +34,7 @@ class Recipe:
         tensor_type: ``"REGEX=TYPE"``, for tensors in whose names the expression is found, the
             first that is; as in llama.cpp it is put into lower case.
         label: what the default name of a file says in place of its type.
-        about: texts by key that the file's metadata get, such as how its types were chosen.
+        about: texts and counts by key for the file's metadata, such as how types were chosen.
         calibrated: the types that an importance matrix would give, and no matrix: what is
             quantized is rounded elsewhere (:func:`~lfm2gguf.calibrate`).
 
@@ -49,7 +49,7 @@ class Recipe:
     token_embedding_type: str | GGMLType | None = None
     tensor_type: Sequence[str] = ()
     label: str | None = None
-    about: Mapping[str, str] = field(default_factory=dict)
+    about: Mapping[str, str | int] = field(default_factory=dict)
     calibrated: bool = False
 
     @classmethod

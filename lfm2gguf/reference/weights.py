@@ -179,7 +179,7 @@ class Weights:
         shapes = {ours: file.tensors[theirs].shape for ours, theirs in names.items()}
         return cls(config, shapes, read)
 
-    def changed(self, names: Container[str], read: Callable[[str, int, int], Array]) -> Weights:
+    def replaced(self, names: Container[str], read: Callable[[str, int, int], Array]) -> Weights:
         """Return the model with the tensors ``names`` read another way."""
 
         def rows(name: str, start: int, stop: int) -> Array:
