@@ -107,6 +107,7 @@ def test_help_loads_typer_and_nothing_else() -> None:
         assert {name for name in found if name.startswith("lfm2gguf_cli")} == {
             "lfm2gguf_cli",
             "lfm2gguf_cli.main",
+            "lfm2gguf_cli.nearest",
         }
 
 

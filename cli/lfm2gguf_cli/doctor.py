@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lfm2gguf_cli.options import Json
+from lfm2gguf_cli.groups import grouped
+from lfm2gguf_cli.options import Saying
 
 if TYPE_CHECKING:
     from lfm2gguf.doctor import Diagnosis
@@ -17,14 +18,17 @@ CHECK_FAILED = 1
 STYLES = {"error": "red", "warning": "yellow", "note": "default"}
 
 
+@grouped
 def doctor(
     path: Annotated[
         Path, typer.Argument(metavar="FILE_OR_FOLDER", help="A GGUF file or a checkpoint's folder.")
     ],
     backend: Annotated[
-        str, typer.Option(help="Where it is to run, by the names of --device: cpu, cuda, ...")
+        str,
+        typer.Option(metavar="cpu|cuda|vulkan|rocm|metal", help="Where it is to run."),
     ] = "cpu",
-    json: Json = False,
+    *,
+    saying: Saying,
 ) -> None:
     """Say what is wrong with a GGUF file or a checkpoint, and what to do about it.
 
@@ -33,15 +37,15 @@ def doctor(
     Example: lfm2gguf doctor LFM2-1.2B-Q4_K_M.gguf --backend vulkan
     """
     from lfm2gguf.doctor import diagnose
-    from lfm2gguf_cli.console import Display
 
-    diagnosis, display = diagnose(path, backend=backend), Display(json=json)
-    if json:
-        display.as_json(diagnosis.to_json())
-    else:
+    display = saying.display()
+    diagnosis = diagnose(path, backend=backend)
+    if not display.gives(diagnosis.to_json):
         _show(display, diagnosis)
     if not diagnosis.healthy:
+        display.hint("next: correct the errors, then ask again")
         raise typer.Exit(CHECK_FAILED)
+    display.next("lfm2gguf", "run" if diagnosis.kind == "gguf" else "convert", path)
 
 
 def _show(display: Display, diagnosis: Diagnosis) -> None:
