@@ -96,7 +96,7 @@ def _message(message: Message) -> dict[str, Any]:
 
 
 def _tools(body: ChatRequest) -> list[dict[str, Any]]:
-    """Return what the model is told of tools; of those it must not call, nothing."""
+    """Return the tools that the model is shown: none that it must not call."""
     if body.tool_choice == "none":
         return []
     return [
