@@ -250,7 +250,7 @@ def test_code_of_other_sources_is_compiled_anew() -> None:
     from lfm2gguf.quants.compiled import numbers, signed, withmin
 
     for encode in (signed.encode_q6_k, withmin.encode_q4_k):
-        assert encode._cache._cache_file._source_stamp == numbers._SOURCES
+        assert encode._cache._cache_file._source_stamp == numbers.SOURCES
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
