@@ -20,8 +20,9 @@ STYLES = {"error": "red", "warning": "yellow", "note": "default"}
 
 @grouped
 def doctor(
-    path: Annotated[
-        Path, typer.Argument(metavar="FILE_OR_FOLDER", help="A GGUF file or a checkpoint's folder.")
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE_OR_FOLDER...", help="GGUF files, or checkpoints' folders."),
     ],
     backend: Annotated[
         str,
@@ -39,13 +40,15 @@ def doctor(
     from lfm2gguf.doctor import diagnose
 
     display = saying.display()
-    diagnosis = diagnose(path, backend=backend)
-    if not display.gives(diagnosis.to_json):
-        _show(display, diagnosis)
-    if not diagnosis.healthy:
+    diagnoses = [diagnose(path, backend=backend) for path in paths]
+    found = [diagnosis.to_json() for diagnosis in diagnoses]
+    if not display.gives(lambda: found if found[1:] else found[0]):
+        for diagnosis in diagnoses:
+            _show(display, diagnosis)
+    if not all(diagnosis.healthy for diagnosis in diagnoses):
         display.hint("next: correct the errors, then ask again")
         raise typer.Exit(CHECK_FAILED)
-    display.next("lfm2gguf", "run" if diagnosis.kind == "gguf" else "convert", path)
+    display.next("lfm2gguf", "run" if diagnoses[0].kind == "gguf" else "convert", paths[0])
 
 
 def _show(display: Display, diagnosis: Diagnosis) -> None:

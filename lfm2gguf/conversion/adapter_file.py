@@ -75,6 +75,11 @@ class AdapterPlan:
     _files: tuple[Stamp, ...] = field(repr=False)
     _folder: Path | None = field(repr=False)  # made where it is missing
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the file."""
+        return self._layout.size
+
     def write(self, *, overwrite: bool = False) -> ConvertedAdapter:
         """Write the file, whole or not at all.
 
