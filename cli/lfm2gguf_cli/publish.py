@@ -36,7 +36,11 @@ def publish(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="FOLDER", help="The folder that is filled.", show_default="NAME-GGUF here"
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="The folder that is filled.",
+            show_default="NAME-GGUF here",
         ),
     ] = None,
     calibrate: Annotated[
