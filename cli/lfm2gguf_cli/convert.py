@@ -37,6 +37,13 @@ def convert(
         ),
     ] = False,
     lora: Lora = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="Of a draft (DSpark): the model that it drafts for, whose tokenizer it has.",
+        ),
+    ] = None,
     revision: Revision = None,
     pre: Pre = None,
     jobs: Jobs = None,
@@ -65,7 +72,7 @@ def convert(
     recipe = storage.recipe()
     plan = make_plan(
         source, output, recipe,
-        projector=mmproj, revision=revision, pre=pre, lora=lora,
+        projector=mmproj, revision=revision, pre=pre, lora=lora, target_model=target,
     )  # fmt: skip
     if verify:  # what it would raise is raised before the files are there
         from lfm2gguf.verification import TYPE_LIMITS, open_reference
