@@ -17,6 +17,7 @@ from lfm2gguf.conversion.planned import Conversion, ConversionPlan
 from lfm2gguf.conversion.recipe import Recipe, Types
 from lfm2gguf.conversion.sources import Part, SourceTensor
 from lfm2gguf.ggml import GGMLType
+from lfm2gguf.gguf_file import Value, ValueType
 from lfm2gguf.lfm2 import Plan, PlannedTensor, Source, make_plan
 from lfm2gguf.progress import ProgressCallback
 from lfm2gguf.storage import GGML, stamps
@@ -35,6 +36,7 @@ def plan(
     pre: str | None = None,
     lora: str | Path | None = None,
     target_model: str | Path | None = None,
+    name: str | None = None,
 ) -> ConversionPlan:
     """Decide what an LFM2 checkpoint becomes; no weight is read and nothing written.
 
@@ -50,6 +52,7 @@ def plan(
         lora: an adapter's folder, or its Hub id, to be merged into the model.
         target_model: of a draft (DSpark), the model that it drafts for: a folder or a Hub id, of
             which only the tokenizer is read.
+        name: what ``general.name`` says, in place of what the checkpoint does.
 
     Raises:
         CheckpointError: the checkpoint or the adapter is incomplete or damaged.
@@ -65,8 +68,9 @@ def plan(
     tokenizer = tokenizer_folder(target_model) if target_model else None
     made = make_plan(checkpoint, pre, projector=projector, adapter=adapter, tokenizer=tokenizer)
     sources = [_source(made, planned) for planned in made.tensors]
+    named = {"general.name": Value(ValueType.STRING, name)} if name else {}
     model = Model(
-        made.metadata,
+        {**made.metadata, **named},
         sources,
         made.n_layers,
         made.n_experts,
@@ -87,6 +91,7 @@ def convert(
     pre: str | None = None,
     lora: str | Path | None = None,
     target_model: str | Path | None = None,
+    name: str | None = None,
     jobs: int | None = None,
     overwrite: bool = False,
     progress: ProgressCallback | None = None,
@@ -103,6 +108,7 @@ def convert(
     planned = plan(
         source, target, type,
         projector=projector, revision=revision, pre=pre, lora=lora, target_model=target_model,
+        name=name,
     )  # fmt: skip
     return planned.write(jobs=jobs, overwrite=overwrite, progress=progress)
 
