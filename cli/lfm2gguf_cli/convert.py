@@ -77,8 +77,8 @@ def convert(
     display = saying.display()
     recipe = storage.recipe()
     if is_gguf(source):
-        refuse_beside(source, mmproj=mmproj, lora=lora, target=target, model_name=model_name, pre=pre,
-                      revision=revision, verify=verify)  # fmt: skip
+        refuse_beside(source, mmproj=mmproj, lora=lora, target=target, model_name=model_name,
+                      pre=pre, revision=revision, verify=verify)  # fmt: skip
         display.note(f"{source} is a GGUF file: quantized, as lfm2gguf quantize does")
         finish(display, plan_quantization(source, output, recipe), jobs, force, dry_run)
         return
