@@ -157,7 +157,8 @@ class MaterialOptions:
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Conversations to calibrate on (JSON lines), in the model's own template.",
+            help="Conversations as JSON (messages, ShareGPT, Alpaca, prompt and completion), in "
+            "the model's own template.",
         ),
     ] = None
     chunks: Annotated[int, typer.Option(min=0, help="Chunks of each text; 0: all.")] = 128
