@@ -272,6 +272,11 @@ class Runner:
         return self.tokens.bytes_of(token)
 
     @property
+    def modalities(self) -> tuple[str, ...]:
+        """What messages may hold: ``text``, and with a projector ``image`` or ``audio``."""
+        return self.prompts.modalities
+
+    @property
     def load(self) -> Load:
         """Requests at hand, and tokens since the runner was opened."""
         return self.scheduler.load

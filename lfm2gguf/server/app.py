@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, Response
 
 from lfm2gguf.errors import OptionError
 from lfm2gguf.runner import Runner
-from lfm2gguf.server import chat, completions, embeddings
+from lfm2gguf.server import chat, completions, embeddings, page
 from lfm2gguf.server.errors import ErrorBody, add_handlers
 from lfm2gguf.server.limits import BoundedBody, Limits
 from lfm2gguf.server.metrics import CONTENT_TYPE, CountRequests, Metrics
@@ -22,6 +22,8 @@ _REFUSED: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": ErrorBody, "description": "What is wrong with the request"},
     "5XX": {"model": ErrorBody, "description": "What is wrong with the server"},
 }
+
+SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repeat_penalty")  # what a model has of its own
 
 open_to_all = APIRouter()
 router = APIRouter()
@@ -77,6 +79,8 @@ def _info(service: Service) -> ModelInfo:
         context_length=runner.context_size,
         parallel=runner.parallel,
         device=str(runner.device),
+        input_modalities=list(runner.modalities),
+        sampling={name: getattr(runner.defaults, name) for name in SAMPLING},
     )
 
 
@@ -86,12 +90,14 @@ def create_app(
     name: str | None = None,
     api_key: str | Sequence[str] | None = None,
     limits: Limits | None = None,
+    chat_page: bool = True,
 ) -> FastAPI:
     """Return an ASGI application that serves a runner as OpenAI's API.
 
     ``name`` is the model's, the file's without its suffix if None; ``api_key``, one or several of
-    which a request sends one, is asked for everywhere but at ``/health``. The runner stays the
-    caller's, to be closed after the server.
+    which a request sends one, is asked for everywhere but at ``/health`` and
+    ``/``: the chat page, which ``chat_page=False`` leaves out. The runner stays the caller's, to
+    be closed after the server.
 
     Raises:
         OptionError: a key is empty.
@@ -103,6 +109,8 @@ def create_app(
         runner, name or runner.path.stem, _keys(api_key), limits, Metrics(runner)
     )
     app.include_router(open_to_all, responses=_REFUSED)
+    if chat_page:
+        app.include_router(page.router)
     for guarded in (router, chat.router, completions.router, embeddings.router):
         app.include_router(guarded, dependencies=[Depends(authorized)], responses=_REFUSED)
     add_handlers(app)
