@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lfm2gguf_cli.options import Device, GpuLayers, Quiet, Threads
+from lfm2gguf_cli.groups import grouped
+from lfm2gguf_cli.options import PlaceOptions, Quiet
 
 if TYPE_CHECKING:
     from lfm2gguf.bench import Report
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 
 
+@grouped
 def bench(
     models: Annotated[
         list[str] | None,
@@ -28,6 +30,7 @@ def bench(
             show_default=False,
         ),
     ] = None,
+    *,
     endpoint: Annotated[
         str | None,
         typer.Option(metavar="URL", help="Measure a server that speaks OpenAI's protocol."),
@@ -63,9 +66,7 @@ def bench(
     prompt_cache: Annotated[
         bool, typer.Option("--prompt-cache", help="Let prompt caches work; else they are defeated.")
     ] = False,
-    device: Device = "auto",
-    gpu_layers: GpuLayers = None,
-    threads: Threads = None,
+    place: PlaceOptions,
     model: Annotated[
         str | None,
         typer.Option("--model", help="The endpoint's name for it.", show_default="its first"),
@@ -120,8 +121,7 @@ def bench(
                 workloads=workloads.split(",") if workloads else WORKLOAD_NAMES,
                 runs=runs, warm_ups=warmups,
                 concurrency=_numbers(concurrency, _count) if concurrency else None,
-                prompt_cache=prompt_cache, device=device, gpu_layers=gpu_layers,
-                threads=threads, probes=probes,
+                prompt_cache=prompt_cache, probes=probes, **place.arguments(),
             )  # fmt: skip
         reports, cut = [new, *reports], new.cut
     if compare:

@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lfm2gguf.errors import OptionError
+from lfm2gguf_cli.groups import grouped
 from lfm2gguf_cli.options import (
-    ConvertTypes,
     DryRun,
-    EmbeddingType,
-    ExcludeWeights,
     Force,
-    IncludeWeights,
     Jobs,
-    Json,
-    LeaveOutput,
+    Lora,
     Output,
-    OutputType,
-    Pure,
-    Quiet,
-    SplitMaxSize,
-    TensorTypes,
-    read_matrix,
+    Pre,
+    Revision,
+    Saying,
+    Source,
+    StorageOptions,
 )
 
 
+@grouped
 def convert(
-    source: Annotated[
-        str, typer.Argument(help="A checkpoint's folder, or a Hub id such as LiquidAI/LFM2-1.2B.")
-    ],
-    type: ConvertTypes = None,
+    source: Source,
+    storage: StorageOptions,
+    *,
     output: Output = None,
     mmproj: Annotated[
         bool,
@@ -42,37 +36,17 @@ def convert(
             "of a vision or audio model instead of its text model; llama.cpp needs both files.",
         ),
     ] = False,
+    lora: Lora = None,
+    revision: Revision = None,
+    pre: Pre = None,
     jobs: Jobs = None,
     force: Force = False,
     dry_run: DryRun = False,
-    revision: Annotated[
-        str | None, typer.Option(help="Branch, tag or commit of the Hub repository.")
-    ] = None,
-    pre: Annotated[
-        str | None,
-        typer.Option(help="Name of the pre-tokenizer, where it is not recognised (such as lfm2)."),
-    ] = None,
-    lora: Annotated[
-        str | None,
-        typer.Option(help="A LoRA adapter to merge: a PEFT folder, or its Hub id."),
-    ] = None,
-    split_max_size: SplitMaxSize = None,
-    pure: Pure = False,
-    leave_output_tensor: LeaveOutput = False,
-    output_tensor_type: OutputType = None,
-    token_embedding_type: EmbeddingType = None,
-    tensor_type: TensorTypes = None,
-    imatrix: Annotated[
-        Path | None, typer.Option(help="An importance matrix, .gguf or .dat: see imatrix.")
-    ] = None,
-    include_weights: IncludeWeights = None,
-    exclude_weights: ExcludeWeights = None,
     verify: Annotated[
         bool,
         typer.Option("--verify", help="Then compare each file with the checkpoint: see verify."),
     ] = False,
-    quiet: Quiet = False,
-    json: Json = False,
+    saying: Saying,
 ) -> None:
     """Convert an LFM2 checkpoint to GGUF, quantized, in one pass.
 
@@ -81,20 +55,14 @@ def convert(
     A vision or audio model becomes two files: once without and once with --mmproj. LFM2.5-Audio's
     detokenizer is a third: lfm2gguf convert LiquidAI/LFM2.5-Audio-1.5B/audio_detokenizer
     """
-    from lfm2gguf.conversion import Recipe
     from lfm2gguf.conversion import plan as make_plan
-    from lfm2gguf_cli.console import Display
     from lfm2gguf_cli.progress import progress_of
     from lfm2gguf_cli.tables import show_notes, show_plan, show_written
 
     if verify and mmproj:
         raise OptionError("--verify compares what a text model predicts; a projector predicts none")
-    display = Display(quiet=quiet, json=json)
-    matrix = read_matrix(imatrix, include_weights, exclude_weights)
-    recipe = Recipe(
-        type, split_max_size, matrix, pure, leave_output_tensor,
-        output_tensor_type, token_embedding_type, tuple(tensor_type or ()),
-    )  # fmt: skip
+    display = saying.display()
+    recipe = storage.recipe()
     plan = make_plan(
         source, output, recipe,
         projector=mmproj, revision=revision, pre=pre, lora=lora,
@@ -121,12 +89,12 @@ def convert(
     from lfm2gguf.verification import verify as verify_files
     from lfm2gguf_cli.verdicts import exit_on_failure, report_json, show_verdicts
 
-    if not json:  # which comes as one object, at the end
+    if not display.json:  # which comes as one object, at the end
         show_written(display, written)
     files = [file.path for file in written.files]
     with progress_of(display) as progress:
         results = verify_files(files, reference, progress=progress)
-    if json:
+    if display.json:
         show_written(display, written, {"verification": report_json(results)})
     else:
         show_verdicts(display, results)

@@ -8,21 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from lfm2gguf_cli.options import (
-    Device,
-    GpuLayers,
-    HubType,
-    Json,
-    Mmproj,
-    ModelOrId,
-    Threads,
-    open_runner,
-    sampling,
-)
+from lfm2gguf_cli.groups import grouped
+from lfm2gguf_cli.options import Json, ModelOrId, OpeningOptions, PlaceOptions, sampling
 
 
+@grouped
 def run(
     model: ModelOrId,
+    *,
     prompt: Annotated[
         str | None,
         typer.Option("--prompt", "-p", help="Answer this and end; without it, standard input."),
@@ -34,18 +27,12 @@ def run(
     audio: Annotated[
         list[Path] | None, typer.Option(help="Sound that comes before the prompt; repeatable.")
     ] = None,
-    mmproj: Mmproj = None,
+    opening: OpeningOptions,
+    place: PlaceOptions,
     adapter: Annotated[
         Path | None, typer.Option(help="A LoRA adapter, from lfm2gguf convert-lora.")
     ] = None,
     adapter_scale: Annotated[float | None, sampling("adapter_scale", shown="1")] = None,
-    type: HubType = "Q4_K_M",
-    device: Device = "auto",
-    gpu_layers: GpuLayers = None,
-    context: Annotated[
-        int | None, typer.Option(help="Tokens of context.", show_default="as trained, up to 8192")
-    ] = None,
-    threads: Threads = None,
     max_tokens: Annotated[
         int | None, sampling("max_tokens", "--max-tokens", "-n", shown="no bound")
     ] = None,
@@ -72,10 +59,7 @@ def run(
     options: dict[str, Any] = {
         name: value for name, value in given.items() if value not in (None, [])
     }
-    settings: dict[str, Any] = {
-        "device": device, "gpu_layers": gpu_layers, "context": context, "threads": threads,
-        "mmproj": mmproj,
-    }  # fmt: skip
+    settings = place.arguments()
     if adapter is not None:
         settings["adapters"] = {adapter.name: adapter}
         options["adapter"] = adapter.name
@@ -83,7 +67,7 @@ def run(
     media += [{"type": "audio", "path": path} for path in audio or ()]
     if prompt is None and not sys.stdin.isatty():
         prompt = sys.stdin.read().strip()
-    with open_runner(model, type, **settings) as lfm:
+    with opening.open(model, **settings) as lfm:
         if prompt is not None:
             one_answer(lfm, prompt, system, media, options, json=json)
         else:

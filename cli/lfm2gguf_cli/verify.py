@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lfm2gguf_cli.options import Device, Quiet
+from lfm2gguf_cli.options import Device, Lora, Quiet, Revision
 
 
 def share(text: str) -> float:
@@ -31,15 +31,8 @@ def verify(
             help="Checkpoint folder, Hub id, or an F32, F16 or BF16 GGUF.",
         ),
     ],
-    revision: Annotated[
-        str | None, typer.Option(help="Branch, tag or commit of the reference's repository.")
-    ] = None,
-    lora: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADAPTER", help="The LoRA adapter that was merged: a PEFT folder, or a Hub id."
-        ),
-    ] = None,
+    revision: Revision = None,
+    lora: Lora = None,
     text: Annotated[
         list[str] | None,
         typer.Option(

@@ -62,12 +62,6 @@ class Encoder:
         self._projector = projector
         self._known: OrderedDict[bytes, Encoded] = OrderedDict()
 
-    @property
-    def modalities(self) -> tuple[str, ...]:
-        """What the projector takes: image, audio, or both."""
-        takes = {"image": self._projector.sees, "audio": self._projector.hears}
-        return tuple(name for name, taken in takes.items() if taken)
-
     def encode(self, medium: Medium) -> Encoded:
         """Return what stands for a medium.
 

@@ -89,12 +89,6 @@ class Prompts:
         return Prompt(whole, self.spelled.encode(whole))
 
     @property
-    def modalities(self) -> tuple[str, ...]:
-        """What messages may hold: text, and what the projector takes."""
-        encoder = self._opened.encoder
-        return ("text", *(encoder.modalities if encoder else ()))
-
-    @property
     def templates(self) -> TemplateSet:
         """The file's chat templates.
 

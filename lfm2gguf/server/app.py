@@ -23,8 +23,6 @@ _REFUSED: dict[int | str, dict[str, Any]] = {
     "5XX": {"model": ErrorBody, "description": "What is wrong with the server"},
 }
 
-SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repeat_penalty")  # what a model has of its own
-
 open_to_all = APIRouter()
 router = APIRouter()
 
@@ -54,7 +52,7 @@ async def model(model: str, service: Served) -> ModelInfo:
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
 async def metrics(service: Served) -> Response:
-    """Tell Prometheus of requests, tokens, speeds and memory."""
+    """Report to Prometheus: requests, tokens, speeds and memory."""
     return Response(service.metrics.text(), media_type=CONTENT_TYPE)
 
 
@@ -79,8 +77,6 @@ def _info(service: Service) -> ModelInfo:
         context_length=runner.context_size,
         parallel=runner.parallel,
         device=str(runner.device),
-        input_modalities=list(runner.modalities),
-        sampling={name: getattr(runner.defaults, name) for name in SAMPLING},
     )
 
 

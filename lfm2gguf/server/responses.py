@@ -174,7 +174,7 @@ class Embeddings(BaseModel):
 
 
 class ModelInfo(BaseModel):
-    """A model of this server; the fields after ``owned_by`` are not OpenAI's."""
+    """A model of this server; the last three fields are not OpenAI's."""
 
     id: str
     object: Literal["model"] = "model"
@@ -183,8 +183,6 @@ class ModelInfo(BaseModel):
     context_length: int = Field(description="Tokens of all conversations together.")
     parallel: int = Field(description="Answers that are computed together.")
     device: str
-    input_modalities: list[str] = Field(description="text, and image or audio by a projector.")
-    sampling: dict[str, float] = Field(description="The model's own, where a request has none.")
 
 
 class ModelList(BaseModel):

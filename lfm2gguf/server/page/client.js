@@ -85,6 +85,7 @@ async function stream(messages, settings, answer, signal, changed) {
   for await (const event of events(response)) {
     if (event.error) throw new Refused(event.error.code ?? 500, event.error.message);
     if (event.usage) answer.usage = event.usage;
+    if (event.timings) answer.timings = event.timings;
     const choice = event.choices[0];
     if (!choice) continue;
     const now = performance.now() - started, { delta } = choice;
@@ -101,17 +102,17 @@ async function stream(messages, settings, answer, signal, changed) {
   }
 }
 
-// "42 tokens · 31.2 tokens/s · first after 0.21 s · ..."
-function figures({ usage, times, reason, stopped }, running) {
-  if (!times?.first) return "";
+// "42 tokens", "31.2 tokens/s", ...: the server's own timings where it tells them, else those seen here.
+function figures({ usage, timings, times, reason, stopped }, running) {
+  if (!times?.first) return [];
   const tokens = usage?.completion_tokens ?? times.steps, seconds = (times.last - times.first) / 1000;
+  const speed = timings?.predicted_per_second || (seconds > 0.1 ? (tokens - 1) / seconds : tokens / (times.last / 1000));
   const said = [`${usage ? "" : "about "}${tokens} ${tokens === 1 ? "token" : "tokens"}`];
-  if (tokens > 1 && seconds > 0) said.push(`${((tokens - 1) / seconds).toFixed(1)} tokens/s`);
-  if (!running) {
-    said.push(`first after ${(times.first / 1000).toFixed(2)} s`);
-    if (usage) said.push(`prompt ${usage.prompt_tokens}` + (usage.prompt_tokens_details?.cached_tokens ? ` (${usage.prompt_tokens_details.cached_tokens} cached)` : ""));
-    if (stopped) said.push("stopped");
-    else if (reason === "length") said.push("cut at the limit of tokens");
-  }
-  return said.join(" · ");
+  if (tokens > 1) said.push(`${speed.toFixed(1)} tokens/s`);
+  if (running) return said;
+  said.push(`first after ${(times.first / 1000).toFixed(2)} s`);
+  if (usage) said.push(`prompt ${usage.prompt_tokens}` + (usage.prompt_tokens_details?.cached_tokens ? `, ${usage.prompt_tokens_details.cached_tokens} cached` : ""));
+  if (stopped) said.push("stopped");
+  else if (reason === "length") said.push("cut at the limit of tokens");
+  return said;
 }

@@ -16,7 +16,7 @@ const remembered = {
   key: stored(inTab, "key", ""), settings: stored(inBrowser, "settings", {}),
   messages: stored(inTab, "messages", []), theme: stored(inBrowser, "theme", ""),
 };
-let info = null, media = [], running = null, shownAnswer = null, frame = 0;
+let own = {}, taken = [], media = [], running = null, shownAnswer = null, frame = 0;
 
 // --- the conversation ---------------------------------------------------------------------------
 
@@ -67,6 +67,7 @@ async function generate() {
   draw();
   setBusy(false);
   if (failed) fail(failed);
+  else if (answer.stopped && remembered.messages.at(-1) !== answer) fail({ message: "Stopped before the first token." });
   else if (answer.tool_calls) {
     announce(`The model calls ${answer.tool_calls.map((call) => call.function.name).join(", ")}. Enter its result.`);
     $("log").querySelector(".calls textarea")?.focus({ preventScroll: true });
@@ -140,7 +141,7 @@ function drawMedia() {
 async function attach(files) {
   for (const file of files) {
     const kind = file.type.split("/")[0];
-    if (!info?.input_modalities?.includes(kind)) continue;
+    if (!taken.includes(kind)) continue;
     try {
       media = [...media, { kind, name: file.name || kind, url: kind === "image" ? await picture(file) : await dataUrl(file) }];
     } catch { announce(`${file.name} cannot be read.`); }
@@ -185,7 +186,7 @@ function drawChoices() {
 
 function fillSettings() {
   for (const field of $("fields").elements) if (field.name) field.value = remembered.settings[field.name] ?? "";
-  for (const name of NUMBERS) $(name).placeholder = info?.sampling?.[name] ?? (name === "max_tokens" ? "no limit" : name === "seed" ? "random" : "");
+  for (const name of NUMBERS) $(name).placeholder = name === "seed" ? "random" : own[name] ?? (name === "max_tokens" ? "no limit" : "");
   drawChoices();
   checked($("tools"), readTools);
   checked($("schema"), (text) => text.trim() && readObject(text));
@@ -215,20 +216,20 @@ function theme(value) {
 
 async function connect() {
   try {
-    const { data: [found] } = await (await ask("v1/models")).json();
-    info = found;
-    document.title = `${info.id} · lfm2gguf`;
-    $("model").textContent = info.id;
-    $("facts").textContent = `${info.device} · ${info.context_length.toLocaleString("en")} tokens of context`;
-    $("greeting").textContent = `Talk with ${info.id}`;
-    const media = (info.input_modalities ?? []).filter((kind) => kind !== "text");
-    $("attach").hidden = !media.length;
-    $("file").accept = media.map((kind) => `${kind}/*`).join();
-    $("attach").setAttribute("aria-label", `Attach ${media.map((kind) => kind === "image" ? "images" : "sound").join(" or ")}`);
+    const { data: [{ id, device, context_length }] } = await (await ask("v1/models")).json();
+    document.title = `${id} · lfm2gguf`;
+    $("model").textContent = id;
+    $("facts").textContent = `${device.split(",")[0]} · ${context_length.toLocaleString("en")} tokens of context`;
+    $("greeting").textContent = `Talk with ${id}`;
+    const props = await (await ask("props")).json();
+    own = props.default_generation_settings.params;
+    taken = [props.modalities.vision && "image", props.modalities.audio && "audio"].filter(Boolean);
+    $("attach").hidden = !taken.length;
+    $("attach").setAttribute("aria-label", `Attach ${taken.map((kind) => kind === "image" ? "images" : "sound").join(" or ")}`);
+    $("file").accept = taken.map((kind) => `${kind}/*`).join();
   } catch (error) {
-    $("facts").textContent = "not connected";
     if (error.status === 401) askForKey(remembered.key ? "This key is not one of the server's." : "This server asks for a key.");
-    else fail(error);
+    else if (error.status !== 404) fail(error);
   }
 }
 
