@@ -61,9 +61,7 @@ def serve(
     max_seconds: Annotated[
         float, typer.Option(help="Until an answer is whole; later ones get 504.", min=0.001)
     ] = 600,
-    chat_page: Annotated[
-        bool, typer.Option("--page/--no-page", help="A chat page at /.")
-    ] = True,
+    chat_page: Annotated[bool, typer.Option("--page/--no-page", help="A chat page at /.")] = True,
     drain_seconds: Annotated[
         float, typer.Option(help="For answers under way when the server is ended.", min=0)
     ] = 30,

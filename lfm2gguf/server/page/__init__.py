@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
+import re
 from dataclasses import dataclass
 from importlib.resources import files
 from urllib.parse import quote
@@ -20,8 +21,11 @@ from fastapi.responses import HTMLResponse
 from lfm2gguf.rendering import MARK, tokens
 
 SCRIPTS = ("markdown.js", "client.js", "view.js", "main.js")  # in this order, in one scope
-_ICON_COLORS = {'class="plate"': 'fill="#2563b8"',
-                'class="bars"': 'stroke="#fff" stroke-width="3.4" stroke-linecap="round"'}  # fmt: skip
+_UNSENT = re.compile(r"^ *(//.*\n)?", re.MULTILINE)  # strings end in their line
+_ICON_COLORS = {
+    'class="plate"': 'fill="#2563b8"',
+    'class="bars"': 'stroke="#fff" stroke-width="3.4" stroke-linecap="round"',
+}
 
 router = APIRouter()
 
@@ -65,7 +69,8 @@ def chat_page() -> Page:
 
 
 def _part(name: str) -> str:
-    return (files(__name__) / name).read_text("utf-8")
+    """Return a file's text without indentation and comments, which no browser needs."""
+    return _UNSENT.sub("", (files(__name__) / name).read_text("utf-8"))
 
 
 def _icon() -> str:

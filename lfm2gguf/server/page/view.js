@@ -38,7 +38,7 @@ class AnswerView {
     if (running) this.thought.open = Boolean(answer.thinking && !answer.content);
     show(this.text, answer.content);
     this.wait.hidden = !running || Boolean(answer.content || answer.thinking || answer.tool_calls);
-    this.figures.replaceChildren(...figures(answer, running).map((each) => h("span", {}, each)));
+    this.figures.replaceChildren(...figures(answer, running).flatMap((each, i) => [i ? " · " : "", h("span", {}, each)]));
     this.buttons.hidden = running;
     if (answer.tool_calls && !running) this.calls.replaceChildren(callsView(answer.tool_calls, open));
   }
