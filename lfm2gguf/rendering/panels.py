@@ -125,7 +125,7 @@ def _panel(panel: Panel, ink: Ink, curve: Callable[[int], dict[str, object]]) ->
         at = [(across.at(x), down.at(y)) for x, y in zip(line.x, line.y, strict=True)]
         for name, x, y in place(line.names, at, taken, Box(0, 0, PANEL, HEIGHT)):
             yield opened("g", **curve(i))
-            style = {"class_": "name", "fill": "currentColor", "stroke": "none", "font_size": 11}
+            style = {"class_": "name", "fill": "currentColor", "stroke": "none", "font_size": "11"}
             yield element("text", name, x=x, y=y, **style)
             yield "</g>"
 
