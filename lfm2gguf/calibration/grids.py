@@ -92,7 +92,7 @@ class Grid:
 
     @cached_property
     def _middles(self) -> Floats:
-        middles: Floats = (self.codes[1:] + self.codes[:-1]) / 2
+        middles: Floats = (self.codes[1:] + self.codes[:-1]) / np.float32(2)
         return middles
 
 
