@@ -42,14 +42,13 @@ def calibrate(
     It is convert --calibrate, which has more options.
     """
     from lfm2gguf.calibration import plan_calibration
-    from lfm2gguf_cli.calibrating import exit_unless_better, run_calibration, show_judgement
-    from lfm2gguf_cli.tables import show_written
+    from lfm2gguf_cli.calibrating import exit_unless_better, finish_calibration
 
     display = saying.display()
     plan = plan_calibration(
         source, output, type, **material.arguments(), revision=revision, pre=pre, lora=lora
     )
-    made = run_calibration(display, plan, workspace=workspace, jobs=jobs, overwrite=force)
-    show_written(display, made.conversion, {"calibration": made.to_json()})
-    show_judgement(display, made)
+    made = finish_calibration(display, plan, {}, workspace=workspace, jobs=jobs, overwrite=force)
     exit_unless_better(display, made)
+    file = made.conversion.files[0].path
+    display.next("lfm2gguf", "verify", file, "--reference", source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -13,25 +14,36 @@ if TYPE_CHECKING:
 NOT_BETTER = 1
 
 
-def run_calibration(display: Display, plan: CalibrationPlan, **settings: Any) -> Calibrated:
-    """Calibrate, and name the experts that few tokens reached."""
+def finish_calibration(
+    display: Display,
+    plan: CalibrationPlan,
+    more: Mapping[str, Any],
+    *,
+    judged: bool = False,
+    **settings: Any,
+) -> Calibrated:
+    """Calibrate, write, and say how the file compares with the plain one.
+
+    ``judged`` files are told of twice: here to a person, and later with their verdicts. Data gets
+    the keys ``more``.
+    """
     from lfm2gguf_cli.progress import progress_of
+    from lfm2gguf_cli.tables import show_written
 
     with progress_of(display) as progress:
         made = plan.write(progress=progress, **settings)
     for name in made.few_tokens:
         display.note(f"{name}: fewer tokens than columns; use more text")
-    return made
-
-
-def show_judgement(display: Display, made: Calibrated) -> None:
-    """Say how the file compares with the plain one."""
-    judged = made.judgement
-    if not display.json and not display.quiet:
+    told = {**more, "calibration": made.to_json()}
+    show_written(display, made.conversion, told, data=not judged)
+    judgement = made.judgement
+    if not display.json:
         display.line(
-            f"mean KL divergence on {judged.tokens} tokens kept aside: {judged.calibrated:.6f}, "
-            f"and {judged.plain:.6f} of the plain file ({judged.ratio:.2f})"
+            f"mean KL divergence on {judgement.tokens} tokens kept aside: "
+            f"{judgement.calibrated:.6f}, and {judgement.plain:.6f} of the plain file "
+            f"({judgement.ratio:.2f})"
         )
+    return made
 
 
 def exit_unless_better(display: Display, made: Calibrated) -> None:

@@ -28,10 +28,12 @@ def show_notes(display: Display, notes: Sequence[str], left_out: Mapping[str, st
 def show_plan(
     display: Display, plan: ConversionPlan, more: Mapping[str, Any] | None = None
 ) -> None:
-    """Show what would be written: every tensor of every file; in JSON with ``more`` keys."""
-    if display.json:
-        files = [_draft_json(draft) for draft in plan.drafts]
-        display.as_json({**_result(plan, files), **(more or {})})
+    """Show what would be written: every tensor of every file; as data with ``more`` keys."""
+
+    def data() -> dict[str, Any]:
+        return {**_result(plan, [_draft_json(draft) for draft in plan.drafts]), **(more or {})}
+
+    if display.gives(data):
         return
     for draft in plan.drafts:
         rows = [
@@ -51,7 +53,7 @@ def show_allocation(display: Display, allocation: Allocation) -> None:
     """Show the types that were chosen for a budget, before anything is written."""
     for note in allocation.notes:
         display.note(note)
-    if display.json or display.quiet:
+    if display.json:
         return
     rows = [
         (t.name, shape(t.shape), t.type.name, f"{t.type.bits_per_weight:g}", str(t.nbytes),
@@ -60,26 +62,35 @@ def show_allocation(display: Display, allocation: Allocation) -> None:
     ]  # fmt: skip
     display.table(("tensor", "shape", "type", "bits/weight", "bytes", "KLD alone"), rows)
     display.line(
-        f"chosen: {size(allocation.nbytes)}, {allocation.bits_per_weight:.2f} bits/weight; mean KL "
-        f"divergence on {allocation.positions} positions of the text {allocation.measured:.6f} "
-        f"(the tensors' own add up to {allocation.predicted:.6f})"
+        f"chosen: {file_size(allocation.nbytes)}, {allocation.bits_per_weight:.2f} bits/weight; "
+        f"mean KL divergence on {allocation.positions} positions of the text "
+        f"{allocation.measured:.6f} (the tensors' own add up to {allocation.predicted:.6f})"
     )
 
 
 def show_written(
-    display: Display, written: Conversion, more: Mapping[str, Any] | None = None
+    display: Display,
+    written: Conversion,
+    more: Mapping[str, Any] | None = None,
+    *,
+    data: bool = True,
 ) -> None:
-    """Show what was written; in JSON with ``more`` keys beside it."""
+    """Show what was written; as data with ``more`` keys beside it."""
+    if data:
+        display.gives(lambda: {**written_json(written), **(more or {})})
     if display.json:
-        files = [file.to_json() for file in written.files]
-        display.as_json({**_result(written, files), **(more or {})})
-    elif not display.quiet:
-        rows = [
-            (_name(f), f.type, size(f.nbytes), f"{f.bits_per_weight:.2f} bits/weight",
-             f"{f.seconds:.1f} s", f"{f.weights_per_second / 1e6:.1f} M weights/s")
-            for f in written.files
-        ]  # fmt: skip
-        display.lines(rows)
+        return
+    rows = [
+        (_name(f), f.type, size(f.nbytes), f"{f.bits_per_weight:.2f} bits/weight",
+         f"{f.seconds:.1f} s", f"{f.weights_per_second / 1e6:.1f} M weights/s")
+        for f in written.files
+    ]  # fmt: skip
+    display.lines(rows)
+
+
+def written_json(written: Conversion) -> dict[str, Any]:
+    """Return what was written as plain data."""
+    return _result(written, [file.to_json() for file in written.files])
 
 
 def _result(about: ConversionPlan | Conversion, files: list[dict[str, Any]]) -> dict[str, Any]:

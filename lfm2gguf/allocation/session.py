@@ -100,7 +100,7 @@ def allocate(
             importance matrix weighs the errors; if it will be calibrated, one is computed.
         device: the types must run fast there: cpu, cuda, vulkan or metal.
         texts: UTF-8 files to measure on; by default the bundled mixture.
-        chat: conversations as JSON lines, rendered by the model's own template.
+        chat: conversations as JSON in any usual form, rendered by the model's own template.
         chunks: at most so many chunks of each text; None for all. A few from all over are used.
         ctx: tokens of a chunk.
         revision: branch, tag or commit of a Hub repository.

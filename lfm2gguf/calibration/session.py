@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,13 +30,12 @@ from lfm2gguf.conversion import Conversion, ConversionPlan, Draft, Recipe, plan
 from lfm2gguf.errors import OptionError, UnsupportedError
 from lfm2gguf.progress import ProgressCallback, counting
 from lfm2gguf.reference import gguf_names
-from lfm2gguf.storage import check_target
 from lfm2gguf.verification import ReferenceModel, open_reference
 from lfm2gguf.version import __version__
 
 HELD_OUT = 8  # one sequence in so many judges the result, and is not calibrated on
 DEFAULT_TYPE = "Q4_K_M"
-KEY = "lfm2gguf.calibration."  # metadata of ours, which llama.cpp passes over
+KEY = "lfm2gguf.calibration."  # our own metadata, which llama.cpp ignores
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ class CalibrationPlan:
         *,
         workspace: str | Path | None = None,
         jobs: int | None = None,
+        executor: Executor | None = None,
         overwrite: bool = False,
         progress: ProgressCallback | None = None,
     ) -> Calibrated:
@@ -96,6 +97,9 @@ class CalibrationPlan:
             workspace: a folder for finished tensors, which a later run of the same takes up
                 again; by default a temporary one.
             jobs: processes that write the file.
+            executor: what rounds matrices that do not need each other, and writes the file, such
+                as a Dask cluster's ``Client.get_executor()``: its workers see the same files,
+                ``workspace`` included.
             overwrite: replace a file that exists.
             progress: called with a :class:`~lfm2gguf.Progress` after each layer.
 
@@ -104,17 +108,16 @@ class CalibrationPlan:
 
         """
         [draft] = self.files.drafts
-        for file in draft.files:
-            check_target(file.path, overwrite=overwrite)  # not after an hour of work
+        self.files.check_targets(overwrite=overwrite)  # not after an hour of work
         model = self.model
         with _workspace(workspace) as folder:
             store = Store(folder / _run_key(model, draft, self.used))
             names = quantized_names(model, draft)
-            made = _calibrate(model, draft, self.used, store, names, progress)
+            made = _calibrate(model, draft, self.used, store, names, progress, executor)
             judgement = judge(model, draft, store, names, self.held_out, progress)
             calibrated = replace(draft, sources=finished_sources(draft, names, store))
             written = replace(self.files, drafts=(calibrated,)).write(
-                jobs=jobs, overwrite=overwrite, progress=progress
+                jobs=jobs, executor=executor, overwrite=overwrite, progress=progress
             )
         return Calibrated(written, judgement, self.used.tokens, *made)
 
@@ -141,7 +144,7 @@ def plan_calibration(
         target: a file's name, or a folder for a file of the default name (the default: here).
         type: a file type such as ``"Q4_K_M"``, or a :class:`~lfm2gguf.conversion.Recipe` of one.
         texts: UTF-8 files to calibrate on; by default a bundled mixture.
-        chat: conversations as JSON lines, rendered by the model's own template.
+        chat: conversations as JSON in any usual form, rendered by the model's own template.
         chunks: at most so many chunks of each text; None for all.
         ctx: tokens of a chunk.
         revision: branch, tag or commit of a Hub repository.
@@ -189,6 +192,7 @@ def calibrate(
     lora: str | Path | None = None,
     workspace: str | Path | None = None,
     jobs: int | None = None,
+    executor: Executor | None = None,
     overwrite: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Calibrated:
@@ -205,7 +209,9 @@ def calibrate(
         source, target, type, texts=texts, chat=chat, chunks=chunks, ctx=ctx,
         revision=revision, pre=pre, lora=lora,
     )  # fmt: skip
-    return planned.write(workspace=workspace, jobs=jobs, overwrite=overwrite, progress=progress)
+    return planned.write(
+        workspace=workspace, jobs=jobs, executor=executor, overwrite=overwrite, progress=progress
+    )
 
 
 def quantized_names(model: ReferenceModel, draft: Draft) -> dict[str, str]:
@@ -229,6 +235,7 @@ def _calibrate(
     store: Store,
     names: Mapping[str, str],
     progress: ProgressCallback | None,
+    executor: Executor | None = None,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Finish every tensor; return those whose plain rounding was kept, and those of few tokens."""
     types = {tensor.name: tensor.type for tensor in draft.tensors}
@@ -240,6 +247,7 @@ def _calibrate(
         {name: types[tensor] for name, (tensor, _) in single.items()},
         lambda name: store.load(*single[name]),
         counting(progress, "calibrating", "layers"),
+        executor,
     ):
         tensor, expert = single[made.name]
         store.save(tensor, expert, made.rounded.data)

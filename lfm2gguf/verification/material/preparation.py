@@ -38,7 +38,8 @@ class Material:
     Args:
         texts: UTF-8 files, or ``wikitext-2``; by default a text from Python's own documentation,
             which is a smoke test.
-        chat: a file of conversations as JSON lines, scored on the assistant's tokens.
+        chat: a file of conversations as JSON (messages, ShareGPT, Alpaca, prompt and completion),
+            scored on the assistant's tokens.
         chunks: how many chunks of each text (None: all).
         ctx: tokens of a chunk; the second half of each is scored. For a retrieval model, chunks
             are cut into queries and documents.
@@ -72,7 +73,7 @@ class EncodedText:
     note: str = ""  # what a user may not expect of it
 
     def describe(self) -> dict[str, Any]:
-        """What a report says of it."""
+        """Return what a report says about it."""
         return {
             "name": self.name,
             "sha256": hashlib.sha256("\0".join(t for t, _ in self.encoded).encode()).hexdigest(),
