@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
 
-from lfm2gguf.chat.dialect import Dialect
-from lfm2gguf.runner import Piece, Reply, Runner, Stream, TokenLogprob, call_grammar
-from lfm2gguf.server.errors import Refusal
+from lfm2gguf.runner import Piece, Reply, Runner, Stream, TokenLogprob
+from lfm2gguf.server.asking import chat_streams
 from lfm2gguf.server.generation import Event, Generating
-from lfm2gguf.server.requests import (
-    ChatRequest,
-    JsonObjectFormat,
-    JsonSchemaFormat,
-    Message,
-    NamedTool,
-    Schema,
-    TextPart,
-)
+from lfm2gguf.server.requests import ChatRequest
 from lfm2gguf.server.responses import (
     AnswerMessage,
     ChatChoice,
@@ -35,10 +27,10 @@ from lfm2gguf.server.responses import (
     TopLogprob,
     finish_reason,
     head,
+    timings_of,
     usage_of,
 )
 from lfm2gguf.server.responses import TokenLogprob as WireLogprob
-from lfm2gguf.server.sampling import options_of
 from lfm2gguf.server.service import Served
 from lfm2gguf.server.sse import DESCRIBED, event_stream
 
@@ -53,91 +45,25 @@ router = APIRouter()
 )
 async def chat_completions(body: ChatRequest, service: Served, generation: Generating) -> Any:
     """Answer a conversation."""
-    service.check_model(body.model)
+    common = head("chatcmpl", service.name_of(body.model))
     generation.admit(body.n or 1)
-    streams = await run_in_threadpool(_streams, service.runner, body)
-    for stream in streams:
-        service.check_prompt(stream)
-    common = head("chatcmpl", service.name)
+    streams = await run_in_threadpool(chat_streams, service, body)
     if body.stream:
-        chunks = _Chunks(service.runner, body, common)
+        chunks = _Chunks(service.runner, body, common, streams)
         return event_stream(chunks.of(await generation.events(streams)))
     replies = await generation.replies(streams)
-    choices = [_choice(service.runner, i, reply) for i, reply in enumerate(replies)]
+    choices = [_choice(service.runner, body, i, reply) for i, reply in enumerate(replies)]
     return ChatCompletion(
-        object="chat.completion", choices=choices, usage=usage_of(1, replies), **common
+        object="chat.completion",
+        choices=choices,
+        usage=usage_of(1, replies),
+        timings=timings_of(replies[0].usage),
+        **common,
     )
 
 
-# --- from the request to the runner ---------------------------------------------------------
-
-
-def _streams(runner: Runner, body: ChatRequest) -> list[Stream]:
-    """Render and tokenize the prompt; nothing is computed yet."""
-    messages = [_message(message) for message in body.messages]
-    tools = _tools(body)
-    shared: dict[str, Any] = {"tools": tools, "template": body.chat_template_kwargs}
-    shared |= _form(body, tools, runner.dialect)
-    if body.max_completion_tokens is not None:
-        shared["max_tokens"] = body.max_completion_tokens
-    if body.logprobs:
-        shared["logprobs"] = body.top_logprobs or 0
-    return [runner.stream(messages, **{**options, **shared}) for options in options_of(body)]
-
-
-def _message(message: Message) -> dict[str, Any]:
-    plain = message.model_dump(exclude_none=True)
-    if plain["role"] == "developer":
-        plain["role"] = "system"
-    parts = message.content
-    if isinstance(parts, list) and all(isinstance(part, TextPart) for part in parts):
-        plain["content"] = "".join(part["text"] for part in plain["content"])
-    return plain
-
-
-def _tools(body: ChatRequest) -> list[dict[str, Any]]:
-    """Return what the model is told of tools; of those it must not call, nothing."""
-    if body.tool_choice == "none":
-        return []
-    return [
-        tool.model_dump(exclude_none=True, exclude={"function": {"strict"}})
-        for tool in body.tools or ()
-    ]
-
-
-def _form(body: ChatRequest, tools: list[dict[str, Any]], dialect: Dialect) -> dict[str, Any]:
-    """Return the option that binds the answer to calls, to JSON, or to one of them, if any."""
-    schema = _answer_schema(body)
-    several = body.parallel_tool_calls is not False
-    if isinstance(body.tool_choice, NamedTool):
-        name = body.tool_choice.function.name
-        tools = [tool for tool in tools if tool["function"]["name"] == name]
-        several = False
-    forced = body.tool_choice == "required" or isinstance(body.tool_choice, NamedTool)
-    if forced and not tools:
-        raise Refusal(400, "tool_choice asks for a tool that tools lacks", param="tool_choice")
-    if forced or (tools and schema is not None):
-        otherwise = None if forced else schema
-        grammar = call_grammar(tools, several=several, otherwise=otherwise, dialect=dialect)
-        return {"grammar": grammar}
-    return {} if schema is None else {"json_schema": schema}
-
-
-def _answer_schema(body: ChatRequest) -> Schema | None:
-    match body.response_format:
-        case JsonObjectFormat(schema_=schema):
-            return schema
-        case JsonSchemaFormat(json_schema=named):
-            return named.schema_
-        case _:
-            return None
-
-
-# --- from the runner to the response --------------------------------------------------------
-
-
-def _choice(runner: Runner, index: int, reply: Reply) -> ChatChoice:
-    calls, text = _calls(reply), reply.text + _unreadable(reply)
+def _choice(runner: Runner, body: ChatRequest, index: int, reply: Reply) -> ChatChoice:
+    calls, text = _calls(body, reply), reply.text + _unreadable(reply)
     message = AnswerMessage(role="assistant", content=text or (None if calls else ""), refusal=None)
     if reply.thinking:
         message.reasoning_content = reply.thinking
@@ -151,8 +77,9 @@ def _choice(runner: Runner, index: int, reply: Reply) -> ChatChoice:
     )
 
 
-def _calls(reply: Reply) -> list[ToolCall]:
-    """Return every call that could be read; to check the arguments is the client's part."""
+def _calls(body: ChatRequest, reply: Reply) -> list[ToolCall]:
+    """Return every call that could be read, or the first; their arguments the client checks."""
+    calls = reply.message.get("tool_calls", ())
     return [
         ToolCall(
             id=f"call_{secrets.token_hex(12)}",
@@ -162,7 +89,7 @@ def _calls(reply: Reply) -> list[ToolCall]:
                 arguments=json.dumps(call["function"]["arguments"], ensure_ascii=False),
             ),
         )
-        for call in reply.message.get("tool_calls", ())
+        for call in calls[: 1 if body.parallel_tool_calls is False else None]
     ]
 
 
@@ -193,8 +120,14 @@ def _token(data: bytes, logprob: float) -> dict[str, Any]:
 class _Chunks:
     """The chunks of one streamed response."""
 
-    def __init__(self, runner: Runner, body: ChatRequest, common: dict[str, Any]) -> None:
-        self._runner, self._common = runner, common
+    def __init__(
+        self,
+        runner: Runner,
+        body: ChatRequest,
+        common: dict[str, Any],
+        streams: Sequence[Stream],
+    ) -> None:
+        self._runner, self._body, self._common, self._streams = runner, body, common, streams
         self._answers = body.n or 1
         options = body.stream_options
         self._tells_usage = bool(options and options.include_usage)
@@ -213,7 +146,8 @@ class _Chunks:
             elif piece := self._piece(index, event):
                 yield piece
         if self._tells_usage:
-            yield self._envelope([], usage=usage_of(1, replies))
+            timings = timings_of(replies[0].usage)
+            yield self._envelope([], usage=usage_of(1, replies), timings=timings)
 
     def _piece(self, index: int, piece: Piece) -> ChatChunk | None:
         delta = AnswerMessage()
@@ -227,10 +161,12 @@ class _Chunks:
         logprobs = _logprobs(self._runner, piece.logprobs) if piece.logprobs else None
         if not delta.model_fields_set and not logprobs:
             return None  # a call: it comes at the end, when all of its span is known to be sound
-        return self._chunk(index, delta, logprobs=logprobs)
+        timed = self._body.timings_per_token and self._streams[index].usage
+        more = {"timings": timings_of(timed)} if timed else {}
+        return self._chunk(index, delta, more, logprobs=logprobs)
 
     def _last(self, index: int, reply: Reply) -> list[ChatChunk]:
-        calls = _calls(reply)
+        calls = _calls(self._body, reply)
         for i, call in enumerate(calls):
             call.index = i
         deltas = [AnswerMessage(tool_calls=[call]) for call in calls]
@@ -239,12 +175,23 @@ class _Chunks:
         reason = "tool_calls" if calls else finish_reason(reply)
         return [
             *(self._chunk(index, delta) for delta in deltas),
-            self._chunk(index, AnswerMessage(), finish_reason=reason),
+            self._chunk(
+                index,
+                AnswerMessage(),
+                {"timings": timings_of(reply.usage)},
+                finish_reason=reason,
+            ),
         ]
 
-    def _chunk(self, index: int, delta: AnswerMessage, **more: Any) -> ChatChunk:
+    def _chunk(
+        self,
+        index: int,
+        delta: AnswerMessage,
+        beside: Mapping[str, Any] = MappingProxyType({}),
+        **more: Any,
+    ) -> ChatChunk:
         choice = {"logprobs": None, "finish_reason": None, **more}
-        return self._envelope([ChatChunkChoice(index=index, delta=delta, **choice)])
+        return self._envelope([ChatChunkChoice(index=index, delta=delta, **choice)], **beside)
 
     def _envelope(self, choices: list[ChatChunkChoice], **more: Any) -> ChatChunk:
         if self._tells_usage:
