@@ -8,7 +8,7 @@ from lfm2gguf.chat.dialect import Dialect
 from lfm2gguf.runner import Runner, Stream, call_grammar
 from lfm2gguf.server.errors import Refusal
 from lfm2gguf.server.messages import AllowedTools, NamedTool, Schema, plain_messages
-from lfm2gguf.server.requests import ChatRequest, JsonObjectFormat, JsonSchemaFormat
+from lfm2gguf.server.requests import ChatRequest, JsonObjectFormat, JsonSchemaFormat, NamedSchema
 from lfm2gguf.server.sampling import options_of
 from lfm2gguf.server.service import Service
 
@@ -131,10 +131,11 @@ def _form(body: ChatRequest, names: list[str], dialect: Dialect) -> dict[str, An
 
 def _answer_schema(body: ChatRequest) -> Schema | None:
     match body.response_format:
-        case JsonObjectFormat(schema_=schema):
-            found = schema
-        case JsonSchemaFormat(json_schema=named):
-            found = named.schema_
+        case (
+            JsonObjectFormat(schema_=schema)
+            | JsonSchemaFormat(json_schema=NamedSchema(schema_=schema))
+        ):
+            found = {"type": "object"} if schema is None else schema
         case _:
             return body.json_schema
     if body.json_schema not in (None, found):

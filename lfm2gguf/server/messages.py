@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 Schema = dict[str, Any]
 
@@ -90,6 +91,12 @@ class Message(_Wire):
     tool_calls: list[CallMade] | None = None
     function_call: CalledFunction | None = Field(None, description="tool_calls, as of old.")
     tool_call_id: str | None = None
+
+    @model_validator(mode="after")
+    def _has_content(self) -> Message:
+        if self.role != "assistant" and "content" not in self.model_fields_set:
+            raise PydanticCustomError("missing", "content is missing")
+        return self
 
 
 class Function(_Wire):

@@ -22,6 +22,7 @@ from lfm2gguf.server.settings import NO_EFFECT, settled
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Bias = Finite | Literal[False]
+BiasPair = Annotated[list[int | str | Bias], Field(min_length=2, max_length=2)]
 Stop = Annotated[str, Field(min_length=1)]
 TokenId = Annotated[int, Field(ge=0)]
 TokenIds = Annotated[list[TokenId], Field(min_length=1)]
@@ -99,7 +100,7 @@ class Sampling(Request):
     seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
     stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = _option("stop")
     stop_tokens: list[TokenId] | None = _option("stop_tokens")
-    logit_bias: dict[str, Bias] | list[tuple[int | str, Bias]] | None = Field(
+    logit_bias: dict[str, Bias] | list[BiasPair] | None = Field(
         None, description="Numbers added to the logits of tokens, by id or text; false forbids."
     )
     grammar: str | None = _option("grammar")
@@ -120,7 +121,7 @@ class NamedSchema(BaseModel):
 
     name: str | None = None
     description: str | None = None
-    schema_: Schema = Field(default_factory=lambda: {"type": "object"}, alias="schema")
+    schema_: Schema | None = Field(None, alias="schema")
     strict: bool | None = Field(
         None, description="The answer fits the schema, as far as a grammar can."
     )
@@ -136,7 +137,7 @@ class JsonObjectFormat(BaseModel):
     """The answer is a JSON object, or what a schema says (llama.cpp's extension)."""
 
     type: Literal["json_object"]
-    schema_: Schema = Field(default_factory=lambda: {"type": "object"}, alias="schema")
+    schema_: Schema | None = Field(None, alias="schema")
 
 
 class JsonSchemaFormat(BaseModel):

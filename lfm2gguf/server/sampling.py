@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lfm2gguf.options import LARGEST_SEED, option_table
@@ -64,22 +64,26 @@ def _adapter(service: Service, body: Sampling) -> dict[str, Any]:
 
 
 def _logit_bias(
-    runner: Runner, bias: dict[str, Any] | list[tuple[int | str, Any]] | None
+    runner: Runner, bias: dict[str, Any] | list[list[Any]] | None
 ) -> dict[int, float] | None:
     """Return the bias of token ids; a key that is no number is a text, as llama.cpp has it."""
     if not bias:
         return None
-    pairs: Iterable[tuple[int | str, Any]] = bias.items() if isinstance(bias, dict) else bias
+    pairs: Iterable[Sequence[Any]] = bias.items() if isinstance(bias, dict) else bias
     found: dict[int, float] = {}
     for key, value in pairs:
         tokens = _tokens(runner, key)
-        if not tokens:
-            raise Refusal(400, f"logit_bias: {key!r} is no token", param="logit_bias")
+        if not tokens or isinstance(value, str):
+            raise Refusal(
+                400,
+                f"logit_bias: {key!r}: {value!r}: give a token id or a text, and a number or false",
+                param="logit_bias",
+            )
         found |= dict.fromkeys(tokens, -math.inf if value is False else float(value))
     return found
 
 
-def _tokens(runner: Runner, key: int | str) -> list[int]:
-    if isinstance(key, int) or (key.isascii() and key.isdigit()):
-        return [int(key)]
-    return runner.tokens.encode(key, bos=False)
+def _tokens(runner: Runner, key: Any) -> list[int]:
+    if isinstance(key, str) and not (key.isascii() and key.isdigit()):
+        return runner.tokens.encode(key, bos=False)
+    return [] if isinstance(key, bool | float) else [int(key)]
