@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lfm2gguf.errors import OptionError
+from lfm2gguf_cli.groups import grouped
 from lfm2gguf_cli.options import (
-    ConvertTypes,
     DryRun,
-    EmbeddingType,
-    ExcludeWeights,
     Force,
-    IncludeWeights,
     Jobs,
-    Json,
-    LeaveOutput,
+    Lora,
+    ModelName,
     Output,
-    OutputType,
-    Pure,
-    Quiet,
-    SplitMaxSize,
-    TensorTypes,
-    read_matrix,
+    Pre,
+    Revision,
+    Saying,
+    Source,
+    StorageOptions,
 )
 
+if TYPE_CHECKING:
+    from lfm2gguf.conversion import Conversion, ConversionPlan
+    from lfm2gguf.verification import ReferenceModel
+    from lfm2gguf_cli.console import Display
 
+
+@grouped
 def convert(
-    source: Annotated[
-        str, typer.Argument(help="A checkpoint's folder, or a Hub id such as LiquidAI/LFM2-1.2B.")
-    ],
-    type: ConvertTypes = None,
+    source: Source,
+    storage: StorageOptions,
+    *,
     output: Output = None,
     mmproj: Annotated[
         bool,
@@ -42,37 +42,25 @@ def convert(
             "of a vision or audio model instead of its text model; llama.cpp needs both files.",
         ),
     ] = False,
+    lora: Lora = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="Of a draft (DSpark): the model that it drafts for, whose tokenizer it has.",
+        ),
+    ] = None,
+    model_name: ModelName = None,
+    revision: Revision = None,
+    pre: Pre = None,
     jobs: Jobs = None,
     force: Force = False,
     dry_run: DryRun = False,
-    revision: Annotated[
-        str | None, typer.Option(help="Branch, tag or commit of the Hub repository.")
-    ] = None,
-    pre: Annotated[
-        str | None,
-        typer.Option(help="Name of the pre-tokenizer, where it is not recognised (such as lfm2)."),
-    ] = None,
-    lora: Annotated[
-        str | None,
-        typer.Option(help="A LoRA adapter to merge: a PEFT folder, or its Hub id."),
-    ] = None,
-    split_max_size: SplitMaxSize = None,
-    pure: Pure = False,
-    leave_output_tensor: LeaveOutput = False,
-    output_tensor_type: OutputType = None,
-    token_embedding_type: EmbeddingType = None,
-    tensor_type: TensorTypes = None,
-    imatrix: Annotated[
-        Path | None, typer.Option(help="An importance matrix, .gguf or .dat: see imatrix.")
-    ] = None,
-    include_weights: IncludeWeights = None,
-    exclude_weights: ExcludeWeights = None,
     verify: Annotated[
         bool,
         typer.Option("--verify", help="Then compare each file with the checkpoint: see verify."),
     ] = False,
-    quiet: Quiet = False,
-    json: Json = False,
+    saying: Saying,
 ) -> None:
     """Convert an LFM2 checkpoint to GGUF, quantized, in one pass.
 
@@ -81,55 +69,60 @@ def convert(
     A vision or audio model becomes two files: once without and once with --mmproj. LFM2.5-Audio's
     detokenizer is a third: lfm2gguf convert LiquidAI/LFM2.5-Audio-1.5B/audio_detokenizer
     """
-    from lfm2gguf.conversion import Recipe
     from lfm2gguf.conversion import plan as make_plan
-    from lfm2gguf_cli.console import Display
-    from lfm2gguf_cli.progress import progress_of
-    from lfm2gguf_cli.tables import show_notes, show_plan, show_written
+    from lfm2gguf.conversion import plan_quantization
+    from lfm2gguf_cli.conversions import finish, is_gguf, refuse_beside
+    from lfm2gguf_cli.tables import show_notes
 
+    display = saying.display()
+    recipe = storage.recipe()
+    if is_gguf(source):
+        refuse_beside(source, mmproj=mmproj, lora=lora, target=target, model_name=model_name,
+                      pre=pre, revision=revision, verify=verify)  # fmt: skip
+        display.note(f"{source} is a GGUF file: quantized, as lfm2gguf quantize does")
+        finish(display, plan_quantization(source, output, recipe), jobs, force, dry_run)
+        return
     if verify and mmproj:
         raise OptionError("--verify compares what a text model predicts; a projector predicts none")
-    display = Display(quiet=quiet, json=json)
-    matrix = read_matrix(imatrix, include_weights, exclude_weights)
-    recipe = Recipe(
-        type, split_max_size, matrix, pure, leave_output_tensor,
-        output_tensor_type, token_embedding_type, tuple(tensor_type or ()),
-    )  # fmt: skip
     plan = make_plan(
         source, output, recipe,
-        projector=mmproj, revision=revision, pre=pre, lora=lora,
+        projector=mmproj, revision=revision, pre=pre, lora=lora, target_model=target,
+        name=model_name,
     )  # fmt: skip
-    if verify:  # what it would raise is raised before the files are there
-        from lfm2gguf.verification import TYPE_LIMITS, open_reference
-
-        for draft in plan.drafts:
-            if draft.type.name not in TYPE_LIMITS:
-                raise OptionError(
-                    f"--verify has no limits for {draft.type.name} yet; convert without it, then "
-                    "verify with --max-ppl-increase and the other limits"
-                )
-        reference = open_reference(source, revision, lora)
+    reference = _reference(plan, source, revision, lora) if verify and not dry_run else None
     show_notes(display, plan.notes, plan.left_out)
-    if dry_run:
-        show_plan(display, plan)
-        return
-    with progress_of(display) as progress:
-        written = plan.write(jobs=jobs, overwrite=force, progress=progress)
-    if not verify:
-        show_written(display, written)
-        return
+    written = finish(display, plan, jobs, force, dry_run, judged=reference is not None)
+    if written and reference:
+        _judge(display, written, reference)
+
+
+def _reference(
+    plan: ConversionPlan, source: str, revision: str | None, lora: str | None
+) -> ReferenceModel:
+    """Open what the files are compared with: what that raises is raised before they are there."""
+    from lfm2gguf.verification import TYPE_LIMITS, open_reference
+
+    for draft in plan.drafts:
+        if draft.type.name not in TYPE_LIMITS:
+            raise OptionError(
+                f"--verify has no limits for {draft.type.name} yet; convert without it, then "
+                "verify with --max-ppl-increase and the other limits"
+            )
+    return open_reference(source, revision, lora)
+
+
+def _judge(display: Display, written: Conversion, reference: ReferenceModel) -> None:
     from lfm2gguf.verification import verify as verify_files
+    from lfm2gguf_cli.progress import progress_of
+    from lfm2gguf_cli.tables import written_json
     from lfm2gguf_cli.verdicts import exit_on_failure, report_json, show_verdicts
 
-    if not json:  # which comes as one object, at the end
-        show_written(display, written)
     files = [file.path for file in written.files]
     with progress_of(display) as progress:
         results = verify_files(files, reference, progress=progress)
-    if json:
-        show_written(display, written, {"verification": report_json(results)})
-    else:
-        show_verdicts(display, results)
+    display.gives(lambda: {**written_json(written), "verification": report_json(results)})
+    show_verdicts(display, results)
     if failed := [result.candidate for result in results if not result.passed]:
         display.note(f"kept, but it did not pass: {', '.join(failed)}")
-    exit_on_failure(results)
+    exit_on_failure(display, results)
+    display.next("lfm2gguf", "run", files[0])

@@ -8,26 +8,31 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lfm2gguf.errors import OptionError
-from lfm2gguf_cli.options import Chat, Chunks, Ctx, Force, Json, Quiet, Texts
+from lfm2gguf_cli.groups import grouped
+from lfm2gguf_cli.options import Force, Lora, MaterialOptions, Revision, Saying
 
 if TYPE_CHECKING:
     from lfm2gguf.imatrix import ImportanceMatrix
     from lfm2gguf_cli.console import Display
 
 
+@grouped
 def imatrix(
     source: Annotated[
         str | None,
         typer.Argument(help="A checkpoint's folder, a Hub id, or an F32, F16 or BF16 GGUF."),
     ] = None,
+    *,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The file to write: .gguf, or .dat for old programs."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="The file to write: .gguf, or .dat for old programs.",
+        ),
     ] = None,
-    text: Texts = None,
-    chat: Chat = None,
-    chunks: Chunks = 128,
-    ctx: Ctx = 512,
+    material: MaterialOptions,
     in_file: Annotated[
         list[Path] | None,
         typer.Option(metavar="FILE", help="A matrix to add; may be given several times."),
@@ -35,15 +40,10 @@ def imatrix(
     show_statistics: Annotated[
         bool, typer.Option("--show-statistics", help="Show each tensor's importances.")
     ] = False,
-    revision: Annotated[
-        str | None, typer.Option(help="Branch, tag or commit of the Hub repository.")
-    ] = None,
-    lora: Annotated[
-        str | None, typer.Option(help="A LoRA adapter that will be merged: a folder, or a Hub id.")
-    ] = None,
+    lora: Lora = None,
+    revision: Revision = None,
     force: Force = False,
-    quiet: Quiet = False,
-    json: Json = False,
+    saying: Saying,
 ) -> None:
     """Compute what weighs the errors of a quantization, as llama-imatrix does; merge, show.
 
@@ -53,14 +53,13 @@ def imatrix(
     """
     from lfm2gguf.imatrix import merge, read_imatrix, write_imatrix
     from lfm2gguf.storage import check_target
-    from lfm2gguf_cli.console import Display
     from lfm2gguf_cli.progress import progress_of
 
     if source is None and not in_file:
         raise OptionError("nothing to do: name a checkpoint, or matrices with --in-file")
     if output is None and not show_statistics:
         raise OptionError("where to? Name the file with -o, or ask for --show-statistics")
-    display = Display(quiet=quiet, json=json)
+    display = saying.display()
     if output is not None:
         check_target(output, overwrite=force)
     matrices = [read_imatrix(path) for path in in_file or ()]
@@ -70,16 +69,18 @@ def imatrix(
         with progress_of(display) as progress:
             matrices.append(
                 collect_imatrix(
-                    source, text or (), chat=chat, chunks=chunks or None, ctx=ctx,
-                    revision=revision, lora=lora, progress=progress,
+                    source, revision=revision, lora=lora, progress=progress,
+                    **material.arguments(),
                 )
             )  # fmt: skip
-    whole = matrices[0] if len(matrices) == 1 else merge(matrices, ctx)
+    whole = matrices[0] if len(matrices) == 1 else merge(matrices, material.ctx)
     for name, experts in whole.unseen.items():
         display.note(f"{name}: no token reached {len(experts)} of its experts; use more text")
     if output is not None:
         write_imatrix(whole, output, overwrite=force)
     _show(display, whole, output, statistics_too=show_statistics)
+    if output is not None:
+        display.next("lfm2gguf", "convert", source or "SOURCE", "--imatrix", output)
 
 
 def _show(
@@ -88,15 +89,15 @@ def _show(
     from lfm2gguf.imatrix import statistics
 
     rows = statistics(matrix) if statistics_too else []
-    if display.json:
-        about: dict[str, Any] = {
-            "path": str(output) if output else None,
-            "entries": len(matrix.entries),
-            "chunks": matrix.chunk_count,
-            "chunk_size": matrix.chunk_size,
-            "datasets": list(matrix.datasets),
-        }
-        display.as_json(about | {"statistics": [vars(row) for row in rows]})
+    about: dict[str, Any] = {
+        "path": str(output) if output else None,
+        "entries": len(matrix.entries),
+        "chunks": matrix.chunk_count,
+        "chunk_size": matrix.chunk_size,
+        "datasets": list(matrix.datasets),
+        "statistics": [vars(row) for row in rows],
+    }
+    if display.gives(lambda: about):
         return
     if rows:
         heads = ("layer", "tensor", "sum", "min", "max", "mean", "sd", "active", "n", "entropy",
@@ -108,5 +109,5 @@ def _show(
              f"{r.outliers:.2%}", f"{r.similarity:.4f}")
             for r in rows
         ])  # fmt: skip
-    if output is not None and not display.quiet:
+    if output is not None:
         display.line(f"{output}: {len(matrix.entries)} entries over {matrix.chunk_count} chunks")

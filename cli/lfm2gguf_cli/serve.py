@@ -5,24 +5,19 @@ from __future__ import annotations
 import logging
 import signal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from lfm2gguf_cli.deadline import end_within
-from lfm2gguf_cli.options import (
-    Device,
-    GpuLayers,
-    HubType,
-    Mmproj,
-    ModelOrId,
-    Threads,
-    open_runner,
-)
+from lfm2gguf_cli.groups import grouped
+from lfm2gguf_cli.options import ModelOrId, OpeningOptions, PlaceOptions
 
 
+@grouped
 def serve(
     model: ModelOrId,
+    *,
     host: Annotated[
         str, typer.Option(help="Where to listen; 0.0.0.0 is everywhere.")
     ] = "127.0.0.1",
@@ -34,6 +29,7 @@ def serve(
         list[str] | None,
         typer.Option(
             envvar="LFM2GGUF_API_KEY",
+            metavar="KEY",
             help="Required for every endpoint but /health; give it again for a second one.",
         ),
     ] = None,
@@ -43,7 +39,10 @@ def serve(
     ] = None,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option(help="A proxy's name for the server, where it listens on loopback; * is any."),
+        typer.Option(
+            metavar="NAME",
+            help="A proxy's name for the server, where it listens on loopback; * is any.",
+        ),
     ] = None,
     cors_origin: Annotated[
         list[str] | None,
@@ -74,15 +73,8 @@ def serve(
         ),
     ] = None,
     parallel: Annotated[int, typer.Option(help="Answers computed together.", min=1)] = 4,
-    context: Annotated[
-        int | None,
-        typer.Option(help="Tokens of all conversations.", show_default="as trained, up to 8192"),
-    ] = None,
-    mmproj: Mmproj = None,
-    type: HubType = "Q4_K_M",
-    device: Device = "auto",
-    gpu_layers: GpuLayers = None,
-    threads: Threads = None,
+    opening: OpeningOptions,
+    place: PlaceOptions,
     inject_tools: Annotated[
         bool,
         typer.Option(
@@ -120,12 +112,9 @@ def serve(
     logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
     if access_log:
         logging.getLogger("lfm2gguf.server.access").setLevel(logging.INFO)
-    settings: dict[str, Any] = {
-        "device": device, "gpu_layers": gpu_layers, "context": context, "threads": threads,
-        "parallel": parallel, "mmproj": mmproj, "inject_tools": inject_tools,
-        "adapters": dict(map(_adapter, lora or ())),
-    }  # fmt: skip
-    with open_runner(model, type, **settings) as lfm:
+    settings = {**place.arguments(), "parallel": parallel, "inject_tools": inject_tools}
+    settings["adapters"] = dict(map(_adapter, lora or ()))
+    with opening.open(model, **settings) as lfm:
         app = create_app(
             lfm,
             name=name,

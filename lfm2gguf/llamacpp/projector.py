@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from lfm2gguf.errors import GGUFError, OptionError, RuntimeFailureError, UnsupportedError
+from lfm2gguf.install import install_command
 from lfm2gguf.llamacpp.context import Floats
 from lfm2gguf.llamacpp.device import default_threads
 from lfm2gguf.llamacpp.images import check_medium, check_size
@@ -122,7 +123,7 @@ class Projector:
                 )
         if not bitmap:
             raise OptionError(
-                f"{len(data)} bytes are no image or sound that llama.cpp can decode "
+                f"{len(data)} bytes are not an image or sound that llama.cpp can decode "
                 f"({last_words(log)}): images as PNG, JPEG, BMP or GIF, sound as WAV, MP3 or FLAC"
             )
         return bitmap
@@ -186,7 +187,7 @@ def _library() -> Any:
     except (ImportError, OSError, RuntimeError) as error:
         raise UnsupportedError(
             f"the installed llama-cpp-python has no library for images and sound ({error}): "
-            'pip install --upgrade "lfm2gguf[run]"'
+            f"{install_command('run', '--upgrade')}"
         ) from error
     return mtmd_cpp
 

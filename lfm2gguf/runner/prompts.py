@@ -122,6 +122,11 @@ class Prompts:
         return (found.plain.source, found.with_tools.source) if found else ("", "")
 
     @property
+    def take_media(self) -> bool:
+        """Whether messages may hold images or sound: a projector is open."""
+        return self._opened.encoder is not None
+
+    @property
     def templates(self) -> TemplateSet:
         """The file's chat templates.
 

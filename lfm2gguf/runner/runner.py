@@ -168,7 +168,7 @@ class Runner:
         prompt = self.prompts.of_chat(
             messages, tools, overflow=overflow, variables=template, ending=ending
         )
-        answer = Answer(prompt.thinks, known, dialect=self.dialect)
+        answer = Answer(prompt.thinks, known, parallel_calls, dialect=self.dialect)
         thinks = bool(answer.thinks)
         calls = lazy_calls(known, self.dialect, thinks=thinks, several=parallel_calls)
         return self._stream(prompt, answer, known, calls, options)
@@ -220,7 +220,7 @@ class Runner:
         max_rounds: int = 8,
         **arguments: Unpack[AnswerArguments],
     ) -> tuple[Reply, list[Message]]:
-        """Answer, executing the functions the model calls, until it calls none.
+        """Answer, and run the functions that the model calls until it calls none.
 
         Returns the last reply and the whole conversation. A call that is malformed, does not fit
         its schema or raises is told to the model as its result, never executed. After

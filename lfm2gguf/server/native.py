@@ -11,7 +11,7 @@ from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field
 
-from lfm2gguf.server.asking import prompt_arguments, rendered
+from lfm2gguf.server.conversation import prompt_arguments, rendered
 from lfm2gguf.server.errors import Refusal
 from lfm2gguf.server.messages import plain_messages
 from lfm2gguf.server.requests import ChatRequest

@@ -1,28 +1,40 @@
-"""From a chat request to the runner: the prompt, the tools, the form of the answer."""
+"""From a conversation in a request to the runner's streams."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from fastapi.concurrency import run_in_threadpool
+
 from lfm2gguf.chat.dialect import Dialect
 from lfm2gguf.runner import Runner, Stream, call_grammar
 from lfm2gguf.server.errors import Refusal
+from lfm2gguf.server.generation import Generation
 from lfm2gguf.server.messages import AllowedTools, NamedTool, Schema, plain_messages
 from lfm2gguf.server.requests import ChatRequest, JsonObjectFormat, JsonSchemaFormat, NamedSchema
 from lfm2gguf.server.sampling import options_of
 from lfm2gguf.server.service import Service
 
 
-def chat_streams(service: Service, body: ChatRequest) -> list[Stream]:
-    """Render and tokenize the prompt, for each of the ``n`` answers; nothing is computed yet.
+async def open_streams(
+    body: ChatRequest, service: Service, generation: Generation, overflow: str = "error"
+) -> list[Stream]:
+    """Check a request, make room for its answers, and return them, not yet computed.
 
     Raises:
-        Refusal: the request contradicts itself, or its prompt is too long.
+        Refusal: the request contradicts itself or means another model, too many answers wait, or
+            the prompt is too long.
     """
+    service.name_of(body.model)
+    generation.admit(body.n or 1)
+    return await run_in_threadpool(streams_of, service, body, overflow)
+
+
+def streams_of(service: Service, body: ChatRequest, overflow: str = "error") -> list[Stream]:
+    """Render and tokenize the prompt; nothing is computed yet."""
     runner = service.runner
-    tools = callable_tools(body)
-    shared = prompt_arguments(body) | _form(body, tools, runner.dialect)
-    shared["parallel_calls"] = body.parallel_tool_calls is not False
+    shared = prompt_arguments(body) | _form(body, callable_tools(body), runner.dialect)
+    shared |= {"overflow": overflow, "parallel_calls": body.parallel_tool_calls is not False}
     if body.max_completion_tokens is not None:
         shared["max_tokens"] = body.max_completion_tokens
     if body.top_logprobs and not body.logprobs:
