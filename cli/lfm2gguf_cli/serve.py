@@ -47,8 +47,9 @@ def serve(
     cors_origin: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="ORIGIN",
             help="An origin whose pages may use the server (https://chat.example), besides this "
-            "machine's; * is any."
+            "machine's; * is any.",
         ),
     ] = None,
     strict_model: Annotated[

@@ -53,7 +53,7 @@ def lazy_calls(
     """
     if not tools:
         return None
-    rules, (start, end), style = SchemaRules(), dialect.calls, dialect.style
+    rules, (start, end), style = SchemaRules(pythonic=True), dialect.calls, dialect.style
     call = _rule_of_calls(rules, map(_expressible, tools.values()), style)
     lines = [_PYTHONIC.get(line.partition(" ::= ")[0], line) for line in rules.text.splitlines()]
     root = f"root ::= {_calls('', style, end, several=several)}"
