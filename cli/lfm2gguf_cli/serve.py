@@ -30,7 +30,7 @@ def serve(
         typer.Option(
             envvar="LFM2GGUF_API_KEY",
             metavar="KEY",
-            help="Required for every endpoint but /health; give it again for a second one.",
+            help="Required for all but /health and the page; give it again for a second one.",
         ),
     ] = None,
     api_key_file: Annotated[
@@ -94,6 +94,7 @@ def serve(
     max_seconds: Annotated[
         float, typer.Option(help="Until an answer is whole; later ones get 504.", min=0.001)
     ] = 600,
+    chat_page: Annotated[bool, typer.Option("--page/--no-page", help="A chat page at /.")] = True,
     drain_seconds: Annotated[
         float, typer.Option(help="For answers under way when the server is ended.", min=0)
     ] = 30,
@@ -124,10 +125,12 @@ def serve(
             strict_model=strict_model,
             lenient=lenient,
             cors_origins=cors_origin or (),
+            chat_page=chat_page,
         )
 
         def started(url: str) -> None:
-            typer.echo(f"{lfm.path.name} on {lfm.device}", err=True)
+            at = f", chat page at {url}/" if chat_page else ""
+            typer.echo(f"{lfm.path.name} on {lfm.device}{at}", err=True)
             typer.echo(f"{url}/v1")
             signal.signal(signal.SIGTERM, lambda *_: None)  # from here on uvicorn drains
             end_within(drain_seconds)

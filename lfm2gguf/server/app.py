@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, Response
 
 from lfm2gguf.errors import OptionError
 from lfm2gguf.runner import Runner
-from lfm2gguf.server import chat, completions, docs, embeddings, native
+from lfm2gguf.server import chat, completions, docs, embeddings, native, page
 from lfm2gguf.server.browsers import AccessLog, Heads, Unversioned, Warnings, cross_origin
 from lfm2gguf.server.errors import ErrorBody, add_handlers
 from lfm2gguf.server.limits import BoundedBody, Limits
@@ -94,6 +94,7 @@ def create_app(
     strict_model: bool = False,
     lenient: bool = False,
     cors_origins: Collection[str] = (),
+    chat_page: bool = True,
 ) -> FastAPI:
     """Return an ASGI application that serves a runner as OpenAI's API.
 
@@ -104,11 +105,12 @@ def create_app(
         runner: the model; each of its adapters is a model by its own name.
         name: the model's; the file's without its suffix if None.
         api_key: one or several, of which a request sends one; asked for everywhere but at
-            ``/health`` and ``/docs``.
+            ``/health``, ``/docs`` and ``/``.
         limits: what a request may cost.
         strict_model: refuse requests for other models, which otherwise this one answers.
         lenient: pass over settings that have no effect here, with a warning, instead of refusing.
         cors_origins: origins whose pages may use the server, besides this machine's; ``*``: all.
+        chat_page: whether ``/`` is a page to chat on.
 
     Raises:
         OptionError: a key is empty, or an adapter has the model's name.
@@ -124,6 +126,8 @@ def create_app(
     )
     for open_router in (open_to_all, docs.router):
         app.include_router(open_router, responses=_REFUSED)
+    if chat_page:
+        app.include_router(page.router)
     guard: dict[str, Any] = {"dependencies": [Depends(authorized)], "responses": _REFUSED}
     for guarded in (router, native.router, *VERSIONED):
         app.include_router(guarded, **guard)
