@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from lfm2gguf.calibration.rounding import Rounded, round_tensor
 from lfm2gguf.calibration.streams import Inputs, Stage, Streams
 from lfm2gguf.executors import spread
 from lfm2gguf.ggml import GGMLType
-from lfm2gguf.quants import dequantize
+from lfm2gguf.quants import CODECS, compiled_do_all, dequantize, warm_up
 from lfm2gguf.reference import EMBEDDING, HEAD, Ids, Weights
 
 EMBEDDING_IDENTITY = 1.0  # how far an embedding is kept as input, too, in mean squares
@@ -57,6 +58,7 @@ def calibrate_layers(
             is sent each with its moments, 8 bytes for each pair of columns.
 
     """
+    _load_kernels(weights, types)
     streams = Streams(weights, sequences)
     layers = len(weights.config.layers)
     work = _Work(streams, types, done, executor)
@@ -71,6 +73,13 @@ def calibrate_layers(
         yield from work.stage(Stage((HEAD,), streams.states))
     if progress:
         progress(layers, layers)
+
+
+def _load_kernels(weights: Weights, types: Mapping[str, GGMLType]) -> None:
+    """Load compiled kernels where the whole model is worth it: a tensor alone is not."""
+    codecs = [CODECS[type] for type in sorted(set(types.values()), key=lambda type: type.id)]
+    if compiled_do_all(codecs, sum(math.prod(shape) for shape in weights.shapes.values())):
+        warm_up(codecs, dtypes=[np.dtype(np.float32)])
 
 
 @dataclass(frozen=True)
