@@ -286,6 +286,13 @@ class Runner:
         """Return the bytes of a token: part of a character, perhaps."""
         return self.tokens.bytes_of(token)
 
+    def __repr__(self) -> str:
+        """Return what is open, and where."""
+        return (
+            f"Runner({str(self.path)!r} on {self.device}, context {self.context_size}, "
+            f"{self.parallel} at once)"
+        )
+
     @property
     def load(self) -> Load:
         """Requests at hand, and tokens since the runner was opened."""
