@@ -27,6 +27,7 @@ from lfm2gguf_cli.options import (
 )
 
 if TYPE_CHECKING:
+    from lfm2gguf.calibration import Calibrated
     from lfm2gguf.conversion import Conversion, ConversionPlan
     from lfm2gguf.verification import ReferenceModel
     from lfm2gguf_cli.console import Display
@@ -112,12 +113,13 @@ def convert(
     reference = _reference(plan, source, revision, lora) if verify and not dry_run else None
     show_notes(display, plan.notes, plan.left_out)
     judged = reference is not None
+    made: Calibrated | None = None
+    written: Conversion | None
     if calibration and not dry_run:
         made = finish_calibration(display, calibration, more, judged=judged, workspace=workspace,
                                   jobs=jobs, overwrite=force)  # fmt: skip
         more["calibration"], written = made.to_json(), made.conversion
     else:
-        made = None
         written = finish(display, plan, jobs, force, dry_run, judged=judged, more=more)
     if written and reference:
         _judge(display, written, reference, more)
@@ -146,7 +148,7 @@ def _judge(
     from lfm2gguf.verification import verify as verify_files
     from lfm2gguf_cli.progress import progress_of
     from lfm2gguf_cli.tables import written_json
-    from lfm2gguf_cli.verdicts import exit_on_failure, report_json, show_verdicts
+    from lfm2gguf_cli.verdicts import conclude, report_json, show_verdicts
 
     files = [file.path for file in written.files]
     with progress_of(display) as progress:
@@ -155,5 +157,4 @@ def _judge(
     show_verdicts(display, results)
     if failed := [result.candidate for result in results if not result.passed]:
         display.note(f"kept, but it did not pass: {', '.join(failed)}")
-    exit_on_failure(display, results)
-    display.next("lfm2gguf", "run", files[0])
+    conclude(display, results, files)

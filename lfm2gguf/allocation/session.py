@@ -140,7 +140,7 @@ def allocate(
     if recipe.calibrated:
         used, _ = shares(model, material, ctx, bundled=not texts and chat is None)
         keys |= about(used)
-        matrix = matrix_of(model, used, ctx, progress)
+        matrix = matrix_of(model, used, ctx, progress=progress)
     recipe = replace(recipe, type=BASE, label=str(budget), about={**recipe.about, **keys})
 
     def drafted(recipe: Recipe) -> Draft:
