@@ -9,6 +9,7 @@ POSIX has them. What the picture says of time is of the machine that drew it.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -36,7 +37,7 @@ FONT = re.compile(r"@font-face \{.*?\}\n", re.DOTALL)
 
 def main() -> None:
     """Run the commands and write the picture."""
-    console = Console(record=True, width=WIDTH, file=Path(os.devnull).open("w", encoding="utf-8"))
+    console = Console(record=True, width=WIDTH, file=io.StringIO())
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "tiny-lfm2").symlink_to(ROOT / "examples" / "tiny-lfm2")
         Path(folder, "tools.json").write_text(json.dumps([TOOL]), encoding="utf-8")
