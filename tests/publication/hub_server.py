@@ -30,7 +30,7 @@ class UploadHub(Hub):
 
     repositories: dict[str, dict[str, object]] = field(default_factory=dict)
     store: dict[str, bytes] = field(default_factory=dict)  # of large files, by SHA-256
-    sent: list[str] = field(default_factory=list)  # their SHA-256, each time they are sent
+    uploaded: list[str] = field(default_factory=list)  # their SHA-256, each time they are sent
     commits: list[dict[str, bytes]] = field(default_factory=list)
     cards: list[str] = field(default_factory=list)  # that were looked through
     broken_after: int | None = None  # large files that are taken before everything fails
@@ -83,10 +83,10 @@ class _Handler(Handler):
     def do_PUT(self) -> None:  # noqa: N802
         match = STORE.fullmatch(self.path)
         data = self.body()
-        if not match or self.state.broken_after == len(self.state.sent):
+        if not match or self.state.broken_after == len(self.state.uploaded):
             return self.refuse(400, "Broken")
         assert hashlib.sha256(data).hexdigest() == match["oid"]
-        self.state.sent.append(match["oid"])
+        self.state.uploaded.append(match["oid"])
         self.state.store[match["oid"]] = data
         return self.json({})
 
