@@ -15,6 +15,7 @@ from lfm2gguf.server.errors import ErrorBody, add_handlers
 from lfm2gguf.server.limits import BoundedBody, Limits
 from lfm2gguf.server.metrics import CONTENT_TYPE, CountRequests, Metrics
 from lfm2gguf.server.responses import Health, ModelInfo, ModelList
+from lfm2gguf.server.responses_api import endpoint as responses_api
 from lfm2gguf.server.service import Served, Service, authorized
 from lfm2gguf.version import __version__
 
@@ -22,6 +23,8 @@ _REFUSED: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": ErrorBody, "description": "What is wrong with the request"},
     "5XX": {"model": ErrorBody, "description": "What is wrong with the server"},
 }
+
+_APIS = (chat, completions, embeddings, responses_api)
 
 open_to_all = APIRouter()
 router = APIRouter()
@@ -103,7 +106,7 @@ def create_app(
         runner, name or runner.path.stem, _keys(api_key), limits, Metrics(runner)
     )
     app.include_router(open_to_all, responses=_REFUSED)
-    for guarded in (router, chat.router, completions.router, embeddings.router):
+    for guarded in (router, *(api.router for api in _APIS)):
         app.include_router(guarded, dependencies=[Depends(authorized)], responses=_REFUSED)
     add_handlers(app)
     app.add_middleware(BoundedBody, limits=limits)
