@@ -10,9 +10,10 @@ from fastapi.responses import JSONResponse, Response
 
 from lfm2gguf.errors import OptionError
 from lfm2gguf.runner import Runner
-from lfm2gguf.server import chat, completions, embeddings
+from lfm2gguf.server import chat, completions, embeddings, rerank
 from lfm2gguf.server.errors import ErrorBody, add_handlers
 from lfm2gguf.server.limits import BoundedBody, Limits
+from lfm2gguf.server.messages_api import endpoint as messages_api
 from lfm2gguf.server.metrics import CONTENT_TYPE, CountRequests, Metrics
 from lfm2gguf.server.responses import Health, ModelInfo, ModelList
 from lfm2gguf.server.responses_api import endpoint as responses_api
@@ -24,7 +25,7 @@ _REFUSED: dict[int | str, dict[str, Any]] = {
     "5XX": {"model": ErrorBody, "description": "What is wrong with the server"},
 }
 
-_APIS = (chat, completions, embeddings, responses_api)
+_APIS = (chat, completions, embeddings, rerank, responses_api, messages_api)
 
 open_to_all = APIRouter()
 router = APIRouter()
@@ -55,7 +56,7 @@ async def model(model: str, service: Served) -> ModelInfo:
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
 async def metrics(service: Served) -> Response:
-    """Tell Prometheus of requests, tokens, speeds and memory."""
+    """Report to Prometheus: requests, tokens, speeds and memory."""
     return Response(service.metrics.text(), media_type=CONTENT_TYPE)
 
 

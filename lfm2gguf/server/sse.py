@@ -36,24 +36,24 @@ def event_stream(chunks: AsyncIterator[BaseModel]) -> EventSourceResponse:
 
 def named_event_stream(
     events: AsyncIterator[dict[str, Any]],
-    failed: Callable[[ErrorDetail], Iterable[dict[str, Any]]],
+    failed: Callable[[int, ErrorDetail], Iterable[dict[str, Any]]],
 ) -> EventSourceResponse:
     """Return the response that sends events as they come, each under its ``type``.
 
-    ``failed`` gives the events that tell of an error on the way.
+    ``failed`` gives the events that tell of an error on the way, from the status it would have had.
     """
     return EventSourceResponse(_named(events, failed), headers={"Cache-Control": "no-store"})
 
 
 async def _named(
     events: AsyncIterator[dict[str, Any]],
-    failed: Callable[[ErrorDetail], Iterable[dict[str, Any]]],
+    failed: Callable[[int, ErrorDetail], Iterable[dict[str, Any]]],
 ) -> AsyncIterator[bytes]:
     try:
         async for event in events:
             yield _named_event(event)
     except Exception as error:
-        for event in failed(_told(error).error):
+        for event in failed(*_told(error)):
             yield _named_event(event)
 
 
@@ -62,12 +62,12 @@ def _named_event(event: dict[str, Any]) -> bytes:
     return format_sse_event(event=event["type"], data_str=data)
 
 
-def _told(error: Exception) -> ErrorBody:
-    """Return what an event tells of an error: the status is sent already."""
+def _told(error: Exception) -> tuple[int, ErrorDetail]:
+    """Return what an event must tell of an error, as another status is sent already."""
     status, body = body_of(error)
     if status == 500:
         logger.error("a stream failed", exc_info=error)
-    return body
+    return status, body.error
 
 
 async def _events(chunks: AsyncIterator[BaseModel]) -> AsyncIterator[bytes]:
@@ -76,4 +76,4 @@ async def _events(chunks: AsyncIterator[BaseModel]) -> AsyncIterator[bytes]:
             yield format_sse_event(data_str=chunk.model_dump_json(exclude_unset=True))
         yield format_sse_event(data_str="[DONE]")
     except Exception as error:
-        yield format_sse_event(data_str=_told(error).model_dump_json())
+        yield format_sse_event(data_str=ErrorBody(error=_told(error)[1]).model_dump_json())

@@ -14,8 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from lfm2gguf.runner import Reply, Stream
-from lfm2gguf.server.errors import ErrorDetail
-from lfm2gguf.server.messages_api.errors import shaped
+from lfm2gguf.server.errors import ErrorDetail, as_anthropic
 from lfm2gguf.server.parts import Part, Step, parts_of
 from lfm2gguf.server.service import Service
 
@@ -114,9 +113,9 @@ class Writer:
             for event in _of_step(step):
                 yield event
 
-    def failed(self, error: ErrorDetail) -> list[Event]:
+    def failed(self, status: int, error: ErrorDetail) -> list[Event]:
         """Return the event that tells that an answer failed on its way."""
-        return [shaped(error)]
+        return [as_anthropic(status, error)]
 
 
 def _block(part: Part, text: str) -> Block:

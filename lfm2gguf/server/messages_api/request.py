@@ -142,7 +142,9 @@ class Tool(BaseModel):
     @classmethod
     def _is_the_clients(cls, given: Any) -> Any:
         if isinstance(given, dict) and given.get("type") not in (None, "custom"):
-            raise ValueError(f"this server has no tool of type {given['type']!r}, custom ones alone")
+            raise ValueError(
+                f"this server has no tool of type {given['type']!r}, custom ones alone"
+            )
         return given
 
 

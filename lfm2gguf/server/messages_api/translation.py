@@ -7,7 +7,6 @@ from typing import Any
 
 from lfm2gguf.server.conversation import chat_request
 from lfm2gguf.server.messages_api.request import (
-    Block,
     CountRequest,
     Document,
     Image,

@@ -62,7 +62,7 @@ class Writer:
             for event in self._of_step(step):
                 yield event
 
-    def failed(self, error: ErrorDetail) -> list[Event]:
+    def failed(self, _: int, error: ErrorDetail) -> list[Event]:
         """Return the events that tell that an answer failed on its way."""
         update = {"status": "failed", "error": Failure(message=error.message)}
         response = self._response.model_copy(update=update)
