@@ -18,8 +18,9 @@ STYLES = {"error": "red", "warning": "yellow", "note": "default"}
 
 
 def doctor(
-    path: Annotated[
-        Path, typer.Argument(metavar="FILE_OR_FOLDER", help="A GGUF file or a checkpoint's folder.")
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE_OR_FOLDER...", help="GGUF files, or checkpoints' folders."),
     ],
     backend: Annotated[
         str, typer.Option(help="Where it is to run, by the names of --device: cpu, cuda, ...")
@@ -35,12 +36,15 @@ def doctor(
     from lfm2gguf.doctor import diagnose
     from lfm2gguf_cli.console import Display
 
-    diagnosis, display = diagnose(path, backend=backend), Display(json=json)
+    display = Display(json=json)
+    diagnoses = [diagnose(path, backend=backend) for path in paths]
     if json:
-        display.as_json(diagnosis.to_json())
+        found = [diagnosis.to_json() for diagnosis in diagnoses]
+        display.as_json(found if found[1:] else found[0])
     else:
-        _show(display, diagnosis)
-    if not diagnosis.healthy:
+        for diagnosis in diagnoses:
+            _show(display, diagnosis)
+    if not all(diagnosis.healthy for diagnosis in diagnoses):
         raise typer.Exit(CHECK_FAILED)
 
 

@@ -11,7 +11,7 @@ from lfm2gguf_cli.groups import grouped
 from lfm2gguf_cli.options import TYPE, DryRun, Jobs, Lora, Revision, Saying, Source
 
 if TYPE_CHECKING:
-    from lfm2gguf.publish import Publication, PublicationPlan
+    from lfm2gguf.publication import Publication, PublicationPlan
     from lfm2gguf_cli.console import Display
 
 CHECK_FAILED = 1
@@ -96,8 +96,8 @@ def publish(
     nothing is uploaded, and the exit code is 1. A run that was stopped goes on.
     The token is that of: hf auth login
     """
-    from lfm2gguf.publish import LADDER, Settings, plan_publication
-    from lfm2gguf.publish import publish as run
+    from lfm2gguf.publication import LADDER, Settings, plan_publication
+    from lfm2gguf.publication import publish as run
     from lfm2gguf.verification import Material
     from lfm2gguf_cli.progress import progress_of
     from lfm2gguf_cli.verdicts import show_verdicts
