@@ -29,7 +29,8 @@ def serve(
         list[str] | None,
         typer.Option(
             envvar="LFM2GGUF_API_KEY",
-            help="Required for every endpoint but /health; give it again for a second one.",
+            metavar="KEY",
+            help="Required for all but /health and the page; give it again for a second one.",
         ),
     ] = None,
     api_key_file: Annotated[
@@ -38,7 +39,10 @@ def serve(
     ] = None,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option(help="A proxy's name for the server, where it listens on loopback; * is any."),
+        typer.Option(
+            metavar="NAME",
+            help="A proxy's name for the server, where it listens on loopback; * is any.",
+        ),
     ] = None,
     parallel: Annotated[int, typer.Option(help="Answers computed together.", min=1)] = 4,
     opening: OpeningOptions,
@@ -61,6 +65,7 @@ def serve(
     max_seconds: Annotated[
         float, typer.Option(help="Until an answer is whole; later ones get 504.", min=0.001)
     ] = 600,
+    chat_page: Annotated[bool, typer.Option("--page/--no-page", help="A chat page at /.")] = True,
     drain_seconds: Annotated[
         float, typer.Option(help="For answers under way when the server is ended.", min=0)
     ] = 30,
@@ -80,10 +85,11 @@ def serve(
     logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
     settings = {**place.arguments(), "parallel": parallel, "inject_tools": inject_tools}
     with opening.open(model, **settings) as lfm:
-        app = create_app(lfm, name=name, api_key=keys, limits=limits)
+        app = create_app(lfm, name=name, api_key=keys, limits=limits, chat_page=chat_page)
 
         def started(url: str) -> None:
-            typer.echo(f"{lfm.path.name} on {lfm.device}", err=True)
+            at = f", chat page at {url}/" if chat_page else ""
+            typer.echo(f"{lfm.path.name} on {lfm.device}{at}", err=True)
             typer.echo(f"{url}/v1")
             signal.signal(signal.SIGTERM, lambda *_: None)  # from here on uvicorn drains
             end_within(drain_seconds)

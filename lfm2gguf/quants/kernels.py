@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lfm2gguf.errors import MissingDependencyError, OptionError
+from lfm2gguf.install import install_command
 from lfm2gguf.progress import Progress, ProgressCallback
 from lfm2gguf.quants.codec import Codec
 
@@ -64,7 +65,7 @@ def why_not_compiled() -> str | None:
     """Return why numba cannot be used here; None where it can."""
     if importlib.util.find_spec("numba") is None:
         return (
-            'numba is not installed: pip install "lfm2gguf[fast]" (where that finds no release '
+            f"numba is not installed: {install_command('fast')} (where that finds no release "
             f"for Python {platform.python_version()}, NumPy's kernels write the same bytes)"
         )
     try:

@@ -16,7 +16,7 @@ lfm2gguf convert "$MODEL" "${types[@]/#/-t}" "${convert_options[@]}" --force -o 
 
 code=0
 lfm2gguf verify "$FOLDER" --reference "$MODEL" "${verify_options[@]}" \
-    --json "$REPORT/verify.json" --junit "$REPORT/verify.xml" \
+    --json-file "$REPORT/verify.json" --junit "$REPORT/verify.xml" \
     --markdown "$REPORT/verify.md" --plot "$REPORT/verify.svg" || code=$?
 
 if [ -f "$REPORT/verify.md" ]; then

@@ -45,9 +45,7 @@ def text() -> None:
 def stream() -> None:
     for model, base in ROUTES.items():
         chunks = list(
-            litellm.completion(
-                model=model, api_base=base, api_key=KEY, messages=ASK, stream=True
-            )
+            litellm.completion(model=model, api_base=base, api_key=KEY, messages=ASK, stream=True)
         )
         assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks), model
 

@@ -9,7 +9,6 @@ from checks import KEY, MODEL, PERSON, QUESTION, URL, called_once_at_least, get_
 from llm.default_plugins.openai_models import Chat
 
 
-
 def opened(key: str = KEY) -> Chat:
     model = Chat(
         "tiny", model_name=MODEL, api_base=f"{URL}/v1", supports_tools=True, supports_schema=True

@@ -65,9 +65,7 @@ def structured() -> None:
 def errors() -> None:
     said = raises(
         openai.BadRequestError,
-        lambda: client.responses.create(
-            model=MODEL, input=QUESTION, previous_response_id="resp_1"
-        ),
+        lambda: client.responses.create(model=MODEL, input=QUESTION, previous_response_id="resp_1"),
     )
     assert "previous_response_id" in said
     stranger = openai.OpenAI(base_url=f"{URL}/v1", api_key="wrong")
