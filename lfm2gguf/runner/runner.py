@@ -129,7 +129,7 @@ class Runner:
         Raises:
             HubError: the file cannot be found or downloaded.
         """
-        from lfm2gguf.runner.hub import fetch_gguf
+        from lfm2gguf.checkpoint import fetch_gguf
 
         return cls(fetch_gguf(repository, type, revision), **settings)
 
@@ -274,6 +274,13 @@ class Runner:
     def token_bytes(self, token: int) -> bytes:
         """Return the bytes of a token: part of a character, perhaps."""
         return self.tokens.bytes_of(token)
+
+    def __repr__(self) -> str:
+        """Return what is open, and where."""
+        return (
+            f"Runner({str(self.path)!r} on {self.device}, context {self.context_size}, "
+            f"{self.parallel} at once)"
+        )
 
     @property
     def load(self) -> Load:

@@ -6,7 +6,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lfm2gguf.chat.tool_calls import BadCall, ToolCall
@@ -32,10 +32,10 @@ class Reply:
     tool_calls: tuple[ToolCall, ...]
     bad_calls: tuple[BadCall, ...]
     finish_reason: str
-    usage: Usage
+    usage: Usage = field(repr=False)
     seed: int
-    message: dict[str, Any]
-    logprobs: tuple[TokenLogprob, ...] | None = None
+    message: dict[str, Any] = field(repr=False)
+    logprobs: tuple[TokenLogprob, ...] | None = field(default=None, repr=False)
     stop: str | None = None  # the stop string that ended it, if one did
 
 
