@@ -89,15 +89,17 @@ def _content(content: str | list[Any]) -> str | list[dict[str, Any]]:
 
 
 def _part(block: Text | Image | Document) -> dict[str, Any]:
-    match block:
-        case Text(text=text):
-            return {"type": "text", "text": text}
-        case Document(source=source, title=title):
-            return {"type": "text", "text": f"{title}\n\n{source.data}" if title else source.data}
-        case Image(source=InlineImage(media_type=kind, data=data)):
-            return {"type": "image_url", "image_url": {"url": f"data:{kind};base64,{data}"}}
-        case Image(source=source):
-            return {"type": "image_url", "image_url": {"url": source.url}}
+    if isinstance(block, Text):
+        return {"type": "text", "text": block.text}
+    if isinstance(block, Document):
+        text = f"{block.title}\n\n{block.source.data}" if block.title else block.source.data
+        return {"type": "text", "text": text}
+    source = block.source
+    if isinstance(source, InlineImage):
+        url = f"data:{source.media_type};base64,{source.data}"
+    else:
+        url = source.url
+    return {"type": "image_url", "image_url": {"url": url}}
 
 
 def _tools(body: CountRequest) -> list[dict[str, Any]] | None:
