@@ -12,12 +12,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from lfm2gguf.llamacpp import Floats
 from lfm2gguf.runner import maxsim
 from lfm2gguf.server.errors import HUNG_UP, Refusal
 from lfm2gguf.server.generation import Generating
+from lfm2gguf.server.requests import Request as Asked
 from lfm2gguf.server.responses import EmbeddingUsage
 from lfm2gguf.server.service import Served
 
@@ -33,12 +34,9 @@ class Document(BaseModel):
 Documents = Annotated[list[str | Document], Field(min_length=1, max_length=2048)]
 
 
-class RerankRequest(BaseModel):
+class RerankRequest(Asked):
     """``POST /v1/rerank``."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    model: str | None = Field(None, description="The served model's name, or nothing.")
     query: str
     documents: Documents | None = None
     texts: Documents | None = Field(None, description="`documents`; the answer is a plain list.")
@@ -48,7 +46,6 @@ class RerankRequest(BaseModel):
     max_tokens_per_doc: int | None = Field(None, description="Has no effect: nothing is cut.")
     raw_scores: bool | None = Field(None, description="Has no effect: scores are raw.")
     truncate: bool | None = Field(None, description="Has no effect: nothing is cut.")
-    user: str | None = Field(None, description="Has no effect.")
 
 
 class Ranked(BaseModel):
@@ -82,7 +79,7 @@ async def rerank(
     body: RerankRequest, request: Request, service: Served, generation: Generating
 ) -> Any:
     """Order documents by how well they fit a query: cosines, or ColBERT's sums of best matches."""
-    service.check_model(body.model)
+    name = service.name_of(body.model)
     given = body.documents or body.texts
     if given is None or (body.documents and body.texts):
         raise Refusal(400, "give documents, or texts", param="documents")
@@ -106,7 +103,7 @@ async def rerank(
     return Ranking(
         id=f"rerank-{secrets.token_hex(12)}",
         object="list",
-        model=service.name,
+        model=name,
         results=[_ranked(i, scores[i], texts[i] if body.return_documents else None) for i in best],
         usage=EmbeddingUsage(prompt_tokens=tokens, total_tokens=tokens),
     )

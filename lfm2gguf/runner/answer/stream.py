@@ -63,6 +63,11 @@ class Stream:
             raise OptionError("the reply is there once the stream has been read to its end")
         return self._reply
 
+    @property
+    def usage(self) -> Usage | None:
+        """What the answer has cost until now; None before it is begun."""
+        return self._conversation.usage if self._conversation else None
+
     def cancel(self) -> None:
         """End the answer at the next token, from any thread; its reason is ``cancelled``."""
         if self._conversation:
@@ -183,6 +188,11 @@ class Conversation:
         self._answer = answer
         self._raw: list[str] = []
         self._logprobs: list[TokenLogprob] = []
+
+    @property
+    def usage(self) -> Usage:
+        """What the request has cost until now."""
+        return self._request.usage()
 
     def cancel(self) -> None:
         """Ask for the request to end."""

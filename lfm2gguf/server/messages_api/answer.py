@@ -16,7 +16,6 @@ from pydantic import BaseModel
 from lfm2gguf.runner import Reply, Stream
 from lfm2gguf.server.errors import ErrorDetail, as_anthropic
 from lfm2gguf.server.parts import Part, Step, parts_of
-from lfm2gguf.server.service import Service
 
 Event = dict[str, Any]
 StopReason = Literal[
@@ -86,10 +85,10 @@ class TokenCount(BaseModel):
 class Writer:
     """Writes the answer to one request."""
 
-    def __init__(self, service: Service, stream: Stream) -> None:
+    def __init__(self, model: str, stream: Stream) -> None:
         usage = MessageUsage(input_tokens=stream.prompt_tokens, output_tokens=0)
         id = f"msg_{secrets.token_hex(12)}"
-        self._message = Message(id=id, model=service.name, usage=usage)
+        self._message = Message(id=id, model=model, usage=usage)
 
     def whole(self, reply: Reply) -> Message:
         """Return the message of an answer that is there."""

@@ -23,7 +23,7 @@ router = APIRouter()
 async def messages(body: MessagesRequest, service: Served, generation: Generating) -> Any:
     """Answer a conversation in Anthropic's form."""
     [stream] = await open_streams(as_chat(body), service, generation)
-    writer = Writer(service, stream)
+    writer = Writer(service.name_of(body.model), stream)
     if body.stream:
         events = writer.events(steps(await generation.events([stream])))
         return named_event_stream(events, writer.failed)
@@ -34,6 +34,6 @@ async def messages(body: MessagesRequest, service: Served, generation: Generatin
 @router.post("/v1/messages/count_tokens")
 async def count_tokens(body: CountRequest, service: Served) -> TokenCount:
     """Count the tokens of a prompt."""
-    service.check_model(body.model)
-    [stream] = await run_in_threadpool(streams_of, service.runner, as_chat(body))
+    service.name_of(body.model)
+    [stream] = await run_in_threadpool(streams_of, service, as_chat(body))
     return TokenCount(input_tokens=stream.prompt_tokens)

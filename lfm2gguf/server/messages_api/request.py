@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lfm2gguf.options import option_table
-from lfm2gguf.server.requests import Schema, Stop
+from lfm2gguf.server.messages import Schema
+from lfm2gguf.server.requests import Request, Stop
 
 _STRICT = ConfigDict(strict=True)
 
@@ -185,20 +186,18 @@ class OutputConfig(BaseModel):
     format: JsonForm | None = None
 
 
-class CountRequest(BaseModel):
+class CountRequest(Request):
     """``POST /v1/messages/count_tokens``; what has no effect on the prompt is passed over."""
 
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    model: str | None = Field(None, description="The served model's name, or nothing.")
     messages: list[Message] = Field(min_length=1)
     system: str | list[Text] | None = None
     tools: list[Tool] | None = None
     tool_choice: Annotated[Choice | NamedTool, Field(discriminator="type")] | None = None
-    thinking: dict[str, Any] | None = Field(None, description="Has no effect: no budgets.")
+    thinking: dict[str, Any] | None = Field(
+        None, description="disabled is enable_thinking=false for the template; no budgets."
+    )
     output_config: OutputConfig | None = None
     output_format: JsonForm | None = Field(None, description="output_config.format, as of old.")
-    cache_control: dict[str, Any] | None = Field(None, description="Has no effect.")
     context_management: dict[str, Any] | None = Field(None, description="Nothing is cleared.")
 
 
@@ -217,8 +216,6 @@ class MessagesRequest(CountRequest):
     chat_template_kwargs: dict[str, Any] | None = Field(
         None, description="Variables for the chat template."
     )
-    metadata: dict[str, Any] | None = Field(None, description="Has no effect.")
-    service_tier: str | None = Field(None, description="Has no effect.")
     inference_geo: str | None = Field(None, description="Has no effect.")
     speed: str | None = Field(None, description="Has no effect.")
     diagnostics: dict[str, Any] | None = Field(None, description="Has no effect.")

@@ -40,6 +40,8 @@ def as_chat(body: CountRequest) -> ChatRequest:
     fields["messages"] = _messages(body)
     fields["tools"] = _tools(body)
     fields |= _choice(body)
+    if body.thinking and body.thinking.get("type") == "disabled":
+        fields["reasoning_effort"] = "none"
     form = body.output_config.format if body.output_config else None
     if form := form or body.output_format:
         named = {"name": "answer", "schema": form.schema_}

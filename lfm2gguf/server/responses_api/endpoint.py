@@ -35,8 +35,8 @@ async def responses(body: ResponsesRequest, service: Served, generation: Generat
 @router.post("/v1/responses/input_tokens")
 async def input_tokens(body: ResponsesRequest, service: Served) -> InputTokens:
     """Count the tokens of a prompt."""
-    service.check_model(body.model)
-    [stream] = await run_in_threadpool(streams_of, service.runner, as_chat(body), _overflow(body))
+    service.name_of(body.model)
+    [stream] = await run_in_threadpool(streams_of, service, as_chat(body), _overflow(body))
     return InputTokens(input_tokens=stream.prompt_tokens)
 
 

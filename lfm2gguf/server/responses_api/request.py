@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from lfm2gguf.options import option_table
-from lfm2gguf.server.requests import Sampling, Schema, Sound
+from lfm2gguf.server.messages import Schema, Sound
+from lfm2gguf.server.requests import Sampling
 
 _STRICT = ConfigDict(strict=True)
 STORED = "nothing is stored here: send the whole conversation as input"
@@ -199,12 +200,12 @@ class ResponsesRequest(Sampling):
     chat_template_kwargs: dict[str, Any] | None = Field(
         None, description="Variables for the chat template."
     )
-    reasoning: dict[str, Any] | None = Field(None, description="Has no effect: no levels.")
+    reasoning: dict[str, Any] | None = Field(None, description="`effort` as chat has it.")
+    metadata: dict[str, Any] | None = Field(None, description="Comes back as it is.")
+    user: str | None = Field(None, description="Comes back as it is.")
     n: Literal[1] | None = Field(None, description="One answer.")
     max_tool_calls: int | None = Field(None, description="Has no effect: clients run the tools.")
     context_management: list[Any] | None = Field(None, description="Has no effect.")
-    prompt_cache_options: dict[str, Any] | None = Field(None, description="Has no effect.")
-    prompt_cache_retention: str | None = Field(None, description="Has no effect.")
     background: bool | None = Field(None, description=f"Not supported: {STORED}.")
     previous_response_id: str | None = Field(None, description=f"Not supported: {STORED}.")
     conversation: str | dict[str, Any] | None = Field(None, description=f"Not supported: {STORED}.")

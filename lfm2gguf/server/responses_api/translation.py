@@ -27,7 +27,7 @@ from lfm2gguf.server.responses_api.request import (
 )
 
 _NEEDS_A_STORE = ("previous_response_id", "conversation", "background", "prompt")
-_OWN = {"n", "stream", "stream_options", "metadata"}  # not the conversation's, or of another form
+_OWN = {"n", "stream", "stream_options"}  # not the conversation's
 LOGPROBS = "message.output_text.logprobs"
 
 
@@ -50,6 +50,8 @@ def as_chat(body: ResponsesRequest) -> ChatRequest:
         "response_format": _form(body),
         "max_completion_tokens": body.max_output_tokens,
         "chat_template_kwargs": body.chat_template_kwargs,
+        "reasoning_effort": (body.reasoning or {}).get("effort"),
+        "continue_final_message": False,
     }
     if body.top_logprobs is not None or LOGPROBS in (body.include or ()):
         fields |= {"logprobs": True, "top_logprobs": body.top_logprobs}

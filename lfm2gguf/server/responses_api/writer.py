@@ -182,7 +182,7 @@ def _asked(service: Service, body: ResponsesRequest, id: str) -> Response:
     return Response(
         id=id,
         created_at=int(time.time()),
-        model=service.name,
+        model=service.name_of(body.model),
         instructions=body.instructions,
         max_output_tokens=body.max_output_tokens,
         metadata=body.metadata or {},
