@@ -2,8 +2,7 @@
 
 They live in environments of their own: ``tests/clients/environment.sh FOLDER`` makes them, and
 ``LFM2GGUF_CLIENTS=FOLDER pytest -m clients`` runs the suites. The example model calls
-``get_time`` by itself and never stops doing so; where a client would go on until its own limit,
-the tool is forced under another name.
+``get_time`` by itself and may never stop doing so: then the client's own limit ends the loop.
 """
 
 from __future__ import annotations

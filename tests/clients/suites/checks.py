@@ -13,6 +13,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+import pydantic
+
 URL, MODEL = sys.argv[1:3] if len(sys.argv) > 2 else ("http://127.0.0.1:8080", "tiny")
 KEY = "secret"
 QUESTION = "What time is it in Rome?"
@@ -25,6 +27,15 @@ PERSON: dict[str, Any] = {
     "required": ["name", "age"],
     "additionalProperties": False,
 }
+
+
+class Person(pydantic.BaseModel):
+    """A person; bounded, as the example model would write a name without an end."""
+
+    name: str = pydantic.Field(max_length=12)
+    age: int = pydantic.Field(ge=0, le=99)
+
+
 asked: list[str] = []  # cities that the tool was called for
 
 
@@ -43,6 +54,14 @@ def called_once_at_least(answer: object) -> None:
     assert asked, "the tool was not called"
     assert all(isinstance(city, str) for city in asked)
     assert answer, "no answer came after the call"
+
+
+def until_the_limit(kind: type[BaseException], do: Callable[[], Any]) -> None:
+    """The tool runs and its results go back; the example model may well call it forever."""
+    try:
+        called_once_at_least(do())
+    except kind:
+        assert len(asked) > 1, "no result went back"
 
 
 def raises(kind: type[BaseException], do: Callable[[], Any]) -> str:

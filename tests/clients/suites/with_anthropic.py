@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import anthropic
-import pydantic
-from checks import KEY, MODEL, QUESTION, URL, called_once_at_least, get_time, main, raises
+from checks import KEY, MODEL, QUESTION, URL, Person, called_once_at_least, get_time, main, raises
 
 client = anthropic.Anthropic(base_url=URL, api_key=KEY)
 ASKED = {"model": MODEL, "max_tokens": 300, "messages": [{"role": "user", "content": QUESTION}]}
@@ -17,11 +16,6 @@ TOOL = {
         "required": ["city"],
     },
 }
-
-
-class Person(pydantic.BaseModel):
-    name: str
-    age: int
 
 
 def text() -> None:

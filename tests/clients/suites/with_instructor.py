@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import instructor
 import openai
-import pydantic
-from checks import KEY, MODEL, QUESTION, URL, main, raises
+from checks import KEY, MODEL, QUESTION, URL, Person, main, raises
 
 ASK = [{"role": "user", "content": QUESTION}]
 client = openai.OpenAI(base_url=f"{URL}/v1", api_key=KEY)
-
-
-class Person(pydantic.BaseModel):
-    name: str
-    age: int
 
 
 def asked(mode: instructor.Mode) -> None:

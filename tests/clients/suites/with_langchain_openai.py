@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 import openai
-import pydantic
-from checks import KEY, MODEL, QUESTION, URL, asked, called_once_at_least, get_time, main, raises
+from checks import (
+    KEY,
+    MODEL,
+    QUESTION,
+    URL,
+    Person,
+    asked,
+    called_once_at_least,
+    get_time,
+    main,
+    raises,
+)
 from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
@@ -14,13 +24,6 @@ MODELS = [
     for responses in (False, True)
 ]
 time_tool = tool(get_time)
-
-
-class Person(pydantic.BaseModel):
-    """A person."""
-
-    name: str
-    age: int
 
 
 def text() -> None:

@@ -7,8 +7,7 @@ import functools
 import json
 
 import litellm
-import pydantic
-from checks import KEY, MODEL, QUESTION, URL, called_once_at_least, get_time, main, raises
+from checks import KEY, MODEL, QUESTION, URL, Person, called_once_at_least, get_time, main, raises
 
 ASK = [{"role": "user", "content": QUESTION}]
 ROUTES = {
@@ -29,11 +28,6 @@ TOOL = {
         },
     },
 }
-
-
-class Person(pydantic.BaseModel):
-    name: str
-    age: int
 
 
 def text() -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import openai
-import pydantic
-from checks import KEY, MODEL, QUESTION, URL, called_once_at_least, get_time, main, raises
+from checks import KEY, MODEL, QUESTION, URL, Person, called_once_at_least, get_time, main, raises
 from llama_index.core.llms import ChatMessage
 from llama_index.core.tools import FunctionTool
 from llama_index.llms.openai_like import OpenAILike
@@ -19,13 +18,6 @@ def opened(key: str = KEY) -> OpenAILike:
 
 ASK = [ChatMessage(role="user", content=QUESTION)]
 llm = opened()
-
-
-class Person(pydantic.BaseModel):
-    """A person."""
-
-    name: str
-    age: int
 
 
 def text() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-import llm
+import openai
 from checks import KEY, MODEL, PERSON, QUESTION, URL, called_once_at_least, get_time, main, raises
 from llm.default_plugins.openai_models import Chat
 
@@ -38,7 +38,7 @@ def structured() -> None:
 
 
 def errors() -> None:
-    raises(llm.ModelError, lambda: opened("wrong").prompt(QUESTION).text())
+    raises(openai.AuthenticationError, lambda: opened("wrong").prompt(QUESTION).text())
 
 
 main(text, stream, tools, structured, errors)

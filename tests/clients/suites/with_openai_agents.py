@@ -6,9 +6,9 @@ import asyncio
 import functools
 
 import openai
-import pydantic
 from agents import (
     Agent,
+    MaxTurnsExceeded,
     ModelSettings,
     OpenAIChatCompletionsModel,
     OpenAIResponsesModel,
@@ -17,7 +17,18 @@ from agents import (
     set_default_openai_client,
     set_tracing_disabled,
 )
-from checks import KEY, MODEL, QUESTION, URL, asked, called_once_at_least, get_time, main, raises
+from checks import (
+    KEY,
+    MODEL,
+    QUESTION,
+    URL,
+    Person,
+    asked,
+    get_time,
+    main,
+    raises,
+    until_the_limit,
+)
 
 set_tracing_disabled(True)
 
@@ -30,11 +41,6 @@ def models(key: str = KEY) -> list:
         OpenAIResponsesModel(MODEL, openai_client=client),
         OpenAIChatCompletionsModel(MODEL, openai_client=client),
     ]
-
-
-class Person(pydantic.BaseModel):
-    name: str
-    age: int
 
 
 def text() -> None:
@@ -57,11 +63,11 @@ def stream() -> None:
 def tools() -> None:
     for model in models():
         asked.clear()
-        # under another name, by which the example model does not call it unless it must
-        clock = function_tool(get_time, name_override="clock")
+        clock = function_tool(get_time)
         settings = ModelSettings(tool_choice="required")
         agent = Agent(name="clock", model=model, tools=[clock], model_settings=settings)
-        called_once_at_least(Runner.run_sync(agent, QUESTION).final_output)
+        run = functools.partial(Runner.run_sync, agent, QUESTION, max_turns=3)
+        until_the_limit(MaxTurnsExceeded, run)
 
 
 def structured() -> None:

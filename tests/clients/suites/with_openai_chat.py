@@ -5,8 +5,18 @@ from __future__ import annotations
 import json
 
 import openai
-import pydantic
-from checks import KEY, MODEL, PERSON, QUESTION, URL, called_once_at_least, get_time, main, raises
+from checks import (
+    KEY,
+    MODEL,
+    PERSON,
+    QUESTION,
+    URL,
+    Person,
+    called_once_at_least,
+    get_time,
+    main,
+    raises,
+)
 
 client = openai.OpenAI(base_url=f"{URL}/v1", api_key=KEY)
 ASK = [{"role": "user", "content": QUESTION}]
@@ -24,11 +34,6 @@ TOOL = {
         "strict": True,
     },
 }
-
-
-class Person(pydantic.BaseModel):
-    name: str = pydantic.Field(max_length=12)
-    age: int = pydantic.Field(ge=0, le=99)
 
 
 def text() -> None:

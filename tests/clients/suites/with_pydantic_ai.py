@@ -5,9 +5,19 @@ from __future__ import annotations
 import asyncio
 import functools
 
-import pydantic
-from checks import KEY, MODEL, QUESTION, URL, asked, called_once_at_least, get_time, main, raises
-from pydantic_ai import Agent, ModelHTTPError
+from checks import (
+    KEY,
+    MODEL,
+    QUESTION,
+    URL,
+    Person,
+    asked,
+    get_time,
+    main,
+    raises,
+    until_the_limit,
+)
+from pydantic_ai import Agent, ModelHTTPError, UsageLimitExceeded, UsageLimits
 from pydantic_ai.models.anthropic import AnthropicModel
 from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
 from pydantic_ai.providers.anthropic import AnthropicProvider
@@ -21,11 +31,6 @@ def models(key: str = KEY) -> list:
         OpenAIResponsesModel(MODEL, provider=openai),
         AnthropicModel(MODEL, provider=AnthropicProvider(base_url=URL, api_key=key)),
     ]
-
-
-class Person(pydantic.BaseModel):
-    name: str
-    age: int
 
 
 def text() -> None:
@@ -45,7 +50,11 @@ def stream() -> None:
 def tools() -> None:
     for model in models():
         asked.clear()
-        called_once_at_least(Agent(model, tools=[get_time]).run_sync(QUESTION).output)
+        agent = Agent(model, tools=[get_time])
+        limits = UsageLimits(request_limit=3)
+        until_the_limit(
+            UsageLimitExceeded, functools.partial(agent.run_sync, QUESTION, usage_limits=limits)
+        )
 
 
 def structured() -> None:
