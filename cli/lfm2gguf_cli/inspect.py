@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lfm2gguf_cli.groups import grouped
-from lfm2gguf_cli.options import Saying
+from lfm2gguf_cli.options import HubType, PathOrId, Revision, Saying
 
 if TYPE_CHECKING:
     from lfm2gguf.doctor import Description
@@ -17,13 +16,13 @@ if TYPE_CHECKING:
 
 @grouped
 def inspect(
-    path: Annotated[
-        Path, typer.Argument(metavar="FILE_OR_FOLDER", help="A GGUF file or a checkpoint's folder.")
-    ],
+    path: PathOrId,
     full: Annotated[
         bool, typer.Option("--full", help="Show arrays whole, such as the vocabulary.")
     ] = False,
     *,
+    type: HubType = "Q4_K_M",
+    revision: Revision = None,
     saying: Saying,
 ) -> None:
     """Show the metadata and the tensors of a GGUF file or of a checkpoint.
@@ -33,14 +32,15 @@ def inspect(
     from lfm2gguf.doctor import describe
 
     display = saying.display()
-    found = describe(path, full=full)
+    found = describe(path, full=full, type=type, revision=revision)
     if not display.gives(found.to_json):
         _show(display, found)
     display.next("lfm2gguf", "doctor", path)
 
 
 def _show(display: Display, found: Description) -> None:
-    from lfm2gguf_cli.tables import shape, size
+    from lfm2gguf.rendering import file_size
+    from lfm2gguf_cli.tables import shape
 
     display.table(("key", "value"), [(key, _short(x)) for key, x in found.metadata.items()])
     rows = [(t.name, shape(t.shape), t.type, str(t.nbytes)) for t in found.tensors]
@@ -48,7 +48,7 @@ def _show(display: Display, found: Description) -> None:
     types = ", ".join(f"{row['tensors']} {name}" for name, row in found.by_type.items())
     bits = 8 * found.nbytes / max(1, found.n_weights)
     display.line(
-        f"{found.path}: {found.n_weights:,} weights, {size(found.nbytes)}, "
+        f"{found.path}: {found.n_weights:,} weights, {file_size(found.nbytes)}, "
         f"{bits:.2f} bits/weight, {len(found.tensors)} tensors ({types})"
     )
 

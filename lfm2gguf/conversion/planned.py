@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from lfm2gguf.conversion.draft import Draft, Model, draft, target_paths
 from lfm2gguf.conversion.recipe import Recipe
 from lfm2gguf.conversion.write import WrittenFile, write
 from lfm2gguf.progress import ProgressCallback
+from lfm2gguf.rendering import Table, file_size, notebook_table
 from lfm2gguf.storage import Stamp, check_target, made_folder
 
 
@@ -21,6 +23,20 @@ class Conversion:
     files: tuple[WrittenFile, ...]
     left_out: dict[str, str]
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """Return the files, short."""
+        return f"Conversion({', '.join(map(repr, self.files))})"
+
+    def _repr_html_(self) -> str:
+        """Return the files as a notebook shows them."""
+        return notebook_table(
+            Table("", ("file", "type", "size", "bits/weight", "seconds"), [
+                (str(f.path), f.type, file_size(f.nbytes), f"{f.bits_per_weight:.2f}",
+                 f"{f.seconds:.1f}")
+                for f in self.files
+            ], texts=2)
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -36,6 +52,21 @@ class ConversionPlan:
     notes: tuple[str, ...] = ()
     _files: tuple[Stamp, ...] = field(default=(), repr=False)
     _new_folder: Path | None = field(default=None, repr=False)  # made when there is a file for it
+
+    def __repr__(self) -> str:
+        """Return what would be written, short."""
+        files = (f"{draft.target}: {file_size(draft.nbytes)}" for draft in self.drafts)
+        return f"ConversionPlan({', '.join(files)})"
+
+    def _repr_html_(self) -> str:
+        """Return what would be written as a notebook shows it."""
+        return notebook_table(
+            Table("", ("file", "type", "size", "bits/weight", "tensors"), [
+                (str(d.target), d.type.name, file_size(d.nbytes), f"{d.bits_per_weight:.2f}",
+                 ", ".join(f"{n} {name}" for name, n in d.type_counts.items()))
+                for d in self.drafts
+            ], texts=2)
+        )  # fmt: skip
 
     @classmethod
     def of(
@@ -72,6 +103,7 @@ class ConversionPlan:
         self,
         *,
         jobs: int | None = None,
+        executor: Executor | None = None,
         overwrite: bool = False,
         progress: ProgressCallback | None = None,
     ) -> Conversion:
@@ -79,6 +111,9 @@ class ConversionPlan:
 
         Args:
             jobs: processes that work; by default as many as there are cores.
+            executor: what works in place of processes of our own, such as a Dask cluster's
+                ``Client.get_executor()``: its workers see the same files, under the same paths.
+                The bytes are the same.
             overwrite: replace files that exist.
             progress: called with a :class:`~lfm2gguf.Progress` after each part.
 
@@ -93,6 +128,7 @@ class ConversionPlan:
         folder = self._new_folder
         with made_folder(folder) if folder else contextlib.nullcontext():
             files = write(
-                self.drafts, self._files, jobs=jobs, overwrite=overwrite, progress=progress
-            )
+                self.drafts, self._files,
+                jobs=jobs, executor=executor, overwrite=overwrite, progress=progress,
+            )  # fmt: skip
         return Conversion(tuple(files), dict(self.left_out), self.notes)
