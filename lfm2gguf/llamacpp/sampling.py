@@ -109,9 +109,15 @@ class Sampler:
         """Pick, accept and return the next token; ``logits`` is ``(n_vocab,)`` float32.
 
         Raises:
-            RuntimeFailureError: bias and grammar leave no token to pick.
+            RuntimeFailureError: bias and grammar leave no token to pick, or the model's weights
+                have it compute what is not a number.
         """
         logits = self._adjusted(logits)
+        if not logits.max() < np.inf:  # C code would pick what is no token
+            raise RuntimeFailureError(
+                "the model computes logits that are not numbers: its weights are damaged, or the "
+                "options go beyond float32; see what `lfm2gguf doctor` says of the file"
+            )
         token = self._pick(logits)
         bound = self._grammar and (self._watch is None or self._watch.applies)
         if bound and not self._allows(logits, token):
