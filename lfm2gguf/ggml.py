@@ -69,7 +69,7 @@ class GGMLType(Enum):
         return 8 * self.type_size / self.block_size
 
     def row_bytes(self, n: int) -> int:
-        """Bytes of a row of ``n`` weights; ``n`` must be a multiple of the block size."""
+        """Return the bytes of a row of ``n`` weights, a multiple of the block size."""
         return n // self.block_size * self.type_size
 
 

@@ -130,7 +130,7 @@ def is_retrieval(metadata: Lookup, tensor_names: Iterable[str]) -> bool:
 
     It does if it pools, if its attention looks both ways, or if a dense layer comes after it.
     ``pooling_type`` 0 (LLAMA_POOLING_TYPE_NONE, include/llama.h of llama.cpp, commit 0c1e57098)
-    is no pooling, and says nothing.
+    means no pooling, which decides nothing.
     """
     architecture = metadata.get("general.architecture", "")
     return (

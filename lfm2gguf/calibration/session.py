@@ -37,7 +37,7 @@ from lfm2gguf.verification import ReferenceModel, open_reference
 from lfm2gguf.version import __version__
 
 HELD_OUT = 8  # one sequence in so many judges the result, and is not calibrated on
-KEY = "lfm2gguf.calibration."  # metadata of ours, which llama.cpp passes over
+KEY = "lfm2gguf.calibration."  # our own metadata, which llama.cpp ignores
 
 
 @dataclass(frozen=True)

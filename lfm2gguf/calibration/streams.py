@@ -74,7 +74,7 @@ class Streams:
     def layer(self, i: int) -> Iterator[Stage]:
         """Give a layer's stages; a stage's weights must be quantized before the next is taken.
 
-        At the end both streams stand behind the layer, and its weights are let go.
+        At the end both streams stand behind the layer, and its weights are released.
         """
         steps = self.exact
         yield Stage(steps.mixer_names(i), lambda: self._pairs(lambda s, x, n: s.mixer_input(i, x)))

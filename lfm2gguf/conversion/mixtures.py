@@ -97,7 +97,7 @@ def assign(
 def lacking_importance(
     file_type: FileType, tensors: Sequence[tuple[str, GGMLType | None]], known: Container[str]
 ) -> list[str]:
-    """Tensors that llama-quantize does not write in their types without importance."""
+    """Return the tensors whose types llama-quantize does not write without importance."""
     of_file = (GGMLType.Q2_K,) if file_type is FileType.Q2_K_S else ()
     return [
         name
@@ -124,7 +124,7 @@ class _Mixture:
         self._met: Counter[str] = Counter()
 
     def type_of(self, name: str, shape: Sequence[int]) -> GGMLType | None:
-        """As ``llama_tensor_get_type``."""
+        """Decide as ``llama_tensor_get_type`` does."""
         if not is_quantizable(name, shape) or (self._overrides.leave_output and name == OUTPUT):
             return None
         if named := self._overrides.of_embedding_or_output(name):

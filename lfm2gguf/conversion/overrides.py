@@ -36,12 +36,12 @@ class Overrides:
     patterns: tuple[tuple[re.Pattern[str], GGMLType], ...] = ()
 
     def of_embedding_or_output(self, name: str) -> GGMLType | None:
-        """The type that an option names for the embedding or the output."""
+        """Return the type that an option names for the embedding or the output."""
         named = {"token_embd.weight": self.token_embedding, "output.weight": self.output}
         return named.get(name)
 
     def of_pattern(self, name: str) -> GGMLType | None:
-        """The type of the first pattern that is found in a name."""
+        """Return the type of the first pattern found in a name."""
         return next((type for pattern, type in self.patterns if pattern.search(name)), None)
 
 
@@ -83,5 +83,7 @@ def _pattern(text: str, option: str) -> tuple[re.Pattern[str], GGMLType]:
     try:
         pattern = re.compile(regex.lower())
     except re.error as error:
-        raise OptionError(f"{option}: {regex!r} is no regular expression: {error}") from error
+        raise OptionError(
+            f"{option}: {regex!r} is not a valid regular expression: {error}"
+        ) from error
     return pattern, parse_tensor_type(name, option)

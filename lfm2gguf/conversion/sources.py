@@ -62,19 +62,19 @@ class Part:
         return f"{self.path}: tensor {self.origin!r}"
 
     def stored(self, start: int, stop: int) -> NDArray[np.uint8]:
-        """Rows of the tensor as stored, uint8 (rows, row bytes)."""
+        """Return rows of the tensor as stored, uint8 (rows, row bytes)."""
         if self.compute is not None:
             rows = self.compute().reshape(-1, self.n_per_row)[start:stop]
             return np.ascontiguousarray(rows, np.float32).view(np.uint8)
         return self.source.rows(start, stop)
 
     def tiles(self, start: int, stop: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """Rows as stored, a tile at a time with its first row."""
+        """Yield rows as stored, a tile at a time with its first row."""
         for first, last in self.source.spans(start, stop):
             yield first, self.stored(first, last)
 
     def weights(self, stored: NDArray[np.uint8], start: int) -> NDArray[np.float32]:
-        """What rows from ``start`` on, given as they are stored, come to: float32 (rows, n)."""
+        """Decode stored rows from ``start`` on: float32 (rows, n)."""
         weights = self.source.numbers(stored, start)
         return self.delta.merge(weights, start - self.start) if self.delta else weights
 

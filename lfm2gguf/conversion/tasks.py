@@ -75,7 +75,7 @@ class Files:
 
 
 def run(task: Task, files: Files, stopped: Callable[[], bool] = bool) -> list[float]:
-    """Do a task, or what comes of it until ``stopped``; return the seconds spent on each output.
+    """Run a task, or its part until ``stopped``; return the seconds spent on each output.
 
     Raises:
         TensorError: a weight is NaN or infinite, or too large for a type.

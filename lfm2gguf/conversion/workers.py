@@ -1,6 +1,6 @@
 """Workers that do tasks: threads where the kernels are compiled, processes where NumPy's work.
 
-Compiled kernels let go of the interpreter's lock for a whole tile, so threads run side by side.
+Compiled kernels release the interpreter's lock for a whole tile, so threads run side by side.
 NumPy's arrays are small, and threads would change hands at the lock at every operation: hence
 processes. Not multiprocessing: its children import the caller's main module again and outlive
 a parent that is killed. A worker process here is an interpreter that reads tasks from its
@@ -32,7 +32,7 @@ _START = "import sys; sys.path[:] = {path!r}; from lfm2gguf.conversion.workers i
 def run_all(
     tasks: Iterable[Task], jobs: int, *, threads: bool = False
 ) -> Generator[Result, None, None]:
-    """Do all tasks with ``jobs`` workers, yielding each as it is done (in any order).
+    """Run all tasks with ``jobs`` workers, yielding each as it is done (in any order).
 
     Raises:
         Lfm2ggufError: what a task raised; the other workers are stopped then.
@@ -114,7 +114,7 @@ class _Process:
         )
 
     def do(self, task: Task) -> list[float]:
-        """Have a task done, and raise what it raised."""
+        """Run a task, and raise what it raised."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         try:

@@ -190,7 +190,7 @@ class Context:
         return bool(self._llama.llama_memory_seq_rm(self._memory, seq, start, -1))
 
     def copy(self, source: int, target: int, stop: int = -1) -> None:
-        """Let ``target`` share the first ``stop`` positions of ``source`` (-1: all).
+        """Share with ``target`` the first ``stop`` positions of ``source`` (-1: all).
 
         In a unified context no cell is copied. The convolution state that comes along is the
         source's latest: restore a saved one if ``stop`` lies before it.

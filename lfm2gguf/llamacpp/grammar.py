@@ -143,7 +143,7 @@ _STRINGS = {
 
 @functools.cache
 def _converter() -> Any:
-    """Return llama-cpp-python's converter (0.3.36, ``llama_grammar.py``), put right.
+    """Return llama-cpp-python's converter (0.3.36, ``llama_grammar.py``), corrected.
 
     As it stands, strings may hold raw control characters, constants with a backslash come out
     wrong, two schemas' definitions of one name are taken for each other, a schema that says

@@ -40,8 +40,8 @@ def check_medium(data: bytes) -> None:
     found = next((entry for first, entry in _IMAGES.items() if data.startswith(first)), None)
     if found is None:
         raise OptionError(
-            f"{len(data)} bytes are no image or sound that llama.cpp can decode: images as PNG, "
-            "JPEG, BMP or GIF, sound as WAV, MP3 or FLAC"
+            f"{len(data)} bytes are not an image or sound that llama.cpp can decode: images as "
+            "PNG, JPEG, BMP or GIF, sound as WAV, MP3 or FLAC"
         )
     name, size_of = found
     try:

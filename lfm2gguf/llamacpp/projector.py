@@ -122,7 +122,7 @@ class Projector:
                 )
         if not bitmap:
             raise OptionError(
-                f"{len(data)} bytes are no image or sound that llama.cpp can decode "
+                f"{len(data)} bytes are not an image or sound that llama.cpp can decode "
                 f"({last_words(log)}): images as PNG, JPEG, BMP or GIF, sound as WAV, MP3 or FLAC"
             )
         return bitmap

@@ -2,7 +2,7 @@
 
 The interpreter runs this file by itself, with the standard library and ctypes only: the imports
 of a whole package would take longer than the load. What it cannot do (no library, refused by
-llama.cpp with a message) is no verdict: the caller will see it, too.
+llama.cpp with a message) is not a verdict: the caller will see it, too.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ def _error(file: GGUFFile, projector: Path | None, what: str) -> GGUFError:
 
 
 def _remember(entry: Path) -> None:
-    """Note that a load went well; a folder that cannot be written is no error."""
+    """Note that a load went well; a folder that cannot be written is not an error."""
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
         entry.touch()

@@ -81,7 +81,7 @@ def quantize(
         uint8 of shape ``(*array.shape[:-1], row bytes)``.
 
     Raises:
-        QuantizationError: an unknown type or another dtype, rows that are no multiple of the
+        QuantizationError: an unknown type or another dtype, rows that are not a multiple of the
             type's block size, NaN or infinity (with the index of the first), importance of
             another shape, or none for a type that cannot do without.
 
@@ -139,7 +139,7 @@ def _widened(x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 def dequantize(
     data: npt.NDArray[Any], type: GGMLType | str, shape: Sequence[int]
 ) -> npt.NDArray[np.float32]:
-    """Weights of ``shape``, float32, from the bytes that :func:`quantize` or ggml wrote.
+    """Return weights of ``shape``, float32, from the bytes that :func:`quantize` or ggml wrote.
 
     Raises :class:`QuantizationError` for an unknown type and where the number of bytes does
     not match the shape.
@@ -182,7 +182,7 @@ def validate(data: npt.NDArray[Any], type: GGMLType | str) -> None:
 
 
 def _unusable(scales: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Which scales are no numbers; integers are the bits of a bfloat16 or of an E8M0."""
+    """Find the scales that are not finite; integers are the bits of a bfloat16 or of an E8M0."""
     if scales.dtype.kind == "f":
         unusable: npt.NDArray[np.bool_] = ~np.isfinite(scales)
     else:
@@ -192,7 +192,7 @@ def _unusable(scales: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
 
 
 def find_nonfinite(array: npt.NDArray[Any]) -> tuple[int, ...] | None:
-    """Index of the first NaN or infinity, or None; uint16 is taken for bits of bfloat16."""
+    """Return the index of the first NaN or infinity, or None; uint16 holds bfloat16 bits."""
     if array.flags.c_contiguous and array.dtype in kernels.DTYPES and kernels.all_finite(array):
         return None
     bad = _unusable(array)

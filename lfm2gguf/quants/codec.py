@@ -39,17 +39,17 @@ class Weighting:
 
 
 def mean(total: Floats, n: int) -> Floats:
-    """Variance for :class:`Weighting`."""
+    """Return the variance for :class:`Weighting`."""
     return total / np.float32(n)
 
 
 def twice_mean(total: Floats, n: int) -> Floats:
-    """Variance for :class:`Weighting`."""
+    """Return the variance for :class:`Weighting`."""
     return np.float32(2) * total / np.float32(n)
 
 
 def field_of(blocks: Blocks, name: str) -> npt.NDArray[Any]:
-    """A field of the blocks as it is stored."""
+    """Return a field of the blocks as stored."""
     values: npt.NDArray[Any] = blocks[name]
     return values
 
@@ -91,7 +91,7 @@ class Codec:
 
 
 def scratch(count: int, shape: tuple[int, int]) -> list[Floats]:
-    """Arrays of arbitrary content, this thread's until the next call.
+    """Return arrays of arbitrary content, this thread's until the next call.
 
     Each begins on a cache line, and all are memory that the last chunk has warmed: fresh
     arrays would cost a page fault every 4 KiB.
@@ -107,7 +107,7 @@ def scratch(count: int, shape: tuple[int, int]) -> list[Floats]:
 
 @contextmanager
 def c_arithmetic() -> Iterator[None]:
-    """Overflow and division by zero as silent as in C, for operations on rows of :data:`ROW`.
+    """Silence overflow and division by zero, as in C, for operations on rows of :data:`ROW`.
 
     NumPy's buffer is set to one row: with a larger one NumPy copies what it broadcasts.
     """
@@ -120,7 +120,7 @@ def c_arithmetic() -> Iterator[None]:
 
 
 def nearest_int(x: Floats) -> npt.NDArray[np.int32]:
-    """``nearest_int`` of ggml-quants.c, bit for bit; overwrites ``x``.
+    """Round as ``nearest_int`` of ggml-quants.c, bit for bit; overwrites ``x``.
 
     Half to even for abs(x) < 2**22. Beyond that, and for NaN and infinity, whatever the bits
     of the sum say, which is what ggml writes, on every machine.

@@ -58,7 +58,7 @@ class Grid:
 
     @cached_property
     def _neighbours(self) -> tuple[npt.NDArray[np.int16], Indices, Indices]:
-        """Near points, nearest first: a row for each code that is no point; the row; how many.
+        """Near points, nearest first: a row for each code that is not a point; the row; how many.
 
         A row's rest repeats its first, which changes no choice of the first that is best.
         """
@@ -84,14 +84,14 @@ class Grid:
         return (codes >> shifts & (1 << self.bits) - 1).astype(np.float32)
 
     def codes(self, levels: Floats) -> Codes:
-        """The codes (k, n) of groups whose levels are (k, size, n)."""
+        """Return the codes (k, n) of groups whose levels are (k, size, n)."""
         total = levels[:, 0].copy()
         for i in range(1, self.size):
             total += levels[:, i] * np.float32(1 << self.bits * i)
         return total.astype(np.int32)
 
     def nearest(self, codes: Codes, x: Floats, w: Floats, scale: Floats, value: Floats) -> Indices:
-        """The points that come nearest to groups whose codes (m,) are none.
+        """Return the points nearest to groups whose codes (m,) are not points.
 
         ``x`` and ``w`` are their weights and the weights of the errors, (size, m); a level l
         stands for ``scale * value[l]``.
@@ -128,7 +128,7 @@ class Grid:
 
 
 def too_large() -> QuantizationError:
-    """What to raise where ggml's arithmetic overflows and ggml ends the program."""
+    """Return the error to raise where ggml's arithmetic overflows and ggml ends the program."""
     return QuantizationError("the weights are too large: the errors' squares overflow float32")
 
 

@@ -57,7 +57,7 @@ class Importance:
 
 
 def sums_of_rows(x: Floats) -> Floats:
-    """The sum of each row, number after number, as C adds."""
+    """Return the sum of each row, number after number, as C adds."""
     total: Floats = np.add.accumulate(x, axis=1)[:, -1]
     return total
 

@@ -92,7 +92,7 @@ def _nothing(scale: Floats, per_block: int) -> npt.NDArray[np.bool_]:
 
 
 def eighth_sign(seven: Bytes) -> Bytes:
-    """Signs of eight weights, even in number, from seven of them."""
+    """Return the signs of eight weights, even in number, from seven of them."""
     minus = np.unpackbits(seven[..., None], axis=-1).sum(axis=-1, dtype=np.uint8)
     signs: Bytes = seven | (minus & np.uint8(1)) << np.uint8(7)
     return signs
@@ -110,14 +110,14 @@ def decode(
 
 
 def scales_of(d: npt.NDArray[np.float16], sc: Bytes, factor: float) -> Floats:
-    """Scales d * (0.5 + sc) * factor, rounded as often as C does."""
+    """Return the scales d * (0.5 + sc) * factor, rounded as often as C does."""
     scale: Floats = d.astype(np.float32)[:, None] * (np.float32(0.5) + sc.astype(np.float32))
     scale *= np.float32(factor)
     return scale
 
 
 def nibbles(b: Bytes) -> Bytes:
-    """Low and high nibble of each byte, (n, 2k)."""
+    """Return the low and high nibble of each byte, (n, 2k)."""
     return np.stack([b & np.uint8(15), b >> np.uint8(4)], axis=2).reshape(len(b), -1)
 
 

@@ -162,7 +162,7 @@ class _Groups:
         return np.ascontiguousarray(by_level).reshape(self._grid.size, -1)
 
     def points(self, inverse: Floats, scale: Floats) -> tuple[Indices, npt.NDArray[np.bool_]]:
-        """The point for each group under its column's scale, and whether its levels are it."""
+        """Return each group's point under its column's scale, and whether its levels are it."""
         codes = self._codes(inverse)
         points = self._grid.index[codes].astype(np.intp)
         on_grid = points >= 0
@@ -183,7 +183,7 @@ class _Groups:
         return self._grid.codes(t.reshape(self.shape[0], self._grid.size, -1))
 
     def sums(self, points: Indices) -> tuple[Floats, Floats]:
-        """Sums of w * x * q and w * q * q, q being 1, 3, 5, ... for the points' levels."""
+        """Return the sums of w * x * q and w * q * q for the points' levels q = 1, 3, 5, ..."""
         q, a = self._t, self._a
         of_groups = q.reshape(self.shape[0], self._grid.size, -1)
         for i, levels in enumerate(self._grid.levels):
@@ -194,7 +194,7 @@ class _Groups:
 
 
 def scale_bits(scale: Floats, divisor: int, most: int) -> tuple[Bytes, Floats]:
-    """Integers (n, sub-blocks) for scales, 2 * l + 1 of them to the scale (n,) of the block."""
+    """Return integers l (n, sub-blocks) for scales of 2 * l + 1 times the block's (n,)."""
     d = scale.max(axis=1) / np.float32(divisor)
     t = np.where(d > 0, ONE / d, ZERO)[:, None] * scale
     t -= ONE
@@ -203,5 +203,5 @@ def scale_bits(scale: Floats, divisor: int, most: int) -> tuple[Bytes, Floats]:
 
 
 def by_blocks(array: npt.NDArray[Any], n: int) -> npt.NDArray[Any]:
-    """What is known of groups (k, sub-blocks), as (n, groups of a block)."""
+    """Return what is known of groups (k, sub-blocks), as (n, groups of a block)."""
     return np.ascontiguousarray(array.T).reshape(n, -1)

@@ -1,7 +1,7 @@
 """Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0: blocks of 32 weights with a scale, and some a minimum.
 
 From ``quantize_row_*_ref`` and ``dequantize_row_*`` of ggml/src/ggml-quants.c, llama.cpp
-commit 0c1e57098. Nothing here is summed, so the order of operations is no concern. What an
+commit 0c1e57098. Nothing here is summed, so the order of operations does not matter. What an
 importance matrix changes is in :mod:`lfm2gguf.quants.legacy_weighted`.
 """
 
@@ -63,7 +63,7 @@ def _furthest(rows: Floats, x: Floats) -> Floats:
 
 
 def _inverse(d: Floats) -> tuple[Floats, Bools]:
-    """1/d, or 0 for 0, and where that is no number, or ``d`` none.
+    """Return 1/d, and 0 where ``d`` is 0 or either is not a number.
 
     There C casts infinity and NaN to an 8-bit integer, which is undefined, and 0 on x86-64.
     """

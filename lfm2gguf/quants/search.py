@@ -23,7 +23,7 @@ FAR = 1024.0  # how many times its range at first a column's may become and be o
 
 
 def total(a: Floats) -> Floats:
-    """The sum of each column, row after row, as C adds."""
+    """Return the sum of each column, row after row, as C adds."""
     if a.shape[1] == 1:  # which reduce would add pairwise
         sums: Floats = np.add.accumulate(a, axis=0)[-1]
     else:
@@ -158,7 +158,7 @@ def scale_and_min(
 
 
 def furthest_from_zero(x: Floats) -> Floats:
-    """The value furthest from zero in each column, with its sign; the first of equals."""
+    """Return the value furthest from zero in each column, with its sign; the first of equals."""
     low, high = _extremes(x)
     value: Floats = np.where(high > -low, high, low)
     tie = np.flatnonzero(high == -low)

@@ -14,26 +14,26 @@ Indices = npt.NDArray[np.intp]
 
 
 def as_columns(x: Floats, sub_block: int) -> list[Floats]:
-    """Sub-blocks as columns, and four arrays of that shape to work in."""
+    """Return the sub-blocks as columns, and four arrays of that shape to work in."""
     columns, *work = scratch(5, (sub_block, x.size // sub_block))
     np.copyto(columns, x.reshape(-1, sub_block).T)
     return [columns, *work]
 
 
 def some(array: Floats, at: Indices) -> Floats:
-    """A few of the columns, C-contiguous."""
+    """Return a few of the columns, C-contiguous."""
     taken: Floats = np.take(array, at, axis=1)
     return taken
 
 
 def scaled(d: npt.NDArray[np.float16], sc: npt.NDArray[np.integer[Any]]) -> Floats:
-    """The scale of each sub-block, as dequantization will see it."""
+    """Return the scale of each sub-block, as dequantization will see it."""
     scale: Floats = d.astype(np.float32)[:, None] * sc
     return scale
 
 
 def divided(t: Floats, d: Floats, low: int, high: int) -> Bytes:
-    """The levels t / d, plus ``-low``; arbitrary where d is 0. Overwrites ``t``."""
+    """Return the levels t / d, plus ``-low``; arbitrary where d is 0. Overwrites ``t``."""
     np.divide(t, np.where(d == 0, ONE, d), out=t)
     round_levels(t, low, high, t.min(), t.max())
     if low:
@@ -42,7 +42,7 @@ def divided(t: Floats, d: Floats, low: int, high: int) -> Bytes:
 
 
 def unscaled(columns: Floats, d: Floats, levels: Bytes) -> Indices:
-    """The columns whose scale came out 0, those of zeros excepted: these get levels 0 here."""
+    """Return the columns whose scale came out 0 except those of zeros, whose levels become 0."""
     at = np.flatnonzero(d == 0)
     levels[:, at] = 0
     return at[columns[:, at].any(axis=0)]
@@ -60,7 +60,7 @@ def pack_pairs(levels: Bytes, qs: Bytes) -> None:
 
 
 def unpack_pairs(qs: Bytes) -> Bytes:
-    """Levels of two bits, (n, 16, 16), from what :func:`pack_pairs` stores."""
+    """Return levels of two bits, (n, 16, 16), from what :func:`pack_pairs` stores."""
     shifts = np.array([0, 2, 4, 6], np.uint8)[:, None]
     quarters: Bytes = qs.reshape(-1, 2, 1, 32) >> shifts & np.uint8(3)
     return quarters.reshape(-1, 16, 16)

@@ -215,7 +215,7 @@ class Runner:
         max_rounds: int = 8,
         **arguments: Unpack[AnswerArguments],
     ) -> tuple[Reply, list[Message]]:
-        """Answer, executing the functions the model calls, until it calls none.
+        """Answer, and run the functions that the model calls until it calls none.
 
         Returns the last reply and the whole conversation. A call that is malformed, does not fit
         its schema or raises is told to the model as its result, never executed. After

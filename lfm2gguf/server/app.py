@@ -52,7 +52,7 @@ async def model(model: str, service: Served) -> ModelInfo:
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
 async def metrics(service: Served) -> Response:
-    """Tell Prometheus of requests, tokens, speeds and memory."""
+    """Report to Prometheus: requests, tokens, speeds and memory."""
     return Response(service.metrics.text(), media_type=CONTENT_TYPE)
 
 

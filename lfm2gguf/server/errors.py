@@ -128,6 +128,6 @@ def _says_json(request: Request) -> bool:
 
 
 def add_handlers(app: FastAPI) -> None:
-    """Let an application answer every error in this shape."""
+    """Make an application answer every error in this shape."""
     for kind in (HTTPException, RequestValidationError, Lfm2ggufError, Exception):
         app.add_exception_handler(kind, _handle)

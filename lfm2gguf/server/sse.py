@@ -38,7 +38,7 @@ async def _events(chunks: AsyncIterator[BaseModel]) -> AsyncIterator[bytes]:
         async for chunk in chunks:
             yield format_sse_event(data_str=chunk.model_dump_json(exclude_unset=True))
         yield format_sse_event(data_str="[DONE]")
-    except Exception as error:  # the status is sent already: an event must tell of it
+    except Exception as error:  # the status is sent already: an event must report it
         status, body = body_of(error)
         if status == 500:
             logger.exception("a stream failed")

@@ -11,7 +11,7 @@ from lfm2gguf.errors import TensorError
 
 @dataclass(frozen=True)
 class Stamp:
-    """What a file's folder said of it: its bytes, and when it was last written (ns)."""
+    """A file's size in bytes and the time it was last written (ns), as its folder gives them."""
 
     path: Path
     size: int

@@ -3,7 +3,7 @@
 The first subject is what the others are compared with. Two figures differ beyond their spread where
 the ranges of their runs do not overlap: with five runs on each side and nothing but chance
 between them, that happens in 2 of 252 cases (the rank-sum test's extreme). A published figure
-comes without its runs, so that nothing can be said of it.
+comes without its runs, so that its spread is unknown.
 """
 
 from __future__ import annotations

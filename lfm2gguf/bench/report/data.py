@@ -105,7 +105,7 @@ def _sample_json(sample: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_reports(names: Sequence[str | Path]) -> list[Report]:
-    """Read reports by their paths; ``published`` stands for all published ones.
+    """Read reports by their paths; ``published`` means all published ones.
 
     Raises:
         OptionError: a file cannot be read, is not a report, or is one of another version.

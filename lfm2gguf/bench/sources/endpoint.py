@@ -77,7 +77,7 @@ class Endpoint:
         self.notes: dict[str, str] = {}
 
     def prepare(self, cell: Cell) -> None:
-        """Settle what the server takes and, for depths, how many tokens a word has."""
+        """Find out what the server takes and, for depths, how many tokens a word has."""
         if not self._settled:
             self._settle()
         if cell.is_depth and self._tokens_per_word is None:

@@ -32,7 +32,7 @@ class Worker:
         self.stopped = Event()
 
     def call(self, work: Callable[[], Result]) -> Result:
-        """Do something in the thread and wait for it; an interrupt stops it."""
+        """Run a call in the thread and wait for it; an interrupt stops it."""
         try:
             return self._pool.submit(work).result()
         except KeyboardInterrupt:

@@ -36,6 +36,7 @@ class Reply:
     seed: int
     message: dict[str, Any]
     logprobs: tuple[TokenLogprob, ...] | None = None
+    stop: str | None = None  # the stop string that ended it, if one did
 
 
 class Stream:
@@ -222,6 +223,7 @@ class Conversation:
             seed=request.options.seed or 0,
             message=message,
             logprobs=tuple(self._logprobs) if request.options.logprobs is not None else None,
+            stop=request.text.stopped,
         )
 
     def _checked(self) -> tuple[list[ToolCall], list[BadCall]]:

@@ -186,7 +186,7 @@ class Memory:
             del slot.marks[sorted(slot.marks)[1]]
 
     def release(self, slot: Slot) -> None:
-        """Let the slot go; it keeps what it holds until the room is needed."""
+        """Release the slot; it keeps what it holds until the room is needed."""
         slot.taken = False
 
     def evict(self) -> bool:

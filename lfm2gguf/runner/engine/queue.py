@@ -90,7 +90,7 @@ class Queue:
         return needed + SMALLEST_PIECE * (len(self.running) + 1) <= self._context.n_ctx
 
     def send_back(self) -> None:
-        """Let the youngest request wait again; what it has is computed again later."""
+        """Put the youngest request back into the queue; its tokens are computed again later."""
         request = self.running.pop()
         assert request.slot is not None
         self._memory.release(request.slot)

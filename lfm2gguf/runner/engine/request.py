@@ -1,4 +1,4 @@
-"""One request: its prompt, what became of it, and what is told of it on the way."""
+"""One request: its prompt, its state, and the events it reports on the way."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class EncodedText:
     note: str = ""  # what a user may not expect of it
 
     def describe(self) -> dict[str, Any]:
-        """What a report says of it."""
+        """Return what a report says about it."""
         return {
             "name": self.name,
             "sha256": hashlib.sha256("\0".join(t for t, _ in self.encoded).encode()).hexdigest(),

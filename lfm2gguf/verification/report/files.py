@@ -27,7 +27,7 @@ WRITERS: dict[str, Callable[[Sequence[Verification]], str | bytes]] = {
 def candidates(path: Path) -> list[Path]:
     """Return a file, or all GGUF files of a folder, largest first: the quantization ladder.
 
-    Of a model that is split over several files the first stands for all.
+    Of a model that is split over several files the first represents all.
 
     Raises:
         GGUFError: the folder has none.
