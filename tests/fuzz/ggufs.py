@@ -264,8 +264,16 @@ def _swapped(file: File, draw: random.Random) -> None:
 
 
 def _tensor_name(file: File, draw: random.Random) -> None:
-    names = ["token_embd.weight", "output.weight", "blk.-1.attn_v.weight", "rope_freqs.weight",
-             "blk.99999999999.ffn_down.weight", "blk.0.shortconv.conv.weight", "x" * 63, "x" * 64]
+    names = [
+        "token_embd.weight",
+        "output.weight",
+        "blk.-1.attn_v.weight",
+        "rope_freqs.weight",
+        "blk.99999999999.ffn_down.weight",
+        "blk.0.shortconv.conv.weight",
+        "x" * 63,
+        "x" * 64,
+    ]
     draw.choice(file.tensors).name = as_bytes(draw.choice([*names, *TEXTS]))
 
 

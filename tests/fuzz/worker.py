@@ -142,5 +142,3 @@ def main() -> None:
         say(label=label)
         kind, what = judge(area, Path(base), Path(folder))
         say(kind=kind, what=what)
-
-

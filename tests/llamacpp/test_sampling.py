@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lfm2gguf.errors import RuntimeFailureError
 from lfm2gguf.llamacpp import Floats, Model, Sampler
 from lfm2gguf.options import Options
 from tests.making.models import tiny_gguf
@@ -93,3 +94,19 @@ def test_draws_what_the_whole_chain_draws(
     for _ in range(6):  # the same logits again: the penalty must be felt
         assert ours.sample(logits) == theirs(logits)
     ours.close()
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"temperature": 0.0}, {"min_p": 0.1}, {"top_k": 5}, {"repeat_window": 8, "seed": 1},
+])  # fmt: skip
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_no_number_is_no_token(model: Model, options: dict[str, Any], bad: float) -> None:
+    """Damaged weights: llama.cpp would pick a token that does not exist."""
+    sampler = Sampler(model, Options(**(OFF | options)))
+    logits = np.zeros(model.n_vocab, np.float32)
+    logits[7] = bad
+    with pytest.raises(RuntimeFailureError, match="not numbers"):
+        sampler.sample(logits)
+    logits[7] = 1.0
+    assert 0 <= sampler.sample(logits) < model.n_vocab
+    sampler.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from lfm2gguf.chat.template import Template
 from lfm2gguf.checkpoint import default_chat_template, read_json
 from lfm2gguf.errors import CheckpointError, GGUFError, OptionError
+from lfm2gguf.json_text import parse_json
 from lfm2gguf.verification.material.models import Ids, load_tokenizer
 from lfm2gguf.verification.material.texts import Sample
 
@@ -104,7 +104,7 @@ def rendered(
 
 def _conversation(path: Path, number: int, line: str) -> Mapping[str, Any]:
     try:
-        value = json.loads(line)
+        value = parse_json(line)
     except ValueError as error:
         raise OptionError(
             f"{path}, line {number}: is not JSON ({error}); write one conversation on each line"

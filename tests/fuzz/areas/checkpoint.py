@@ -246,7 +246,9 @@ def _template(folder: Path, draw: random.Random) -> None:
         value = {"chat_template": any_json(draw)}
         (folder / "chat_template.json").write_bytes(json_bytes(value, draw))
     path = folder / "tokenizer_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"chat_template": draw.choice(NAMED)}))
+    path.write_text(
+        json.dumps(json.loads(path.read_text()) | {"chat_template": draw.choice(NAMED)})
+    )
 
 
 def _card(folder: Path, draw: random.Random) -> None:

@@ -60,5 +60,3 @@ def check(base: Path, folder: Path) -> str:
         if file.stat().st_size > 64 * path.stat().st_size + (16 << 20):
             raise WrongError("quantize writes 64 times what it was given")
     return "ok"
-
-
