@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from lfm2gguf.ggml import FileType, GGMLType
     from lfm2gguf.gguf_file import GGUFFile
     from lfm2gguf.progress import Progress
+    from lfm2gguf.publish import Publication, plan_publication, publish
     from lfm2gguf.runner import Reply, Runner, ToolCall
     from lfm2gguf.verification import Verification, verify
 
@@ -43,6 +44,7 @@ __all__ = [
     "GGUFFile",
     "Lfm2ggufError",
     "Progress",
+    "Publication",
     "Reply",
     "Runner",
     "Severity",
@@ -57,6 +59,8 @@ __all__ = [
     "convert_lora",
     "diagnose",
     "plan",
+    "plan_publication",
+    "publish",
     "quantize",
     "quants",
     "verify",
@@ -72,6 +76,7 @@ _HOME = {
     "GGMLType": "lfm2gguf.ggml",
     "GGUFFile": "lfm2gguf.gguf_file",
     "Progress": "lfm2gguf.progress",
+    "Publication": "lfm2gguf.publish",
     "Reply": "lfm2gguf.runner",
     "Runner": "lfm2gguf.runner",
     "Severity": "lfm2gguf.doctor",
@@ -85,6 +90,8 @@ _HOME = {
     "convert_lora": "lfm2gguf.conversion",
     "diagnose": "lfm2gguf.doctor",
     "plan": "lfm2gguf.conversion",
+    "plan_publication": "lfm2gguf.publish",
+    "publish": "lfm2gguf.publish",
     "quantize": "lfm2gguf.conversion",
     "verify": "lfm2gguf.verification",
 }

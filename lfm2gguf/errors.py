@@ -40,7 +40,7 @@ class OptionError(Lfm2ggufError):
 
 
 class HubError(Lfm2ggufError):
-    """A repository could not be fetched from the Hugging Face Hub."""
+    """A repository could not be fetched from, or put on, the Hugging Face Hub."""
 
 
 class MissingDependencyError(Lfm2ggufError):

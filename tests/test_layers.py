@@ -15,6 +15,7 @@ LAYERS = [
     ["loadable"],
     ["conversion", "doctor", "runner", "verification"],
     ["bench", "calibration", "export", "server"],
+    ["publish"],
     ["cli"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -26,6 +26,7 @@ COMMANDS = {
     "imatrix": "Compute, merge or show importance matrices.",
     "calibrate": "Convert with weights rounded for what each layer sees.",
     "verify": "Prove that a file still says what its checkpoint says.",
+    "publish": "Put a checkpoint's GGUF files on the Hub, judged.",
     "inspect": "Show the metadata and tensors of a file or checkpoint.",
     "doctor": "Find what is wrong with a file or checkpoint.",
     "run": "Chat in the terminal, or get one answer.",

@@ -33,7 +33,7 @@ NEEDED_FILES = [
     "adapters.safetensors",
 ]
 REPOSITORY = re.compile(r"(?P<id>[\w-][\w.-]*/[\w.-]+)(/(?P<folder>[\w-][\w.-]*))?")
-CACHED_SNAPSHOT = re.compile(r"models--.+?--(?P<name>.+)")
+CACHED_SNAPSHOT = re.compile(r"models--(?P<owner>.+?)--(?P<name>.+)")
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,17 @@ def locate(
 
 def _folder_name(path: Path) -> str:
     """Return the folder's name, or the repository's where it is a snapshot in the cache."""
-    path = path.resolve()
+    snapshot = snapshot_of(path)
+    return snapshot[0].split("/")[1] if snapshot else path.resolve().name
+
+
+def snapshot_of(folder: Path) -> tuple[str, str] | None:
+    """Return the repository and the commit of a folder, if it is a snapshot in the Hub's cache."""
+    path = folder.resolve()
     cached = CACHED_SNAPSHOT.fullmatch(path.parent.parent.name)
-    return cached["name"] if cached and path.parent.name == "snapshots" else path.name
+    if not cached or path.parent.name != "snapshots":
+        return None
+    return f"{cached['owner']}/{cached['name']}", path.name
 
 
 def repository_files(repository: str, revision: str | None = None) -> list[str]:

@@ -73,6 +73,11 @@ class AdapterPlan:
     _tensors: tuple[_Tensor, ...] = field(repr=False)
     _files: tuple[Stamp, ...] = field(repr=False)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the file."""
+        return self._layout.size
+
     def write(self, *, overwrite: bool = False) -> ConvertedAdapter:
         """Write the file, whole or not at all.
 

@@ -12,6 +12,7 @@ from lfm2gguf.lfm2.family import (
 from lfm2gguf.lfm2.loader_keys import Keys
 from lfm2gguf.lfm2.lora import Adapted, check_deltas, find_deltas, summary
 from lfm2gguf.lfm2.metadata import described, recorded
+from lfm2gguf.lfm2.model_card import read_model_card
 from lfm2gguf.lfm2.plan import Plan, PlannedTensor, Source
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "find_deltas",
     "has_projector",
     "make_plan",
+    "read_model_card",
     "recorded",
     "summary",
     "text_adapter",

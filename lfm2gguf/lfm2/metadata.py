@@ -19,7 +19,7 @@ from lfm2gguf.checkpoint import Checkpoint, Tokenizer, chat_templates, read_json
 from lfm2gguf.errors import CheckpointError
 from lfm2gguf.gguf_file import UNSTORABLE, Metadata, Value, ValueType
 from lfm2gguf.lfm2.config import get
-from lfm2gguf.lfm2.model_card import model_card
+from lfm2gguf.lfm2.model_card import read_model_card
 from lfm2gguf.lfm2.plan import PlannedTensor
 
 # Attribute of gguf.Metadata: keys of generation_config.json, the first that is there.
@@ -86,7 +86,7 @@ def described(
     """
     generation = read_json(folder / "generation_config.json")
     get(config, str, "_name_or_path", default="")
-    card = model_card(folder)
+    card = read_model_card(folder)
     try:
         about = gguf.Metadata.apply_metadata_heuristic(
             gguf.Metadata(), card, dict(config), Path(name), n_parameters

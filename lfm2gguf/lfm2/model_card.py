@@ -17,7 +17,7 @@ LONGEST = 4 << 20  # bytes of a README.md
 MOST_ITEMS = 200_000  # of the front matter, each counted as often as it is written out
 
 
-def model_card(folder: Path) -> dict[str, Any]:
+def read_model_card(folder: Path) -> dict[str, Any]:
     """Read the front matter of a folder's README.md; empty where there is none.
 
     Raises:

@@ -46,22 +46,29 @@ def serve(folder: Path) -> Iterator[Hub]:
     """Serve a folder as :data:`REPOSITORY`, with one commit, the branch main and the tag v1."""
     hub = Hub(folder)
 
-    class Handler(_Handler):
+    class Bound(Handler):
         state = hub
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    with serving(hub, Bound):
+        yield hub
+
+
+@contextlib.contextmanager
+def serving(hub: Hub, handler: type[Handler]) -> Iterator[None]:
+    """Answer requests while the context lasts; the hub learns its address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     hub.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
-        yield hub
+        yield
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     state: Hub
     protocol_version = "HTTP/1.1"
 
@@ -126,9 +133,9 @@ class _Handler(BaseHTTPRequestHandler):
     def json(self, content: object) -> None:
         self.answer(200, {"Content-Type": "application/json"}, json.dumps(content).encode())
 
-    def refuse(self, status: int, code: str) -> None:
+    def refuse(self, status: int, code: str, content: object = None) -> None:
         headers = {"X-Error-Code": code, "X-Error-Message": f"refused: {code}"}
-        self.answer(status, headers, b"{}")
+        self.answer(status, headers, json.dumps(content or {}).encode())
 
     def answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
         self.send_response(status)

@@ -25,8 +25,10 @@ pytestmark = oracle.needs_ggml
 
 
 def marks(type: GGMLType, usual: bool = False) -> tuple[pytest.MarkDecorator, ...]:
-    """Grids are searched slowly: all but the usual weights wait for the weekly lane."""
-    return WEEKLY if uses_grid(type) and not usual else ()
+    """Grids are searched slowly: usual weights in the slow lane, the others once a week."""
+    if not uses_grid(type):
+        return ()
+    return (pytest.mark.slow,) if usual else WEEKLY
 
 
 every_type = pytest.mark.parametrize(
