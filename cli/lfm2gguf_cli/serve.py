@@ -50,6 +50,14 @@ def serve(
             help="Where the chat template never mentions tools: list them in the system message.",
         ),
     ] = True,
+    mmap: Annotated[
+        bool,
+        typer.Option(
+            "--mmap/--no-mmap",
+            help="Leave the weights in the file, in place of reading them: a file that is cut "
+            "while it is served then ends the server.",
+        ),
+    ] = False,
     max_body: Annotated[
         int, typer.Option(help="Bytes of a request; larger ones get 413.", min=1)
     ] = 32 << 20,
@@ -78,7 +86,9 @@ def serve(
     )
     create_app, run = server.create_app, server.run  # what is missing is said before it loads
     logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    settings = {**place.arguments(), "parallel": parallel, "inject_tools": inject_tools}
+    settings = {
+        **place.arguments(), "parallel": parallel, "inject_tools": inject_tools, "mmap": mmap
+    }  # fmt: skip
     with opening.open(model, **settings) as lfm:
         app = create_app(lfm, name=name, api_key=keys, limits=limits)
 

@@ -191,7 +191,8 @@ class Client:
         twice = [self.greedy, self.stream, self.refused]
         kinds: list[Callable[[], Awaitable[None]]] = [
             *twice, *twice, self.hang_up, self.hang_up_early, self.tools, self.schema, self.long,
-            self.embeddings, self.too_long, self.several, self.completions, self.logprobs, self.look,
+            self.embeddings, self.too_long, self.several, self.completions, self.logprobs,
+            self.look,
         ]  # fmt: skip
         while time.monotonic() < until:
             kind = self.draw.choice(kinds)

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.fuzz.campaign import AREAS, run
+from tests.fuzz.campaign import AREAS, module_of, run
 
 
 def main() -> None:
@@ -48,7 +48,7 @@ def one(name: str, seed: int, number: int, folder: Path | None) -> None:
     os.environ["LFM2GGUF_CACHE"] = str(base / "cache")
     folder = folder or Path(tempfile.mkdtemp(prefix="lfm2gguf-fuzz-one-"))
     folder.mkdir(parents=True, exist_ok=True)
-    area = importlib.import_module(f"tests.fuzz.areas.{name}")
+    area = importlib.import_module(module_of(name))
     area.prepare(base)
     print(area.make(random.Random(f"{seed} {number}"), base, folder), "in", folder)
     print(area.check(base, folder))

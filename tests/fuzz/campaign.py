@@ -73,17 +73,22 @@ class Campaign:
         return "\n".join(lines)
 
 
+def module_of(area: str) -> str:
+    """Return an area's module; ``planted`` is the one by which campaigns are tested."""
+    return "tests.fuzz.planted" if area == "planted" else f"tests.fuzz.areas.{area}"
+
+
 class Worker:
     """A process that makes and judges inputs until one of them ends it."""
 
     def __init__(self, area: str, seed: int, base: Path) -> None:
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process is
         environment = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "cli")]),
                        "LFM2GGUF_CACHE": str(base / "cache"), "LFM2GGUF_TRACEBACK": "1",
                        "PYTHONDONTWRITEBYTECODE": "1", "OPENBLAS_NUM_THREADS": "1",
                        "OMP_NUM_THREADS": "1"}  # fmt: skip
         self._process = subprocess.Popen(
-            [sys.executable, "-c", START, area, str(seed), str(base)],
+            [sys.executable, "-c", START, module_of(area), str(seed), str(base)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

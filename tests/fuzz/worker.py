@@ -123,7 +123,7 @@ def _status(key: str) -> int:
 
 def main() -> None:
     """Answer each line, a number and a folder, with lines of JSON: the label, then the verdict."""
-    area, seed, base = importlib.import_module(f"tests.fuzz.areas.{sys.argv[1]}"), *sys.argv[2:]
+    area, seed, base = importlib.import_module(sys.argv[1]), *sys.argv[2:]
     import resource
 
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))

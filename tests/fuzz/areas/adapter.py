@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -100,26 +101,31 @@ def check(base: Path, folder: Path) -> str:
     """Merge it and convert it; a file that comes of it holds numbers only."""
     import numpy as np
 
-    from lfm2gguf import Lfm2ggufError, convert, convert_lora
+    from lfm2gguf import convert, convert_lora
     from lfm2gguf.gguf_file import GGUFFile
 
-    out, results = folder / "out", set()
+    out, adapter, model = folder / "out", folder / "a", base / "LFM2-Base"
     out.mkdir()
-    command("doctor", folder / "a")
-    for work in (
-        lambda: convert(base / "LFM2-Base", out / "m.gguf", "F32", lora=folder / "a", jobs=1),
-        lambda: convert_lora(folder / "a", base / "LFM2-Base", out / "l.gguf", "F32"),
-    ):
-        try:
-            with nothing_left(out):
-                work()
-            results.add("ok")
-        except Lfm2ggufError:
-            results.add("refused")
+    command("doctor", adapter)
+    made = [
+        _made(out, lambda: convert(model, out / "m.gguf", "F32", lora=adapter, jobs=1)),
+        _made(out, lambda: convert_lora(adapter, model, out / "l.gguf", "F32")),
+    ]
     for path in out.iterdir():
         file = GGUFFile.open(path)
         for name in file.tensors:
             values = np.asarray(file.data(name)).view(np.float32)
             if not np.isfinite(values).all():
                 raise WrongError(f"{path.name} holds NaN or infinity")
-    return " and ".join(sorted(results))
+    return " and ".join(sorted(set(made)))
+
+
+def _made(out: Path, work: Callable[[], object]) -> str:
+    from lfm2gguf import Lfm2ggufError
+
+    try:
+        with nothing_left(out):
+            work()
+    except Lfm2ggufError:
+        return "refused"
+    return "ok"

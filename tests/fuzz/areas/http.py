@@ -94,9 +94,9 @@ def check(base: Path, folder: Path) -> str:
     port = _port(base)
     status, text = _answer(port, (folder / "request").read_bytes())
     if status is not None and status not in FINE:
-        raise WrongError(f"status {status}: {text[-200:]}")
+        raise WrongError(f"status {status}: {text[-200:]!r}")
     if "Traceback" in text or "root:x" in text or '"server_error"' in text:
-        raise WrongError(f"the answer says {text[-200:]}")
+        raise WrongError(f"the answer says {text[-200:]!r}")
     plain = _wire("plain", PATHS[0], json.dumps(PLAIN).encode(), random.Random(0))
     after, _ = _answer(port, plain)
     if after != 200:
@@ -116,6 +116,8 @@ def _answer(port: int, request: bytes) -> tuple[int | None, str]:
             raise WrongError(f"no end of an answer in {SECONDS:g} s") from error
         except OSError:
             pass  # closed in the middle of what was sent
+    while got.startswith(b"HTTP/1.1 100 "):  # the answer proper follows
+        got = got.partition(b"\r\n\r\n")[2]
     try:
         return int(got.split(b" ", 2)[1]), got.decode("utf-8", "replace")
     except (IndexError, ValueError):

@@ -28,7 +28,7 @@ BOMBS = (
     'root ::= (("a"*)*)*', 'root ::= (("a"?){30}){30}', 'root ::= a a a a\na ::= "x"* | a a | ""',
     "root ::= " + " | ".join(f'"{i}"' for i in range(3000)), 'root ::= "a"{0,2000} "a"{0,2000}',
     'root ::= ("a" | "aa" | "aaa")*', "root ::= x\n" + "x ::= x x | \"a\" | \"\"", "root ::= x",
-    "\n".join(["root ::= r0", *(f"r{i} ::= r{i + 1} | r{i + 1}" for i in range(22)), 'r22 ::= "a"']),
+    "\n".join([f"r{i} ::= r{i + 1} | r{i + 1}" for i in range(22)]) + '\nroot ::= r0\nr22 ::= "a"',
 )  # fmt: skip
 PIECES = (*'()[]{}*+?|"\\.^-\n ', "::=", "root", "x", "{2,1}", "{99999}", "{0,}", "\\x", "\\u12",
           "\ud800", "🙂", "\x00", "#", "[^", "<[1]>", "!<[2]>")  # fmt: skip
@@ -72,14 +72,16 @@ def _reference(draw: random.Random, inner: Any) -> Any:
              {"anyOf": [{"$ref": "#/$defs/a"}, {"type": "null"}]},
              {"type": "array", "items": {"$ref": "#/$defs/a"}}]  # fmt: skip
     definitions = {"a": draw.choice(loops), "b": {"$ref": "#/$defs/a"}}
-    bomb = {f"d{i}": {"anyOf": [{"$ref": f"#/$defs/d{i + 1}"}] * 8} for i in range(30)}
+    bomb: Any = {f"d{i}": {"anyOf": [{"$ref": f"#/$defs/d{i + 1}"}] * 8} for i in range(30)}
+    bomb["d30"] = {"type": "null"}
     return draw.choice([{"$ref": draw.choice(to)}, {"$defs": definitions, "$ref": "#/$defs/a"},
-                        {"$defs": bomb | {"d30": {"type": "null"}}, "$ref": "#/$defs/d0"}])  # fmt: skip
+                        {"$defs": bomb, "$ref": "#/$defs/d0"}])  # fmt: skip
 
 
 def _several(draw: random.Random, inner: Any) -> Any:
+    objects = [{"properties": {"a": inner()}}, {"properties": {"a": inner()}}, {"$ref": "#"}]
     parts = [[], [inner()], [inner(), inner()], [inner() for _ in range(6)], None, {}, inner(),
-             [{"properties": {"a": inner()}}, {"properties": {"a": inner()}}, {"$ref": "#"}]]  # fmt: skip
+             objects]  # fmt: skip
     return {draw.choice(["anyOf", "oneOf", "allOf"]): draw.choice(parts)}
 
 
@@ -114,8 +116,8 @@ def _type(draw: random.Random, inner: Any) -> Any:
 def _deep(draw: random.Random, inner: Any) -> Any:
     schema: Any = {"type": "string"}
     for _ in range(draw.choice([5, 50, 300])):
-        schema = draw.choice([{"type": "array", "items": schema}, {"anyOf": [schema]},
-                              {"type": "object", "properties": {"a": schema}, "required": ["a"]}])  # fmt: skip
+        holder = {"type": "object", "properties": {"a": schema}, "required": ["a"]}
+        schema = draw.choice([{"type": "array", "items": schema}, {"anyOf": [schema]}, holder])
     return schema
 
 
