@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from lfm2gguf.ggml import FileType, GGMLType
     from lfm2gguf.gguf_file import GGUFFile
     from lfm2gguf.progress import Progress
-    from lfm2gguf.publish import Publication, plan_publication, publish
+    from lfm2gguf.publication import Publication, plan_publication, publish
     from lfm2gguf.runner import Reply, Runner, ToolCall
     from lfm2gguf.verification import Verification, verify
 
@@ -76,7 +76,7 @@ _HOME = {
     "GGMLType": "lfm2gguf.ggml",
     "GGUFFile": "lfm2gguf.gguf_file",
     "Progress": "lfm2gguf.progress",
-    "Publication": "lfm2gguf.publish",
+    "Publication": "lfm2gguf.publication",
     "Reply": "lfm2gguf.runner",
     "Runner": "lfm2gguf.runner",
     "Severity": "lfm2gguf.doctor",
@@ -90,8 +90,8 @@ _HOME = {
     "convert_lora": "lfm2gguf.conversion",
     "diagnose": "lfm2gguf.doctor",
     "plan": "lfm2gguf.conversion",
-    "plan_publication": "lfm2gguf.publish",
-    "publish": "lfm2gguf.publish",
+    "plan_publication": "lfm2gguf.publication",
+    "publish": "lfm2gguf.publication",
     "quantize": "lfm2gguf.conversion",
     "verify": "lfm2gguf.verification",
 }

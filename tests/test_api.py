@@ -34,6 +34,7 @@ def test_the_names_are_these() -> None:
         "GGUFFile",
         "Lfm2ggufError",
         "Progress",
+        "Publication",
         "Reply",
         "Runner",
         "Severity",
@@ -48,6 +49,8 @@ def test_the_names_are_these() -> None:
         "convert_lora",
         "diagnose",
         "plan",
+        "plan_publication",
+        "publish",
         "quantize",
         "quants",
         "verify",
@@ -107,6 +110,7 @@ def test_help_loads_typer_and_nothing_else() -> None:
         assert {name for name in found if name.startswith("lfm2gguf_cli")} == {
             "lfm2gguf_cli",
             "lfm2gguf_cli.main",
+            "lfm2gguf_cli.nearest",
         }
 
 

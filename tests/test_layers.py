@@ -7,7 +7,7 @@ import ast
 from tests.making.imports import MODULES, loops, unit
 
 LAYERS = [
-    ["errors", "ggml", "json_text", "members", "options", "progress", "version"],
+    ["errors", "ggml", "install", "json_text", "members", "options", "progress", "version"],
     ["llamacpp", "quants"],
     ["storage"],
     ["checkpoint", "gguf_file", "rendering"],
@@ -15,7 +15,7 @@ LAYERS = [
     ["loadable"],
     ["conversion", "doctor", "runner", "verification"],
     ["bench", "calibration", "export", "server"],
-    ["publish"],
+    ["publication"],
     ["cli"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

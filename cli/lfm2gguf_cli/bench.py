@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lfm2gguf_cli.groups import grouped
-from lfm2gguf_cli.options import PlaceOptions, Quiet
+from lfm2gguf_cli.options import PlaceOptions, Saying
 
 if TYPE_CHECKING:
     from lfm2gguf.bench import Report
@@ -43,7 +44,9 @@ def bench(
             "the published tables.",
         ),
     ] = False,
-    suite: Annotated[str, typer.Option(help="depth, workloads or all.")] = "all",
+    suite: Annotated[
+        str, typer.Option(metavar="all|depth|workloads", help="What is measured.")
+    ] = "all",
     contexts: Annotated[
         str, typer.Option(metavar="N,N", help="Context lengths of the depth suite.")
     ] = "1k,2k,4k,8k,16k,32k",
@@ -81,9 +84,6 @@ def bench(
     probes: Annotated[
         bool, typer.Option(help="Measure memory bandwidth and matrix rate beforehand.")
     ] = True,
-    json: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a JSON report; - prints it.")
-    ] = None,
     csv: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write one line for each figure.")
     ] = None,
@@ -91,7 +91,7 @@ def bench(
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a page with tables and plots.")
     ] = None,
-    quiet: Quiet = False,
+    saying: Saying,
 ) -> None:
     """Measure speed over depth and workloads, as LFM2's published tables have them.
 
@@ -101,17 +101,17 @@ def bench(
     """
     from lfm2gguf.bench import WORKLOAD_NAMES, benchmark, read_reports, tokens
     from lfm2gguf.bench.report.comparison import subjects
-    from lfm2gguf.bench.report.files import write
+    from lfm2gguf.bench.report.files import as_data, write
     from lfm2gguf.rendering import check_targets
-    from lfm2gguf_cli.console import Display
     from lfm2gguf_cli.progress import progress_of
 
-    targets = {"json": json, "csv": csv, "markdown": markdown, "html": html}
+    targets = {"csv": csv, "markdown": markdown, "html": html}
     check_targets(targets)
     given = models or []
     measured = [name for name in given if not (compare and _is_report(name))]
     reports = read_reports([name for name in given if name not in measured])
-    display = Display(quiet=quiet or Path("-") in targets.values())
+    quiet = saying.quiet or Path("-") in targets.values()
+    display = replace(saying, quiet=quiet).display()
     cut = None
     if measured or endpoint or not reports:
         with progress_of(display) as progress:
@@ -127,10 +127,12 @@ def bench(
     if compare:
         subjects(reports)
     typer.echo(write(reports, targets), nl=False)
-    if not display.quiet:
+    if not display.gives(lambda: as_data(reports)):
         _show(display, reports)
     if cut:
         raise typer.Exit(INTERRUPTED)
+    kept = saying.json_file or "REPORT.json"
+    display.next("lfm2gguf", "bench", kept, "published", "--compare")
 
 
 def _show(display: Display, reports: Sequence[Report]) -> None:

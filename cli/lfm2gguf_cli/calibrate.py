@@ -34,6 +34,7 @@ def calibrate(
     workspace: Annotated[
         Path | None,
         typer.Option(
+            metavar="FOLDER",
             help="A folder for finished tensors: a run that was stopped goes on from there.",
             show_default="a temporary one",
         ),
@@ -67,7 +68,7 @@ def calibrate(
         display.note(f"{name}: fewer tokens than columns; use more text")
     judged = made.judgement
     show_written(display, made.conversion, {"calibration": made.to_json()})
-    if not display.json and not display.quiet:
+    if not display.json:
         display.line(
             f"mean KL divergence on {judged.tokens} tokens kept aside: {judged.calibrated:.6f}, "
             f"and {judged.plain:.6f} of the plain file ({judged.ratio:.2f})"
@@ -75,3 +76,5 @@ def calibrate(
     if not made.better:
         display.complain("not better than the plain file on the text kept aside; use more text")
         raise typer.Exit(NOT_BETTER)
+    file = made.conversion.files[0].path
+    display.next("lfm2gguf", "verify", file, "--reference", source)

@@ -12,12 +12,14 @@ from typing import Any
 import typer
 
 from lfm2gguf.errors import Lfm2ggufError, OptionError
-from lfm2gguf.runner import Reply, Runner
+from lfm2gguf.runner import Reply, Runner, ToolCall
+from lfm2gguf_cli.console import CONTROL, Display
 
 HELP = """\
 /help           this list
 /system TEXT    set the system prompt and begin again
 /image FILE     show an image with the next question; /audio FILE plays sound
+/result TEXT    give what a function that was called has returned
 /reset          begin again
 /undo           take the last question and answer back
 /stats          what the last answer cost, and what is held in memory
@@ -27,26 +29,35 @@ A line that ends with \\ goes on in the next; so does everything between two lin
 Ctrl-C stops an answer."""
 
 
+CONTROL_BUT_LINES = {code: text for code, text in CONTROL.items() if code != 10}
+
+
 def one_answer(
     lfm: Runner,
     prompt: str,
     system: str | None,
     media: list[dict[str, Any]],
     options: dict[str, Any],
-    *,
-    json: bool,
+    display: Display,
 ) -> None:
     """Answer once, on standard output; as JSON with what it cost."""
     if not prompt:
         raise OptionError("there is no prompt: give -p TEXT, or text on standard input")
     stream = lfm.stream([*_opening(system), _question(prompt, media)], **options)
     for piece in stream:
-        if not json:
-            typer.echo(piece.text, nl=False)
-    if json:
-        typer.echo(json_module.dumps(to_json(stream.reply, lfm), indent=2, ensure_ascii=False))
-    else:
+        if not display.json:
+            typer.echo(piece.text or (piece.call and called(piece.call)) or "", nl=False)
+    if not display.gives(lambda: to_json(stream.reply, lfm)):
         typer.echo()
+
+
+def called(call: ToolCall) -> str:
+    """Return a call as a person reads it, on a line of its own."""
+    arguments = ", ".join(
+        f"{name}={json_module.dumps(value, ensure_ascii=False)}"
+        for name, value in call.arguments.items()
+    )
+    return f"[{call.name}({arguments})]\n".translate(CONTROL_BUT_LINES)
 
 
 def to_json(reply: Reply, lfm: Runner) -> dict[str, Any]:
@@ -105,10 +116,10 @@ class Chat:
             if text.startswith("/"):
                 self._command(*text.partition(" ")[::2])
             elif text:
-                self._answer(text)
+                self._answer(_question(text, self._media))
 
-    def _answer(self, text: str) -> None:
-        asked = [*self._history, _question(text, self._media)]
+    def _answer(self, *said: dict[str, Any]) -> None:
+        asked = [*self._history, *said]
         try:
             stream = self._lfm.stream(asked, overflow="drop", **self._options)
             try:
@@ -119,11 +130,18 @@ class Chat:
                 return
         except Lfm2ggufError as error:
             typer.echo(f"lfm2gguf: {error}", err=True)
+            if self._media:
+                typer.echo("(the images and sounds are forgotten; show them again)")
+            self._media = []
             return
         self._last = stream.reply
+        for bad in stream.reply.bad_calls:
+            typer.echo(f"(a call that cannot be read: {bad.reason})")
         self._history = [*asked, stream.reply.message]
         self._media = []
-        if stream.reply.finish_reason != "stop":
+        if stream.reply.tool_calls:
+            typer.echo("(/result TEXT gives what it returned)")
+        elif stream.reply.finish_reason != "stop":
             typer.echo(f"(ended: {stream.reply.finish_reason})")
 
     def _show(self, stream: Any) -> None:
@@ -132,7 +150,7 @@ class Chat:
             if piece.thinking:
                 typer.secho(piece.thinking, nl=False, dim=dim)
             elif piece.call:
-                typer.secho(f"[{piece.call.name}({piece.call.arguments})]", dim=dim)
+                typer.secho(called(piece.call), nl=False, dim=dim)
             typer.echo(piece.text, nl=False)
         typer.echo()
 
@@ -143,12 +161,14 @@ class Chat:
             "/reset": lambda: self._restart(self._system),
             "/image": lambda: self._show_with_next("image", rest),
             "/audio": lambda: self._show_with_next("audio", rest),
+            "/result": lambda: self._return(rest.strip()),
             "/undo": self._undo,
             "/stats": self._stats,
             "/device": lambda: str(self._lfm.device),
         }
         if name in commands:
-            typer.echo(commands[name]())
+            if said := commands[name]():
+                typer.echo(said)
         else:
             typer.echo(f"there is no {name}; /help lists the commands")
 
@@ -156,17 +176,39 @@ class Chat:
         self._system, self._history = system, _opening(system)
         return "A new conversation."
 
+    def _return(self, text: str) -> str:
+        """Answer the latest call, of several the first that has no result yet."""
+        results = 0
+        while results < len(self._history) and self._history[-1 - results]["role"] == "tool":
+            results += 1
+        calls = self._history[-1 - results].get("tool_calls") if self._history else None
+        if not calls or results >= len(calls):
+            return "No function was called."
+        call = calls[results]
+        result = {"role": "tool", "tool_call_id": call.get("id", ""), "content": text}
+        if results + 1 < len(calls):
+            self._history.append(result)
+            return f"{len(calls) - results - 1} more to give."
+        self._answer(result)
+        return ""
+
     def _show_with_next(self, kind: str, path: str) -> str:
+        if not self._lfm.prompts.take_media:
+            return (
+                "The model takes text alone here: it was opened without a projector "
+                "(--mmproj FILE), or is a text model."
+            )
         if not Path(path.strip()).is_file():
             return f"There is no file {path.strip()!r}."
         self._media.append({"type": kind, "path": path.strip()})
         return "It goes with the next question."
 
     def _undo(self) -> str:
-        if len(self._history) < 2:
+        asked = [i for i, message in enumerate(self._history) if message["role"] == "user"]
+        if not asked:
             return "There is nothing to take back."
-        question = self._history[-2]["content"]
-        del self._history[-2:]
+        question = self._history[asked[-1]]["content"]
+        del self._history[asked[-1] :]
         return f"Taken back: {question if isinstance(question, str) else question[-1]['text']}"
 
     def _stats(self) -> str:

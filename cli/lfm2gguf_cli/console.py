@@ -1,4 +1,4 @@
-"""The console: the one file that knows how Rich prints.
+"""The console: the one file that knows where words go.
 
 Results go to standard output, progress and notes to standard error. In a pipe there is no
 colour, no bar and no box: plain lines.
@@ -8,24 +8,35 @@ from __future__ import annotations
 
 import json as json_module
 import os
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+
+from lfm2gguf.storage import check_target, write_whole
+from lfm2gguf_cli.layout import flow, layout
 
 # A file's text is shown; it does not get to command the terminal.
 CONTROL = {i: f"\\x{i:02x}" for i in (*range(32), *range(127, 160))} | {10: "\\n"}
 
 
 class Display:
-    """Where a command's words go, given its options."""
+    """Where a command's words go, given its options.
 
-    def __init__(self, *, quiet: bool = False, json: bool = False) -> None:
-        self.quiet, self.json = quiet, json
+    Raises:
+        OutputError: the file for JSON cannot be written.
+
+    """
+
+    def __init__(
+        self, *, quiet: bool = False, json: bool = False, json_file: Path | None = None
+    ) -> None:
+        self.quiet, self.json, self.json_file = quiet, json, json_file
+        if json_file is not None:
+            check_target(json_file, overwrite=True)
         self.out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
         self.err = Console(highlight=False, stderr=True)
         if quiet or not self.err.is_terminal:
@@ -40,20 +51,38 @@ class Display:
         """Say on standard error what has to be said even if the command is quiet."""
         self.err.print(text, markup=False, soft_wrap=True)
 
-    def line(self, text: str, style: str | None = None) -> None:
-        """Print a line of the result as it is, never wrapped."""
-        self.out.print(text, style=style, markup=False, soft_wrap=True)
+    def next(self, *words: object) -> None:
+        """Say which command comes next, to a person: not where JSON is asked for."""
+        self.hint(f"next: {shlex.join(map(str, words))}")
 
-    def as_json(self, value: Any) -> None:
-        """Print the result as JSON."""
-        print(json_module.dumps(value, indent=2, ensure_ascii=False))  # noqa: T201
+    def hint(self, text: str) -> None:
+        """Say what to do next, to a person."""
+        if not self.json:
+            self.note(text.translate(CONTROL))
+
+    def line(self, text: str, style: str | None = None) -> None:
+        """Print a line of the result as it is, never wrapped; nothing if it is to be quiet."""
+        if not self.quiet:
+            self.out.print(text, style=style, markup=False, soft_wrap=True)
+
+    def gives(self, result: Callable[[], Any]) -> bool:
+        """Give the result as JSON, to a file or printed; tell whether it was printed."""
+        if self.json or self.json_file:
+            text = json_module.dumps(result(), indent=2, ensure_ascii=False)
+            if self.json_file:
+                write_whole(self.json_file, text + "\n", overwrite=True)
+            if self.json:
+                print(text)  # noqa: T201
+        return self.json
 
     def lines(self, rows: Sequence[Sequence[str]]) -> None:
         """Print rows in columns as wide as their cells, without heads or a box."""
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
             cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-            self.line("  ".join(cells).rstrip())
+            width = self.out.width if self.out.is_terminal else sys.maxsize
+            for line in flow(cells, width):
+                self.line(line)
 
     def table(
         self, heads: Sequence[str], rows: Sequence[Sequence[str]], *, plain_heads: bool = False
@@ -63,7 +92,8 @@ class Display:
         if not self.out.is_terminal:
             self.lines([heads, *rows] if plain_heads else rows)
             return
-        table = Table(*heads, box=box.SIMPLE_HEAD)
-        for row in rows:
-            table.add_row(*map(Text, row))  # Text: what looks like markup is none
-        self.out.print(table)
+        for block in layout(heads, rows, self.out.width):
+            self.line("")
+            for line in block:
+                self.line(line)
+        self.line("")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,7 @@ from lfm2gguf_cli.options import (
     Force,
     Jobs,
     Lora,
+    ModelName,
     Output,
     Pre,
     Revision,
@@ -20,6 +21,11 @@ from lfm2gguf_cli.options import (
     Source,
     StorageOptions,
 )
+
+if TYPE_CHECKING:
+    from lfm2gguf.conversion import Conversion, ConversionPlan
+    from lfm2gguf.verification import ReferenceModel
+    from lfm2gguf_cli.console import Display
 
 
 @grouped
@@ -37,6 +43,7 @@ def convert(
         ),
     ] = False,
     lora: Lora = None,
+    model_name: ModelName = None,
     revision: Revision = None,
     pre: Pre = None,
     jobs: Jobs = None,
@@ -56,48 +63,58 @@ def convert(
     detokenizer is a third: lfm2gguf convert LiquidAI/LFM2.5-Audio-1.5B/audio_detokenizer
     """
     from lfm2gguf.conversion import plan as make_plan
-    from lfm2gguf_cli.progress import progress_of
-    from lfm2gguf_cli.tables import show_notes, show_plan, show_written
+    from lfm2gguf.conversion import plan_quantization
+    from lfm2gguf_cli.conversions import finish, is_gguf, refuse_beside
+    from lfm2gguf_cli.tables import show_notes
 
-    if verify and mmproj:
-        raise OptionError("--verify compares what a text model predicts; a projector predicts none")
     display = saying.display()
     recipe = storage.recipe()
+    if is_gguf(source):
+        refuse_beside(source, mmproj=mmproj, lora=lora, model_name=model_name, pre=pre,
+                      revision=revision, verify=verify)  # fmt: skip
+        display.note(f"{source} is a GGUF file: quantized, as lfm2gguf quantize does")
+        finish(display, plan_quantization(source, output, recipe), jobs, force, dry_run)
+        return
+    if verify and mmproj:
+        raise OptionError("--verify compares what a text model predicts; a projector predicts none")
     plan = make_plan(
         source, output, recipe,
-        projector=mmproj, revision=revision, pre=pre, lora=lora,
+        projector=mmproj, revision=revision, pre=pre, lora=lora, name=model_name,
     )  # fmt: skip
-    if verify:  # what it would raise is raised before the files are there
-        from lfm2gguf.verification import TYPE_LIMITS, open_reference
-
-        for draft in plan.drafts:
-            if draft.type.name not in TYPE_LIMITS:
-                raise OptionError(
-                    f"--verify has no limits for {draft.type.name} yet; convert without it, then "
-                    "verify with --max-ppl-increase and the other limits"
-                )
-        reference = open_reference(source, revision, lora)
+    reference = _reference(plan, source, revision, lora) if verify and not dry_run else None
     show_notes(display, plan.notes, plan.left_out)
-    if dry_run:
-        show_plan(display, plan)
-        return
-    with progress_of(display) as progress:
-        written = plan.write(jobs=jobs, overwrite=force, progress=progress)
-    if not verify:
-        show_written(display, written)
-        return
+    written = finish(display, plan, jobs, force, dry_run, judged=reference is not None)
+    if written and reference:
+        _judge(display, written, reference)
+
+
+def _reference(
+    plan: ConversionPlan, source: str, revision: str | None, lora: str | None
+) -> ReferenceModel:
+    """Open what the files are compared with: what that raises is raised before they are there."""
+    from lfm2gguf.verification import TYPE_LIMITS, open_reference
+
+    for draft in plan.drafts:
+        if draft.type.name not in TYPE_LIMITS:
+            raise OptionError(
+                f"--verify has no limits for {draft.type.name} yet; convert without it, then "
+                "verify with --max-ppl-increase and the other limits"
+            )
+    return open_reference(source, revision, lora)
+
+
+def _judge(display: Display, written: Conversion, reference: ReferenceModel) -> None:
     from lfm2gguf.verification import verify as verify_files
+    from lfm2gguf_cli.progress import progress_of
+    from lfm2gguf_cli.tables import written_json
     from lfm2gguf_cli.verdicts import exit_on_failure, report_json, show_verdicts
 
-    if not display.json:  # which comes as one object, at the end
-        show_written(display, written)
     files = [file.path for file in written.files]
     with progress_of(display) as progress:
         results = verify_files(files, reference, progress=progress)
-    if display.json:
-        show_written(display, written, {"verification": report_json(results)})
-    else:
-        show_verdicts(display, results)
+    display.gives(lambda: {**written_json(written), "verification": report_json(results)})
+    show_verdicts(display, results)
     if failed := [result.candidate for result in results if not result.passed]:
         display.note(f"kept, but it did not pass: {', '.join(failed)}")
-    exit_on_failure(results)
+    exit_on_failure(display, results)
+    display.next("lfm2gguf", "run", files[0])

@@ -17,11 +17,14 @@ def convert_lora(
     base: Annotated[
         str | None,
         typer.Option(
+            metavar="SOURCE",
             help="The base model's folder or Hub id; only its config.json is read.",
             show_default="the one that the adapter names",
         ),
     ] = None,
-    type: Annotated[str, typer.Option(*TYPE, help="F32, F16, BF16 or Q8_0.")] = "F32",
+    type: Annotated[
+        str, typer.Option(*TYPE, metavar="TYPE", help="F32, F16, BF16 or Q8_0.")
+    ] = "F32",
     output: Output = None,
     force: Force = False,
     saying: Saying,
@@ -38,3 +41,4 @@ def convert_lora(
     file = plan.write(overwrite=force).file
     show_notes(display, plan.notes, {})
     show_written(display, Conversion((file,), {}, plan.notes))
+    display.next("lfm2gguf", "run", "BASE.gguf", "--lora", file.path)

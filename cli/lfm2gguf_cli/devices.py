@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json as json_module
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lfm2gguf_cli.options import Json
+from lfm2gguf_cli.groups import grouped
+from lfm2gguf_cli.options import Saying
 
 if TYPE_CHECKING:
     from lfm2gguf_cli.console import Display
 
 
+@grouped
 def devices(
     warm_up: Annotated[
         bool,
@@ -21,7 +22,8 @@ def devices(
             help="Compile the kernels of the fast extra now, as a first conversion would.",
         ),
     ] = False,
-    json: Json = False,
+    *,
+    saying: Saying,
 ) -> None:
     """Show what this installation can run models on, and how to get what it cannot.
 
@@ -30,24 +32,26 @@ def devices(
     from lfm2gguf.llamacpp import overview
     from lfm2gguf.quants import describe_kernels
 
+    display = saying.display()
     if warm_up:
-        from lfm2gguf_cli.console import Display
-
-        _compile(Display(json=json))
+        _compile(display)
     found = overview() | {"kernels": describe_kernels()}
-    if json:
-        typer.echo(json_module.dumps(found, indent=2))
+    if display.gives(lambda: found):
         return
-    typer.echo(f"llama.cpp {found['build']['llama.cpp']}, ", nl=False)
-    typer.echo(f"llama-cpp-python {found['build']['llama_cpp_python']}, {found['threads']} threads")
+    build = found["build"]
+    display.line(
+        f"llama.cpp {build['llama.cpp']}, llama-cpp-python {build['llama_cpp_python']}, "
+        f"{found['threads']} threads"
+    )
     for device in found["devices"]:
         free = f"{device['memory_free'] / 1e9:.1f} of {device['memory_total'] / 1e9:.1f} GB free"
-        typer.echo(f"{device['use']:<10}{device['description']}, {free}")
+        display.line(f"{device['use']:<10}{device['description']}, {free}")
     kernels = found["kernels"]
     known = f"numba {kernels['numba']}" if kernels["numba"] else f"NumPy; {kernels['why']}"
-    typer.echo(f"\nConversion by the kernels of {known}")
+    display.line(f"\nConversion by the kernels of {known}")
     for text in found["missing"].values():
-        typer.echo(f"\n{text}")
+        display.line(f"\n{text}")
+    display.next("lfm2gguf", "run", "MODEL.gguf", "--device", found["devices"][-1]["use"])
 
 
 def _compile(display: Display) -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lfm2gguf_cli.options import Json
+from lfm2gguf_cli.groups import grouped
+from lfm2gguf_cli.options import Saying
 
 if TYPE_CHECKING:
     from lfm2gguf.doctor import Diagnosis
@@ -17,14 +18,18 @@ CHECK_FAILED = 1
 STYLES = {"error": "red", "warning": "yellow", "note": "default"}
 
 
+@grouped
 def doctor(
-    path: Annotated[
-        Path, typer.Argument(metavar="FILE_OR_FOLDER", help="A GGUF file or a checkpoint's folder.")
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE_OR_FOLDER...", help="GGUF files, or checkpoints' folders."),
     ],
     backend: Annotated[
-        str, typer.Option(help="Where it is to run, by the names of --device: cpu, cuda, ...")
+        str,
+        typer.Option(metavar="cpu|cuda|vulkan|rocm|metal", help="Where it is to run."),
     ] = "cpu",
-    json: Json = False,
+    *,
+    saying: Saying,
 ) -> None:
     """Say what is wrong with a GGUF file or a checkpoint, and what to do about it.
 
@@ -33,15 +38,17 @@ def doctor(
     Example: lfm2gguf doctor LFM2-1.2B-Q4_K_M.gguf --backend vulkan
     """
     from lfm2gguf.doctor import diagnose
-    from lfm2gguf_cli.console import Display
 
-    diagnosis, display = diagnose(path, backend=backend), Display(json=json)
-    if json:
-        display.as_json(diagnosis.to_json())
-    else:
-        _show(display, diagnosis)
-    if not diagnosis.healthy:
+    display = saying.display()
+    diagnoses = [diagnose(path, backend=backend) for path in paths]
+    found = [diagnosis.to_json() for diagnosis in diagnoses]
+    if not display.gives(lambda: found if found[1:] else found[0]):
+        for diagnosis in diagnoses:
+            _show(display, diagnosis)
+    if not all(diagnosis.healthy for diagnosis in diagnoses):
+        display.hint("next: correct the errors, then ask again")
         raise typer.Exit(CHECK_FAILED)
+    display.next("lfm2gguf", "run" if diagnoses[0].kind == "gguf" else "convert", paths[0])
 
 
 def _show(display: Display, diagnosis: Diagnosis) -> None:

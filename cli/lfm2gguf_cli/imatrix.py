@@ -25,7 +25,12 @@ def imatrix(
     *,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The file to write: .gguf, or .dat for old programs."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="The file to write: .gguf, or .dat for old programs.",
+        ),
     ] = None,
     material: MaterialOptions,
     in_file: Annotated[
@@ -74,6 +79,8 @@ def imatrix(
     if output is not None:
         write_imatrix(whole, output, overwrite=force)
     _show(display, whole, output, statistics_too=show_statistics)
+    if output is not None:
+        display.next("lfm2gguf", "convert", source or "SOURCE", "--imatrix", output)
 
 
 def _show(
@@ -82,15 +89,15 @@ def _show(
     from lfm2gguf.imatrix import statistics
 
     rows = statistics(matrix) if statistics_too else []
-    if display.json:
-        about: dict[str, Any] = {
-            "path": str(output) if output else None,
-            "entries": len(matrix.entries),
-            "chunks": matrix.chunk_count,
-            "chunk_size": matrix.chunk_size,
-            "datasets": list(matrix.datasets),
-        }
-        display.as_json(about | {"statistics": [vars(row) for row in rows]})
+    about: dict[str, Any] = {
+        "path": str(output) if output else None,
+        "entries": len(matrix.entries),
+        "chunks": matrix.chunk_count,
+        "chunk_size": matrix.chunk_size,
+        "datasets": list(matrix.datasets),
+        "statistics": [vars(row) for row in rows],
+    }
+    if display.gives(lambda: about):
         return
     if rows:
         heads = ("layer", "tensor", "sum", "min", "max", "mean", "sd", "active", "n", "entropy",
@@ -102,5 +109,5 @@ def _show(
              f"{r.outliers:.2%}", f"{r.similarity:.4f}")
             for r in rows
         ])  # fmt: skip
-    if output is not None and not display.quiet:
+    if output is not None:
         display.line(f"{output}: {len(matrix.entries)} entries over {matrix.chunk_count} chunks")

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lfm2gguf_cli.options import Json
+from lfm2gguf_cli.groups import grouped
+from lfm2gguf_cli.options import Saying
 
 if TYPE_CHECKING:
     from lfm2gguf.doctor import Description
     from lfm2gguf_cli.console import Display
 
 
+@grouped
 def inspect(
     path: Annotated[
         Path, typer.Argument(metavar="FILE_OR_FOLDER", help="A GGUF file or a checkpoint's folder.")
@@ -21,20 +23,20 @@ def inspect(
     full: Annotated[
         bool, typer.Option("--full", help="Show arrays whole, such as the vocabulary.")
     ] = False,
-    json: Json = False,
+    *,
+    saying: Saying,
 ) -> None:
     """Show the metadata and the tensors of a GGUF file or of a checkpoint.
 
     Example: lfm2gguf inspect LFM2-1.2B-Q4_K_M.gguf
     """
     from lfm2gguf.doctor import describe
-    from lfm2gguf_cli.console import Display
 
-    found, display = describe(path, full=full), Display(json=json)
-    if json:
-        display.as_json(found.to_json())
-    else:
+    display = saying.display()
+    found = describe(path, full=full)
+    if not display.gives(found.to_json):
         _show(display, found)
+    display.next("lfm2gguf", "doctor", path)
 
 
 def _show(display: Display, found: Description) -> None:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from lfm2gguf.errors import Lfm2ggufError
+from lfm2gguf_cli.nearest import Command
 
 BAD_INPUT = 2  # exit codes: 0 done, 1 a check failed, 2 bad usage or input, 130 interrupted
 INTERRUPTED = 130
@@ -51,7 +52,7 @@ def make_app(arguments: Sequence[str]) -> typer.Typer:
     named = next((word for word in arguments if not word.startswith("-")), None)
     for name, summary in COMMANDS.items():
         called = completing or name == named
-        app.command(name, short_help=summary)(_load(name) if called else _not_called)
+        app.command(name, cls=Command, short_help=summary)(_load(name) if called else _not_called)
     return app
 
 

@@ -25,10 +25,19 @@ if TYPE_CHECKING:
 Source = Annotated[
     str, typer.Argument(help="A checkpoint's folder, or a Hub id such as LiquidAI/LFM2-1.2B.")
 ]
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the Hub repository.")]
+Revision = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Branch, tag or commit of the Hub repository."),
+]
 Pre = Annotated[
     str | None,
-    typer.Option(help="Name of the pre-tokenizer, where it is not recognised (such as lfm2)."),
+    typer.Option(
+        metavar="NAME", help="The pre-tokenizer, where it is not recognised (such as lfm2)."
+    ),
+]
+ModelName = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The model's name in the file.", show_default="as found"),
 ]
 Lora = Annotated[
     str | None,
@@ -37,9 +46,11 @@ Lora = Annotated[
 
 # Where it goes.
 Output = Annotated[
-    Path | None,
+    str | None,  # not a Path, which forgets the last slash
     typer.Option(
-        "--output", "-o", help="The file to write, or a folder for files of the default name.",
+        "--output", "-o", "--outfile", metavar="FILE|FOLDER/",
+        help="The file to write ({ftype} in it: the type), or a folder for files of the default "
+        "name; one that is not there yet ends with /.",
         show_default="NAME-TYPE.gguf here",
     ),
 ]  # fmt: skip
@@ -52,12 +63,11 @@ Jobs = Annotated[
     typer.Option("--jobs", "-j", min=1, help="Processes that work.", show_default="all cores"),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing unless it fails.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 # What a file is made as: one type, where several make no sense.
 *_FIRST, _LAST = FileType.__members__
-TYPE = ("--type", "-t")
-Type = Annotated[str, typer.Option(*TYPE, help="A file type, as convert takes it.")]
+TYPE = ("--type", "-t", "--outtype")
+Type = Annotated[str, typer.Option(*TYPE, metavar="TYPE", help="A file type, as convert takes it.")]
 
 
 @dataclass(frozen=True)
@@ -68,8 +78,9 @@ class StorageOptions:
         list[str] | None,
         typer.Option(
             *TYPE,
+            metavar="TYPE[,TYPE...]",
             help=f"{', '.join(_FIRST)} or {_LAST}; "
-            "may be given several times: all files come out of one reading.",
+            "several, also with -t again, come out of one reading.",
             show_default="Q4_K_M; F16 of a projector",
         ),
     ] = None
@@ -101,7 +112,8 @@ class StorageOptions:
         ),
     ] = None
     imatrix: Annotated[
-        Path | None, typer.Option(help="An importance matrix, .gguf or .dat: see imatrix.")
+        Path | None,
+        typer.Option(metavar="FILE", help="An importance matrix, .gguf or .dat: see imatrix."),
     ] = None
     include_weights: Annotated[
         list[str] | None,
@@ -136,6 +148,7 @@ class MaterialOptions:
     text: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="FILE",
             help="UTF-8 text to calibrate on, or wikitext-2; may be given several times.",
             show_default="a bundled mixture of documentation, code and chat",
         ),
@@ -143,7 +156,8 @@ class MaterialOptions:
     chat: Annotated[
         Path | None,
         typer.Option(
-            help="Conversations to calibrate on (JSON lines), in the model's own template."
+            metavar="FILE",
+            help="Conversations to calibrate on (JSON lines), in the model's own template.",
         ),
     ] = None
     chunks: Annotated[int, typer.Option(min=0, help="Chunks of each text; 0: all.")] = 128
@@ -159,25 +173,50 @@ class MaterialOptions:
 
 @dataclass(frozen=True)
 class Saying:
-    """How a command says what it did."""
+    """How a command says what it did: all commands with a result."""
 
     quiet: Quiet = False
-    json: Json = False
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False
+    json_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the result as JSON.")
+    ] = None
 
     def display(self) -> Display:
         """Return where its words go."""
         from lfm2gguf_cli.console import Display
 
-        return Display(quiet=self.quiet, json=self.json)
+        return Display(quiet=self.quiet, json=self.json, json_file=self.json_file)
 
 
 # Where a model comes from and runs: run, serve, bench and verify.
 ModelOrId = Annotated[
     str, typer.Argument(help="A GGUF file, or a Hub id such as LiquidAI/LFM2-1.2B-GGUF.")
 ]
-HubType = Annotated[str, typer.Option(*TYPE, help="Which file of a Hub repository.")]
+HubType = Annotated[
+    str, typer.Option("--type", "-t", metavar="TYPE", help="Which file of a Hub repository.")
+]
 Device = Annotated[
-    str, typer.Option(help="auto, cpu, cuda, vulkan, rocm or metal; cuda:1 for the second.")
+    str,
+    typer.Option(
+        metavar="auto|cpu|cuda|vulkan|rocm|metal",
+        help="Where it runs; cuda:1 is the second of its kind.",
+    ),
+]
+
+
+def _trial(value: bool) -> bool:
+    if not value:  # read where a file is loaded, in workers of this process too
+        os.environ["LFM2GGUF_TRIAL"] = "0"
+    return value
+
+
+Trial = Annotated[
+    bool,
+    typer.Option(
+        "--trial/--no-trial",
+        callback=_trial,
+        help="Load a file that this machine has not seen in a child process first.",
+    ),
 ]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="CPU threads.", show_default="physical cores")
@@ -194,6 +233,7 @@ class PlaceOptions:
         typer.Option(help="Layers to offload; -1: all of them.", show_default="as many as fit"),
     ] = None
     threads: Threads = None
+    trial: Trial = True
 
     def arguments(self) -> dict[str, Any]:
         """Return them as Runner and benchmark take them."""
@@ -206,7 +246,8 @@ class OpeningOptions:
 
     type: HubType = "Q4_K_M"
     mmproj: Annotated[
-        Path | None, typer.Option(help="The model's projector, for images and sound.")
+        Path | None,
+        typer.Option(metavar="FILE", help="The model's projector, for images and sound."),
     ] = None
     context: Annotated[
         int | None,
@@ -228,8 +269,12 @@ class OpeningOptions:
         return Runner.from_hub(model, self.type, **settings)
 
 
-def sampling(name: str, *flags: str, shown: str = "the model's own") -> Any:
+def sampling(
+    name: str, *flags: str, shown: str = "the model's own", metavar: str | None = None
+) -> Any:
     """Return the flag of an option of answers, with the option's range and description."""
     option = option_table()[name]
     low, high = option.range or (None, None)
-    return typer.Option(*flags, min=low, max=high, help=option.doc, show_default=shown)
+    return typer.Option(
+        *flags, min=low, max=high, help=option.doc, show_default=shown, metavar=metavar
+    )

@@ -11,7 +11,7 @@ from lfm2gguf_cli.groups import grouped
 from lfm2gguf_cli.options import TYPE, DryRun, Jobs, Lora, Revision, Saying, Source
 
 if TYPE_CHECKING:
-    from lfm2gguf.publish import Publication, PublicationPlan
+    from lfm2gguf.publication import Publication, PublicationPlan
     from lfm2gguf_cli.console import Display
 
 CHECK_FAILED = 1
@@ -28,14 +28,19 @@ def publish(
         list[str] | None,
         typer.Option(
             *TYPE,
-            help="A file type; may be given several times.",
+            metavar="TYPE[,TYPE...]",
+            help="File types; may be given several times.",
             show_default="Q4_0, Q4_K_M, Q5_K_M, Q6_K, Q8_0 and BF16",
         ),
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="The folder that is filled.", show_default="NAME-GGUF here"
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="The folder that is filled.",
+            show_default="NAME-GGUF here",
         ),
     ] = None,
     calibrate: Annotated[
@@ -48,6 +53,7 @@ def publish(
     calibration_text: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="FILE",
             help="UTF-8 text for the matrix or the calibration; may be given several times.",
             show_default="a bundled mixture",
         ),
@@ -55,6 +61,7 @@ def publish(
     text: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="FILE",
             help="UTF-8 text, or wikitext-2, that the files are judged on: see verify.",
             show_default="python-docs",
         ),
@@ -63,7 +70,11 @@ def publish(
     lora: Lora = None,
     adapter: Annotated[
         str | None,
-        typer.Option(help="A LoRA adapter to publish as a file of its own: a folder, or a Hub id."),
+        typer.Option(
+            "--lora-file",
+            metavar="ADAPTER",
+            help="A LoRA adapter to publish as a file of its own: a folder, or a Hub id.",
+        ),
     ] = None,
     base_model: Annotated[
         str | None,
@@ -96,8 +107,8 @@ def publish(
     nothing is uploaded, and the exit code is 1. A run that was stopped goes on.
     The token is that of: hf auth login
     """
-    from lfm2gguf.publish import LADDER, Settings, plan_publication
-    from lfm2gguf.publish import publish as run
+    from lfm2gguf.publication import LADDER, Settings, plan_publication
+    from lfm2gguf.publication import publish as run
     from lfm2gguf.verification import Material
     from lfm2gguf_cli.progress import progress_of
     from lfm2gguf_cli.verdicts import show_verdicts
@@ -128,8 +139,7 @@ def publish(
 def _show_plan(display: Display, planned: PublicationPlan) -> None:
     from lfm2gguf_cli.tables import size
 
-    if display.json:
-        display.as_json(planned.to_json())
+    if display.gives(planned.to_json):
         return
     for note in planned.notes:
         display.note(note)
@@ -142,8 +152,7 @@ def _show_plan(display: Display, planned: PublicationPlan) -> None:
 def _show(display: Display, made: Publication) -> None:
     for note in made.notes:
         display.note(note)
-    if display.json:
-        display.as_json(made.to_json())
+    display.gives(made.to_json)
     for failure in made.failures:
         display.complain(f"failed: {failure}")
     if display.json or display.quiet:

@@ -32,14 +32,8 @@ def quantize(
     Example: lfm2gguf quantize LFM2-1.2B-BF16.gguf -t Q4_K_M
     """
     from lfm2gguf.conversion import plan_quantization
-    from lfm2gguf_cli.progress import progress_of
-    from lfm2gguf_cli.tables import show_plan, show_written
+    from lfm2gguf_cli.conversions import finish
 
     display, recipe = saying.display(), storage.recipe()
     plan = plan_quantization(source, output, recipe, allow_requantize=allow_requantize)
-    if dry_run:
-        show_plan(display, plan)
-        return
-    with progress_of(display) as progress:
-        written = plan.write(jobs=jobs, overwrite=force, progress=progress)
-    show_written(display, written)
+    finish(display, plan, jobs, force, dry_run)

@@ -29,6 +29,7 @@ def serve(
         list[str] | None,
         typer.Option(
             envvar="LFM2GGUF_API_KEY",
+            metavar="KEY",
             help="Required for every endpoint but /health; give it again for a second one.",
         ),
     ] = None,
@@ -38,7 +39,10 @@ def serve(
     ] = None,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option(help="A proxy's name for the server, where it listens on loopback; * is any."),
+        typer.Option(
+            metavar="NAME",
+            help="A proxy's name for the server, where it listens on loopback; * is any.",
+        ),
     ] = None,
     parallel: Annotated[int, typer.Option(help="Answers computed together.", min=1)] = 4,
     opening: OpeningOptions,

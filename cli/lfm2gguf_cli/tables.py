@@ -24,8 +24,7 @@ def show_notes(display: Display, notes: Sequence[str], left_out: Mapping[str, st
 
 def show_plan(display: Display, plan: ConversionPlan) -> None:
     """Show what would be written: every tensor of every file."""
-    if display.json:
-        display.as_json(_result(plan, [_draft_json(draft) for draft in plan.drafts]))
+    if display.gives(lambda: _result(plan, [_draft_json(draft) for draft in plan.drafts])):
         return
     for draft in plan.drafts:
         rows = [
@@ -42,19 +41,28 @@ def show_plan(display: Display, plan: ConversionPlan) -> None:
 
 
 def show_written(
-    display: Display, written: Conversion, more: Mapping[str, Any] | None = None
+    display: Display,
+    written: Conversion,
+    more: Mapping[str, Any] | None = None,
+    *,
+    data: bool = True,
 ) -> None:
-    """Show what was written; in JSON with ``more`` keys beside it."""
+    """Show what was written; as data with ``more`` keys beside it."""
+    if data:
+        display.gives(lambda: {**written_json(written), **(more or {})})
     if display.json:
-        files = [file.to_json() for file in written.files]
-        display.as_json({**_result(written, files), **(more or {})})
-    elif not display.quiet:
-        rows = [
-            (_name(f), f.type, size(f.nbytes), f"{f.bits_per_weight:.2f} bits/weight",
-             f"{f.seconds:.1f} s", f"{f.weights_per_second / 1e6:.1f} M weights/s")
-            for f in written.files
-        ]  # fmt: skip
-        display.lines(rows)
+        return
+    rows = [
+        (_name(f), f.type, size(f.nbytes), f"{f.bits_per_weight:.2f} bits/weight",
+         f"{f.seconds:.1f} s", f"{f.weights_per_second / 1e6:.1f} M weights/s")
+        for f in written.files
+    ]  # fmt: skip
+    display.lines(rows)
+
+
+def written_json(written: Conversion) -> dict[str, Any]:
+    """Return what was written as plain data."""
+    return _result(written, [file.to_json() for file in written.files])
 
 
 def _result(about: ConversionPlan | Conversion, files: list[dict[str, Any]]) -> dict[str, Any]:

@@ -43,7 +43,9 @@ def show_verdicts(display: Display, results: Sequence[Verification]) -> None:
         display.line(failure)
 
 
-def exit_on_failure(results: Sequence[Verification]) -> None:
+def exit_on_failure(display: Display, results: Sequence[Verification]) -> None:
     """End the command with exit code 1 unless every file passed."""
-    if not all(result.passed for result in results):
-        raise typer.Exit(CHECK_FAILED)
+    for result in results:
+        if not result.passed:
+            display.next("lfm2gguf", "doctor", result.candidate)
+            raise typer.Exit(CHECK_FAILED)

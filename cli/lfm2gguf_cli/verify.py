@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lfm2gguf_cli.options import Device, Lora, Quiet, Revision
+from lfm2gguf_cli.groups import grouped
+from lfm2gguf_cli.options import Device, Lora, Revision, Saying, Threads, Trial
 
 
 def share(text: str) -> float:
@@ -18,10 +20,12 @@ def share(text: str) -> float:
         raise typer.BadParameter(f"{text!r} is not a share such as 2% or 0.02") from error
 
 
+@grouped
 def verify(
     model: Annotated[
         Path, typer.Argument(metavar="MODEL.gguf", help="The file, or a folder of files.")
     ],
+    *,
     reference: Annotated[
         str,
         typer.Option(
@@ -36,6 +40,7 @@ def verify(
     text: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="FILE",
             help="UTF-8 text, or wikitext-2; may be given several times. The default, a text from "
             "Python's documentation, is a smoke test.",
             show_default="python-docs",
@@ -43,7 +48,10 @@ def verify(
     ] = None,
     chat: Annotated[
         Path | None,
-        typer.Option(help="Conversations (JSON lines); only the assistant's tokens are scored."),
+        typer.Option(
+            metavar="FILE",
+            help="Conversations (JSON lines); only the assistant's tokens are scored.",
+        ),
     ] = None,
     chunks: Annotated[int, typer.Option(min=0, help="Chunks of each text; 0: all.")] = 16,
     ctx: Annotated[int, typer.Option(min=16, help="Tokens of a chunk; half are scored.")] = 512,
@@ -104,13 +112,11 @@ def verify(
         ),
     ] = None,
     baseline: Annotated[
-        Path | None, typer.Option(help="Fail on drift from this earlier JSON report.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Fail on drift from this earlier JSON report."),
     ] = None,
     write_baseline: Annotated[
-        Path | None, typer.Option(help="Write a report to compare later runs with.")
-    ] = None,
-    json: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a JSON report; - prints it.")
+        Path | None, typer.Option(metavar="FILE", help="Write a report to compare later runs with.")
     ] = None,
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write JUnit XML.")] = None,
     markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Write Markdown.")] = None,
@@ -119,19 +125,21 @@ def verify(
         typer.Option(metavar="FILE.svg|png", help="Draw how far the file is from its reference."),
     ] = None,
     engine: Annotated[
-        str, typer.Option(help="llama.cpp, numpy (the dequantized file), or auto.")
+        str,
+        typer.Option(
+            metavar="auto|llama.cpp|numpy", help="What runs it; numpy computes it dequantized."
+        ),
     ] = "auto",
     device: Device = "cpu",
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="llama.cpp's threads.", show_default="all cores")
-    ] = None,
+    threads: Threads = None,
+    trial: Trial = True,
     three_way: Annotated[
         bool, typer.Option("--three-way", help="Tell loss by quantization from runtime faults.")
     ] = False,
     cache: Annotated[
         bool, typer.Option(help="Keep the reference's states for the next run.")
     ] = True,
-    quiet: Quiet = False,
+    saying: Saying,
 ) -> None:
     """Prove that a GGUF file still says what its checkpoint says.
 
@@ -143,17 +151,16 @@ def verify(
     from lfm2gguf.verification import Engine, Limits, Material, open_reference
     from lfm2gguf.verification import verify as verify_files
     from lfm2gguf.verification.report.files import candidates, check_targets, write_reports
-    from lfm2gguf_cli.console import Display
     from lfm2gguf_cli.progress import progress_of
-    from lfm2gguf_cli.verdicts import exit_on_failure, show_verdicts
+    from lfm2gguf_cli.verdicts import exit_on_failure, report_json, show_verdicts
 
     targets = {
-        "json": json, "baseline": write_baseline, "junit": junit, "markdown": markdown,
-        "plot": plot,
+        "baseline": write_baseline, "junit": junit, "markdown": markdown, "plot": plot,
     }  # fmt: skip
     check_targets(targets)
     limits = Limits(max_ppl_increase, max_kld, min_top1, min_cosine, min_rank, min_overlap)
-    display = Display(quiet=quiet or Path("-") in targets.values())
+    printed = Path("-") in targets.values()
+    display = replace(saying, quiet=saying.quiet or printed).display()
     with progress_of(display) as progress:
         results = verify_files(
             candidates(model),
@@ -165,5 +172,7 @@ def verify(
             progress=progress,
         )
     typer.echo(write_reports(results, targets), nl=False)
+    display.gives(lambda: report_json(results))
     show_verdicts(display, results)
-    exit_on_failure(results)
+    exit_on_failure(display, results)
+    display.next("lfm2gguf", "run", results[0].candidate)

@@ -32,7 +32,7 @@ from lfm2gguf.ggml import GGMLType
 from lfm2gguf.gguf_file import Value, ValueType
 from lfm2gguf.progress import ProgressCallback, counting
 from lfm2gguf.reference import gguf_names
-from lfm2gguf.storage import GGML, StoredRows, check_target, write_whole
+from lfm2gguf.storage import GGML, StoredRows, write_whole
 from lfm2gguf.verification import ReferenceModel, open_reference
 from lfm2gguf.version import __version__
 
@@ -121,8 +121,7 @@ def calibrate(
     if len(planned.drafts) != 1:
         raise OptionError("type (--type): calibration makes one type at a time, not several")
     [draft] = planned.drafts
-    for file in draft.files:
-        check_target(file.path, overwrite=overwrite)  # not after an hour of work
+    planned.check_targets(overwrite=overwrite)  # not after an hour of work
     model = open_reference(source, revision, lora)
     if model.retrieval:
         raise UnsupportedError(

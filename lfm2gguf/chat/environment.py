@@ -15,6 +15,7 @@ from typing import Any
 
 from lfm2gguf.chat import bounds
 from lfm2gguf.errors import MissingDependencyError
+from lfm2gguf.install import install_command
 
 # Of Jinja's filters those that no chat template needs, and that are slow on long texts.
 LEFT_OUT = ("wordwrap", "urlize", "striptags", "pprint", "xmlattr")
@@ -36,7 +37,7 @@ def environment() -> Any:
         from jinja2.ext import loopcontrols
     except ImportError as error:
         raise MissingDependencyError(
-            'Jinja2 is needed for chat templates: pip install "lfm2gguf[run]"'
+            f"Jinja2 is needed for chat templates: {install_command('run')}"
         ) from error
 
     def fail(message: str) -> None:

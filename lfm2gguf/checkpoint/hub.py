@@ -62,6 +62,11 @@ def locate(
     path = Path(source)
     if path.is_dir():
         return Source(path, _folder_name(path))
+    if path.suffix.lower() == ".gguf" and path.is_file():
+        raise CheckpointError(
+            f"{path}: is a GGUF file, not a checkpoint's folder; quantize takes it (lfm2gguf "
+            "quantize)"
+        )
     if path.exists():
         raise CheckpointError(f"{path}: is a file; give the folder that holds config.json")
     match = REPOSITORY.fullmatch(str(source))

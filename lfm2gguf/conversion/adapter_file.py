@@ -6,6 +6,7 @@ alpha / rank (rsLoRA, alpha patterns), which it loses, are kept, and packed expe
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections import Counter
@@ -36,7 +37,7 @@ from lfm2gguf.lfm2 import (
     text_model,
 )
 from lfm2gguf.quants import find_nonfinite, quantize
-from lfm2gguf.storage import Stamp, check_unchanged, stamps
+from lfm2gguf.storage import Stamp, check_unchanged, is_folder, made_folder, stamps
 
 TYPES = ("F32", "F16", "BF16", "Q8_0")
 MERGE = "merge it instead: convert(base, lora=adapter) (lfm2gguf convert BASE --lora ADAPTER)"
@@ -72,6 +73,7 @@ class AdapterPlan:
     _specs: tuple[TensorSpec, ...] = field(repr=False)
     _tensors: tuple[_Tensor, ...] = field(repr=False)
     _files: tuple[Stamp, ...] = field(repr=False)
+    _folder: Path | None = field(repr=False)  # made where it is missing
 
     @property
     def nbytes(self) -> int:
@@ -89,6 +91,7 @@ class AdapterPlan:
         began = time.perf_counter()
         layout, specs = self._layout, self._specs
         with (
+            made_folder(self._folder) if self._folder else contextlib.nullcontext(),
             layout.create(self.target, overwrite=overwrite) as partial,
             partial.open("r+b") as file,
         ):
@@ -135,12 +138,12 @@ def plan_adapter(
     notes, tensors, metadata = _plan(opened, base)
     stored = _type(type)
     specs = tuple(TensorSpec(t.name, _fitting(stored, t.shape[-1]), t.shape) for t in tensors)
-    path = Path(target or "")
-    if path.is_dir():
-        path /= f"{opened.name}-{stored.name}-LoRA.gguf"
+    path, folder = Path(target or ""), None
+    if is_folder(target or "."):
+        path, folder = path / f"{opened.name}-{stored.name}-LoRA.gguf", path
     layout = lay_out(metadata, specs)
     files = stamps(opened.files)
-    return AdapterPlan(path, stored, notes, opened, layout, specs, tuple(tensors), files)
+    return AdapterPlan(path, stored, notes, opened, layout, specs, tuple(tensors), files, folder)
 
 
 def convert_lora(

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import gguf
@@ -38,12 +38,13 @@ from lfm2gguf.gguf_file import (
     split_keys,
     split_path,
 )
-from lfm2gguf.storage import Stamp
+from lfm2gguf.storage import Stamp, is_folder
 
 # In a name that may be anybody's: control characters, what is not UTF-8, and what some system
 # does not take.
 NOT_IN_NAMES = re.compile(r'[\x00-\x1f\udc80-\udcff/\\:*?"<>|]')
 LONGEST_NAME = 200
+TYPE_IN_NAME = re.compile(r"\{(ftype|outtype|FTYPE|OUTTYPE)\}")
 QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION, ggml/include/ggml.h
 
 
@@ -236,15 +237,30 @@ def _check_projector_type(type: FileType) -> None:
 def target_paths(
     metadata: Metadata, types: Sequence[FileType], target: str | Path | None
 ) -> list[Path]:
-    """Return where each type's file goes: the default name in a folder, or the one name given.
+    """Return where each type's file goes: the default name in a folder, or the name given.
+
+    ``new/`` is a folder, whether it is there or not, and so is a name without ``.gguf`` that is to
+    hold several types. In a file's name ``{ftype}`` and ``{FTYPE}`` (``{outtype}``, ``{OUTTYPE}``)
+    stand for the type, as in llama.cpp's converter (gguf-py/gguf/utility.py,
+    ``fill_templated_filename``).
 
     Raises:
         OptionError: one name is given for several types.
 
     """
-    target = Path(target or "")
-    if target.is_dir():
-        return [target / default_name(metadata, type) for type in types]
+    target = target or "."
+    text, folder = str(target), is_folder(target)
+    if not folder and TYPE_IN_NAME.search(text):
+        return [Path(TYPE_IN_NAME.sub(partial(_in_name, type), text)) for type in types]
+    if folder or (len(types) > 1 and not text.lower().endswith(".gguf")):
+        return [Path(target) / default_name(metadata, type) for type in types]
     if len(types) > 1:
-        raise OptionError(f"{target}: several types need a folder that exists, not a file's name")
-    return [target]
+        raise OptionError(
+            f"{target}: several types need a folder (a name that ends with /), or {{ftype}} in the "
+            "file's name"
+        )
+    return [Path(target)]
+
+
+def _in_name(type: FileType, mark: re.Match[str]) -> str:
+    return type.name if mark[0].isupper() else type.name.lower()

@@ -17,6 +17,7 @@ from lfm2gguf.conversion.planned import Conversion, ConversionPlan
 from lfm2gguf.conversion.recipe import Recipe, Types
 from lfm2gguf.conversion.sources import Part, SourceTensor
 from lfm2gguf.ggml import GGMLType
+from lfm2gguf.gguf_file import Value, ValueType
 from lfm2gguf.lfm2 import Plan, PlannedTensor, Source, make_plan
 from lfm2gguf.progress import ProgressCallback
 from lfm2gguf.storage import GGML, stamps
@@ -34,6 +35,7 @@ def plan(
     revision: str | None = None,
     pre: str | None = None,
     lora: str | Path | None = None,
+    name: str | None = None,
 ) -> ConversionPlan:
     """Decide what an LFM2 checkpoint becomes; no weight is read and nothing written.
 
@@ -47,6 +49,7 @@ def plan(
         revision: branch, tag or commit of the Hub repository.
         pre: name of the pre-tokenizer, where its structure is not to decide.
         lora: an adapter's folder, or its Hub id, to be merged into the model.
+        name: what ``general.name`` says, in place of what the checkpoint does.
 
     Raises:
         CheckpointError: the checkpoint or the adapter is incomplete or damaged.
@@ -61,8 +64,9 @@ def plan(
     adapter = Adapter.open(lora) if lora else None
     made = make_plan(checkpoint, pre, projector=projector, adapter=adapter)
     sources = [_source(made, planned) for planned in made.tensors]
+    named = {"general.name": Value(ValueType.STRING, name)} if name else {}
     model = Model(
-        made.metadata,
+        {**made.metadata, **named},
         sources,
         made.n_layers,
         made.n_experts,
@@ -82,6 +86,7 @@ def convert(
     revision: str | None = None,
     pre: str | None = None,
     lora: str | Path | None = None,
+    name: str | None = None,
     jobs: int | None = None,
     overwrite: bool = False,
     progress: ProgressCallback | None = None,
@@ -95,7 +100,10 @@ def convert(
         Lfm2ggufError: one of its subclasses; nothing has been written then.
 
     """
-    planned = plan(source, target, type, projector=projector, revision=revision, pre=pre, lora=lora)
+    planned = plan(
+        source, target, type,
+        projector=projector, revision=revision, pre=pre, lora=lora, name=name,
+    )  # fmt: skip
     return planned.write(jobs=jobs, overwrite=overwrite, progress=progress)
 
 

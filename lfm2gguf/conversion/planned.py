@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from lfm2gguf.conversion.draft import Draft, Model, draft, target_paths
 from lfm2gguf.conversion.recipe import Recipe
 from lfm2gguf.conversion.write import WrittenFile, write
 from lfm2gguf.progress import ProgressCallback
-from lfm2gguf.storage import Stamp
+from lfm2gguf.storage import Stamp, check_target, made_folder
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class ConversionPlan:
     left_out: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     _files: tuple[Stamp, ...] = field(default=(), repr=False)
+    _new_folder: Path | None = field(default=None, repr=False)  # made when there is a file for it
 
     @classmethod
     def of(
@@ -48,7 +50,23 @@ class ConversionPlan:
         types = recipe.file_types(default)
         paths = target_paths(model.metadata, types, target)
         drafts = [draft(model, p, t, recipe) for p, t in zip(paths, types, strict=True)]
-        return cls(tuple(drafts), model.left_out, model.notes, model.files)
+        folder = paths[0].parent
+        asked = folder == Path(target or ".") and not folder.exists()
+        return cls(
+            tuple(drafts), model.left_out, model.notes, model.files, folder if asked else None
+        )
+
+    def check_targets(self, *, overwrite: bool = False) -> None:
+        """Refuse files that cannot or must not be written; ``write`` does so, too.
+
+        Raises:
+            OutputError: saying which, and what to do.
+
+        """
+        if self._new_folder is None:
+            for draft in self.drafts:
+                for file in draft.files:
+                    check_target(file.path, overwrite=overwrite)
 
     def write(
         self,
@@ -72,5 +90,9 @@ class ConversionPlan:
                 written or removed since the plan was made.
 
         """
-        files = write(self.drafts, self._files, jobs=jobs, overwrite=overwrite, progress=progress)
+        folder = self._new_folder
+        with made_folder(folder) if folder else contextlib.nullcontext():
+            files = write(
+                self.drafts, self._files, jobs=jobs, overwrite=overwrite, progress=progress
+            )
         return Conversion(tuple(files), dict(self.left_out), self.notes)

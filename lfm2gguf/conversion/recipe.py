@@ -23,7 +23,8 @@ class Recipe:
     A new option is a field here: the drafts carry the recipe, and the mixture reads it there.
 
     Args:
-        type: a file type such as ``"Q4_K_M"``, or several; None is the source's default.
+        type: a file type such as ``"Q4_K_M"``, or several, also as ``"Q4_K_M,Q8_0"``; None is the
+            source's default.
         split_max_size: bytes, or such as "4G": several files of at most about that size.
         imatrix: what weighs the errors of the columns, as ``llama-quantize --imatrix`` has it.
         pure: every tensor in the file's default type, no mixture.
@@ -82,13 +83,16 @@ class Recipe:
 
 
 def parse_types(types: Types) -> list[FileType]:
-    """Return file types from their names, in any case, each once.
+    """Return file types from their names, in any case, each once; ``Q4_K_M,Q8_0`` are two.
 
     Raises:
         OptionError: a name is unknown; the message has the nearest one.
 
     """
     given = [types] if isinstance(types, str | FileType) else list(types)
+    given = [
+        one for type in given for one in (type.split(",") if isinstance(type, str) else [type])
+    ]
     if not given:
         raise OptionError("type: none is given; Q4_K_M is a good one")
     return list(dict.fromkeys(_parse_type(type) for type in given))
@@ -100,5 +104,7 @@ def _parse_type(type: str | FileType) -> FileType:
     names = list(FileType.__members__)
     if (name := type.strip().upper()) in names:
         return FileType[name]
+    if name == "AUTO":
+        raise OptionError("type 'auto': name it; BF16 (or F16) keeps a checkpoint's 16 bits")
     near = max(names, key=lambda known: difflib.SequenceMatcher(None, name, known).ratio())
     raise OptionError(f"unknown type {type!r}; did you mean {near}? Known: {', '.join(names)}")

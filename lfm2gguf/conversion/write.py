@@ -147,12 +147,9 @@ def _load_compiled(drafts: Sequence[Draft], progress: ProgressCallback | None) -
         tensor.type for draft in drafts for tensor in draft.tensors if tensor.type.is_quantized
     }
     codecs = [CODECS[type] for type in sorted(types, key=lambda type: type.id)]
-    weighted = drafts[0].recipe.imatrix is not None
-    if not codecs or not compiled_do_all(
-        codecs, len(drafts) * drafts[0].n_weights, weighted=weighted
-    ):
+    if not codecs or not compiled_do_all(codecs, len(drafts) * drafts[0].n_weights):
         return False
-    warm_up(codecs, progress, _dtypes(drafts[0]), weighted=weighted)
+    warm_up(codecs, progress, _dtypes(drafts[0]), decoding=False)
     return True
 
 

@@ -11,6 +11,7 @@ from lfm2gguf.chat.tool_calls import ToolCall, write_calls
 from lfm2gguf.doctor.finding import Finding, Severity
 from lfm2gguf.doctor.subject import Subject
 from lfm2gguf.errors import MissingDependencyError
+from lfm2gguf.install import install_command
 from lfm2gguf.members import ARCHITECTURES
 
 KEY = "tokenizer.chat_template"
@@ -52,7 +53,7 @@ def templates(subject: Subject) -> Iterator[Finding]:
             yield Finding(
                 "template-not-examined", Severity.NOTE, KEY,
                 "the chat template was not rendered: Jinja2 is not installed",
-                'pip install "lfm2gguf[run]"',
+                install_command("run"),
             )  # fmt: skip
         return
     for key, source in sources.items():

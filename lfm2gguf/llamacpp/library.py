@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lfm2gguf.errors import MissingDependencyError, RuntimeFailureError
+from lfm2gguf.install import install_command
 
 logger = logging.getLogger("lfm2gguf.llamacpp")
 
@@ -30,7 +31,7 @@ def library() -> Any:
         from llama_cpp import llama_cpp
     except ImportError as error:
         raise MissingDependencyError(
-            f'llama-cpp-python is needed to run a model: pip install "lfm2gguf[run]" ({error})'
+            f"llama-cpp-python is needed to run a model: {install_command('run')} ({error})"
         ) from error
     except (OSError, RuntimeError) as error:  # the package is there, its shared library is not
         raise MissingDependencyError(

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from lfm2gguf.errors import GGUFError, OptionError, RuntimeFailureError, UnsupportedError
+from lfm2gguf.install import install_command
 from lfm2gguf.llamacpp.context import Floats
 from lfm2gguf.llamacpp.device import default_threads
 from lfm2gguf.llamacpp.images import check_medium, check_size
@@ -186,7 +187,7 @@ def _library() -> Any:
     except (ImportError, OSError, RuntimeError) as error:
         raise UnsupportedError(
             f"the installed llama-cpp-python has no library for images and sound ({error}): "
-            'pip install --upgrade "lfm2gguf[run]"'
+            f"{install_command('run', '--upgrade')}"
         ) from error
     return mtmd_cpp
 

@@ -95,31 +95,32 @@ def quantize(
     row_bytes = _row_bytes(codec.type, array.shape)
     if importance is None and codec.needs_importance:
         raise QuantizationError(f"{codec.type.name} needs an importance matrix")
-    if importance is not None and array.dtype == np.uint16:
-        array = bf16_to_f32(array)
     important = None if importance is None else Importance(codec, array, importance)
-    plain = important is None or codec.weighting is None
-    if plain and (data := _compiled(codec, array)) is not None:
-        return data.reshape(*array.shape[:-1], row_bytes)
+    data = _compiled(codec, array, important)
+    if data is None:
+        data = _by_numpy(codec, array, important)
+    return data.reshape(*array.shape[:-1], row_bytes)
+
+
+def _by_numpy(
+    codec: Codec, array: npt.NDArray[Any], important: Importance | None
+) -> npt.NDArray[np.uint8]:
     x = array.reshape(-1, codec.type.block_size)
     blocks = np.empty(len(x), codec.layout)
     step = codec.chunk
-    weighted = kernels.weighted_encoder(codec, array.size) if important else None
     with c_arithmetic():
         for start in range(0, len(x), step):
             chunk = _widened(x[start : start + step])
             if not np.isfinite(chunk).all():
                 raise _nonfinite(array)
             weights = None if important is None else important.weights(chunk, start)
-            part = blocks[start : start + step]
-            if weighted and weights is not None:
-                weighted(chunk, weights, part.view(np.uint8))
-            else:
-                codec.encode(chunk, part, weights)
-    return blocks.view(np.uint8).reshape(*array.shape[:-1], row_bytes)
+            codec.encode(chunk, blocks[start : start + step], weights)
+    return blocks.view(np.uint8)
 
 
-def _compiled(codec: Codec, array: npt.NDArray[Any]) -> npt.NDArray[np.uint8] | None:
+def _compiled(
+    codec: Codec, array: npt.NDArray[Any], important: Importance | None
+) -> npt.NDArray[np.uint8] | None:
     """What the compiled kernel makes of the array, where there is one and it is to work."""
     encode = kernels.encoder(codec, array.size)
     if encode is None:
@@ -128,7 +129,7 @@ def _compiled(codec: Codec, array: npt.NDArray[Any]) -> npt.NDArray[np.uint8] | 
     if find_nonfinite(x) is not None:
         raise _nonfinite(array)
     out = np.empty(x.size // codec.type.block_size * codec.type.type_size, np.uint8)
-    encode(x, out)
+    encode(x, important.rows if important and codec.weighting else None, out)
     return out
 
 
@@ -152,8 +153,12 @@ def dequantize(
             f"{data.nbytes} bytes cannot be {codec.type.name} of shape {shape}: "
             f"that takes {expected} bytes"
         )
-    blocks = np.ascontiguousarray(data).reshape(-1).view(np.uint8).view(codec.layout)
+    stored = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+    blocks = stored.view(codec.layout)
     out = np.empty((len(blocks), codec.type.block_size), np.float32)
+    if decode := kernels.decoder(codec, out.size):
+        decode(stored, out)
+        return out.reshape(shape)
     step = codec.chunk
     with c_arithmetic():
         for start in range(0, len(blocks), step):

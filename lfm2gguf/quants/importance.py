@@ -7,6 +7,7 @@ types, ``q * sqrt(variance + x²)``: ggml/src/ggml-quants.c, llama.cpp commit 0c
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from lfm2gguf.errors import QuantizationError
 from lfm2gguf.quants.codec import Codec, Floats, c_arithmetic
+from lfm2gguf.quants.floats import bf16_to_f32
 
 SLAB = 1 << 16  # weights of rows that are squared at a time
 
@@ -24,14 +26,24 @@ class Importance:
     def __init__(self, codec: Codec, array: npt.NDArray[Any], importance: npt.NDArray[Any]) -> None:
         _check(array, importance)
         size = codec.type.block_size
-        given = np.asarray(importance, np.float32)
+        self._given = given = np.asarray(importance, np.float32)
         blocks = given.reshape(*given.shape[:-1], -1, size)
         shape = (*array.shape[:-1], array.shape[-1] // size, size)
-        self._codec = codec
+        self._codec, self._array = codec, array
         self._blocks = np.broadcast_to(blocks, shape)
-        self._of_rows: Floats | None = None
-        if codec.weighting and codec.weighting.of_row:
-            self._of_rows = np.repeat(_row_sums(array), shape[-2])
+
+    @property
+    def rows(self) -> tuple[Floats, npt.NDArray[np.intp]]:
+        """The rows of importance, and which of them is that of each row of the array."""
+        n = self._given.shape[-1]
+        given = np.ascontiguousarray(self._given).reshape(-1, n)
+        number = np.arange(len(given)).reshape(self._given.shape[:-1])
+        return given, np.broadcast_to(number, self._array.shape[:-1]).reshape(-1)
+
+    @cached_property
+    def _of_rows(self) -> Floats:
+        """The sum of the squares of each block's row."""
+        return np.repeat(_row_sums(self._array), self._blocks.shape[-2])
 
     def weights(self, x: Floats, start: int) -> Floats | None:
         """Return the weights of the errors of the blocks ``x`` (n, block size), from ``start`` on.
@@ -46,7 +58,7 @@ class Importance:
         if weighting.variance is None:
             return weights
         squares = x * x
-        if self._of_rows is None:
+        if not weighting.of_row:
             variance = weighting.variance(sums_of_rows(squares), x.shape[1])
         else:
             length = self._blocks.shape[-1] * self._blocks.shape[-2]
@@ -69,7 +81,8 @@ def _row_sums(array: npt.NDArray[Any]) -> Floats:
     step = max(1, SLAB // max(1, rows.shape[1]))
     with c_arithmetic():
         for start in range(0, len(rows), step):
-            x = rows[start : start + step].astype(np.float32)
+            part = rows[start : start + step]
+            x = bf16_to_f32(part) if part.dtype == np.uint16 else part.astype(np.float32)
             sums[start : start + step] = sums_of_rows(np.multiply(x, x, out=x))
     return sums
 

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lfm2gguf.errors import MissingDependencyError, OptionError
+from lfm2gguf.install import install_command
 from lfm2gguf.progress import Progress, ProgressCallback
 from lfm2gguf.quants.codec import Codec
 
@@ -30,8 +31,12 @@ LARGE = 1 << 24  # weights; for fewer, loading the compiled kernels costs more t
 DTYPES = tuple(map(np.dtype, (np.float32, np.float16, np.uint16)))
 
 Floats = npt.NDArray[np.float32]
-WeightedEncoder = Callable[[Floats, Floats, npt.NDArray[np.uint8]], None]
-Encoder = Callable[[npt.NDArray[Any], npt.NDArray[np.uint8]], None]
+Bytes = npt.NDArray[np.uint8]
+# Importance as rows of numbers, and which of them is that of each row of weights.
+ImportanceRows = tuple[Floats, npt.NDArray[np.intp]]
+Encoder = Callable[[npt.NDArray[Any], ImportanceRows | None, Bytes], None]
+Decoder = Callable[[Bytes, Floats], None]
+_NO_IMPORTANCE = np.empty(0, np.float32), np.empty(0, np.intp)
 
 
 def chosen(n_weights: int = LARGE) -> str:
@@ -60,7 +65,7 @@ def why_not_compiled() -> str | None:
     """Return why numba cannot be used here; None where it can."""
     if importlib.util.find_spec("numba") is None:
         return (
-            'numba is not installed: pip install "lfm2gguf[fast]" (where that finds no release '
+            f"numba is not installed: {install_command('fast')} (where that finds no release "
             f"for Python {platform.python_version()}, NumPy's kernels write the same bytes)"
         )
     try:
@@ -75,35 +80,37 @@ def why_not_compiled() -> str | None:
 def encoder(codec: Codec, n_weights: int) -> Encoder | None:
     """Return the compiled kernel that stores so many weights; None where NumPy's is to do it.
 
-    It fills bytes from a C-contiguous array of finite numbers of one of :data:`DTYPES`.
+    It fills bytes from a C-contiguous array of finite numbers of one of :data:`DTYPES`, with
+    importance or None.
     """
     if codec.compiled is None or chosen(n_weights) == "numpy":
         return None
     kernel = importlib.import_module(f"{PACKAGE}.{codec.compiled}").ENCODERS[codec.type.name]
-    return lambda array, out: kernel(_flat(array), out.reshape(-1))
+
+    def encode(
+        array: npt.NDArray[Any], important: ImportanceRows | None, out: npt.NDArray[np.uint8]
+    ) -> None:
+        n = array.shape[-1]
+        values, rows = important or _NO_IMPORTANCE
+        kernel(_flat(array), _flat(values), _flat(rows), n, out.reshape(-1))
+
+    return encode
 
 
-def weighted_encoder(codec: Codec, n_weights: int) -> WeightedEncoder | None:
-    """Return the same for weights whose errors have weights: float32 both, of one shape."""
+def decoder(codec: Codec, n_weights: int) -> Decoder | None:
+    """Return the compiled kernel that reads so many weights; None where NumPy's is to do it.
+
+    It fills float32 from bytes, both C-contiguous.
+    """
     if codec.compiled is None or chosen(n_weights) == "numpy":
         return None
-    table = getattr(importlib.import_module(f"{PACKAGE}.{codec.compiled}"), "WEIGHTED", {})
-    if (kernel := table.get(codec.type.name)) is None:
-        return None
-    return lambda array, weights, out: kernel(_flat(array), _flat(weights), out.reshape(-1))
+    kernel = importlib.import_module(f"{PACKAGE}.decoders").DECODERS[codec.type.name]
+    return lambda data, out: kernel(_flat(data), out.reshape(-1))
 
 
-def do_all(codecs: Iterable[Codec], n_weights: int, *, weighted: bool = False) -> bool:
-    """Return whether compiled kernels store so many weights in all of these types.
-
-    ``weighted``: with an importance matrix, which not all of them know yet.
-    """
-    return all(
-        weighted_encoder(codec, n_weights) is not None
-        if weighted and codec.weighting
-        else encoder(codec, n_weights) is not None
-        for codec in codecs
-    )
+def do_all(codecs: Iterable[Codec], n_weights: int) -> bool:
+    """Return whether compiled kernels store so many weights in all of these types."""
+    return all(encoder(codec, n_weights) is not None for codec in codecs)
 
 
 def all_finite(array: npt.NDArray[Any]) -> bool | None:
@@ -129,12 +136,12 @@ def warm_up(
     progress: ProgressCallback | None = None,
     dtypes: Sequence[np.dtype[Any]] = DTYPES,
     *,
-    weighted: bool = True,
+    decoding: bool = True,
 ) -> int:
     """Load the compiled kernels of some types, compiled first where that was never done.
 
     Compiling takes seconds a type, once: numba keeps the machine code. Returns how many
-    kernels are ready, 0 where NumPy's are chosen.
+    types are ready, 0 where NumPy's are chosen.
     """
     wanted = [codec for codec in codecs if codec.compiled] if chosen() == "numba" else []
 
@@ -144,15 +151,16 @@ def warm_up(
 
     for i, codec in enumerate(wanted):
         report(i, f"{codec.type.name}, compiled if this is the first time")
+        encode, decode = encoder(codec, LARGE), decoder(codec, LARGE)
+        assert encode is not None
+        assert decode is not None
+        data = np.empty(codec.type.type_size, np.uint8)
         for dtype in dtypes:
-            zeros = np.zeros(codec.type.block_size, dtype)
-            encode = encoder(codec, LARGE)
-            assert encode is not None
-            encode(zeros, np.empty(codec.type.type_size, np.uint8))
+            zeros = np.zeros((1, codec.type.block_size), dtype)
+            encode(zeros, None, data)
             all_finite(zeros)
-        if weighted and (weigh := weighted_encoder(codec, LARGE)):
-            zeros = np.zeros(codec.type.block_size, np.float32)
-            weigh(zeros, zeros, np.empty(codec.type.type_size, np.uint8))
+        if decoding:
+            decode(data, np.empty(codec.type.block_size, np.float32))
     report(len(wanted), "")
     return len(wanted)
 

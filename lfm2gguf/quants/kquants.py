@@ -173,7 +173,7 @@ CODECS = (
         _decode_q4_k,
         ("d", "dmin"),
         Weighting(twice_mean),
-        compiled="kquants",
+        compiled="withmin",
     ),
     Codec(
         GGMLType.Q5_K,
@@ -191,7 +191,7 @@ CODECS = (
         _decode_q5_k,
         ("d", "dmin"),
         Weighting(twice_mean),
-        compiled="kquants",
+        compiled="withmin",
     ),
     Codec(
         GGMLType.Q6_K,
@@ -201,6 +201,6 @@ CODECS = (
         _decode_q6_k,
         ("d",),
         Weighting(None),
-        compiled="kquants",
+        compiled="signed",
     ),
 )

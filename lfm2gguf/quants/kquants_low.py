@@ -159,7 +159,7 @@ CODECS = (
         _decode_q2_k,
         ("d", "dmin"),
         Weighting(mean),
-        compiled="kquants_low",
+        compiled="withmin",
     ),
     Codec(
         GGMLType.Q3_K,
@@ -169,6 +169,6 @@ CODECS = (
         _decode_q3_k,
         ("d",),
         Weighting(twice_mean),
-        compiled="kquants_low",
+        compiled="signed",
     ),
 )

@@ -160,6 +160,7 @@ CODECS = (
         _decode_iq4_nl,
         ("d",),
         Weighting(_variance),
+        compiled="nonlinear",
     ),
     Codec(
         GGMLType.IQ4_XS,
@@ -169,5 +170,6 @@ CODECS = (
         _decode_iq4_xs,
         ("d",),
         Weighting(_variance),
+        compiled="nonlinear",
     ),
 )

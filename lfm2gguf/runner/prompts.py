@@ -89,6 +89,11 @@ class Prompts:
         return Prompt(whole, self.spelled.encode(whole))
 
     @property
+    def take_media(self) -> bool:
+        """Whether messages may hold images or sound: a projector is open."""
+        return self._opened.encoder is not None
+
+    @property
     def templates(self) -> TemplateSet:
         """The file's chat templates.
 

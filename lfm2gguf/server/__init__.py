@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from lfm2gguf.errors import MissingDependencyError
+from lfm2gguf.install import install_command
 
 if TYPE_CHECKING:
     from lfm2gguf.server.app import create_app
@@ -32,5 +33,5 @@ def __getattr__(name: str) -> Any:
         return getattr(import_module(_HOME[name]), name)
     except ImportError as error:
         raise MissingDependencyError(
-            f'{error.name} is needed to serve a model: pip install "lfm2gguf[serve]"'
+            f"{error.name} is needed to serve a model: {install_command('serve')}"
         ) from error

@@ -1,6 +1,7 @@
 """Files of numbers and of anything else: rows that are read, files that appear whole."""
 
 from lfm2gguf.storage.cache import cache_folder
+from lfm2gguf.storage.folders import is_folder, made_folder
 from lfm2gguf.storage.output import check_target, create, output_errors, write_whole
 from lfm2gguf.storage.partial import target_of
 from lfm2gguf.storage.rows import GGML, SAFETENSORS, DType, Scales, StoredRows
@@ -17,6 +18,8 @@ __all__ = [
     "check_target",
     "check_unchanged",
     "create",
+    "is_folder",
+    "made_folder",
     "output_errors",
     "stamps",
     "target_of",

@@ -23,7 +23,11 @@ QUICK = ("--device", "cpu", "--threads", "1", "--no-probes", "--warmups", "1", "
 @pytest.mark.slow
 def test_a_file_in_every_form(tmp_path: Path) -> None:
     forms = ("json", "csv", "markdown", "html")
-    targets = [word for form in forms for word in (f"--{form}", tmp_path / f"report.{form}")]
+    targets = [
+        word
+        for form in forms
+        for word in (f"--{form}{'-file' * (form == 'json')}", tmp_path / f"report.{form}")
+    ]
     cells = ("--contexts", "32,64", "--workloads", "chat", "--concurrency", "1,2")
     done = run("bench", tiny_gguf(), *QUICK, *cells, *targets)
     assert done.code == 0, done.err
@@ -39,9 +43,8 @@ def test_a_file_in_every_form(tmp_path: Path) -> None:
 
 
 def test_json_on_standard_output_is_alone_there() -> None:
-    done = run("bench", tiny_gguf(), *QUICK, "--suite", "depth", "--contexts", "32", "--json", "-")
+    done = run("bench", tiny_gguf(), *QUICK, "--suite", "depth", "--contexts", "32", "--json")
     assert done.code == 0
-    assert done.err == ""
     assert json.loads(done.out)["report"] == "lfm2gguf bench"
 
 
@@ -61,7 +64,7 @@ def test_reports_side_by_side(tmp_path: Path) -> None:
     done = run("bench", "--compare", one, other)
     assert done.code == 0, done.err
     assert "71.0 ×1.37" in done.out
-    value = json.loads(run("bench", "--compare", one, other, "--json", "-").out)
+    value = json.loads(run("bench", "--compare", one, other, "--json").out)
     assert [f["exceeds_spread"] for f in value["figures"]][-1] is True
     beside = run("bench", one, "--compare", "published")
     assert "LFM2-1.2B, Ryzen AI 7 350 (NPU)" in beside.out
@@ -109,7 +112,7 @@ def test_one_report_is_refused(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT to send")
 def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
     target = tmp_path / "report.json"
-    command = [*COMMAND, "bench", str(tiny_gguf()), *QUICK, "--json", str(target)]
+    command = [*COMMAND, "bench", str(tiny_gguf()), *QUICK, "--json-file", str(target)]
     command += ["--suite", "workloads", "--workloads", "chat,agent", "--concurrency", "1,16"]
     command += ["--runs", "30", "--warmups", "0"]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}

@@ -66,22 +66,36 @@ def by(kernel: str, call: Callable[[], object]) -> Callable[[], object]:
     return run
 
 
-def measure(type: GGMLType, x: np.ndarray, rounds: int) -> dict[str, dict[str, Any]]:
-    narrow = f32_to_bf16(x)
-    to = {
-        "C": lambda: oracle.quantize(x, type),
-        "NumPy": by("numpy", lambda: quantize(x, type)),
-    }
+def ways(type: GGMLType, call: Callable[[], object]) -> dict[str, Callable[[], object]]:
+    """The same by NumPy's kernels and, where there are any, by the compiled ones."""
+    found = {"NumPy": by("numpy", call)}
     if CODECS[type].compiled and not why_not_compiled():
-        to["numba"] = by("numba", lambda: quantize(x, type))
-        to["bf16"] = by("numba", lambda: quantize(narrow, type))
-    data = to["NumPy"]()
-    assert all(np.array_equal(data, call()) for call in to.values()), "not ggml's bytes"
-    back = {
-        "C": lambda: oracle.dequantize(data, type, x.shape),
-        "NumPy": by("numpy", lambda: dequantize(data, type, x.shape)),
-    }
-    return {"to": compare(to, rounds, x.size), "from": compare(back, rounds, x.size)}
+        found["numba"] = by("numba", call)
+    return found
+
+
+def measure(type: GGMLType, x: np.ndarray, rounds: int) -> dict[str, dict[str, Any]]:
+    narrow, results = f32_to_bf16(x), {}
+    for name, importance in (("to", None), ("with importance to", uneven(x.shape[1]))):
+        if importance is None and CODECS[type].needs_importance:
+            continue
+        if importance is not None and CODECS[type].weighting is None:
+            continue
+        store = {"C": lambda q=importance: oracle.quantize(x, type, q)}
+        store |= ways(type, lambda q=importance: quantize(x, type, q))
+        if "numba" in store:
+            store["bf16"] = by("numba", lambda q=importance: quantize(narrow, type, q))
+        data = store["NumPy"]()
+        assert all(np.array_equal(data, call()) for call in store.values()), "not ggml's bytes"
+        results[name] = compare(store, rounds, x.size)
+    load = {"C": lambda: oracle.dequantize(data, type, x.shape)}
+    load |= ways(type, lambda: dequantize(data, type, x.shape))
+    return results | {"from": compare(load, rounds, x.size)}
+
+
+def uneven(n: int) -> np.ndarray:
+    """Importance of columns, as layers have it: most alike, some far above."""
+    return (np.random.default_rng(1).standard_normal(n) ** 4).astype(np.float32)
 
 
 def main() -> None:

@@ -81,7 +81,7 @@ def main() -> None:
         direct, _ = run(o.program, "-m", o.file, "-f", o.text, "--chunks", o.chunks)
         _, ours = run(
             sys.executable, "-m", "lfm2gguf_cli.main", "verify", o.file, "-r", o.checkpoint,
-            "--text", o.text, "--chunks", o.chunks, "--no-cache", "--json", report, "--quiet",
+            "--text", o.text, "--chunks", o.chunks, "--no-cache", "--json-file", report, "--quiet",
         )  # fmt: skip
         result = json.loads(report.read_text())["files"][0]
     figures = result["stages"]["shipped"]

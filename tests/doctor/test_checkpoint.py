@@ -158,3 +158,11 @@ def test_the_command_refuses_what_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "text.gguf").write_text("no model")
     assert "not a GGUF file" in refusal("doctor", tmp_path / "text.gguf", within=tmp_path)
     assert "config.json" in refusal("doctor", tmp_path, within=tmp_path)
+
+
+def test_several_at_once(small: Path, bf16_gguf: Path, tmp_path: Path) -> None:
+    """As pre-commit calls it: every one is examined, and a single fault is enough."""
+    (tmp_path / "bad.gguf").write_bytes(bf16_gguf.read_bytes()[:-4096])
+    assert run("doctor", small, bf16_gguf).code == 0
+    assert len(json.loads(run("doctor", small, bf16_gguf, "--json").out)) == 2
+    assert run("doctor", bf16_gguf, tmp_path / "bad.gguf").code != 0

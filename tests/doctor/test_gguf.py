@@ -17,6 +17,7 @@ from lfm2gguf.doctor import BACKENDS, Finding, Severity
 from lfm2gguf.errors import GGUFError, OptionError
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.gguf_file import Value, ValueType
+from lfm2gguf.install import install_command
 from lfm2gguf.quants import quantize
 from tests.doctor.operations import Change, f32, rewrite
 from tests.making.checkpoints import MOE_CASES, make
@@ -339,7 +340,7 @@ def test_without_jinja_the_template_is_said_to_be_unexamined(
     (finding,) = (f for f in diagnose(q4).findings if f.id.startswith("template"))
     assert finding.id == "template-not-examined"
     assert finding.severity is NOTE
-    assert "lfm2gguf[run]" in finding.remedy
+    assert finding.remedy == install_command("run")
 
 
 @pytest.mark.parametrize("file", each("chat_templates/*.jinja"))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,21 +17,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from lfm2gguf.errors import MissingDependencyError, OptionError, QuantizationError
+from lfm2gguf.errors import QuantizationError
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.progress import Progress
-from lfm2gguf.quants import CODECS, f32_to_bf16, find_nonfinite, kernels, quantize
+from lfm2gguf.quants import CODECS, dequantize, f32_to_bf16, find_nonfinite, kernels, quantize
 
 from . import oracle
 from .campaign import differences
 from .samples import IMPORTANCE, SAMPLES, bf16, importance, sample
 
 COMPILED = [type for type, codec in CODECS.items() if codec.compiled]
+KINDS = [None, *IMPORTANCE]
 ROOT = Path(__file__).parents[2]
 
-pytestmark = pytest.mark.skipif(
-    bool(kernels.why_not_compiled()), reason=str(kernels.why_not_compiled())
-)
+pytestmark = [
+    pytest.mark.slow,  # numba compiles, if only once
+    pytest.mark.skipif(bool(kernels.why_not_compiled()), reason=str(kernels.why_not_compiled())),
+]
 every_type = pytest.mark.parametrize("type", COMPILED, ids=lambda type: type.name)
 
 
@@ -38,40 +42,48 @@ def numba(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(kernels.VARIABLE, "numba")
 
 
-def by_numpy(x: np.ndarray, type: GGMLType) -> np.ndarray:
+def by_numpy(x: np.ndarray, type: GGMLType, given: np.ndarray | None) -> np.ndarray:
     """NumPy's bytes, whatever is chosen."""
-    codec = CODECS[type]
-    blocks = np.empty(x.size // type.block_size, codec.layout)
-    with np.errstate(all="ignore"):
-        codec.encode(np.ascontiguousarray(x.reshape(-1, type.block_size)), blocks, None)
-    return blocks.view(np.uint8).reshape(*x.shape[:-1], -1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(kernels.VARIABLE, "numpy")
+        return quantize(x, type, given)
 
 
-def assert_same_bytes(x: np.ndarray, type: GGMLType) -> None:
-    ours = quantize(x, type)
-    assert np.array_equal(ours, by_numpy(x, type))
+def assert_same_bytes(
+    x: np.ndarray, type: GGMLType, kind: str | None = None, *, numpy: bool = True
+) -> None:
+    """Of weights with or without importance: that of the samples called ``kind``."""
+    given = importance(kind, x.shape[-1])
+    ours = quantize(x, type, given)
+    if numpy or oracle.why_not():
+        assert np.array_equal(ours, by_numpy(x, type, given)), (type.name, kind)
     if not oracle.why_not():
-        assert np.array_equal(ours, oracle.quantize(x, type))
+        assert np.array_equal(ours, oracle.quantize(x, type, given)), (type.name, kind)
 
 
 @every_type
-@pytest.mark.parametrize("name", SAMPLES)
-def test_bytes(name: str, type: GGMLType) -> None:
-    assert_same_bytes(sample(name), type)
+def test_bytes(type: GGMLType) -> None:
+    for name in SAMPLES:
+        for kind in KINDS:
+            assert_same_bytes(sample(name), type, kind, numpy=kind in (None, "uniform"))
 
 
 @every_type
-@pytest.mark.parametrize("blocks", [1, 2, 3, 5, 255, 256, 257, 513])
-def test_any_number_of_blocks(blocks: int, type: GGMLType) -> None:
-    """A group that is not full, too: sub-blocks are searched sixteen at a time."""
-    assert_same_bytes(np.resize(sample("bf16"), (blocks, type.block_size)), type)
+def test_any_number_of_blocks(type: GGMLType) -> None:
+    """A group that is not full, too: blocks are searched sixteen at a time."""
+    for blocks in (1, 2, 15, 16, 17, 33, 256):
+        x = np.resize(sample("bf16"), (blocks, type.block_size))
+        for kind in (None, "uniform"):
+            assert_same_bytes(x, type, kind)
+            assert_same_bytes(x.reshape(1, -1), type, kind)
 
 
 @every_type
 def test_every_float16_scale(type: GGMLType) -> None:
     top = np.ldexp(1.0, np.arange(-30, 24))[:, None] * np.linspace(1, 2, 64, endpoint=False)
     x = np.resize(sample("uniform"), (top.size, 256)) * top.reshape(-1, 1)
-    assert_same_bytes(x.astype(np.float32), type)
+    for kind in (None, "heavy tails"):
+        assert_same_bytes(x.astype(np.float32), type, kind)
 
 
 @every_type
@@ -82,21 +94,17 @@ def test_one_odd_sub_block_among_ordinary_ones(type: GGMLType) -> None:
     for i, values in enumerate(odd):
         for k in range(32):
             x[32 * i + k, 16 * k : 16 * k + 16] = values
-    assert_same_bytes(x, type)
+    for kind in (None, "uniform"):
+        assert_same_bytes(x, type, kind)
 
 
 @every_type
-@pytest.mark.parametrize("name", SAMPLES)
-def test_bytes_with_importance(name: str, type: GGMLType, monkeypatch: pytest.MonkeyPatch) -> None:
-    x = sample(name)
-    for kind in IMPORTANCE:
-        given = importance(kind, x.shape[-1])
-        ours = quantize(x, type, given)
-        if not oracle.why_not():
-            assert np.array_equal(ours, oracle.quantize(x, type, given))
-        with monkeypatch.context() as other:
-            other.setenv(kernels.VARIABLE, "numpy")
-            assert np.array_equal(ours, quantize(x, type, given))
+@pytest.mark.parametrize("shape", [(1024,), (6, 1024), (1, 1024), (3, 1, 1024)])
+def test_importance_of_experts(type: GGMLType, shape: tuple[int, ...]) -> None:
+    """Of all rows, of each, or of those of each expert."""
+    x = sample("bf16").reshape(3, 2, 1024) if len(shape) == 3 else sample("bf16")
+    given = np.resize(importance("uniform", 6 * 1024), shape).astype(np.float32)
+    assert np.array_equal(quantize(x, type, given), by_numpy(x, type, given))
 
 
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -104,33 +112,45 @@ PALETTES = st.lists(FINITE, min_size=1, max_size=5).flatmap(
     lambda values: hnp.arrays(np.float32, (3, 256), elements=st.sampled_from(values))
 )
 often = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
-@pytest.mark.slow
 @every_type
 @often
-@given(x=st.one_of(PALETTES, hnp.arrays(np.float32, (3, 256), elements=FINITE, fill=FINITE)))
-def test_bytes_of_anything(type: GGMLType, x: np.ndarray) -> None:
-    assert_same_bytes(x, type)
+@given(
+    x=st.one_of(PALETTES, hnp.arrays(np.float32, (3, 256), elements=FINITE, fill=FINITE)),
+    kind=st.sampled_from(KINDS),
+)
+def test_bytes_of_anything(type: GGMLType, x: np.ndarray, kind: str | None) -> None:
+    assert_same_bytes(x, type, kind)
 
 
-@pytest.mark.slow
 @every_type
 @often
 @given(
     steps=hnp.arrays(np.int8, (3, 256), elements=st.integers(-20, 20)),
     unit=st.floats(width=32, min_value=2.0**-140, max_value=2.0**110),
     offset=st.integers(-100, 100),
+    kind=st.sampled_from(KINDS),
 )
 def test_bytes_of_evenly_spaced_weights(
-    type: GGMLType, steps: np.ndarray, unit: float, offset: int
+    type: GGMLType, steps: np.ndarray, unit: float, offset: int, kind: str | None
 ) -> None:
-    assert_same_bytes((steps + np.float32(offset)) * np.float32(unit), type)
+    assert_same_bytes((steps + np.float32(offset)) * np.float32(unit), type, kind)
 
 
-@pytest.mark.slow
+@oracle.needs_ggml
+@every_type
+def test_weights_of_any_bytes(type: GGMLType) -> None:
+    data = np.random.default_rng(0).integers(0, 256, (500, type.type_size), np.uint8)
+    shape = (500, type.block_size)
+    ggml, ours = oracle.dequantize(data, type, shape), dequantize(data, type, shape)
+    nan = np.isnan(ggml)  # whose payload is of no concern
+    assert np.array_equal(nan, np.isnan(ours))
+    assert np.array_equal(ours[~nan].view(np.uint32), ggml[~nan].view(np.uint32))
+
+
 @pytest.mark.weekly
 @oracle.needs_ggml
 @every_type
@@ -147,6 +167,8 @@ def test_narrow_weights_are_read_as_they_are(name: str, type: GGMLType) -> None:
     with np.errstate(over="ignore"):
         half = np.nan_to_num(x.astype(np.float16), posinf=6e4, neginf=-6e4)
     assert np.array_equal(quantize(half, type), quantize(half.astype(np.float32), type))
+    given = importance("uniform", x.shape[-1])
+    assert np.array_equal(quantize(f32_to_bf16(x), type, given), quantize(x, type, given))
 
 
 @every_type
@@ -207,7 +229,6 @@ def run(program: str, **environment: str) -> str:
     return subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout
 
 
-@pytest.mark.slow
 @pytest.mark.weekly
 @pytest.mark.parametrize(
     ("cpu", "features"), [("x86-64", ""), ("x86-64-v3", ""), ("generic", "")], ids=lambda x: x
@@ -219,48 +240,43 @@ def test_every_processor_gets_the_same_bytes(cpu: str, features: str) -> None:
     expected = hashlib.sha256()
     for type in COMPILED:
         for name in SAMPLES:
-            expected.update(by_numpy(sample(name), type).tobytes())
+            expected.update(by_numpy(sample(name), type, None).tobytes())
     found = run(PROGRAM, NUMBA_CPU_NAME=cpu, NUMBA_CPU_FEATURES=features)
     assert found.strip() == expected.hexdigest()
 
 
-def test_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
-    codec = CODECS[GGMLType.Q8_0]
-    assert kernels.chosen() == "numba"
-    assert kernels.encoder(codec, 1) is not None
-    monkeypatch.setenv(kernels.VARIABLE, "NumPy")
-    assert kernels.chosen() == "numpy"
-    assert kernels.encoder(codec, 1 << 30) is None
-    monkeypatch.setenv(kernels.VARIABLE, "fortran")
-    with pytest.raises(OptionError, match="LFM2GGUF_KERNELS is 'fortran'; numpy and numba"):
-        kernels.chosen()
+def test_code_of_other_sources_is_compiled_anew() -> None:
+    """numba alone would look at the one file of each function."""
+    from lfm2gguf.quants.compiled import numbers, signed, withmin
+
+    for encode in (signed.encode_q6_k, withmin.encode_q4_k):
+        assert encode._cache._cache_file._source_stamp == numbers.SOURCES
 
 
-def test_what_is_small_does_not_load_numba() -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+def test_an_interrupted_compilation_leaves_nothing_broken(tmp_path: Path) -> None:
     program = """
-import sys, numpy as np, lfm2gguf, lfm2gguf.quants as q
-q.quantize(np.zeros((4, 256), np.float32), "Q4_K")
-assert "numba" not in sys.modules
-x = np.zeros((256, 1 << 16), np.float32)
-q.quantize(x, "Q8_0")
-assert "numba" in sys.modules
+import sys
+import numpy as np
+from lfm2gguf.quants import CODECS, quantize, kernels
+from lfm2gguf.ggml import GGMLType
+print("go", flush=True)
+x = np.resize(np.float32([1, -2, 3, 4, -5, 6, 7]), (32, 64))
+sys.stdout.buffer.write(quantize(x, "Q8_0").tobytes())
 """
-    run(program, LFM2GGUF_KERNELS="")
-
-
-def test_where_numba_does_not_work() -> None:
-    program = """
-from lfm2gguf.quants import kernels
-print(kernels.chosen(), kernels.why_not_compiled())
-"""
-    said = run(program, LFM2GGUF_KERNELS="", NUMBA_DISABLE_JIT="1")
-    assert said == "numpy NUMBA_DISABLE_JIT is set; unset it\n"
-
-
-def test_where_numba_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "why_not_compiled", lambda: "numba is not installed: ...")
-    with pytest.raises(MissingDependencyError, match="LFM2GGUF_KERNELS is numba, but numba is not"):
-        kernels.chosen()
+    env = os.environ | {"PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", program]
+    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"go\n"
+    while not list(tmp_path.rglob("*.nbi")) and process.poll() is None:  # in the midst of it
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+    assert process.returncode == -signal.SIGINT, said.decode()[-500:]
+    x = np.resize(np.float32([1, -2, 3, 4, -5, 6, 7]), (32, 64))
+    done = subprocess.run(command, env=env, check=True, stdout=subprocess.PIPE).stdout
+    assert done == b"go\n" + by_numpy(x, GGMLType.Q8_0, None).tobytes()
 
 
 def test_warm_up_names_each_kernel() -> None:

@@ -96,8 +96,8 @@ def test_a_sound_and_its_projector(audio: tuple[Path, Path], tmp_path: Path) -> 
 @pytest.mark.slow
 def test_an_adapter(adapted: dict[str, Path]) -> None:
     ask = ("run", str(adapted["base"]), "-p", "Who?", "-n", "3", "--json")
-    assert lfm2gguf(*ask, "--adapter", str(adapted["a"])).returncode == 0
-    refused = lfm2gguf(*ask, "--adapter", str(adapted["base"]))
+    assert lfm2gguf(*ask, "--lora", str(adapted["a"])).returncode == 0
+    refused = lfm2gguf(*ask, "--lora", str(adapted["base"]))
     assert refused.returncode == 2
     assert "not a LoRA adapter" in refused.stderr
 

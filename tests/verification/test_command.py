@@ -44,7 +44,7 @@ def test_a_good_file_exits_with_0_and_writes_every_report(
     example: Path, files: dict[str, Path], tmp_path: Path
 ) -> None:
     reports = {
-        "--json": "a.json", "--junit": "a.xml", "--markdown": "a.md", "--plot": "a.svg",
+        "--json-file": "a.json", "--junit": "a.xml", "--markdown": "a.md", "--plot": "a.svg",
         "--write-baseline": "b.json",
     }  # fmt: skip
     options = [part for option, name in reports.items() for part in (option, tmp_path / name)]
@@ -75,7 +75,7 @@ def test_quiet_says_why_it_failed(example: Path, files: dict[str, Path]) -> None
 
 def test_json_goes_to_standard_output_alone(example: Path, files: dict[str, Path]) -> None:
     done = run(
-        files["Q8_0"], "-r", example, "--engine", "numpy", "--json", "-",
+        files["Q8_0"], "-r", example, "--engine", "numpy", "--json",
         "--min-top1", "100%", "--max-ppl-increase", "0.5",
     )  # fmt: skip
     assert done.returncode == 1
@@ -109,7 +109,7 @@ def test_a_folder_gives_one_ladder(example: Path, files: dict[str, Path], tmp_pa
         (["{Q8_0}", "-r", "{example}", "--engine", "torch"], "is not one of"),
         (["{Q8_0}", "-r", "{example}", "--plot", "a.pdf"], "can be .svg or .png"),
         (
-            ["{Q8_0}", "-r", "{example}", "--json", "absent/a.json"],
+            ["{Q8_0}", "-r", "{example}", "--json-file", "absent/a.json"],
             "no such folder; make it first",
         ),
         (["{Q8_0}", "-r", "{example}", "--device", "quantum"], "device (--device) is 'quantum'"),
@@ -165,7 +165,7 @@ def test_a_split_model_is_one_file_of_the_ladder(example: Path, tmp_path: Path) 
     parts = list(tmp_path.iterdir())
     assert len(parts) > 1
     report = tmp_path / "report.json"
-    done = run(tmp_path, "-r", example, "--threads", 1, "--json", report)
+    done = run(tmp_path, "-r", example, "--threads", 1, "--json-file", report)
     assert done.returncode == 0, done.stderr
     [file] = json.loads(report.read_text())["files"]
     assert file["bytes"] == sum(part.stat().st_size for part in parts)

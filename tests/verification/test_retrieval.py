@@ -273,7 +273,7 @@ def test_limits_of_vectors_are_none_of_a_text_model(files: dict[str, Path]) -> N
 def test_the_command_judges_a_ladder(pooled: Path, gguf: dict[str, Path], tmp_path: Path) -> None:
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
     report = tmp_path / "report.json"
-    done = run(pooled.parent, "-r", pooled, "--chunks", 4, "--three-way", "--json", report)
+    done = run(pooled.parent, "-r", pooled, "--chunks", 4, "--three-way", "--json-file", report)
     assert done.returncode == 0, done.stderr
     assert "rank correlation" in done.stdout
     found = json.loads(report.read_text())["files"]

@@ -133,10 +133,13 @@ def _read(path: Path) -> Report:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise OptionError(
-            f"{path}: cannot be read ({error.strerror}); give a report of lfm2gguf bench --json"
+            f"{path}: cannot be read ({error.strerror}); give a report of lfm2gguf bench "
+            "--json-file"
         ) from error
     except UnicodeDecodeError as error:
-        raise OptionError(f"{path}: not a report; write one by lfm2gguf bench --json") from error
+        raise OptionError(
+            f"{path}: not a report; write one by lfm2gguf bench --json-file"
+        ) from error
     return _parse(text, str(path))
 
 
@@ -146,8 +149,15 @@ def _parse(text: str, name: str) -> Report:
         if data["report"] != "lfm2gguf bench":
             raise ValueError
         version = data["version"]
+<<<<<<< HEAD
     except (ValueError, KeyError, TypeError) as error:
         raise OptionError(f"{name}: not a report; write one by lfm2gguf bench --json") from error
+=======
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise OptionError(
+            f"{name}: not a report; write one by lfm2gguf bench --json-file"
+        ) from error
+>>>>>>> main
     if version != REPORT_VERSION:
         raise OptionError(
             f"{name}: a report of version {version}, where {REPORT_VERSION} is known; measure again"

@@ -1,21 +1,21 @@
-"""Where reports go: JSON, CSV, Markdown and HTML, of one report or of several compared."""
+"""What reports become, one or several compared: plain data, CSV, Markdown and HTML."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from lfm2gguf.bench.report import comparison
 from lfm2gguf.bench.report.data import Report
 from lfm2gguf.bench.report.page import page
 from lfm2gguf.bench.report.tables import as_csv, markdown
-from lfm2gguf.rendering import Targets, dumps, markdown_table, write_targets
+from lfm2gguf.rendering import Targets, markdown_table, plain, write_targets
 
 
-def as_json(reports: Sequence[Report]) -> str:
-    """Return one report's JSON, or that of the comparison of several."""
-    if len(reports) == 1:
-        return reports[0].dumps()
-    return dumps(comparison.to_json(reports), indent=1)
+def as_data(reports: Sequence[Report]) -> dict[str, Any]:
+    """Return one report as plain data, or the comparison of several."""
+    data = reports[0].to_json() if len(reports) == 1 else plain(comparison.to_json(reports))
+    return dict(data)
 
 
 def as_markdown(reports: Sequence[Report]) -> str:
@@ -30,7 +30,6 @@ def as_markdown(reports: Sequence[Report]) -> str:
 
 
 WRITERS: dict[str, Callable[[Sequence[Report]], str]] = {
-    "json": as_json,
     "csv": as_csv,
     "markdown": as_markdown,
     "html": page,

@@ -9,7 +9,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lfm2gguf.errors import EndpointError, MissingDependencyError
+<<<<<<< HEAD
 from lfm2gguf.json_text import parse_json
+=======
+from lfm2gguf.install import install_command
+>>>>>>> main
 
 if TYPE_CHECKING:
     import httpx
@@ -157,7 +161,7 @@ def _httpx() -> Any:
         import httpx
     except ImportError as error:
         raise MissingDependencyError(
-            'an endpoint needs httpx: pip install "lfm2gguf[bench]"'
+            f"an endpoint needs httpx: {install_command('bench')}"
         ) from error
     return httpx
 

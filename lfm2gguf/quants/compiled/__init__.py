@@ -1,7 +1,10 @@
 """The kernels compiled by numba: one module a family of formats, as beside this folder.
 
-Only :mod:`lfm2gguf.quants.kernels` imports them, and only when they are used. Every module has
-a table ``ENCODERS`` by the type's name: ``encode(source, out)`` fills the bytes ``out`` (flat)
-from the weights ``source`` (flat, finite; float32, bfloat16 bits in uint16 or float16 bits in
-int16). What a format is, and why its kernel does what it does, stands with NumPy's kernels.
+Only :mod:`lfm2gguf.quants.kernels` imports them, and only when they are used. Every module of a
+family has a table ``ENCODERS`` by the type's name: ``encode(source, q, rows, n, out)`` fills the
+bytes ``out`` from the weights ``source`` (finite; float32, bfloat16 bits in uint16 or float16
+bits in int16), rows of ``n``. Their importance is ``q``, rows of ``n`` of which ``rows`` names
+that of each row of weights; both are empty where there is none. :mod:`.decoders` has the way
+back. All arrays are flat. What a format is, and why its kernel does what it does, stands with
+NumPy's kernels.
 """

@@ -1,18 +1,22 @@
 """Searches that move one level at a time: ``make_q3_quants`` and ``make_qp_quants``, compiled.
 
-From ggml/src/ggml-quants.c, llama.cpp commit 0c1e57098.
+From ggml/src/ggml-quants.c, llama.cpp commit 0c1e57098. A sub-block of which no level has moved
+in a pass would not move in another, so that all lanes may go on while one of them does.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
+from lfm2gguf.quants.compiled.groups import LANES
 from lfm2gguf.quants.compiled.lanes import (
     absolute,
     any_true,
+    joined,
+    least,
     load,
+    most,
+    part,
     splat,
     store,
     to_float,
@@ -24,40 +28,55 @@ from lfm2gguf.quants.compiled.numbers import (
     ONE,
     TENTH,
     ZERO,
+    inlined,
     kernel,
     level,
-    nearest_int_of,
+    nearest_int,
 )
-from lfm2gguf.quants.compiled.search import EPSILON, LANES
+from lfm2gguf.quants.compiled.search import EPSILON
 
 PASSES = 5
+PAIR = 2 * LANES  # two sub-blocks of each block: one alone waits for its own divisions
+
+
+@inlined
+def load_pair(planes: Any, at: int) -> Any:
+    """Return a number of two sub-blocks of 16 weights, that of the second one behind."""
+    return joined(load(planes, at, LANES), load(planes, at + 16 * LANES, LANES))
+
+
+@inlined
+def store_pair(planes: Any, at: int, pair: Any) -> None:
+    """Store what :func:`load_pair` loads."""
+    store(planes, at, part(pair, 0, LANES))
+    store(planes, at + 16 * LANES, part(pair, LANES, LANES))
 
 
 @kernel
-def descend(x: Any, levels: Any, size: int, nmax: Any, scales: Any, flat: Any) -> None:
+def descend(x: Any, at: int, levels: Any, nmax: Any, scales: Any, to: int) -> None:
     """Fit x = scale * level, weighed by x², one level after another (``make_q3_quants``).
 
-    ``levels`` become those from 0 on; ``flat`` 1 where they are 0 throughout.
+    For two sub-blocks of 16 weights that follow each other. ``levels`` become those from 0 on.
     """
     low, high = I32(ZERO - nmax), I32(nmax - ONE)
-    peak, far = splat(ZERO, LANES), splat(ZERO, LANES)
-    for i in range(size):
-        v = load(x, LANES * i, LANES)
+    peak, far = splat(ZERO, PAIR), splat(ZERO, PAIR)
+    for i in range(16):
+        v = load_pair(x, at + LANES * i)
         distance = absolute(v)
         further = distance > far
         far, peak = where(further, distance, far), where(further, v, peak)
     factor = (ZERO - nmax) / peak
-    sum_lx, sum_l2 = splat(ZERO, LANES), splat(ZERO, LANES)
-    for i in range(size):
-        v = load(x, LANES * i, LANES)
+    sum_lx, sum_l2 = splat(ZERO, PAIR), splat(ZERO, PAIR)
+    for i in range(16):
+        v = load_pair(x, at + LANES * i)
         rung = to_float(level(factor * v, low, high))
-        store(levels, LANES * i, rung)
+        store_pair(levels, at + LANES * i, rung)
         sum_lx = sum_lx + v * v * v * rung
         sum_l2 = sum_l2 + v * v * rung * rung
     for _ in range(PASSES):
         changed = False
-        for i in range(size):
-            v, rung = load(x, LANES * i, LANES), load(levels, LANES * i, LANES)
+        for i in range(16):
+            v, rung = load_pair(x, at + LANES * i), load_pair(levels, at + LANES * i)
             weight = v * v
             less_lx = sum_lx - weight * v * rung
             less_l2 = sum_l2 - weight * rung * rung
@@ -67,71 +86,80 @@ def descend(x: Any, levels: Any, size: int, nmax: Any, scales: Any, flat: Any) -
             move = move & (new_lx * new_lx * sum_l2 > sum_lx * sum_lx * new_l2)
             if any_true(move):
                 changed = True
-                store(levels, LANES * i, where(move, new, rung))
+                store_pair(levels, at + LANES * i, where(move, new, rung))
                 sum_lx, sum_l2 = where(move, new_lx, sum_lx), where(move, new_l2, sum_l2)
         if not changed:
             break
     zero = far < EPSILON
-    scale = where(sum_l2 > ZERO, sum_lx / sum_l2, ZERO)
-    store(scales, 0, where(zero, ZERO, scale))
-    store(flat, 0, where(zero, ONE, splat(ZERO, LANES)))
-    for i in range(size):
-        rung = load(levels, LANES * i, LANES) + nmax
-        store(levels, LANES * i, where(zero, ZERO, rung))
+    scale = where(zero, ZERO, where(sum_l2 > ZERO, sum_lx / sum_l2, ZERO))
+    store(scales, to, part(scale, 0, LANES))
+    store(scales, to + LANES, part(scale, LANES, LANES))
+    for i in range(16):
+        rung = load_pair(levels, at + LANES * i) + nmax
+        store_pair(levels, at + LANES * i, where(zero, ZERO, rung))
+
+
+@inlined
+def wrapped(levels: Any) -> Any:
+    """Return what a uint8 leaves of integers, as float32."""
+    return to_float(levels & I32(255))
 
 
 @kernel
-def positive_scale(x: Any, start: int, w: Any, nmax: int, levels: Any) -> Any:
-    """Fit eight numbers from ``start`` on as scale * level, weighed by those of ``w`` there.
+def positive_scale(x: Any, w: Any, n: int, nmax: int, levels: Any, scales: Any) -> None:
+    """Fit x = scale * level to ``n`` numbers of 16 blocks, weighed by ``w`` (``make_qp_quants``).
 
     Fills in the levels, 0 to ``nmax`` (a negative number's is what a uint8 leaves of it), and
-    returns the scale.
+    the scale of each block.
     """
-    n = 8
-    peak = ZERO
+    top = I32(nmax)
+    peak = splat(ZERO, LANES)
     for j in range(n):
-        peak = peak if peak > x[start + j] else x[start + j]
-    if peak < EPSILON:
-        levels[:n] = 0
-        return ZERO
+        peak = most(peak, load(x, LANES * j, LANES))
     inverse = F32(nmax) / peak
-    scale = ONE / inverse
-    error = ZERO
+    scale, error = ONE / inverse, splat(ZERO, LANES)
     for j in range(n):
-        off = x[start + j] - scale * F32(np.uint8(nearest_int_of(inverse * x[start + j])))
-        error += w[start + j] * off * off
+        v = load(x, LANES * j, LANES)
+        off = v - scale * wrapped(nearest_int(inverse * v))
+        error = error + load(w, LANES * j, LANES) * off * off
     for step in range(-4, 5):
         if step == 0:
             continue
         tried = (TENTH * F32(step) + F32(nmax)) / peak
-        scale = ONE / tried
-        this_error = ZERO
+        scale, this_error = ONE / tried, splat(ZERO, LANES)
         for j in range(n):
-            off = x[start + j] - scale * F32(min(nmax, nearest_int_of(tried * x[start + j])))
-            this_error += w[start + j] * off * off
-        if this_error < error:
-            error, inverse = this_error, tried
-    sum_lx, sum_l2 = ZERO, ZERO
+            v = load(x, LANES * j, LANES)
+            off = v - scale * to_float(least(top, nearest_int(tried * v)))
+            this_error = this_error + load(w, LANES * j, LANES) * off * off
+        better = this_error < error
+        error, inverse = where(better, this_error, error), where(better, tried, inverse)
+    sum_lx, sum_l2 = splat(ZERO, LANES), splat(ZERO, LANES)
     for j in range(n):
-        found = min(nmax, nearest_int_of(inverse * x[start + j]))
-        levels[j] = np.uint8(found)
-        sum_lx += w[start + j] * x[start + j] * F32(found)
-        sum_l2 += w[start + j] * F32(found) * F32(found)
+        v, weight = load(x, LANES * j, LANES), load(w, LANES * j, LANES)
+        found = least(top, nearest_int(inverse * v))
+        rung = to_float(found)
+        store(levels, LANES * j, wrapped(found))
+        sum_lx = sum_lx + weight * v * rung
+        sum_l2 = sum_l2 + weight * rung * rung
     for _ in range(PASSES):
         changed = False
         for j in range(n):
-            weight, v, old = w[start + j], x[start + j], F32(levels[j])
+            v, weight = load(x, LANES * j, LANES), load(w, LANES * j, LANES)
+            old = load(levels, LANES * j, LANES)
             less_lx = sum_lx - weight * v * old
             less_l2 = sum_l2 - weight * old * old
-            if less_lx > ZERO and less_l2 > ZERO:
-                new = min(nmax, nearest_int_of(v * less_l2 / less_lx))
-                if F32(new) != old:
-                    less_lx += weight * v * F32(new)
-                    less_l2 += weight * F32(new) * F32(new)
-                    if less_lx * less_lx * sum_l2 > sum_lx * sum_lx * less_l2:
-                        levels[j] = np.uint8(new)
-                        sum_lx, sum_l2 = less_lx, less_l2
-                        changed = True
+            found = least(top, nearest_int(v * less_l2 / less_lx))
+            new = to_float(found)
+            move = (less_lx > ZERO) & (less_l2 > ZERO) & (new != old)
+            new_lx, new_l2 = less_lx + weight * v * new, less_l2 + weight * new * new
+            move = move & (new_lx * new_lx * sum_l2 > sum_lx * sum_lx * new_l2)
+            if any_true(move):
+                changed = True
+                store(levels, LANES * j, where(move, wrapped(found), old))
+                sum_lx, sum_l2 = where(move, new_lx, sum_lx), where(move, new_l2, sum_l2)
         if not changed:
             break
-    return sum_lx / sum_l2 if sum_l2 > ZERO else ZERO
+    zero = peak < EPSILON
+    store(scales, 0, where(zero, ZERO, where(sum_l2 > ZERO, sum_lx / sum_l2, ZERO)))
+    for j in range(n):
+        store(levels, LANES * j, where(zero, ZERO, load(levels, LANES * j, LANES)))

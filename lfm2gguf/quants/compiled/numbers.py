@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -10,13 +13,13 @@ from numba import types
 from numba.core.extending import overload
 
 from lfm2gguf.quants.compiled.lanes import (
+    absolute,
     any_true,
     bits,
     from_bits,
     least,
     load,
     most,
-    store,
     where,
 )
 
@@ -24,15 +27,50 @@ from lfm2gguf.quants.compiled.lanes import (
 # side; ``cache`` keeps the machine code where numba keeps it: beside this file, or in the
 # user's cache directory where that cannot be written to, or in NUMBA_CACHE_DIR.
 _COMMON = {"nogil": True, "error_model": "numpy", "boundscheck": False, "cache": True}
-driver = numba.njit(**_COMMON)
+
+
+def _digest_of_sources() -> str:
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+SOURCES = _digest_of_sources()
+# Where numba 0.68 keeps what a cache was made of. A test says when that has moved; its
+# own stamp, the time of the function's file, holds then.
+INDEX_OF_NUMBA, STAMP_OF_NUMBA = ("_cache", "_cache_file"), "_source_stamp"
+
+
+def _compiler(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Return numba's decorator, with a cache that is another one for other sources.
+
+    numba looks at the file of the function alone, and at its time: code that was inlined from
+    another file would be kept when that has changed, and lost when files are copied.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        dispatcher = numba.njit(**_COMMON, **options)(function)
+        cache = dispatcher
+        for name in INDEX_OF_NUMBA:
+            cache = getattr(cache, name, None)
+        if hasattr(cache, STAMP_OF_NUMBA):
+            setattr(cache, STAMP_OF_NUMBA, SOURCES)
+        return dispatcher
+
+    return decorate
+
+
+driver = _compiler()
 # What allocates nothing need not count its references to arrays, which takes longer than the
 # work of a small function does.
-kernel = numba.njit(**_COMMON, _nrt=False)
-inlined = numba.njit(**_COMMON, _nrt=False, forceinline=True)
+kernel = _compiler(_nrt=False)
+inlined = _compiler(_nrt=False, forceinline=True)
 
 F32, I32, U32 = np.float32, np.int32, np.uint32
 ZERO, ONE, TENTH, INFINITY = F32(0), F32(1), F32(0.1), F32(np.inf)
 EXPONENT = I32(0x7F800000)  # all of its bits are set in NaN and infinity
+SCALE_UP, SCALE_DOWN = U32(0x77800000).view(F32), U32(0x08800000).view(F32)
 MAGIC = F32(12582912.0)  # 1.5 * 2**23: a sum with it has the integer in the low mantissa bits
 
 
@@ -73,8 +111,7 @@ def to_half(x: Any) -> Any:
     ``ggml_compute_fp32_to_fp16`` of ggml/src/ggml-impl.h, llama.cpp commit 0c1e57098.
     """
     stored = F32(x).view(U32)
-    scale_up, scale_down = U32(0x77800000).view(F32), U32(0x08800000).view(F32)
-    base = (abs(F32(x)) * scale_up) * scale_down
+    base = (abs(F32(x)) * SCALE_UP) * SCALE_DOWN
     twice = U32(stored + stored)
     bias = max(U32(twice & U32(0xFF000000)), U32(0x71000000))
     base = U32((bias >> U32(1)) + U32(0x07800000)).view(F32) + base
@@ -104,6 +141,18 @@ def from_halves(halves: Any) -> Any:
     normal = from_bits((low << I32(13)) + I32(0x70000000)) * U32(0x07800000).view(F32)
     denormal = from_bits(low | I32(0x3F000000)) - F32(0.5)
     return from_bits(bits(where(low < I32(1 << 10), denormal, normal)) | sign)
+
+
+@inlined
+def to_halves(x: Any) -> Any:
+    """Return what :func:`to_half` does, of lanes, as integers."""
+    stored = bits(x)
+    size = stored & I32(0x7FFFFFFF)
+    base = (absolute(x) * SCALE_UP) * SCALE_DOWN
+    bias = most(size & EXPONENT, I32(0x38800000)) + I32(0x07800000)
+    rounded = bits(from_bits(bias) + base)
+    magnitude = ((rounded >> I32(13)) & I32(0x7C00)) + (rounded & I32(0x0FFF))
+    return ((stored >> I32(16)) & I32(0x8000)) | where(size > EXPONENT, I32(0x7E00), magnitude)
 
 
 @inlined
@@ -145,10 +194,3 @@ def all_finite(source: Any) -> Any:
         if any_true((bits(read(source, i)) & EXPONENT) == EXPONENT):
             return False
     return True
-
-
-@kernel
-def widen(source: Any, at: int, count: int, out: Any) -> None:
-    """Put ``count`` weights, a multiple of 32, as float32 at the start of ``out``."""
-    for i in range(0, count, 32):
-        store(out, i, read(source, at + i))

@@ -1,14 +1,15 @@
-"""The searches for a sub-block's scale, sixteen sub-blocks side by side.
+"""The searches for a sub-block's scale, those of sixteen blocks side by side.
 
-``make_qkx2_quants`` and ``make_qx_quants`` of ggml/src/ggml-quants.c, llama.cpp commit
-0c1e57098. A lane is a sub-block, so that its sums run over its weights one after another, in
-C's order. All arrays are planes: number ``i`` of sub-block ``k`` stands at ``16 * i + k``.
+``make_qkx[23]_quants`` and ``make_qx_quants`` of ggml/src/ggml-quants.c, llama.cpp commit
+0c1e57098. Where C would keep the levels of the best try, these keep what they were made with:
+a level is needed rarely, and then made again.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from lfm2gguf.quants.compiled.groups import LANES
 from lfm2gguf.quants.compiled.lanes import (
     absolute,
     any_true,
@@ -19,7 +20,6 @@ from lfm2gguf.quants.compiled.lanes import (
     sqrt,
     store,
     to_float,
-    transpose,
     where,
 )
 from lfm2gguf.quants.compiled.numbers import (
@@ -34,17 +34,9 @@ from lfm2gguf.quants.compiled.numbers import (
     quick_level,
 )
 
-LANES = 16
 EPSILON = F32(1e-15)  # GROUP_MAX_EPS
 SMALLEST, LARGEST = F32(1e-30), F32(1e30)
 FAR = F32(1024)  # how many times its range at first an ordinary sub-block's may become
-
-
-@kernel
-def columns(x: Any, size: int, planes: Any) -> None:
-    """Put 16 sub-blocks of ``size`` (16 or 32) weights into the first plane."""
-    for i in range(0, size, 16):
-        transpose(x, i, size, planes, LANES * i, LANES)
 
 
 @inlined
@@ -54,28 +46,28 @@ def careful_level(x: Any, low: Any, high: Any) -> Any:
 
 
 @kernel
-def weigh_by_size(planes: Any, weights: Any) -> None:
+def weigh_by_size(planes: Any, at: int, w: Any) -> None:
     """Weights of 16 sub-blocks of 32: their root mean square plus abs(x)."""
     squares = splat(ZERO, LANES)
     for i in range(32):
-        x = load(planes, LANES * i, LANES)
+        x = load(planes, at + LANES * i, LANES)
         squares = squares + x * x
     mean = sqrt(squares / F32(32))
     for i in range(32):
-        store(weights, LANES * i, mean + absolute(load(planes, LANES * i, LANES)))
+        store(w, LANES * i, mean + absolute(load(planes, at + LANES * i, LANES)))
 
 
 @kernel
-def total(planes: Any, size: int, sums: Any) -> None:
+def total(w: Any, size: int, sums: Any, to: int) -> None:
     """Put the sum of each of 16 sub-blocks into ``sums``."""
     found = splat(ZERO, LANES)
     for i in range(size):
-        found = found + load(planes, LANES * i, LANES)
-    store(sums, 0, found)
+        found = found + load(w, LANES * i, LANES)
+    store(sums, to, found)
 
 
 def _make_search_with_min(careful: bool, by_distance: bool) -> Any:
-    """The search; a careful one also keeps the levels found, and takes numbers of any size.
+    """The search; a careful one takes numbers of any size.
 
     ``by_distance``: errors count by their size, not by their square (C's ``use_mad``).
     """
@@ -83,15 +75,15 @@ def _make_search_with_min(careful: bool, by_distance: bool) -> Any:
 
     @kernel
     def search(
-        x: Any, w: Any, levels: Any, kept: Any, size: int, nmax: Any, rmin: Any, rdelta: Any,
-        nstep: int, scales: Any, minima: Any, flat: Any,
+        x: Any, at: int, w: Any, work: Any, size: int, nmax: Any, rmin: Any, rdelta: Any,
+        nstep: int, scales: Any, lows: Any, factors: Any, starts: Any, to: int,
     ) -> Any:  # fmt: skip
-        low = load(x, 0, LANES)
+        low = load(x, at, LANES)
         high = low
         sum_w = load(w, 0, LANES)
         sum_x = sum_w * low
         for i in range(1, size):
-            v, weight = load(x, LANES * i, LANES), load(w, LANES * i, LANES)
+            v, weight = load(x, at + LANES * i, LANES), load(w, LANES * i, LANES)
             low, high = least(v, low), most(v, high)
             sum_w = sum_w + weight
             sum_x = sum_x + weight * v
@@ -101,13 +93,12 @@ def _make_search_with_min(careful: bool, by_distance: bool) -> Any:
         ordinary = ((span > SMALLEST) & (span < LARGEST)) | is_flat
         narrowest, widest = span / FAR, span * FAR
         factor = nmax / span
+        best_factor, best_start = factor, low
         scale = ONE / factor
         best = splat(ZERO, LANES)
         for i in range(size):
-            v = load(x, LANES * i, LANES)
+            v = load(x, at + LANES * i, LANES)
             rung = rounded(factor * (v - low), ZERO, nmax)
-            if careful:
-                store(kept, LANES * i, rung)
             off = scale * rung + low - v
             cost = absolute(off) if by_distance else off * off
             best = best + load(w, LANES * i, LANES) * cost
@@ -115,9 +106,9 @@ def _make_search_with_min(careful: bool, by_distance: bool) -> Any:
             factor = (rmin + rdelta * F32(step) + nmax) / span
             sum_l, sum_l2, sum_xl = splat(ZERO, LANES), splat(ZERO, LANES), splat(ZERO, LANES)
             for i in range(size):
-                v = load(x, LANES * i, LANES)
+                v = load(x, at + LANES * i, LANES)
                 rung = rounded(factor * (v - low), ZERO, nmax)
-                store(levels, LANES * i, rung)
+                store(work, LANES * i, rung)
                 weighted = load(w, LANES * i, LANES) * rung
                 sum_l = sum_l + weighted
                 sum_l2 = sum_l2 + weighted * rung
@@ -129,91 +120,94 @@ def _make_search_with_min(careful: bool, by_distance: bool) -> Any:
             this_low = where(above, ZERO, this_low)
             error = splat(ZERO, LANES)
             for i in range(size):
-                off = this_scale * load(levels, LANES * i, LANES) + this_low
-                off = off - load(x, LANES * i, LANES)
+                off = this_scale * load(work, LANES * i, LANES) + this_low
+                off = off - load(x, at + LANES * i, LANES)
                 cost = absolute(off) if by_distance else off * off
                 error = error + load(w, LANES * i, LANES) * cost
             better = (det > ZERO) & (error < best)
             best = where(better, error, best)
+            best_factor = where(better, factor, best_factor)
+            best_start = where(better, low, best_start)
             scale = where(better, this_scale, scale)
             low = where(better, this_low, low)  # so the next step starts from another low
             span = high - low
             ordinary = ordinary & (is_flat | ((span >= narrowest) & (span <= widest)))
-            if careful:
-                for i in range(size):
-                    found, before = load(levels, LANES * i, LANES), load(kept, LANES * i, LANES)
-                    store(kept, LANES * i, where(better, found, before))
-        store(scales, 0, where(is_flat, ZERO, scale))
-        store(minima, 0, ZERO - where(is_flat, flat_low, low))
-        store(flat, 0, where(is_flat, ONE, splat(ZERO, LANES)))
-        if careful:
-            for i in range(size):
-                store(kept, LANES * i, where(is_flat, ZERO, load(kept, LANES * i, LANES)))
+        store(scales, to, where(is_flat, ZERO, scale))
+        store(lows, to, where(is_flat, flat_low, low))
+        store(factors, to, where(is_flat, ZERO, best_factor))  # level 0 throughout
+        store(starts, to, where(is_flat, ZERO, best_start))
         return not any_true(where(ordinary, ZERO, splat(ONE, LANES)) > ZERO)
 
     return search
 
 
-def _make_two_step_search(by_distance: bool) -> tuple[Any, Any]:
-    """The search as it is used, and its careful half."""
+def _make_two_step_search(by_distance: bool) -> Any:
     quick = _make_search_with_min(False, by_distance)
     careful = _make_search_with_min(True, by_distance)
 
     @kernel
     def search(
-        x: Any, w: Any, work: Any, kept: Any, size: int, nmax: Any, rmin: Any, rdelta: Any,
-        nstep: int, scales: Any, minima: Any, flat: Any,
-    ) -> Any:  # fmt: skip
-        """Fit x = scale * level - min, levels 0 to ``nmax``; return whether ``kept`` has levels.
+        x: Any, at: int, w: Any, work: Any, size: int, nmax: Any, rmin: Any, rdelta: Any,
+        nstep: int, scales: Any, lows: Any, factors: Any, starts: Any, to: int,
+    ) -> None:  # fmt: skip
+        """Fit x = scale * level + low, levels 0 to ``nmax``, to the sub-blocks at ``at``.
 
-        That is where a number is out of the ordinary. ``flat`` becomes 1 where all levels are 0.
+        The results stand from ``to`` on; the levels are those of ``factor * (x - start)``.
         """
-        if quick(x, w, work, kept, size, nmax, rmin, rdelta, nstep, scales, minima, flat):
-            return False
-        careful(x, w, work, kept, size, nmax, rmin, rdelta, nstep, scales, minima, flat)
-        return True
+        if not quick(
+            x, at, w, work, size, nmax, rmin, rdelta, nstep, scales, lows, factors, starts, to
+        ):
+            careful(
+                x, at, w, work, size, nmax, rmin, rdelta, nstep, scales, lows, factors, starts, to
+            )
 
-    return search, careful
+    return search
 
 
-search_with_min, careful_search_with_min = _make_two_step_search(by_distance=False)
-search_by_distance, careful_search_by_distance = _make_two_step_search(by_distance=True)
+search_with_min = _make_two_step_search(by_distance=False)
+search_by_distance = _make_two_step_search(by_distance=True)
 
 
 @kernel
-def weigh_by_square(planes: Any, size: int, weights: Any) -> None:
+def weigh_by_square(planes: Any, at: int, size: int, w: Any) -> None:
     """Weights of 16 sub-blocks: the squares of what they hold."""
     for i in range(size):
-        x = load(planes, LANES * i, LANES)
-        store(weights, LANES * i, x * x)
+        x = load(planes, at + LANES * i, LANES)
+        store(w, LANES * i, x * x)
 
 
-def _make_symmetric_search(keep: bool) -> Any:
-    """The search; ``keep``: also the levels that were found, plus ``nmax``.
+def _make_symmetric_search(careful: bool) -> Any:
+    """The search; a careful one takes NaN and infinity.
 
     A level before rounding is at most about ``nmax`` + 1, so that the quick rounding is exact.
     """
+    rounded = careful_level if careful else quick_level
 
     @kernel
     def search(
-        x: Any, w: Any, wx: Any, kept: Any, size: int, nmax: Any, reach: int, scales: Any,
-        flat: Any,
+        x: Any, at: int, w: Any, wx: Any, size: int, nmax: Any, scales: Any, factors: Any,
+        flat: Any, to: int,
     ) -> None:  # fmt: skip
+        """Fit x = scale * level, levels -nmax to nmax - 1, to the sub-blocks at ``at``.
+
+        The results stand from ``to`` on; the levels are those of ``factor * x``, or where
+        ``flat`` is 1 the lowest.
+        """
         low, high = ZERO - nmax, nmax - ONE
         peak, far = splat(ZERO, LANES), splat(ZERO, LANES)
         for i in range(size):
-            v = load(x, LANES * i, LANES)
+            v = load(x, at + LANES * i, LANES)
             store(wx, LANES * i, load(w, LANES * i, LANES) * v)
             distance = absolute(v)
             further = distance > far
             far, peak = where(further, distance, far), where(further, v, peak)
-        scale, best = splat(ZERO, LANES), splat(ZERO, LANES)
-        for k in range(2 * reach + 1):  # 0, -reach to -1, 1 to reach
-            step = k - reach if k > reach else k - reach - 1 if k else 0
+        scale, best, best_factor = splat(ZERO, LANES), splat(ZERO, LANES), splat(ZERO, LANES)
+        for k in range(19):  # 0, -9 to -1, 1 to 9
+            step = k - 9 if k > 9 else k - 10 if k else 0
             factor = (ZERO - (nmax + TENTH * F32(step))) / peak
             sum_xl, sum_l2 = splat(ZERO, LANES), splat(ZERO, LANES)
             for i in range(size):
-                rung = quick_level(factor * load(x, LANES * i, LANES), low, high)
+                rung = rounded(factor * load(x, at + LANES * i, LANES), low, high)
                 sum_xl = sum_xl + load(wx, LANES * i, LANES) * rung
                 sum_l2 = sum_l2 + load(w, LANES * i, LANES) * rung * rung
             found = where(sum_l2 == ZERO, ZERO, sum_xl / sum_l2)
@@ -222,20 +216,14 @@ def _make_symmetric_search(keep: bool) -> Any:
                 better = far == far
             scale = where(better, found, scale)
             best = where(better, found * sum_xl, best)
-            if keep:
-                for i in range(size):
-                    rung = quick_level(factor * load(x, LANES * i, LANES), low, high)
-                    store(kept, LANES * i, where(better, rung, load(kept, LANES * i, LANES)))
+            best_factor = where(better, factor, best_factor)
         zero = far < EPSILON
-        store(scales, 0, where(zero, ZERO, scale))
-        store(flat, 0, where(zero, ONE, splat(ZERO, LANES)))
-        if keep:
-            for i in range(size):
-                rung = load(kept, LANES * i, LANES) + nmax
-                store(kept, LANES * i, where(zero, ZERO, rung))
+        store(scales, to, where(zero, ZERO, scale))
+        store(factors, to, best_factor)
+        store(flat, to, where(zero, ONE, splat(ZERO, LANES)))
 
     return search
 
 
-symmetric_search = _make_symmetric_search(False)
-symmetric_levels = _make_symmetric_search(True)
+symmetric_search = _make_symmetric_search(careful=False)
+careful_symmetric_search = _make_symmetric_search(careful=True)

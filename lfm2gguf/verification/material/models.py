@@ -15,6 +15,7 @@ from lfm2gguf.checkpoint import Adapter, Checkpoint
 from lfm2gguf.errors import CheckpointError, MissingDependencyError, OptionError, UnsupportedError
 from lfm2gguf.ggml import FileType
 from lfm2gguf.gguf_file import GGUFFile
+from lfm2gguf.install import install_command
 from lfm2gguf.lfm2 import text_adapter, text_model
 from lfm2gguf.loadable import check_loadable
 from lfm2gguf.reference import (
@@ -192,7 +193,7 @@ def load_tokenizer(path: Path) -> Any:
         from tokenizers import Tokenizer
     except ImportError as error:
         raise MissingDependencyError(
-            'verifying needs Hugging Face\'s tokenizers: pip install "lfm2gguf[verify]"'
+            f"verifying needs Hugging Face's tokenizers: {install_command('verify')}"
         ) from error
     try:
         tokenizer = Tokenizer.from_file(str(path))

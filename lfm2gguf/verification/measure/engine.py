@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from lfm2gguf.errors import MissingDependencyError, OptionError
+from lfm2gguf.install import install_command
 from lfm2gguf.verification.measure.scorers import llamacpp_available
 
 SHIPPED = "shipped"  # reference against what is shipped; the other two are of a three-way run
@@ -45,7 +46,7 @@ class Engine:
         available = llamacpp_available()
         if (self.name == "llama.cpp" or self.three_way) and not available:
             raise MissingDependencyError(
-                'llama-cpp-python is not installed: pip install "lfm2gguf[run]", or use the '
+                f"llama-cpp-python is not installed: {install_command('run')}, or use the "
                 "engine numpy (--engine numpy)"
             )
         if self.three_way and self.name == "numpy":

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from lfm2gguf.errors import MissingDependencyError, OptionError
+from lfm2gguf.install import install_command
 from lfm2gguf.rendering import Line, Panel, draw_panels, line_color
 from lfm2gguf.verification.measure.scores import Scores
 from lfm2gguf.verification.verdict.result import Verification
@@ -113,7 +114,7 @@ def _matplotlib() -> type:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingDependencyError(
-            'a PNG needs matplotlib: pip install "lfm2gguf[plot]", or ask for .svg'
+            f"a PNG needs matplotlib: {install_command('plot')}, or ask for .svg"
         ) from error
     found: type = Figure
     return found

@@ -15,9 +15,9 @@ from lfm2gguf.errors import UnsupportedError
 from lfm2gguf.export.programs import export_for
 from lfm2gguf.imatrix import ImportanceMatrix, write_imatrix
 from lfm2gguf.progress import ProgressCallback
-from lfm2gguf.publish.card import Card, card
-from lfm2gguf.publish.plan import PublicationPlan
-from lfm2gguf.publish.state import Folder
+from lfm2gguf.publication.card import Card, card
+from lfm2gguf.publication.plan import PublicationPlan
+from lfm2gguf.publication.state import Folder
 from lfm2gguf.storage import write_whole
 from lfm2gguf.verification import Session, Verification, open_reference
 from lfm2gguf.verification.report.files import write_reports

@@ -17,11 +17,11 @@ import lfm2gguf.verification.limits
 from lfm2gguf import publish
 from lfm2gguf.errors import HubError, OptionError, OutputError
 from lfm2gguf.gguf_file import GGUFFile
-from lfm2gguf.publish import Publication, Settings, plan_publication
+from lfm2gguf.publication import Publication, Settings, plan_publication
 from lfm2gguf.verification import Material
 from tests.cli.command import run
 from tests.conftest import EXAMPLE
-from tests.publish.hub_server import COMMIT, TOKEN, UploadHub, serve
+from tests.publication.hub_server import COMMIT, TOKEN, UploadHub, serve
 
 TO = "me/tiny-lfm2-GGUF"
 TYPES = ("Q8_0", "BF16")

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from lfm2gguf import publish
-from lfm2gguf.publish import Settings
+from lfm2gguf.publication import Settings
 from lfm2gguf.verification import Material
 from tests.checkpoint import fake_hub
 from tests.cli.command import COMMAND
@@ -21,7 +21,7 @@ from tests.making import adapters
 from tests.making.multimodal import CASES, make_multimodal
 from tests.making.retrieval_checkpoints import CASES as RETRIEVAL
 from tests.making.retrieval_checkpoints import make_retrieval
-from tests.publish.hub_server import TOKEN, serve
+from tests.publication.hub_server import TOKEN, serve
 
 TO = "me/small-GGUF"
 

@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from lfm2gguf.conversion import WrittenFile
-from lfm2gguf.publish.origin import HUB
-from lfm2gguf.publish.plan import PublicationPlan
+from lfm2gguf.publication.origin import HUB
+from lfm2gguf.publication.plan import PublicationPlan
 from lfm2gguf.rendering import Table, escaped, markdown_table
 from lfm2gguf.verification import Figures, Similarity, Verification
 from lfm2gguf.verification.report.words import conditions

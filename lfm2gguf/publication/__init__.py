@@ -5,9 +5,9 @@
 ``upload`` puts the folder on the Hub in one commit.
 """
 
-from lfm2gguf.publish.making import Publication
-from lfm2gguf.publish.plan import LADDER, PublicationPlan, Settings, plan_publication
-from lfm2gguf.publish.session import publish
+from lfm2gguf.publication.making import Publication
+from lfm2gguf.publication.plan import LADDER, PublicationPlan, Settings, plan_publication
+from lfm2gguf.publication.session import publish
 
 __all__ = [
     "LADDER",

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from lfm2gguf.progress import ProgressCallback
-from lfm2gguf.publish.making import Publication, make
-from lfm2gguf.publish.plan import LADDER, PublicationPlan, Settings, plan_publication
-from lfm2gguf.publish.upload import check_login, upload
+from lfm2gguf.publication.making import Publication, make
+from lfm2gguf.publication.plan import LADDER, PublicationPlan, Settings, plan_publication
+from lfm2gguf.publication.upload import check_login, upload
 
 
 def publish(

@@ -22,7 +22,7 @@ from lfm2gguf.conversion import (
 )
 from lfm2gguf.errors import OptionError
 from lfm2gguf.lfm2 import text_model
-from lfm2gguf.publish.origin import Origin
+from lfm2gguf.publication.origin import Origin
 from lfm2gguf.reference import is_retrieval
 from lfm2gguf.storage import stamps
 from lfm2gguf.verification import Limits, Material

@@ -1,0 +1,60 @@
+"""What ``run`` reads as JSON: functions to call, and a schema."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lfm2gguf.errors import OptionError
+
+
+def read_tools(path: Path | None) -> list[dict[str, Any]] | None:
+    """Read a file of functions: a list, a request's ``{"tools": [...]}``, or a single one.
+
+    Raises:
+        OptionError: the file cannot be read, or holds something else.
+
+    """
+    if path is None:
+        return None
+    found = _load(_read(path, "--tools"), f"--tools: {path}")
+    if isinstance(found, dict):
+        found = found.get("tools", [found])
+    if isinstance(found, list) and found and all(isinstance(tool, dict) for tool in found):
+        return found
+    raise OptionError(
+        f"--tools: {path}: is no list of functions; one looks like "
+        '{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}'
+    )
+
+
+def schema(given: str | None) -> dict[str, Any] | None:
+    """Read a JSON schema: the text itself, or a file that holds it.
+
+    Raises:
+        OptionError: it is neither.
+
+    """
+    if given is None:
+        return None
+    inline = given.lstrip().startswith("{")
+    text = given if inline else _read(Path(given), "--json-schema")
+    found = _load(text, "--json-schema" if inline else f"--json-schema: {given}")
+    if not isinstance(found, dict):
+        raise OptionError(f"--json-schema: is {type(found).__name__}, not an object")
+    return found
+
+
+def _read(path: Path, option: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise OptionError(f"{option}: {path} cannot be read: {error}") from error
+
+
+def _load(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise OptionError(f"{where}: is not JSON: {error}") from error
