@@ -86,6 +86,8 @@ class Sampler:
                 f"grammar: it nests deeper than {DEEPEST} parentheses: allow fewer repetitions "
                 "(maxLength and maxItems of a JSON schema count)"
             )
+        if wrong := _backward(grammar):
+            raise OptionError(f"grammar: {wrong} repeats at least more often than at most")
         with captured_log() as log, captured_stderr() as said:
             made = self._llama.llama_sampler_init_grammar(model.vocab, text, b"root")
         if not made:
@@ -216,6 +218,15 @@ def _grammar_of(options: Options) -> str | None:
     if options.json_schema is not None:
         return json_schema_grammar(options.json_schema)
     return options.grammar
+
+
+_COUNTS = re.compile(r"\{\s*0*(\d{1,9})\s*,\s*0*(\d{1,9})\s*\}")
+
+
+def _backward(grammar: str) -> str | None:
+    """Return a repetition such as ``{2,1}``, of which llama.cpp makes 2**64 - 1 rules."""
+    found = _COUNTS.finditer(_TEXT.sub("", grammar))
+    return next((match[0] for match in found if int(match[1]) > int(match[2])), None)
 
 
 def _nesting(grammar: str) -> int:

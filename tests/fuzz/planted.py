@@ -39,7 +39,7 @@ def check(base: Path, folder: Path) -> str:
     elif kind == "died":
         os.abort()
     elif kind == "memory":
-        len(bytes(600 << 20).replace(b"\0", b"\1"))
+        len(b"\1" * (600 << 20))
     elif kind == "wrong":
         raise WrongError("told by the area")
     elif kind == "left":

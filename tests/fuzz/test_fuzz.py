@@ -1,7 +1,8 @@
 """A few seconds of hostile inputs for each area, other ones in every run.
 
 ``LFM2GGUF_FUZZ_SECONDS`` gives each area longer, ``LFM2GGUF_FUZZ_SEED`` (printed in the head of
-every run) the seed of an earlier run. What a campaign finds is in the failure, with the command that shows it again.
+every run) the seed of an earlier run. What a campaign finds is in the failure, with the command
+that shows it again.
 """
 
 from __future__ import annotations

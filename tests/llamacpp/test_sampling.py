@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lfm2gguf.errors import RuntimeFailureError
+from lfm2gguf.errors import OptionError, RuntimeFailureError
 from lfm2gguf.llamacpp import Floats, Model, Sampler
 from lfm2gguf.options import Options
 from tests.making.models import tiny_gguf
@@ -110,3 +110,12 @@ def test_what_is_no_number_is_no_token(model: Model, options: dict[str, Any], ba
     logits[7] = 1.0
     assert 0 <= sampler.sample(logits) < model.n_vocab
     sampler.close()
+
+
+@pytest.mark.parametrize("counts", ["{2,1}", "{ 1 , 0 }", "{007,6}"])
+def test_repetitions_with_more_at_least_than_at_most(model: Model, counts: str) -> None:
+    """llama.cpp subtracts one from the other, unsigned, and makes as many rules."""
+    with pytest.raises(OptionError, match="more often than at most"):
+        Sampler(model, Options(**OFF, grammar=f'root ::= "a"{counts} "b"'))
+    literal = f'root ::= "{counts}" [{counts}] # {counts}'
+    Sampler(model, Options(**OFF, grammar=literal)).close()

@@ -149,15 +149,10 @@ def _parse(text: str, name: str) -> Report:
         if data["report"] != "lfm2gguf bench":
             raise ValueError
         version = data["version"]
-<<<<<<< HEAD
     except (ValueError, KeyError, TypeError) as error:
-        raise OptionError(f"{name}: not a report; write one by lfm2gguf bench --json") from error
-=======
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise OptionError(
             f"{name}: not a report; write one by lfm2gguf bench --json-file"
         ) from error
->>>>>>> main
     if version != REPORT_VERSION:
         raise OptionError(
             f"{name}: a report of version {version}, where {REPORT_VERSION} is known; measure again"

@@ -9,11 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lfm2gguf.errors import EndpointError, MissingDependencyError
-<<<<<<< HEAD
-from lfm2gguf.json_text import parse_json
-=======
 from lfm2gguf.install import install_command
->>>>>>> main
+from lfm2gguf.json_text import parse_json
 
 if TYPE_CHECKING:
     import httpx
