@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lfm2gguf import convert
+from tests.making.browser import chromium
 from tests.making.checkpoints import CASES, Case, config, make
 
 # A first load in a process of its own: hundreds of small files would take minutes. Its own tests
@@ -56,3 +59,10 @@ def example_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("example")
     files = convert(EXAMPLE, folder, ["BF16", "Q8_0", "Q4_K_M"]).files
     return {file.type: file.path for file in files}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A Chromium. Of a module: while it runs, asyncio.run cannot."""
+    with chromium() as found:
+        yield found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from pathlib import Path
 
@@ -14,11 +15,29 @@ from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.errors import CheckpointError, OptionError
 from lfm2gguf.json_text import DEEPEST, parse_json
 from tests.making.checkpoints import write_raw_safetensors
+from tests.making.imports import MODULES
+
+# What json.loads may still read: texts of the package's own, and an installer's note.
+OWN = {
+    "lfm2gguf.bench.workloads", "lfm2gguf.calibration.material", "lfm2gguf.install",
+    "lfm2gguf.llamacpp.grammar", "lfm2gguf.loadable.child",
+}  # fmt: skip
 
 
 def deep(levels: int, objects: bool = False) -> str:
     first, last = ('{"a":', "}") if objects else ("[", "]")
     return first * levels + "0" + last * levels
+
+
+def test_there_is_one_place() -> None:
+    reading = {
+        module.name
+        for module in MODULES.values()
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Attribute) and node.attr in ("load", "loads")
+        if isinstance(node.value, ast.Name) and node.value.id == "json"
+    }
+    assert reading == OWN | {"lfm2gguf.json_text"}
 
 
 @pytest.mark.parametrize("objects", [False, True])

@@ -53,7 +53,10 @@ def _next(display: Display, draft: Draft, written: Conversion) -> None:
     path = written.files[0].path
     if "general.type" in draft.metadata and draft.metadata["general.type"].value == "mmproj":
         display.next("lfm2gguf", "run", "MODEL.gguf", "--mmproj", path, "--image", "PICTURE.jpg")
-    elif "tokenizer.ggml.model" not in draft.metadata:
+    elif (
+        "tokenizer.ggml.model" not in draft.metadata
+        or draft.metadata["general.architecture"].value == "dflash"  # which does not run alone
+    ):
         display.next("lfm2gguf", "inspect", path)
     elif any(key.endswith(".pooling_type") for key in draft.metadata):
         display.next("lfm2gguf", "serve", path)

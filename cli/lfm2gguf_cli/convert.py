@@ -43,6 +43,13 @@ def convert(
         ),
     ] = False,
     lora: Lora = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="Of a draft (DSpark): the model that it drafts for, whose tokenizer it has.",
+        ),
+    ] = None,
     model_name: ModelName = None,
     revision: Revision = None,
     pre: Pre = None,
@@ -70,8 +77,8 @@ def convert(
     display = saying.display()
     recipe = storage.recipe()
     if is_gguf(source):
-        refuse_beside(source, mmproj=mmproj, lora=lora, model_name=model_name, pre=pre,
-                      revision=revision, verify=verify)  # fmt: skip
+        refuse_beside(source, mmproj=mmproj, lora=lora, target=target, model_name=model_name,
+                      pre=pre, revision=revision, verify=verify)  # fmt: skip
         display.note(f"{source} is a GGUF file: quantized, as lfm2gguf quantize does")
         finish(display, plan_quantization(source, output, recipe), jobs, force, dry_run)
         return
@@ -79,7 +86,8 @@ def convert(
         raise OptionError("--verify compares what a text model predicts; a projector predicts none")
     plan = make_plan(
         source, output, recipe,
-        projector=mmproj, revision=revision, pre=pre, lora=lora, name=model_name,
+        projector=mmproj, revision=revision, pre=pre, lora=lora, target_model=target,
+        name=model_name,
     )  # fmt: skip
     reference = _reference(plan, source, revision, lora) if verify and not dry_run else None
     show_notes(display, plan.notes, plan.left_out)

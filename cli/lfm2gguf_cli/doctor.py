@@ -55,10 +55,12 @@ def _show(display: Display, diagnosis: Diagnosis) -> None:
     from lfm2gguf_cli.console import CONTROL
 
     for f in diagnosis.findings:
-        head = f"{f.severity.value:7}  {f.id}  {f.where}: {f.what}".translate(CONTROL)
+        head = f"{f.severity.value:7}  {f.id}  {f.places}: {f.what}".translate(CONTROL)
         display.line(head, STYLES[f.severity.value])
         if f.remedy:
             display.line(f"         -> {f.remedy}".translate(CONTROL))
+    for fact in diagnosis.facts:
+        display.line(f"         {fact}".translate(CONTROL))
     counts = (diagnosis.errors, diagnosis.warnings, diagnosis.notes)
     words = [f"{n} {kind}{'s' * (n != 1)}" for n, kind in zip(counts, STYLES, strict=True)]
     display.line(f"{diagnosis.path}: {', '.join(words)}")

@@ -157,7 +157,8 @@ class MaterialOptions:
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Conversations to calibrate on (JSON lines), in the model's own template.",
+            help="Conversations as JSON (messages, ShareGPT, Alpaca, prompt and completion), in "
+            "the model's own template.",
         ),
     ] = None
     chunks: Annotated[int, typer.Option(min=0, help="Chunks of each text; 0: all.")] = 128
@@ -256,12 +257,20 @@ class OpeningOptions:
             show_default="as trained, up to 8192",
         ),
     ] = None
+    lookup: Annotated[
+        int,
+        typer.Option(
+            help="Most tokens guessed at once from what the text repeats; 0 is off.",
+            min=0,
+            max=64,
+        ),
+    ] = 8
 
     def open(self, model: str, **settings: Any) -> Runner:
         """Open a file, or the one of this type in a Hub repository."""
         from lfm2gguf.runner import Runner
 
-        settings |= {"mmproj": self.mmproj, "context": self.context}
+        settings |= {"mmproj": self.mmproj, "context": self.context, "lookup": self.lookup}
         if Path(model).exists() or model.count("/") != 1 or model.endswith(".gguf"):
             return Runner(model, **settings)
         if not sys.stderr.isatty():  # progress bars are for people

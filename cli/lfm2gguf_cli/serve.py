@@ -30,7 +30,7 @@ def serve(
         typer.Option(
             envvar="LFM2GGUF_API_KEY",
             metavar="KEY",
-            help="Required for every endpoint but /health; give it again for a second one.",
+            help="Required for all but /health and the page; give it again for a second one.",
         ),
     ] = None,
     api_key_file: Annotated[
@@ -73,6 +73,7 @@ def serve(
     max_seconds: Annotated[
         float, typer.Option(help="Until an answer is whole; later ones get 504.", min=0.001)
     ] = 600,
+    chat_page: Annotated[bool, typer.Option("--page/--no-page", help="A chat page at /.")] = True,
     drain_seconds: Annotated[
         float, typer.Option(help="For answers under way when the server is ended.", min=0)
     ] = 30,
@@ -94,10 +95,11 @@ def serve(
         **place.arguments(), "parallel": parallel, "inject_tools": inject_tools, "mmap": mmap
     }  # fmt: skip
     with opening.open(model, **settings) as lfm:
-        app = create_app(lfm, name=name, api_key=keys, limits=limits)
+        app = create_app(lfm, name=name, api_key=keys, limits=limits, chat_page=chat_page)
 
         def started(url: str) -> None:
-            typer.echo(f"{lfm.path.name} on {lfm.device}", err=True)
+            at = f", chat page at {url}/" if chat_page else ""
+            typer.echo(f"{lfm.path.name} on {lfm.device}{at}", err=True)
             typer.echo(f"{url}/v1")
             signal.signal(signal.SIGTERM, lambda *_: None)  # from here on uvicorn drains
             end_within(drain_seconds)

@@ -50,7 +50,8 @@ def verify(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Conversations (JSON lines); only the assistant's tokens are scored.",
+            help="Conversations as JSON (messages, ShareGPT, Alpaca, prompt and completion); only "
+            "the assistant's tokens are scored.",
         ),
     ] = None,
     chunks: Annotated[int, typer.Option(min=0, help="Chunks of each text; 0: all.")] = 16,

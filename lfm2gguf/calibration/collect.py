@@ -75,7 +75,7 @@ def collect_imatrix(
     Args:
         source: a checkpoint folder, a Hub id, or an F32, F16 or BF16 GGUF.
         texts: UTF-8 files, or names that ``verify`` knows; by default the bundled mixture.
-        chat: conversations as JSON lines, rendered by the model's own template.
+        chat: conversations as JSON in any usual form, rendered by the model's own template.
         chunks: at most so many chunks of each text; None for all.
         ctx: tokens of a chunk.
         revision: branch, tag or commit of a Hub repository.

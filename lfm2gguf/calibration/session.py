@@ -98,7 +98,7 @@ def calibrate(
         target: a file's name, or a folder for a file of the default name (the default: here).
         type: a file type such as ``"Q4_K_M"``, or a :class:`~lfm2gguf.conversion.Recipe` of one.
         texts: UTF-8 files to calibrate on; by default a bundled mixture.
-        chat: conversations as JSON lines, rendered by the model's own template.
+        chat: conversations as JSON in any usual form, rendered by the model's own template.
         chunks: at most so many chunks of each text; None for all.
         ctx: tokens of a chunk.
         revision: branch, tag or commit of a Hub repository.

@@ -8,7 +8,7 @@ from lfm2gguf.checkpoint.chat_template import (
     default_chat_template,
 )
 from lfm2gguf.checkpoint.folder import Checkpoint, read_json, read_json_list
-from lfm2gguf.checkpoint.hub import fetch, repository_files, snapshot_of
+from lfm2gguf.checkpoint.hub import fetch, repository_files, snapshot_of, tokenizer_folder
 from lfm2gguf.checkpoint.lowrank import Factor, LowRank
 from lfm2gguf.checkpoint.names import unwrapped
 from lfm2gguf.checkpoint.safetensors import TensorInfo
@@ -32,6 +32,7 @@ __all__ = [
     "read_json_list",
     "repository_files",
     "snapshot_of",
+    "tokenizer_folder",
     "tokenizer_notes",
     "trained_name",
     "unwrapped",

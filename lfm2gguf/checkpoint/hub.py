@@ -32,6 +32,14 @@ NEEDED_FILES = [
     "adapter_model.safetensors",
     "adapters.safetensors",
 ]
+TOKENIZER_FILES = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "additional_chat_templates/*.jinja",
+]
 REPOSITORY = re.compile(r"(?P<id>[\w-][\w.-]*/[\w.-]+)(/(?P<folder>[\w-][\w.-]*))?")
 CACHED_SNAPSHOT = re.compile(r"models--(?P<owner>.+?)--(?P<name>.+)")
 
@@ -83,6 +91,17 @@ def locate(
             )
         return Source(path, folder)
     return Source(fetch(match["id"], revision, files), match["id"].split("/")[1])
+
+
+def tokenizer_folder(source: str | Path) -> Path:
+    """Return the folder of a model's tokenizer and chat template; nothing else is fetched.
+
+    Raises:
+        CheckpointError: ``source`` is neither a folder nor a repository's id.
+        HubError: the repository cannot be fetched.
+
+    """
+    return locate(source, files=TOKENIZER_FILES).path
 
 
 def _folder_name(path: Path) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lfm2gguf.checkpoint import Adapter, Checkpoint, LowRank, TensorInfo
+from lfm2gguf.checkpoint import Adapter, Checkpoint, LowRank, TensorInfo, tokenizer_folder
 from lfm2gguf.conversion.draft import Model
 from lfm2gguf.conversion.planned import Conversion, ConversionPlan
 from lfm2gguf.conversion.recipe import Recipe, Types
@@ -35,6 +35,7 @@ def plan(
     revision: str | None = None,
     pre: str | None = None,
     lora: str | Path | None = None,
+    target_model: str | Path | None = None,
     name: str | None = None,
 ) -> ConversionPlan:
     """Decide what an LFM2 checkpoint becomes; no weight is read and nothing written.
@@ -49,6 +50,8 @@ def plan(
         revision: branch, tag or commit of the Hub repository.
         pre: name of the pre-tokenizer, where its structure is not to decide.
         lora: an adapter's folder, or its Hub id, to be merged into the model.
+        target_model: of a draft (DSpark), the model that it drafts for: a folder or a Hub id, of
+            which only the tokenizer is read.
         name: what ``general.name`` says, in place of what the checkpoint does.
 
     Raises:
@@ -62,7 +65,8 @@ def plan(
     recipe.file_types(DEFAULT_TYPE[projector])  # refused before anything is fetched
     checkpoint = Checkpoint.open(source, revision)
     adapter = Adapter.open(lora) if lora else None
-    made = make_plan(checkpoint, pre, projector=projector, adapter=adapter)
+    tokenizer = tokenizer_folder(target_model) if target_model else None
+    made = make_plan(checkpoint, pre, projector=projector, adapter=adapter, tokenizer=tokenizer)
     sources = [_source(made, planned) for planned in made.tensors]
     named = {"general.name": Value(ValueType.STRING, name)} if name else {}
     model = Model(
@@ -86,6 +90,7 @@ def convert(
     revision: str | None = None,
     pre: str | None = None,
     lora: str | Path | None = None,
+    target_model: str | Path | None = None,
     name: str | None = None,
     jobs: int | None = None,
     overwrite: bool = False,
@@ -102,7 +107,8 @@ def convert(
     """
     planned = plan(
         source, target, type,
-        projector=projector, revision=revision, pre=pre, lora=lora, name=name,
+        projector=projector, revision=revision, pre=pre, lora=lora, target_model=target_model,
+        name=name,
     )  # fmt: skip
     return planned.write(jobs=jobs, overwrite=overwrite, progress=progress)
 
@@ -125,8 +131,7 @@ def _source(plan: Plan, planned: PlannedTensor) -> SourceTensor:
             parts[0].source, dtype=GGML[GGMLType.F32], shape=(n_rows, n_per_row), scales=None
         )
         parts = [Part(parts[0].origin, rows, 0, n_rows, compute=compute)]
-    # What llama.cpp's converter keeps in F32: vectors, norms, gates, the convolution's kernel.
-    return SourceTensor(planned.name, planned.shape, tuple(parts), GGMLType.F32)
+    return SourceTensor(planned.name, planned.shape, tuple(parts), planned.kept)
 
 
 def _whole(part: Part) -> Iterator[NDArray[np.float32]]:

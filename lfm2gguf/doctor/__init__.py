@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lfm2gguf.checkpoint import Checkpoint
-from lfm2gguf.doctor import adapter, runtime, scan, structure, template
+from lfm2gguf.doctor import adapter, projector, runtime, scan, structure, template
 from lfm2gguf.doctor.description import Description, describe
-from lfm2gguf.doctor.finding import Diagnosis, Finding, Severity
+from lfm2gguf.doctor.finding import Diagnosis, Finding, Severity, together
 from lfm2gguf.doctor.subject import Subject, from_checkpoint, from_gguf
 from lfm2gguf.errors import Lfm2ggufError, OptionError
 from lfm2gguf.lfm2 import Lfm2Config, Plan, has_projector, make_plan
@@ -25,16 +25,17 @@ __all__ = [
     "diagnose",
 ]
 
-CHECKS = (
+Check = Callable[[Subject], Iterator[Finding]]
+CHECKS: tuple[Check, ...] = (
     structure.architecture,
     structure.loads,
     structure.token_types,
     structure.context,
     template.templates,
-    runtime.minimum_build,
     scan.weights,
 )
-ADAPTER_CHECKS = (structure.types, adapter.kind, adapter.pairs, scan.weights)
+ADAPTER_CHECKS: tuple[Check, ...] = (structure.types, adapter.kind, adapter.pairs, scan.weights)
+PROJECTOR_CHECKS: tuple[Check, ...] = (structure.types, projector.projector, scan.weights)
 
 
 def diagnose(path: str | Path, *, backend: str = "cpu") -> Diagnosis:
@@ -58,12 +59,21 @@ def diagnose(path: str | Path, *, backend: str = "cpu") -> Diagnosis:
         findings += found
     else:
         subject = from_gguf(path)
-    for check in ADAPTER_CHECKS if subject.get("general.type") == "adapter" else CHECKS:
+    for check in _checks(subject):
         findings += check(subject)
     findings += runtime.types(subject, BACKENDS[backend])
     order = list(Severity)
-    findings.sort(key=lambda finding: order.index(finding.severity))
-    return Diagnosis(path, subject.kind, tuple(findings))
+    found = sorted(together(findings), key=lambda finding: order.index(finding.severity))
+    facts = (
+        *adapter.facts(subject), *runtime.minimum_build(subject), *template.facts(subject),
+    )  # fmt: skip
+    return Diagnosis(path, subject.kind, tuple(found), facts)
+
+
+def _checks(subject: Subject) -> tuple[Check, ...]:
+    if subject.get("general.type") == "adapter":
+        return ADAPTER_CHECKS
+    return PROJECTOR_CHECKS if projector.is_projector(subject) else CHECKS
 
 
 def _checkpoint(path: Path) -> tuple[Subject, list[Finding]]:

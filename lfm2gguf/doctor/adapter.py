@@ -15,14 +15,17 @@ A, B = ".lora_a", ".lora_b"
 IGNORED = "_norm.weight"
 
 
+def facts(subject: Subject) -> Iterator[str]:
+    """Say that an adapter is one, and what is to be done with it."""
+    if subject.get("general.type") == "adapter":
+        yield (
+            f"an adapter for {subject.architecture}: whether it fits its base was not examined; "
+            "run it with its base model (--lora FILE), or merge it: convert BASE --lora"
+        )
+
+
 def kind(subject: Subject) -> Iterator[Finding]:
-    """Say what it is, and whether llama.cpp agrees."""
-    yield Finding(
-        "adapter", Severity.NOTE, "general.type",
-        f"is an adapter for {subject.architecture}: what a whole model needs was not examined, nor "
-        "whether it fits its base",
-        "run it with its base model (llama.cpp: --lora FILE), or merge it: convert BASE --lora",
-    )  # fmt: skip
+    """Check that llama.cpp takes it for an adapter."""
     if (given := subject.get("adapter.type")) != "lora":
         yield Finding(
             "adapter-type", Severity.ERROR, "adapter.type",

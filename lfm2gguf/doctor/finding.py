@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
+
+MOST_ALIKE = 3  # findings of one kind that are told one by one though their figures differ
 
 
 class Severity(Enum):
@@ -28,15 +31,42 @@ class Finding:
     where: str
     what: str
     remedy: str
+    also: tuple[str, ...] = ()  # where else, each of them
+
+    @property
+    def places(self) -> str:
+        """Where, as a person reads it."""
+        return f"{self.where} and {len(self.also)} more" if self.also else self.where
+
+
+def together(findings: Iterable[Finding]) -> list[Finding]:
+    """Join findings that differ in nothing but their place; of many alike, the first speaks."""
+    alike: dict[tuple[object, ...], list[Finding]] = {}
+    for finding in findings:
+        alike.setdefault((finding.id, finding.severity, finding.remedy), []).append(finding)
+    joined = []
+    for group in alike.values():
+        same: dict[str, list[Finding]] = {}
+        for finding in group:
+            same.setdefault(finding.what, []).append(finding)
+        for few in same.values() if len(same) <= MOST_ALIKE else [group]:
+            first = few[0]
+            what = first.what if few is not group or len(same) == 1 else f"{first.what}, and alike"
+            joined.append(replace(first, what=what, also=tuple(f.where for f in few[1:])))
+    return joined
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Everything that was found in a file or a checkpoint's folder, the worst first."""
+    """Everything that was found in a file or a checkpoint's folder, the worst first.
+
+    ``facts`` are no faults: what it needs to run, and what was not asked.
+    """
 
     path: Path
     kind: str  # "gguf" or "checkpoint"
     findings: tuple[Finding, ...]
+    facts: tuple[str, ...] = ()
 
     @property
     def healthy(self) -> bool:
@@ -67,6 +97,7 @@ class Diagnosis:
             "errors": self.errors,
             "warnings": self.warnings,
             "notes": self.notes,
+            "facts": list(self.facts),
             "findings": [asdict(f) | {"severity": f.severity.value} for f in self.findings],
         }
 

@@ -87,22 +87,18 @@ REQUIREMENTS = (
 NEW_TYPES = {GGMLType[name] for name in ("MXFP4", "NVFP4", "Q1_0", "Q2_0")}
 
 
-def minimum_build(subject: Subject) -> Iterator[Finding]:
+def minimum_build(subject: Subject) -> Iterator[str]:
     """Name the oldest llama.cpp that loads it, as far as there are sources for it."""
     needed = [requirement for requirement in REQUIREMENTS if requirement.applies(subject)]
     if subject.architecture in ARCHITECTURES and needed:
         newest = needed[-1]
-        yield Finding(
-            "minimum-build", Severity.NOTE, "llama.cpp",
-            f"needs {newest.what}: {newest}",
-            f"use {newest.name} or later; builds of December 2025 without pull requests 18105 and "
-            "18132 report a missing tensor for LFM2",
-        )  # fmt: skip
+        yield (
+            f"needs llama.cpp with {newest.what}: {newest} or later; builds of December 2025 "
+            "without pull requests 18105 and 18132 report a missing tensor for LFM2"
+        )
     new = {t.type.name for t in subject.weights if t.type in NEW_TYPES}
     if new and subject.kind == "gguf":
-        yield Finding(
-            "minimum-build", Severity.NOTE, "llama.cpp",
-            f"needs a build that knows {', '.join(sorted(new))}; commit 0c1e57098 does, and the "
-            "first that did is not known here",
-            "use 0c1e57098 (llama-cpp-python 0.3.36) or later",
-        )  # fmt: skip
+        yield (
+            f"needs a llama.cpp that knows {', '.join(sorted(new))}: commit 0c1e57098 "
+            "(llama-cpp-python 0.3.36) does, and the first that did is not known here"
+        )

@@ -57,10 +57,20 @@ def templates(subject: Subject) -> Iterator[Finding]:
             )  # fmt: skip
         return
     for key, source in sources.items():
-        yield from _examine(subject, key, _renderer(subject, environment, source))
+        yield from _examine(subject, key, source, _renderer(subject, environment, source))
 
 
-def _examine(subject: Subject, key: str, render: Render) -> Iterator[Finding]:
+def facts(subject: Subject) -> Iterator[str]:
+    """Say what the template was not written for."""
+    source = subject.get(KEY)
+    if subject.generates and isinstance(source, str) and "tool" not in source:
+        yield (
+            "its chat template never mentions tools: lfm2gguf's run and serve list them in the "
+            "system message, in the family's form"
+        )
+
+
+def _examine(subject: Subject, key: str, source: str, render: Render) -> Iterator[Finding]:
     try:
         text = render(messages=QUESTION)
     except Exception as error:  # a template may raise anything
@@ -75,7 +85,8 @@ def _examine(subject: Subject, key: str, render: Render) -> Iterator[Finding]:
             "template-drops-messages", Severity.ERROR, key, "loses the user's message",
             "correct the template (compare with the original model's), and convert again",
         )  # fmt: skip
-    yield from _tools(key, render)
+    if "tool" in source:  # else nobody meant it to: see facts
+        yield from _tools(key, render)
     yield from _bos(subject, key, text)
     yield from _tokens(subject, key, text)
 
@@ -101,23 +112,16 @@ def _loses(render: Render, **variables: Any) -> bool:
 
 
 def _bos(subject: Subject, key: str, text: str) -> Iterator[Finding]:
+    """Find a template that writes BOS twice.
+
+    Once is right, though ``add_bos_token`` be true: llama.cpp's programs take the one that they
+    would add away from a rendered prompt (common/chat.cpp), and plain text needs it.
+    """
     bos = subject.special("bos")
-    if not bos or not text.startswith(bos):
-        return
-    # Without the key llama.cpp adds it for this pre-tokenizer (src/llama-vocab.cpp).
-    implied = subject.get("tokenizer.ggml.pre") == "lfm2"
-    if text.startswith(bos + bos):
+    if bos and text.startswith(bos + bos):
         yield Finding(
             "bos-doubled", Severity.ERROR, key, f"writes {bos} twice",
             "take one of them out of the template",
-        )  # fmt: skip
-    elif subject.get("tokenizer.ggml.add_bos_token", implied) is True:
-        yield Finding(
-            "bos-doubled", Severity.WARNING, "tokenizer.ggml.add_bos_token",
-            f"is true, and the template writes {bos} too: tokenizing a rendered prompt with "
-            "special tokens added gives two",
-            "tokenize rendered prompts without adding BOS; llama.cpp's own programs take one "
-            "away (common/chat.cpp). The flag is right for plain text: leave it",
         )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import gguf
 
@@ -14,6 +15,7 @@ from lfm2gguf.lfm2 import audio, detokenizer, tied_head, vision
 from lfm2gguf.lfm2.audio import Audio
 from lfm2gguf.lfm2.dense import Dense
 from lfm2gguf.lfm2.detokenizer import Detokenizer
+from lfm2gguf.lfm2.drafter import Drafter
 from lfm2gguf.lfm2.lora import Adapted, adapt, check_deltas, with_tokenizer
 from lfm2gguf.lfm2.member import Projector, TextMember
 from lfm2gguf.lfm2.metadata import general
@@ -30,6 +32,7 @@ MEMBERS: dict[str, type[TextMember]] = {
     "Lfm2Model": Retrieval,
     "Lfm2BidirectionalModel": Retrieval,
     "Lfm25AudioTokenizer": Detokenizer,
+    "Lfm2DSparkDraftModel": Drafter,
 }
 # Those that become two files: the second one.
 PROJECTORS: dict[str, type[Projector]] = {
@@ -59,6 +62,7 @@ def make_plan(
     *,
     projector: bool = False,
     adapter: Adapter | None = None,
+    tokenizer: Path | None = None,
 ) -> Plan:
     """Decide everything about a checkpoint's GGUF but the type, without reading a weight.
 
@@ -66,15 +70,24 @@ def make_plan(
 
     ``pre`` forces the pre-tokenizer's name instead of recognising it. With ``projector`` the plan
     is that of the projector (mmproj) of a vision or audio model, not of its text model. With
-    ``adapter`` it is that of the model with the adapter in it.
+    ``adapter`` it is that of the model with the adapter in it. ``tokenizer`` is the folder of a
+    draft's target.
 
     Raises:
         CheckpointError: a file is missing or damaged, or its parts do not fit together.
-        OptionError: a projector is asked for, and the checkpoint has none.
+        OptionError: a projector is asked for, and the checkpoint has none; or a target is named,
+            and it is no draft, or the reverse.
         TensorError: a tensor is missing, left over, or of the wrong shape.
         UnsupportedError: not an LFM2 that can be converted; the message names what it is.
 
     """
+    if tokenizer is not None:
+        if MEMBERS.get(_class_name(checkpoint)) is not Drafter:
+            raise OptionError(
+                f"{checkpoint.path}: is no draft, and has its own tokenizer; leave out "
+                "target_model (--target)"
+            )
+        checkpoint = replace(checkpoint, tokenizer_path=tokenizer)
     if projector:
         return _projector_plan(checkpoint, adapter)
     return _text_plan(checkpoint, pre, adapter)
@@ -164,11 +177,12 @@ def text_model(checkpoint: Checkpoint) -> Checkpoint:
 
     """
     checkpoint, others, member = _seen_as_text(checkpoint)
-    if member is Detokenizer:
-        raise UnsupportedError(
-            f"{checkpoint.path}: is an audio detokenizer, which does not predict text; give the "
-            "folder of the model that it belongs to"
-        )
+    for kind, what in {Detokenizer: "an audio detokenizer", Drafter: "a draft"}.items():
+        if member is kind:
+            raise UnsupportedError(
+                f"{checkpoint.path}: is {what}, which does not predict text alone; give the "
+                "folder of the model that it belongs to"
+            )
     text = {name: info for name, info in checkpoint.tensors.items() if name not in others}
     return replace(checkpoint, tensors=text)
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lfm2gguf.checkpoint import Checkpoint, LowRank, TensorInfo
 from lfm2gguf.errors import TensorError
+from lfm2gguf.ggml import GGMLType
 from lfm2gguf.gguf_file import Metadata
 
 # Saved by some trainers and not part of the model: how a name begins or ends, and why.
@@ -66,6 +67,9 @@ class PlannedTensor:
     shape: tuple[int, ...]
     sources: tuple[Source, ...]
     compute: Callable[..., NDArray[np.float32]] | None = None
+    # The type where no mixture gives one: what llama.cpp's converter stores it in. That is F32 for
+    # vectors, norms, gates and the convolution's kernel.
+    kept: GGMLType = GGMLType.F32
 
 
 @dataclass(frozen=True)

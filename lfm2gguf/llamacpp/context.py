@@ -46,6 +46,8 @@ class Context:
     most ``n_batch`` tokens; the graph runs over ``n_ubatch`` at a time. ``n_outputs`` bounds the
     logits of one decode and so the memory reserved for them (0: ``n_batch``).
     ``flash_attention`` None leaves the choice to llama.cpp; the attribute says what it chose.
+    ``rollback`` is how many tokens of a decode :meth:`roll_back` can take back, as the memory
+    keeps a convolution state for each (``n_rs_seq``); the attribute says what came of it.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Context:
         flash_attention: bool | None = None,
         unified: bool = False,
         embeddings: bool = False,
+        rollback: int = 0,
     ) -> None:
         self._llama = llama = library()
         self._pointer: Any = None
@@ -75,6 +78,8 @@ class Context:
         params.n_threads_batch = threads_batch or self.threads
         params.flash_attn_type = -1 if flash_attention is None else int(flash_attention)
         params.kv_unified = unified
+        # llama_batch_allocr::split_equal asserts that a ubatch has room for one more than these
+        params.n_rs_seq = max(0, min(rollback, params.n_ubatch - 2, n_ctx - 2))
         params.embeddings = embeddings
         params.offload_kqv = params.op_offload = model.offloaded > 0
         params.no_perf = True
@@ -90,6 +95,8 @@ class Context:
         self.n_batch = int(llama.llama_n_batch(self._pointer))  # never more than n_ctx
         self.n_ubatch = int(llama.llama_n_ubatch(self._pointer))
         self.n_seq_max = n_seq_max
+        self.rollback = int(llama.llama_n_rs_seq(self._pointer))
+        self._rolled_back: set[int] = set()  # sequences whose older state applies from now on
         self.flash_attention = (
             any("Flash Attention enabled" in line for line in log)
             if flash_attention is None
@@ -141,6 +148,7 @@ class Context:
         if status:
             raise RuntimeFailureError(_DECODE_STATUS.get(status, f"llama_decode failed: {status}"))
         self._rows = rows
+        self._rolled_back.difference_update(chunk.seq for chunk in chunks)
 
     def logits(self) -> Floats:
         """Return the logits of the last decode, ``(outputs, n_vocab)`` float32, in chunk order.
@@ -181,13 +189,35 @@ class Context:
     def clear(self) -> None:
         """Forget every sequence."""
         self._llama.llama_memory_clear(self._memory, False)
+        self._rolled_back.clear()
 
     def remove(self, seq: int, start: int = 0) -> bool:
         """Forget a sequence from a position on; False where the memory cannot (hybrid models).
 
         A hybrid model forgets a whole sequence, or what lies behind a restored state.
         """
+        self._settle(seq)
         return bool(self._llama.llama_memory_seq_rm(self._memory, seq, start, -1))
+
+    def roll_back(self, seq: int, start: int) -> None:
+        """Forget the tokens from ``start`` on, all of which the last decode brought.
+
+        Raises:
+            RuntimeFailureError: the memory cannot; they are more than :attr:`rollback`.
+        """
+        if not self._llama.llama_memory_seq_rm(self._memory, seq, start, -1):
+            raise RuntimeFailureError(f"the memory of a sequence cannot go back to {start} tokens")
+        self._rolled_back.add(seq)
+
+    def _settle(self, seq: int) -> None:
+        """Make the state that a roll-back chose the only one of a sequence.
+
+        Until its next decode llama.cpp only notes which of the states applies
+        (``llama_memory_recurrent::set_rs_idx``), and a copy of the sequence would not know it.
+        """
+        if seq in self._rolled_back:
+            self._rolled_back.discard(seq)
+            self.load_state(seq, self.save_state(seq, partial=True), partial=True)
 
     def copy(self, source: int, target: int, stop: int = -1) -> None:
         """Share with ``target`` the first ``stop`` positions of ``source`` (-1: all).
@@ -195,6 +225,7 @@ class Context:
         In a unified context no cell is copied. The convolution state that comes along is the
         source's latest: restore a saved one if ``stop`` lies before it.
         """
+        self._settle(source)
         self._llama.llama_memory_seq_cp(self._memory, source, target, 0, stop)
 
     def length(self, seq: int) -> int:
@@ -220,6 +251,7 @@ class Context:
             RuntimeFailureError: it does not fit into this context.
         """
         data = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
+        self._rolled_back.discard(seq)
         load = self._llama.llama_state_seq_set_data_ext
         if not load(self._pointer, data, len(state), seq, int(partial)):
             raise RuntimeFailureError("a saved state does not fit into this context")

@@ -1,16 +1,26 @@
-"""How reports look and where they go: tables, pictures, JSON values and their files.
+"""How reports look and where they go: tables, pictures, pages, JSON values, files.
 
 Nothing here knows what was measured, and nothing writes to standard output.
 """
 
-from lfm2gguf.rendering.panels import Line, Panel, draw_panels, line_color
-from lfm2gguf.rendering.plots import PAGE_COLORS, Curve, Dots, draw_curves, draw_dots
+from lfm2gguf.rendering.pages import (
+    MARK,
+    document,
+    figures,
+    folded,
+    html_figure,
+    html_table,
+    keys,
+)
+from lfm2gguf.rendering.palette import curve_color, tokens
+from lfm2gguf.rendering.panels import Line, Panel, draw_panel, draw_panels
+from lfm2gguf.rendering.plots import Curve, Dots, draw_curves, draw_dots
 from lfm2gguf.rendering.tables import Table, csv_text, escaped, markdown_table
 from lfm2gguf.rendering.targets import STANDARD_OUTPUT, Targets, check_targets, write_targets
 from lfm2gguf.rendering.values import dumps, plain
 
 __all__ = [
-    "PAGE_COLORS",
+    "MARK",
     "STANDARD_OUTPUT",
     "Curve",
     "Dots",
@@ -20,13 +30,21 @@ __all__ = [
     "Targets",
     "check_targets",
     "csv_text",
+    "curve_color",
+    "document",
     "draw_curves",
     "draw_dots",
+    "draw_panel",
     "draw_panels",
     "dumps",
     "escaped",
-    "line_color",
+    "figures",
+    "folded",
+    "html_figure",
+    "html_table",
+    "keys",
     "markdown_table",
     "plain",
+    "tokens",
     "write_targets",
 ]

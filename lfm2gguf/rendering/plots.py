@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from lfm2gguf.rendering.palette import curve_class
 from lfm2gguf.rendering.svg import Scale, element, opened, points, round_up
 
 WIDTH, HEIGHT = 460, 250
 LEFT, RIGHT, TOP, BOTTOM = 56, 14, 26, 44
 FLOOR = HEIGHT - BOTTOM
-PAGE_COLORS = 8  # classes c0 to c7 of the page's style
 LABEL, LINE, CHARACTER = 150, 24, 6.6  # of the dot plot: room for names, height, width of a letter
 
 
@@ -63,10 +63,9 @@ def _curves(title: str, unit: str, data: Sequence[Curve]) -> Iterator[str]:
 
 
 def _curve(i: int, curve: Curve, unit: str, across: Scale, down: Scale) -> Iterator[str]:
-    color = f"c{i % PAGE_COLORS}"
+    color = curve_class(i).split()[0]  # bars and dots are never dashed
     line = points((across.at(x), down.at(y)) for x, _, y, _ in curve.points)
-    dash = " dashed" if i >= PAGE_COLORS else ""
-    yield element("polyline", class_=f"line {color}{dash}", points=line)
+    yield element("polyline", class_=f"line {curve_class(i)}", points=line)
     for x, low, y, high in curve.points:
         at = across.at(x)
         bar = {"x1": at, "x2": at, "y1": down.at(low), "y2": down.at(high)}

@@ -19,6 +19,7 @@ class Settings(TypedDict, total=False):
     gpu_layers: int | None
     context: int | None
     parallel: int
+    lookup: int
     threads: int | None
     state_bytes: int
     parse_markers: bool

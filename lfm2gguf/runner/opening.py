@@ -30,6 +30,7 @@ from lfm2gguf.runner.embeddings import Embedder
 from lfm2gguf.runner.media import Encoder
 
 DEFAULT_CONTEXT = 8_192
+MOST_GUESSES = 64  # more would hold up the first wrong one for too long
 MOST_SEQUENCES = 256  # LLAMA_MAX_SEQ (src/llama-cparams.h)
 
 
@@ -56,6 +57,7 @@ def open_model(
     gpu_layers: int | None,
     context: int | None,
     parallel: int,
+    lookup: int,
     threads: int | None,
     adapters: Mapping[str, FilePath],
     mmproj: FilePath | None,
@@ -70,6 +72,8 @@ def open_model(
         DeviceError: the device is not there, or lacks memory.
     """
     _check(parallel=parallel, context=context, threads=threads)
+    if not 0 <= lookup <= MOST_GUESSES:
+        raise OptionError(f"lookup is {lookup}: it must be 0 (off) to {MOST_GUESSES}")
     file = placement.check_file(path)
     projector = placement.check_projector(Path(mmproj)) if mmproj else None
     check_loadable(file, projector.path if projector else None)
@@ -86,7 +90,8 @@ def open_model(
                 model,
                 n_ctx=n_ctx,
                 n_seq_max=parallel,
-                n_outputs=parallel,
+                n_outputs=parallel + lookup,
+                rollback=lookup,
                 threads=threads,
                 unified=True,
             )

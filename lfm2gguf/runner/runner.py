@@ -49,6 +49,8 @@ class Runner:
         context: tokens in memory, shared by all conversations; None: what the model was trained
             for, at most 8192.
         parallel: requests that are computed together; more wait.
+        lookup: most tokens that are guessed at once, for a request that runs alone, from what
+            its prompt and answer repeat; a guess is kept only if the sampler draws it. 0: off.
         threads: CPU threads; None: the physical cores this process may use.
         state_bytes: bound of the memory for states of conversations that had to make room.
         parse_markers: let markers such as ``<|im_end|>`` in the texts of users and tools become
@@ -73,6 +75,7 @@ class Runner:
         gpu_layers: int | None = None,
         context: int | None = None,
         parallel: int = 4,
+        lookup: int = 8,
         threads: int | None = None,
         state_bytes: int = 256 << 20,
         parse_markers: bool = False,
@@ -88,6 +91,7 @@ class Runner:
             gpu_layers=gpu_layers,
             context=context,
             parallel=parallel,
+            lookup=lookup,
             threads=threads,
             adapters=adapters or {},
             mmproj=mmproj,

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, Response
 
 from lfm2gguf.errors import OptionError
 from lfm2gguf.runner import Runner
-from lfm2gguf.server import chat, completions, embeddings
+from lfm2gguf.server import chat, completions, embeddings, page
 from lfm2gguf.server.errors import ErrorBody, add_handlers
 from lfm2gguf.server.limits import BoundedBody, Limits
 from lfm2gguf.server.metrics import CONTENT_TYPE, CountRequests, Metrics
@@ -86,12 +86,14 @@ def create_app(
     name: str | None = None,
     api_key: str | Sequence[str] | None = None,
     limits: Limits | None = None,
+    chat_page: bool = True,
 ) -> FastAPI:
     """Return an ASGI application that serves a runner as OpenAI's API.
 
     ``name`` is the model's, the file's without its suffix if None; ``api_key``, one or several of
-    which a request sends one, is asked for everywhere but at ``/health``. The runner stays the
-    caller's, to be closed after the server.
+    which a request sends one, is asked for everywhere but at ``/health`` and
+    ``/``: the chat page, which ``chat_page=False`` leaves out. The runner stays the caller's, to
+    be closed after the server.
 
     Raises:
         OptionError: a key is empty.
@@ -103,6 +105,8 @@ def create_app(
         runner, name or runner.path.stem, _keys(api_key), limits, Metrics(runner)
     )
     app.include_router(open_to_all, responses=_REFUSED)
+    if chat_page:
+        app.include_router(page.router)
     for guarded in (router, chat.router, completions.router, embeddings.router):
         app.include_router(guarded, dependencies=[Depends(authorized)], responses=_REFUSED)
     add_handlers(app)

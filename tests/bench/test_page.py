@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,8 +13,8 @@ from lfm2gguf.bench import Report, Row, Sample, Subject, published
 from lfm2gguf.bench.report.page import page
 from lfm2gguf.rendering import Curve, Dots, draw_curves, draw_dots
 from tests.bench.test_reports import HOSTILE, made
+from tests.making.browser import screenshot
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 VOID = {"meta", "br"}
 
 
@@ -91,26 +88,11 @@ def test_plots_stay_within_their_frame() -> None:
         assert max(ys) <= height
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    given = os.environ.get("LFM2GGUF_CHROMIUM")
-    found = given or next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.skip("no Chromium is on the PATH, and LFM2GGUF_CHROMIUM names none")
-    with api.sync_playwright() as playwright:
-        options = ["--no-sandbox"]  # the page is ours, and containers run as root
-        browser = playwright.chromium.launch(executable_path=found, args=options)
-        yield browser
-        browser.close()
-
-
 @pytest.mark.parametrize("width", [390, 1400])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_in_a_browser(browser: Any, width: int, scheme: str, tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     path.write_text(page([measured(), *published()]), encoding="utf-8")
-    folder = Path(os.environ.get("LFM2GGUF_SCREENSHOTS", tmp_path))
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
     tab = context.new_page()
     requested: list[str] = []
@@ -118,8 +100,7 @@ def test_in_a_browser(browser: Any, width: int, scheme: str, tmp_path: Path) -> 
     tab.on("request", lambda request: requested.append(request.url))
     tab.on("console", lambda message: said.append(message.text))
     tab.goto(path.as_uri())
-    picture = folder / f"bench-{width}-{scheme}.png"
-    tab.screenshot(path=str(picture), full_page=True)
+    picture = screenshot(tab, f"bench-{width}-{scheme}", tmp_path, full_page=True)
     assert picture.stat().st_size > 20_000
     assert requested == [path.as_uri()]
     assert said == []

@@ -88,7 +88,7 @@ def test_a_png_needs_matplotlib_and_says_so(results: list[Verification], tmp_pat
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        with pytest.raises(MissingDependencyError, match=r"lfm2gguf\[plot\]"):
+        with pytest.raises(MissingDependencyError, match=r"\[plot\]"):
             check_targets({"plot": tmp_path / "a.png"})
     else:
         assert draw(results, ".png").startswith(b"\x89PNG")

@@ -133,7 +133,8 @@ class Queue:
         decoding = [request for request in turn if request.decoding]
         prefilling = [request for request in turn if not request.decoding]
         budget = self._budget(busy=bool(decoding))
-        work = [(request, _chunk(request, 1)) for request in decoding]
+        alone = len(self.running) == 1 and bool(decoding)
+        work = [(request, _chunk(request, 1, alone=alone)) for request in decoding]
         share = budget if decoding else max(SMALLEST_PIECE, budget // max(1, len(prefilling)))
         for request in prefilling:
             if budget <= 0:
@@ -163,12 +164,18 @@ class Queue:
         return min(room, max(SMALLEST_PIECE, int(self.speed * STALL)))
 
 
-def _chunk(request: Request, budget: int) -> Chunk:
-    """Return the next tokens of a request, up to a mark at most."""
+def _chunk(request: Request, budget: int, *, alone: bool = False) -> Chunk:
+    """Return the next tokens of a request, up to a mark at most.
+
+    Guesses come with them only where nobody else computes: a ubatch of a hybrid model holds as
+    many tokens of one sequence as of another, so that others would wait for a run of their own.
+    """
     assert request.slot is not None
     held = len(request.slot.tokens)
     stop = min(held + budget, len(request.tokens))
     stop = min([mark for mark in request.marks if held < mark < stop], default=stop)
     tokens, rows = request.stretch(held, stop)
     outputs = int(held + len(tokens) == len(request.tokens))
+    if alone and (guesses := request.guess()):
+        return Chunk(request.slot.seq, held, [*tokens, *guesses], 1 + len(guesses))
     return Chunk(request.slot.seq, held, tokens, outputs, rows)

@@ -11,6 +11,7 @@ import numpy as np
 from lfm2gguf.errors import Lfm2ggufError
 from lfm2gguf.llamacpp import Floats, LazyGrammar
 from lfm2gguf.options import Options
+from lfm2gguf.runner.engine.lookup import Lookup
 from lfm2gguf.runner.engine.memory import Slot, Variant
 from lfm2gguf.runner.engine.text import TextStream
 
@@ -43,7 +44,8 @@ class Usage:
     """What a request cost. Times are in seconds, speeds in tokens per second.
 
     ``prefilled_tokens`` were computed, ``cached_tokens`` were held already; ``waited`` is the
-    time before a sequence was free.
+    time before a sequence was free. Of the answer's tokens, ``guessed_right`` were guessed (of
+    ``guessed_tokens`` in all) and so needed no step of their own.
     """
 
     prompt_tokens: int
@@ -55,6 +57,8 @@ class Usage:
     seconds: float
     prefill_speed: float
     decode_speed: float
+    guessed_tokens: int = 0
+    guessed_right: int = 0
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,10 @@ class Request:
     slot: Slot | None = None
     cached: int = 0
     prefilled: int = 0
+    guessed: int = 0
+    guessed_right: int = 0
+    lookup: Lookup | None = None  # where guesses come from; their number has these bounds, too:
+    n_ctx: int = 0
     submitted: float = field(default_factory=time.perf_counter)
     started: float = 0.0
     first_token: float = 0.0
@@ -131,6 +139,22 @@ class Request:
         tokens = tokens[: kinds.index(not kinds[0])] if (not kinds[0]) in kinds else tokens
         return tokens, np.stack([self.rows[token] for token in tokens]) if kinds[0] else None
 
+    def guess(self) -> list[int]:
+        """Return tokens that may follow the last one, to be computed with it."""
+        if self.lookup is None:
+            return []
+        room = self.n_ctx - len(self.tokens) - 1
+        if self.options.max_tokens is not None:
+            room = min(room, self.options.max_tokens - len(self.generated) - 1)
+        return self.lookup.guess(self.tokens, room)
+
+    def learn(self, guessed: int, right: int) -> None:
+        """Take into account how many guesses the sampler has drawn as well."""
+        self.guessed += guessed
+        self.guessed_right += right
+        if self.lookup is not None:
+            self.lookup.learn(len(self.tokens), guessed, right)
+
     @property
     def penalty_window(self) -> list[int]:
         """The part of the prompt that the penalties look at."""
@@ -155,4 +179,6 @@ class Request:
             seconds=now - self.submitted,
             prefill_speed=self.prefilled / max(first - started, 1e-9),
             decode_speed=(count - 1) / max(now - first, 1e-9) if count > 1 else 0.0,
+            guessed_tokens=self.guessed,
+            guessed_right=self.guessed_right,
         )

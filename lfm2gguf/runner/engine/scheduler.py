@@ -21,6 +21,7 @@ from typing import TypeVar
 from lfm2gguf.errors import ContextError, Lfm2ggufError, RuntimeFailureError
 from lfm2gguf.llamacpp import Adapter, Chunk, Context, Floats, Model, RefusedBatchError, Sampler
 from lfm2gguf.runner.engine.jobs import Jobs
+from lfm2gguf.runner.engine.lookup import Lookup
 from lfm2gguf.runner.engine.memory import Memory, MemoryUse
 from lfm2gguf.runner.engine.queue import SMALLEST_PIECE, Queue, Work
 from lfm2gguf.runner.engine.request import Delta, Event, Finished, Load, Request, logprobs_of
@@ -78,6 +79,8 @@ class Scheduler:
         """
         self.check_usable()
         self.queue.check(request)
+        if self._context.rollback:
+            request.lookup, request.n_ctx = Lookup(self._context.rollback), self._context.n_ctx
         sampler = Sampler(self._model, request.options, request.calls)
         with self._wake:
             if self._closing or len(self.queue.waiting) >= MAX_WAITING:
@@ -218,8 +221,8 @@ class Scheduler:
         rows = iter(self._context.logits()) if any(chunk.outputs for _, chunk in work) else iter(())
         for request, chunk in work:
             if chunk.outputs:
-                logits = next(rows)
-                self._alone(request, functools.partial(self._draw, request, logits))
+                logits = [next(rows) for _ in range(chunk.outputs)]
+                self._alone(request, functools.partial(self._draw_all, request, chunk, logits))
         return True
 
     def _alone(self, request: Request, work: Callable[[], None]) -> None:
@@ -268,7 +271,25 @@ class Scheduler:
         if prompt_tokens >= SMALLEST_PIECE:
             self.queue.speed = prompt_tokens / seconds
 
-    def _draw(self, request: Request, logits: Floats) -> None:
+    def _draw_all(self, request: Request, chunk: Chunk, logits: Sequence[Floats]) -> None:
+        """Draw a token, and on, as long as a guess is what was drawn."""
+        slot, guesses = request.slot, chunk.tokens[len(chunk.tokens) - chunk.outputs + 1 :]
+        assert slot is not None
+        right = 0
+        for guess, row in zip([*guesses, None], logits, strict=True):
+            token = self._draw(request, row)
+            if request not in self.samplers or token != guess:
+                break
+            right += 1
+        if right < len(guesses):
+            held = len(slot.tokens) - len(guesses) + right
+            self._context.roll_back(slot.seq, held)
+            slot.cut(held)
+        if guesses:
+            request.learn(len(guesses), right)
+
+    def _draw(self, request: Request, logits: Floats) -> int:
+        """Draw a token and emit its text; end the answer where it is the last."""
         token: int = self.samplers[request].sample(logits)
         if not request.generated:
             request.first_token = time.perf_counter()
@@ -277,7 +298,7 @@ class Scheduler:
         request.tokens.append(token)
         if self._model.ends_generation(token):
             self._finish(request, "stop")
-            return
+            return token
         piece = self._piece(token)
         count = request.options.logprobs
         logprobs = () if count is None else (logprobs_of(logits, token, piece, count),)
@@ -290,6 +311,7 @@ class Scheduler:
             self._finish(request, "length")
         elif len(request.tokens) >= self._context.n_ctx:
             self._finish(request, "context")
+        return token
 
     def _piece(self, token: int) -> bytes:
         if token not in self._pieces:

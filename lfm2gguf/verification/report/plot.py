@@ -13,7 +13,7 @@ import numpy as np
 
 from lfm2gguf.errors import MissingDependencyError, OptionError
 from lfm2gguf.install import install_command
-from lfm2gguf.rendering import Line, Panel, draw_panels, line_color
+from lfm2gguf.rendering import Line, Panel, curve_color, draw_panels
 from lfm2gguf.verification.measure.scores import Scores
 from lfm2gguf.verification.verdict.result import Verification
 
@@ -124,7 +124,7 @@ def _png(results: Sequence[Verification]) -> bytes:
     figure = _matplotlib()(figsize=(13, 5), layout="constrained")
     for axes, panel in zip(figure.subplots(1, 2), _panels(results), strict=True):
         for i, line in enumerate(panel.lines):
-            axes.plot(line.x, line.y, label=line.label, color=line_color(i))
+            axes.plot(line.x, line.y, label=line.label, color=curve_color(i))
         axes.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label, yscale="log")
         axes.grid(alpha=0.3)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
