@@ -90,6 +90,7 @@ def serve(
         body_bytes=max_body, prompt_tokens=max_prompt, queue=max_queue, seconds=max_seconds
     )
     create_app, run = server.create_app, server.run  # what is missing is said before it loads
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of each client that hangs up
     logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
     settings = {
         **place.arguments(), "parallel": parallel, "inject_tools": inject_tools, "mmap": mmap

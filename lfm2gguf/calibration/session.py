@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,7 +31,7 @@ from lfm2gguf.ggml import GGMLType
 from lfm2gguf.gguf_file import Value, ValueType
 from lfm2gguf.progress import ProgressCallback, counting
 from lfm2gguf.reference import gguf_names
-from lfm2gguf.storage import GGML, StoredRows, write_whole
+from lfm2gguf.storage import GGML, StoredRows, scratch_folder, write_whole
 from lfm2gguf.verification import ReferenceModel, open_reference
 from lfm2gguf.version import __version__
 
@@ -279,5 +278,5 @@ def _workspace(folder: str | Path | None) -> Iterator[Path]:
     if folder is not None:
         yield Path(folder)
         return
-    with tempfile.TemporaryDirectory(prefix="lfm2gguf-") as name:
-        yield Path(name)
+    with scratch_folder() as made:
+        yield made

@@ -88,6 +88,10 @@ class Sampler:
             )
         if wrong := _backward(grammar):
             raise OptionError(f"grammar: {wrong} repeats at least more often than at most")
+        if "<" in _TEXT.sub("", grammar):  # llama.cpp allows what it then ends the process of
+            raise OptionError(
+                "grammar: tokens (such as <[1]>) cannot stand in it; write their text"
+            )
         with captured_log() as log, captured_stderr() as said:
             made = self._llama.llama_sampler_init_grammar(model.vocab, text, b"root")
         if not made:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from lfm2gguf.chat.dialect import LFM2
 from lfm2gguf.chat.schemas import schema_problem
-from lfm2gguf.chat.tool_calls import ToolCall
+from lfm2gguf.chat.tool_calls import ToolCall, read_calls, write_calls
 from lfm2gguf.chat.tools import as_tools, function_schema
 from lfm2gguf.errors import OptionError
 from tests.golden.template_cases import FUNCTIONS, WEATHER, WRAPPED, plan
@@ -143,3 +144,12 @@ def test_schemas_that_allow_all_or_nothing() -> None:
     tool = as_tools([{"name": "f", "parameters": parts}])["f"]
     assert tool.problem(ToolCall("f", {"a": [1]})) is None
     assert "f.b: nothing may stand there" in str(tool.problem(ToolCall("f", {"b": 1})))
+
+
+@pytest.mark.parametrize("name", ["f", "a.b", "a-b", 'f"', "f(x", "<|tool_call_end|>", "é", "1"])
+@pytest.mark.parametrize("key", ["x", "my key", "<|tool_call_end|>", "a=b", "", "class", "**", "1"])
+def test_calls_that_are_written_are_read_as_the_same(name: str, key: str) -> None:
+    calls = [ToolCall(name, {key: [1, "a"], "y": None}), ToolCall("g", {})]
+    start, end = LFM2.calls
+    written = write_calls(calls)
+    assert read_calls(written.removeprefix(start).removesuffix(end)) == (calls, [])

@@ -119,3 +119,11 @@ def test_repetitions_with_more_at_least_than_at_most(model: Model, counts: str) 
         Sampler(model, Options(**OFF, grammar=f'root ::= "a"{counts} "b"'))
     literal = f'root ::= "{counts}" [{counts}] # {counts}'
     Sampler(model, Options(**OFF, grammar=literal)).close()
+
+
+@pytest.mark.parametrize("token", ["<[2]>", "!<[2]>", "<|im_end|>"])
+def test_tokens_in_a_grammar(model: Model, token: str) -> None:
+    """Beside characters they end the process ("Unexpected empty grammar stack")."""
+    with pytest.raises(OptionError, match="write their text"):
+        Sampler(model, Options(**OFF, grammar=f'root ::= ({token}"a" | "b")+'))
+    Sampler(model, Options(**OFF, grammar=f'root ::= "{token}" [<] # <')).close()
