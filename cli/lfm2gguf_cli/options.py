@@ -196,6 +196,13 @@ ModelOrId = Annotated[
 HubType = Annotated[
     str, typer.Option("--type", "-t", metavar="TYPE", help="Which file of a Hub repository.")
 ]
+PathOrId = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE|FOLDER|ID",
+        help="A GGUF file, a checkpoint's folder, or a Hub id, of which only headers are read.",
+    ),
+]
 Device = Annotated[
     str,
     typer.Option(
@@ -271,7 +278,9 @@ class OpeningOptions:
         from lfm2gguf.runner import Runner
 
         settings |= {"mmproj": self.mmproj, "context": self.context, "lookup": self.lookup}
-        if Path(model).exists() or model.count("/") != 1 or model.endswith(".gguf"):
+        from lfm2gguf.checkpoint import is_repository
+
+        if not is_repository(model) or model.endswith(".gguf"):
             return Runner(model, **settings)
         if not sys.stderr.isatty():  # progress bars are for people
             os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

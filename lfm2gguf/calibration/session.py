@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,7 @@ def calibrate(
     lora: str | Path | None = None,
     workspace: str | Path | None = None,
     jobs: int | None = None,
+    executor: Executor | None = None,
     overwrite: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Calibrated:
@@ -106,6 +108,9 @@ def calibrate(
         workspace: a folder for finished tensors, which a later run of the same takes up again; by
             default a temporary one.
         jobs: processes that write the file.
+        executor: what rounds matrices that do not need each other, and writes the file, such as a
+            Dask cluster's ``Client.get_executor()``: its workers see the same files, ``workspace``
+            included.
         overwrite: replace a file that exists.
         progress: called with a :class:`~lfm2gguf.Progress` after each layer.
 
@@ -137,13 +142,13 @@ def calibrate(
     with _workspace(workspace) as folder:
         store = Store(folder / _run_key(model, draft, used))
         names = _names(model, draft)
-        made = _calibrate(model, draft, used, store, names, progress)
+        made = _calibrate(model, draft, used, store, names, progress, executor)
         judgement = judge(model, draft, store, names, held_out, progress)
         calibrated = replace(
             draft, sources=_sources(draft, names, store), metadata=draft.metadata | _about(used)
         )
         written = replace(planned, drafts=(calibrated,)).write(
-            jobs=jobs, overwrite=overwrite, progress=progress
+            jobs=jobs, executor=executor, overwrite=overwrite, progress=progress
         )
     return Calibrated(written, judgement, used.tokens, *made)
 
@@ -191,6 +196,7 @@ def _calibrate(
     store: Store,
     names: Mapping[str, str],
     progress: ProgressCallback | None,
+    executor: Executor | None = None,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Finish every tensor; return those whose plain rounding was kept, and those of few tokens."""
     types = {tensor.name: tensor.type for tensor in draft.tensors}
@@ -202,6 +208,7 @@ def _calibrate(
         {name: types[tensor] for name, (tensor, _) in single.items()},
         lambda name: store.load(*single[name]),
         counting(progress, "calibrating", "layers"),
+        executor,
     ):
         tensor, expert = single[made.name]
         store.save(tensor, expert, made.rounded.data)
