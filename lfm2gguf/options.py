@@ -36,6 +36,7 @@ class Doc(NamedTuple):
 
 Bias = Mapping[int, float]
 Texts = str | Sequence[str]
+TokenIds = Sequence[int]
 Schema = Mapping[str, Any]
 
 
@@ -66,6 +67,30 @@ class Options:
         Range(0, 1),
         Doc("Leave out tokens below this part of the likeliest one's probability; 0 is off."),
     ] = 0.05
+    top_n_sigma: Annotated[
+        float,
+        Range(-1, 1000),
+        Doc("Leave out logits further than N standard deviations below the largest; -1 is off."),
+    ] = -1.0
+    typical_p: Annotated[
+        float,
+        Range(0, 1),
+        Doc("Draw among the tokens of the most typical surprise up to this probability; 1 is off."),
+    ] = 1.0
+    xtc_probability: Annotated[
+        float, Range(0, 1), Doc("How often all likely tokens but the last are left out (XTC).")
+    ] = 0.0
+    xtc_threshold: Annotated[
+        float, Range(0, 1), Doc("From which probability on a token is likely, for XTC.")
+    ] = 0.1
+    dynatemp_range: Annotated[
+        float,
+        Range(0, 100),
+        Doc("How far the temperature moves up and down with the entropy; 0 is off."),
+    ] = 0.0
+    dynatemp_exponent: Annotated[
+        float, Range(0, 100), Doc("How the temperature follows the entropy.")
+    ] = 1.0
     repeat_penalty: Annotated[
         float,
         Range(0.01, 100),
@@ -117,6 +142,12 @@ class Options:
     ignore_eos: Annotated[
         bool, Doc("Go on to max_tokens even where the model would end: for measuring.")
     ] = False
+    min_tokens: Annotated[
+        int, Range(0, 2**31), Doc("Tokens before which the model does not end the answer.")
+    ] = 0
+    stop_tokens: Annotated[
+        TokenIds, Doc("Token ids that end the answer, besides the model's own.")
+    ] = ()
 
     def __post_init__(self) -> None:
         for option in option_table().values():
@@ -163,6 +194,12 @@ class OptionChanges(TypedDict, total=False):
     top_k: int
     top_p: float
     min_p: float
+    top_n_sigma: float
+    typical_p: float
+    xtc_probability: float
+    xtc_threshold: float
+    dynatemp_range: float
+    dynatemp_exponent: float
     repeat_penalty: float
     repeat_window: int
     frequency_penalty: float
@@ -176,6 +213,8 @@ class OptionChanges(TypedDict, total=False):
     adapter: str | None
     adapter_scale: float
     ignore_eos: bool
+    min_tokens: int
+    stop_tokens: TokenIds
 
 
 @dataclass(frozen=True)
@@ -234,6 +273,10 @@ def _is_bias(value: Any) -> bool:
     )
 
 
+def _are_ids(value: Any) -> bool:
+    return isinstance(value, Sequence) and all(_is_whole(token) and token >= 0 for token in value)
+
+
 def _are_texts(value: Any) -> bool:
     return isinstance(value, Sequence) and all(isinstance(text, str) for text in value)
 
@@ -245,5 +288,6 @@ _KINDS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
     str: ("a text", lambda value: isinstance(value, str)),
     Bias: ("numbers for token ids", _is_bias),
     Texts: ("a text, or several", _are_texts),
+    TokenIds: ("token ids", _are_ids),
     Schema: ("a dict", lambda value: isinstance(value, Mapping)),
 }

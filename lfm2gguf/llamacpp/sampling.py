@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lfm2gguf.errors import OptionError, RuntimeFailureError
+from lfm2gguf.llamacpp.chain import make_chain
 from lfm2gguf.llamacpp.context import Floats
 from lfm2gguf.llamacpp.grammar import json_schema_grammar
 from lfm2gguf.llamacpp.lazy import LazyGrammar, Watch
@@ -27,8 +28,8 @@ LARGEST = 2_000_000  # characters: a second of parsing, and some hundred megabyt
 class Sampler:
     """One request's sampler chain: what it has seen, and how it picks the next token.
 
-    In llama.cpp's own order: logit bias, penalties, top_k, top_p, min_p, temperature, seeded
-    draw; at temperature 0 the largest logit. The first two touch a few tokens only and are done
+    In llama.cpp's own order: logit bias, penalties, then :mod:`lfm2gguf.llamacpp.chain`; at
+    temperature 0 the largest logit. The first two touch a few tokens only and are done
     here; the others are llama.cpp's. The penalties look at the last ``repeat_window`` accepted
     tokens. A grammar (GBNF, start symbol ``root``) is asked about
     the token drawn, and filters the whole vocabulary only if it refuses that one.
@@ -46,20 +47,12 @@ class Sampler:
         self._watch = None if lazy is None or self._grammar else Watch(lazy)
         if lazy and self._watch:
             self._grammar = self._compile(model, lazy.text)
-        temperature, top_k = float(options.temperature), int(options.top_k)
-        top_p, min_p = float(options.top_p), float(options.min_p)
-        self._chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
-        for wanted, make, arguments in (
-            (top_k > 0, llama.llama_sampler_init_top_k, (top_k,)),
-            (top_p < 1, llama.llama_sampler_init_top_p, (top_p, 1)),
-            (min_p > 0, llama.llama_sampler_init_min_p, (min_p, 1)),
-            (True, llama.llama_sampler_init_temp, (temperature,)),
-            (True, llama.llama_sampler_init_dist, (int(options.seed or 0),)),
-        ):
-            if wanted and temperature > 0:
-                llama.llama_sampler_chain_add(self._chain, make(*arguments))
-        self._greedy = temperature <= 0
-        self._top_k, self._min_p = top_k, min_p if top_p >= 1 else 0.0
+        self._chain = make_chain(llama, options)
+        self._greedy = options.temperature <= 0
+        whole = options.top_n_sigma > 0  # it looks at every token
+        early = options.top_p < 1 or options.typical_p < 1  # these look before min_p does
+        self._top_k = 0 if whole else int(options.top_k)
+        self._min_p = 0.0 if whole or early else float(options.min_p)
         self._biased = np.array(list(bias), np.int64)
         self._bias = np.array(list(bias.values()), np.float32)
         self._repeat = np.float32(options.repeat_penalty)
@@ -68,6 +61,9 @@ class Sampler:
         window = model.n_ctx_train if options.repeat_window < 0 else int(options.repeat_window)
         self._window: deque[int] = deque(maxlen=window if options.penalizes else 0)
         self._array = _CandidateArray(llama, *model.candidates)
+        self._once, self._over = lazy is not None and lazy.once, False
+        self._too_early = int(options.min_tokens)  # tokens before which none of the ends is drawn
+        self._ends = [*model.end_tokens, *options.stop_tokens] if self._too_early else []
 
     def _compile(self, model: Model, grammar: str) -> Any:
         try:
@@ -118,6 +114,8 @@ class Sampler:
             RuntimeFailureError: bias and grammar leave no token to pick, or the model's weights
                 have it compute what is not a number.
         """
+        if self._over:
+            return self._model.end_tokens[0]
         logits = self._adjusted(logits)
         if not logits.max() < np.inf:  # C code would pick what is no token
             raise RuntimeFailureError(
@@ -129,6 +127,8 @@ class Sampler:
         if bound and not self._allows(logits, token):
             logits = self._filtered(logits)
             token = self._pick(logits)
+        if logits[token] == -np.inf and self._too_early > 0:  # the grammar is at its end
+            return self._model.end_tokens[0]
         if logits[token] == -np.inf:  # accepting it would throw in C++ and end the process
             raise RuntimeFailureError("grammar and logit bias leave no token to continue with")
         self._window.append(token)
@@ -136,13 +136,17 @@ class Sampler:
             self._llama.llama_sampler_accept(self._grammar, token)
         if self._watch and self._watch.follow(self._model.detokenize([token], special=True)):
             self._llama.llama_sampler_reset(self._grammar)
+            self._over = self._once and len(self._model.end_tokens) > 0
+        self._too_early -= 1
         return token
 
     def _adjusted(self, logits: Floats) -> Floats:
         """Apply bias and penalties, as ``llama_sampler_penalties_apply`` does."""
-        if not len(self._biased) and not self._window:
+        if not len(self._biased) and not self._window and self._too_early <= 0:
             return logits
         logits = logits.copy()
+        if self._too_early > 0:
+            logits[self._ends] = -np.inf
         logits[self._biased] += self._bias
         if self._window:
             counts = Counter(self._window)
@@ -211,8 +215,9 @@ _TEXT = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|#[^\n]*', re.DOTALL)
 
 def _bias_of(model: Model, options: Options) -> dict[int, float]:
     bias = dict(options.logit_bias or {})
-    if wrong := [token for token in bias if not 0 <= token < model.n_vocab]:
-        raise OptionError(f"logit_bias: {wrong[0]} is not a token id (0 to {model.n_vocab - 1})")
+    for name, tokens in (("logit_bias", bias), ("stop_tokens", options.stop_tokens)):
+        if wrong := [token for token in tokens if not 0 <= token < model.n_vocab]:
+            raise OptionError(f"{name}: {wrong[0]} is not a token id (0 to {model.n_vocab - 1})")
     if options.ignore_eos:
         bias |= dict.fromkeys(model.end_tokens, -np.inf)
     return bias

@@ -40,6 +40,12 @@ def html_table(table: Table) -> Iterator[str]:
     yield "</tbody></table></div>"
 
 
+def notebook_table(table: Table, caption: str = "") -> str:
+    """Return a table, under a line of words, as a notebook's cell shows it."""
+    words = f"<p>{escape(caption)}</p>" if caption else ""
+    return words + ("".join(html_table(table)) if table.rows else "")
+
+
 def _row(tag: str, cells: Sequence[str], texts: int) -> str:
     kinds = ("text" if i < texts else "number" for i in range(len(cells)))
     body = (f'<{tag} class="{k}">{escape(c)}</{tag}>' for k, c in zip(kinds, cells, strict=True))
