@@ -20,7 +20,7 @@ from tests.making.imports import MODULES
 # What json.loads may still read: texts of the package's own, and an installer's note.
 OWN = {
     "lfm2gguf.bench.workloads", "lfm2gguf.calibration.material", "lfm2gguf.install",
-    "lfm2gguf.llamacpp.grammar", "lfm2gguf.loadable.child",
+    "lfm2gguf.llamacpp.converter", "lfm2gguf.llamacpp.grammar", "lfm2gguf.loadable.child",
 }  # fmt: skip
 
 

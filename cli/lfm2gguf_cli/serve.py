@@ -91,6 +91,13 @@ def serve(
             "while it is served then ends the server.",
         ),
     ] = False,
+    grammars: Annotated[
+        bool,
+        typer.Option(
+            "--grammars",
+            help="Let clients write grammars (GBNF); a bad one can stop the server.",
+        ),
+    ] = False,
     max_body: Annotated[
         int, typer.Option(help="Bytes of a request; larger ones get 413.", min=1)
     ] = 32 << 20,
@@ -116,8 +123,9 @@ def serve(
     keys = [*(api_key or []), *(_keys_in(api_key_file) if api_key_file else [])]
 
     limits = server.Limits(
-        body_bytes=max_body, prompt_tokens=max_prompt, queue=max_queue, seconds=max_seconds
-    )
+        body_bytes=max_body, prompt_tokens=max_prompt, queue=max_queue, seconds=max_seconds,
+        grammars=grammars,
+    )  # fmt: skip
     create_app, run = server.create_app, server.run  # what is missing is said before it loads
     logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of each client that hangs up
     logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
