@@ -95,8 +95,8 @@ def main() -> None:
 
 
 def commands(model: Path, programs: Path) -> dict[str, list[str]]:
-    ours = [sys.executable, "-m", "lfm2gguf_cli.main", "serve", "--grammars", str(model), "--device", "cpu",
-            "--threads", "1", "--context", str(CONTEXT), "--parallel", str(PLACES)]  # fmt: skip
+    ours = [sys.executable, "-m", "lfm2gguf_cli.main", "serve", str(model), "--device", "cpu",
+            "--grammars", "--threads", "1", "--context", str(CONTEXT), "--parallel", str(PLACES)]  # fmt: skip
     theirs = [
         str(programs / "llama-server"),
         "-m",
