@@ -28,9 +28,9 @@ class Tool:
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        """The JSON schema of the arguments."""
-        described = self.schema.get("function", self.schema)
-        return typing.cast(Mapping[str, Any], described.get("parameters") or {})
+        """The JSON schema of the arguments, without the keywords that are null."""
+        given = self.schema.get("function", self.schema).get("parameters") or {}
+        return {key: value for key, value in given.items() if value is not None}
 
     def problem(self, call: ToolCall) -> str | None:
         """Return what is wrong with a call's arguments, or None."""
