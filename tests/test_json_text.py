@@ -21,6 +21,7 @@ from tests.making.imports import MODULES
 OWN = {
     "lfm2gguf.bench.workloads", "lfm2gguf.calibration.material", "lfm2gguf.install",
     "lfm2gguf.llamacpp.converter", "lfm2gguf.llamacpp.grammar", "lfm2gguf.loadable.child",
+    "lfm2gguf.server.messages_api.answer",
 }  # fmt: skip
 
 
