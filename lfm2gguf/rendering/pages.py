@@ -40,9 +40,16 @@ def html_table(table: Table) -> Iterator[str]:
     yield "</tbody></table></div>"
 
 
+_MARKS = {"✓": " good", "✗": " bad"}  # a cell that begins with one has its colour
+LONG = 40  # characters, from which on a cell is broken into lines
+
+
 def _row(tag: str, cells: Sequence[str], texts: int) -> str:
-    kinds = ("text" if i < texts else "number" for i in range(len(cells)))
-    body = (f'<{tag} class="{k}">{escape(c)}</{tag}>' for k, c in zip(kinds, cells, strict=True))
+    body = (
+        f'<{tag} class="{"text" if i < texts else "number"}{_MARKS.get(cell[:1], "")}'
+        f'{" long" if len(cell) > LONG else ""}">{escape(cell)}</{tag}>'
+        for i, cell in enumerate(cells)
+    )
     return f"<tr>{''.join(body)}</tr>"
 
 
