@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lfm2gguf_cli.groups import grouped
-from lfm2gguf_cli.options import Saying
+from lfm2gguf_cli.options import HubType, Revision, Saying
 
 if TYPE_CHECKING:
     from lfm2gguf.doctor import Diagnosis
@@ -21,14 +20,19 @@ STYLES = {"error": "red", "warning": "yellow", "note": "default"}
 @grouped
 def doctor(
     paths: Annotated[
-        list[Path],
-        typer.Argument(metavar="FILE_OR_FOLDER...", help="GGUF files, or checkpoints' folders."),
+        list[str],
+        typer.Argument(
+            metavar="FILE|FOLDER|ID...",
+            help="GGUF files, checkpoints' folders, or Hub ids, of which only headers are read.",
+        ),
     ],
     backend: Annotated[
         str,
         typer.Option(metavar="cpu|cuda|vulkan|rocm|metal", help="Where it is to run."),
     ] = "cpu",
     *,
+    type: HubType = "Q4_K_M",
+    revision: Revision = None,
     saying: Saying,
 ) -> None:
     """Say what is wrong with a GGUF file or a checkpoint, and what to do about it.
@@ -40,7 +44,7 @@ def doctor(
     from lfm2gguf.doctor import diagnose
 
     display = saying.display()
-    diagnoses = [diagnose(path, backend=backend) for path in paths]
+    diagnoses = [diagnose(path, backend=backend, type=type, revision=revision) for path in paths]
     found = [diagnosis.to_json() for diagnosis in diagnoses]
     if not display.gives(lambda: found if found[1:] else found[0]):
         for diagnosis in diagnoses:

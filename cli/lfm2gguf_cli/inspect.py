@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lfm2gguf_cli.groups import grouped
-from lfm2gguf_cli.options import Saying
+from lfm2gguf_cli.options import HubType, PathOrId, Revision, Saying
 
 if TYPE_CHECKING:
     from lfm2gguf.doctor import Description
@@ -17,13 +16,13 @@ if TYPE_CHECKING:
 
 @grouped
 def inspect(
-    path: Annotated[
-        Path, typer.Argument(metavar="FILE_OR_FOLDER", help="A GGUF file or a checkpoint's folder.")
-    ],
+    path: PathOrId,
     full: Annotated[
         bool, typer.Option("--full", help="Show arrays whole, such as the vocabulary.")
     ] = False,
     *,
+    type: HubType = "Q4_K_M",
+    revision: Revision = None,
     saying: Saying,
 ) -> None:
     """Show the metadata and the tensors of a GGUF file or of a checkpoint.
@@ -33,7 +32,7 @@ def inspect(
     from lfm2gguf.doctor import describe
 
     display = saying.display()
-    found = describe(path, full=full)
+    found = describe(path, full=full, type=type, revision=revision)
     if not display.gives(found.to_json):
         _show(display, found)
     display.next("lfm2gguf", "doctor", path)

@@ -17,6 +17,7 @@ from lfm2gguf_cli.nearest import Command
 
 BAD_INPUT = 2  # exit codes: 0 done, 1 a check failed, 2 bad usage or input, 130 interrupted
 INTERRUPTED = 130
+HELP = ["-h", "--help"]
 
 # A command is the function of its name in the module of its name, which is imported when the
 # command is called: the list below is all that `lfm2gguf --help` needs.
@@ -40,19 +41,25 @@ COMMANDS = {
 
 def make_app(arguments: Sequence[str]) -> typer.Typer:
     """Return the command line for ``arguments``, with the command they name imported."""
+    completing = "_LFM2GGUF_COMPLETE" in os.environ  # the shell asks for a command's options
+    # Where no option comes before the command, there is none to read: for that alone Typer would
+    # import pydantic, which takes longer than to show the command's help.
+    begins = bool(arguments) and arguments[0] in COMMANDS and not completing
     app = typer.Typer(
         name="lfm2gguf",
+        add_completion=not begins,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,  # importing Rich to print help takes longer than all the rest
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings={"help_option_names": [] if begins else HELP},
     )
-    app.callback()(common)
-    completing = "_LFM2GGUF_COMPLETE" in os.environ  # the shell asks for a command's options
+    app.callback(help=common.__doc__)(_begin if begins else common)
     named = next((word for word in arguments if not word.startswith("-")), None)
     for name, summary in COMMANDS.items():
         called = completing or name == named
-        app.command(name, cls=Command, short_help=summary)(_load(name) if called else _not_called)
+        settings = {"help_option_names": HELP}
+        add = app.command(name, cls=Command, short_help=summary, context_settings=settings)
+        add(_load(name) if called else _not_called)
     return app
 
 
@@ -81,6 +88,11 @@ def common(
     ] = False,
 ) -> None:
     """Convert, verify and run LFM2 models as GGUF. NumPy only; the same bytes as llama.cpp."""
+    _begin()
+
+
+def _begin() -> None:
+    """Begin the command."""
     _interrupt_by(signal.SIG_DFL, signal.default_int_handler)
 
 

@@ -157,7 +157,8 @@ class MaterialOptions:
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Conversations to calibrate on (JSON lines), in the model's own template.",
+            help="Conversations as JSON (messages, ShareGPT, Alpaca, prompt and completion), in "
+            "the model's own template.",
         ),
     ] = None
     chunks: Annotated[int, typer.Option(min=0, help="Chunks of each text; 0: all.")] = 128
@@ -194,6 +195,13 @@ ModelOrId = Annotated[
 ]
 HubType = Annotated[
     str, typer.Option("--type", "-t", metavar="TYPE", help="Which file of a Hub repository.")
+]
+PathOrId = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE|FOLDER|ID",
+        help="A GGUF file, a checkpoint's folder, or a Hub id, of which only headers are read.",
+    ),
 ]
 Device = Annotated[
     str,
@@ -270,7 +278,9 @@ class OpeningOptions:
         from lfm2gguf.runner import Runner
 
         settings |= {"mmproj": self.mmproj, "context": self.context, "lookup": self.lookup}
-        if Path(model).exists() or model.count("/") != 1 or model.endswith(".gguf"):
+        from lfm2gguf.checkpoint import is_repository
+
+        if not is_repository(model) or model.endswith(".gguf"):
             return Runner(model, **settings)
         if not sys.stderr.isatty():  # progress bars are for people
             os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

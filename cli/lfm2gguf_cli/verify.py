@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from lfm2gguf_cli.groups import grouped
-from lfm2gguf_cli.options import Device, Lora, Revision, Saying, Threads, Trial
+from lfm2gguf_cli.options import Device, HubType, Lora, Revision, Saying, Threads, Trial
 
 
 def share(text: str) -> float:
@@ -23,7 +23,10 @@ def share(text: str) -> float:
 @grouped
 def verify(
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL.gguf", help="The file, or a folder of files.")
+        str,
+        typer.Argument(
+            metavar="MODEL.gguf|FOLDER|ID", help="The file, a folder of files, or a Hub id."
+        ),
     ],
     *,
     reference: Annotated[
@@ -35,6 +38,7 @@ def verify(
             help="Checkpoint folder, Hub id, or an F32, F16 or BF16 GGUF.",
         ),
     ],
+    type: HubType = "Q4_K_M",
     revision: Revision = None,
     lora: Lora = None,
     text: Annotated[
@@ -50,7 +54,8 @@ def verify(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Conversations (JSON lines); only the assistant's tokens are scored.",
+            help="Conversations as JSON (messages, ShareGPT, Alpaca, prompt and completion); only "
+            "the assistant's tokens are scored.",
         ),
     ] = None,
     chunks: Annotated[int, typer.Option(min=0, help="Chunks of each text; 0: all.")] = 16,
@@ -152,6 +157,7 @@ def verify(
 
     Example: lfm2gguf verify LFM2-1.2B-Q4_K_M.gguf --reference LiquidAI/LFM2-1.2B
     """
+    from lfm2gguf.checkpoint import fetch_gguf, is_repository
     from lfm2gguf.verification import Engine, Limits, Material, open_reference
     from lfm2gguf.verification import verify as verify_files
     from lfm2gguf.verification.report.files import candidates, check_targets, write_reports
@@ -166,9 +172,10 @@ def verify(
     limits = Limits(max_ppl_increase, max_kld, min_top1, min_cosine, min_rank, min_overlap)
     printed = Path("-") in targets.values()
     display = replace(saying, quiet=saying.quiet or printed).display()
+    files = fetch_gguf(model, type) if is_repository(model) else Path(model)
     with progress_of(display) as progress:
         results = verify_files(
-            candidates(model),
+            candidates(files),
             open_reference(reference, revision, lora),
             material=Material(text or (), chat, chunks or None, ctx, cache),
             limits=limits,

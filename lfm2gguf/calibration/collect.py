@@ -8,18 +8,22 @@ them. Source: tools/imatrix/imatrix.cpp, ``collect_imatrix`` (llama.cpp 0c1e5709
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from lfm2gguf.calibration.material import DEFAULT_CHUNKS, calibration_material
+from lfm2gguf.checkpoint import Adapter
 from lfm2gguf.errors import UnsupportedError
+from lfm2gguf.executors import spread
 from lfm2gguf.imatrix import DEFAULT_CHUNK, Entry, ImportanceMatrix
 from lfm2gguf.progress import ProgressCallback, counting
-from lfm2gguf.reference import Array, Reference, gguf_names
-from lfm2gguf.verification import open_reference
+from lfm2gguf.reference import Array, Ids, Reference, gguf_names, groups_of
+from lfm2gguf.verification import ReferenceModel, open_reference
 
 EXPERT = re.compile(r"(?P<experts>.+\.experts)\.(?P<i>\d+)\.(?P<matrix>w[123]\.weight)")
 BLOCK = "blk."  # llama-imatrix leaves out the head, unless asked for it
@@ -51,6 +55,13 @@ class Collector:
         sums[index] += np.einsum("ti,ti->i", x, x, dtype=np.float64)
         counts[index] += len(x)
 
+    def add(self, other: Collector) -> None:
+        """Add what another collector of the same model has observed."""
+        for name, sums in other._sums.items():
+            self._sums[name] = self._sums[name] + sums if name in self._sums else sums
+            counts = other._counts[name]
+            self._counts[name] = self._counts[name] + counts if name in self._counts else counts
+
     def entries(self) -> dict[str, Entry]:
         """Return what was collected."""
         return {
@@ -68,6 +79,7 @@ def collect_imatrix(
     ctx: int = DEFAULT_CHUNK,
     revision: str | None = None,
     lora: str | Path | None = None,
+    executor: Executor | None = None,
     progress: ProgressCallback | None = None,
 ) -> ImportanceMatrix:
     """Compute the importance matrix of a checkpoint, in the memory of one layer.
@@ -75,12 +87,16 @@ def collect_imatrix(
     Args:
         source: a checkpoint folder, a Hub id, or an F32, F16 or BF16 GGUF.
         texts: UTF-8 files, or names that ``verify`` knows; by default the bundled mixture.
-        chat: conversations as JSON lines, rendered by the model's own template.
+        chat: conversations as JSON in any usual form, rendered by the model's own template.
         chunks: at most so many chunks of each text; None for all.
         ctx: tokens of a chunk.
         revision: branch, tag or commit of a Hub repository.
         lora: an adapter's folder or Hub id, as it will be merged.
-        progress: called with a :class:`~lfm2gguf.Progress` after each layer.
+        executor: what takes groups of about 16,000 tokens through the model in place of this
+            process, such as a Dask cluster's ``Client.get_executor()``: its workers see the same
+            files. The matrix is the same.
+        progress: called with a :class:`~lfm2gguf.Progress` after each layer; of an executor after
+            each group.
 
     Raises:
         OptionError: a text cannot be read, or is shorter than one chunk.
@@ -95,10 +111,71 @@ def collect_imatrix(
             "quantize it without an importance matrix"
         )
     material = calibration_material(model, texts, chat=chat, chunks=chunks, ctx=ctx)
-    collector = Collector(model.forward)
     sequences = list(material.sequences)
-    observed = Reference(model.weights, collector.observe)
-    nothing = [np.arange(0)] * len(sequences)
-    observed.states(sequences, nothing, counting(progress, "importance matrix", "layers"))
+    groups = [sequences[group] for group in groups_of(sequences)]
+    collector = Collector(model.forward)
+    for part in _observed(model, groups, lora, executor, progress):
+        collector.add(part)  # in the order of the groups: sums depend on it
     tokens = sum(map(len, sequences))
     return ImportanceMatrix(collector.entries(), material.names, tokens // ctx, ctx)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Sequences that go through the layers together, and the model's folder or file."""
+
+    number: int
+    path: Path
+    lora: Path | None
+    sequences: tuple[Ids, ...]
+
+
+def _observed(
+    model: ReferenceModel,
+    groups: Sequence[Sequence[Ids]],
+    lora: str | Path | None,
+    executor: Executor | None,
+    progress: ProgressCallback | None,
+) -> Iterator[Collector]:
+    """Observe each group by itself, here or on an executor's workers; give them in order."""
+    if executor is None:
+        count = counting(progress, "importance matrix", "layers")
+        layers = len(model.weights.config.layers)
+        for g, group in enumerate(groups):
+
+            def step(done: int, _: int, g: int = g) -> None:
+                if count:
+                    count(g * layers + done, len(groups) * layers)
+
+            yield _observe(model.forward, group, step)
+        return
+    path = Adapter.open(lora).path if lora else None
+    pieces = [_Group(g, model.path, path, tuple(group)) for g, group in enumerate(groups)]
+    count = counting(progress, "importance matrix", "groups")
+    waiting: dict[int, Collector] = {}
+    next_one = 0
+    for done, (piece, part) in enumerate(spread(executor, observe_group, pieces, "imatrix"), 1):
+        waiting[piece.number] = part
+        if count:
+            count(done, len(pieces))
+        while next_one in waiting:
+            yield waiting.pop(next_one)
+            next_one += 1
+
+
+def observe_group(group: _Group) -> Collector:
+    """Observe a group on a worker, which opens the model itself."""
+    model = open_reference(group.path, None, group.lora)
+    try:
+        return _observe(model.forward, group.sequences)
+    finally:
+        model.close()
+
+
+def _observe(
+    forward: Reference, sequences: Sequence[Ids], step: Callable[[int, int], None] | None = None
+) -> Collector:
+    collector = Collector(forward)
+    nothing = [np.arange(0)] * len(sequences)
+    Reference(forward.weights, collector.observe).states(sequences, nothing, step)
+    return collector

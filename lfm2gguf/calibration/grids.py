@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -75,7 +76,7 @@ class Grid:
         """Sub-blocks of a super-block."""
         return self.super_block // self.sub_block
 
-    @property
+    @cached_property
     def uniform(self) -> bool:
         """Whether the codes are consecutive integers."""
         return bool((np.diff(self.codes) == 1).all())
@@ -86,9 +87,13 @@ class Grid:
             found = np.rint(values - self.codes[0])
             clipped: npt.NDArray[np.uint8] = np.clip(found, 0, len(self.codes) - 1).astype(np.uint8)
             return clipped
-        middles = (self.codes[1:] + self.codes[:-1]) / 2
-        index: npt.NDArray[np.uint8] = np.searchsorted(middles, values).astype(np.uint8)
+        index: npt.NDArray[np.uint8] = np.searchsorted(self._middles, values).astype(np.uint8)
         return index
+
+    @cached_property
+    def _middles(self) -> Floats:
+        middles: Floats = (self.codes[1:] + self.codes[:-1]) / np.float32(2)
+        return middles
 
 
 def take_apart(type: GGMLType, data: Bytes) -> Levels:

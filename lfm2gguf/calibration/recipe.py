@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 
 from lfm2gguf.calibration.feedback import factor
-from lfm2gguf.calibration.grids import Bytes
+from lfm2gguf.calibration.grids import Bytes, Floats
 from lfm2gguf.calibration.moments import corrected, damped, gather
 from lfm2gguf.calibration.rounding import Rounded, round_tensor
 from lfm2gguf.calibration.streams import Inputs, Stage, Streams
+from lfm2gguf.executors import spread
 from lfm2gguf.ggml import GGMLType
-from lfm2gguf.quants import dequantize
+from lfm2gguf.quants import CODECS, compiled_do_all, dequantize, warm_up
 from lfm2gguf.reference import EMBEDDING, HEAD, Ids, Weights
 
 EMBEDDING_IDENTITY = 1.0  # how far an embedding is kept as input, too, in mean squares
 EMBEDDING_DAMPING = 0.001
+MATRICES = 8  # that are on their way to an executor's workers: bounds what is held
 
 Progress: TypeAlias = Callable[[int, int], None]
 
@@ -39,6 +43,7 @@ def calibrate_layers(
     types: Mapping[str, GGMLType],
     done: Callable[[str], Bytes | None] = lambda name: None,
     progress: Progress | None = None,
+    executor: Executor | None = None,
 ) -> Iterator[CalibratedTensor]:
     """Quantize every linear layer, and the embedding, on the tokens of ``sequences``.
 
@@ -49,11 +54,14 @@ def calibrate_layers(
         done: gives the bytes of a tensor that an earlier run has finished; it is used as it is,
             and not given again.
         progress: called with layers done and in all.
+        executor: what rounds the matrices that see the same input, such as a layer's experts; it
+            is sent each with its moments, 8 bytes for each pair of columns.
 
     """
+    _load_kernels(weights, types)
     streams = Streams(weights, sequences)
     layers = len(weights.config.layers)
-    work = _Work(streams, types, done)
+    work = _Work(streams, types, done, executor)
     yield from work.embedding()
     streams.begin()
     for i in range(layers):
@@ -67,6 +75,30 @@ def calibrate_layers(
         progress(layers, layers)
 
 
+def _load_kernels(weights: Weights, types: Mapping[str, GGMLType]) -> None:
+    """Load compiled kernels where the whole model is worth it: a tensor alone is not."""
+    codecs = [CODECS[type] for type in sorted(set(types.values()), key=lambda type: type.id)]
+    if compiled_do_all(codecs, sum(math.prod(shape) for shape in weights.shapes.values())):
+        warm_up(codecs, dtypes=[np.dtype(np.float32)])
+
+
+@dataclass(frozen=True)
+class _Rounding:
+    """A matrix to be rounded, and what its layer sees."""
+
+    name: str
+    type: GGMLType
+    weight: Floats
+    target: Floats
+    mean: Floats
+    triangle: Floats
+
+
+def round_one(one: _Rounding) -> Rounded:
+    """Round a matrix, here or on a worker."""
+    return round_tensor(one.type, one.weight, one.target, one.mean, one.triangle)
+
+
 @dataclass(frozen=True)
 class _Work:
     """What there is to do, and what has been done before."""
@@ -74,6 +106,7 @@ class _Work:
     streams: Streams
     types: Mapping[str, GGMLType]
     done: Callable[[str], Bytes | None]
+    executor: Executor | None = None
 
     def stage(self, stage: Stage) -> Iterator[CalibratedTensor]:
         """Quantize weights that see the same input."""
@@ -85,10 +118,21 @@ class _Work:
         moments = gather(stage.blocks(), matrices, columns)
         mean = damped(moments.mean, moments.damping)
         triangle = factor(mean)
-        for name, weight in matrices.items():
-            target = corrected(weight, moments, name, triangle)
-            rounded = round_tensor(self.types[name], weight, target, mean, triangle)
+        work = (
+            _Rounding(name, self.types[name], weight, target, mean, triangle)
+            for name, weight in matrices.items()
+            for target in (corrected(weight, moments, name, triangle),)
+        )
+        for name, rounded in self._rounded(work):
             yield self._finish(name, moments.tokens, rounded)
+
+    def _rounded(self, work: Iterator[_Rounding]) -> Iterator[tuple[str, Rounded]]:
+        """Round matrices that see the same input: one does not need another."""
+        if self.executor is None:
+            yield from ((one.name, round_one(one)) for one in work)
+            return
+        done = spread(self.executor, round_one, work, "calibrating", window=MATRICES)
+        yield from ((one.name, rounded) for one, rounded in done)
 
     def embedding(self) -> Iterator[CalibratedTensor]:
         """Quantize it for both its roles: the head sees the final states, the input all tokens."""

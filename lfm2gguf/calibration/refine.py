@@ -7,6 +7,7 @@ is judged exactly, and only changes that gain are made: the objective never grow
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from lfm2gguf.calibration.grids import GRIDS, Floats, Grid, Levels, values
 from lfm2gguf.ggml import GGMLType
 
+WINDOW = 256  # columns whose changes reach the columns outside of them in one product
 GROUP = 32  # columns whose moves reach the other columns in one product
 SINGULAR = np.float32(1e-7)  # relative determinant below which two directions are one
 NEIGHBOURS = (-1, 0, 1)
@@ -42,39 +44,57 @@ class Refinement:
 
     def fit_scales(self) -> None:
         """Fit the sub-scales, then d and dmin, each exactly for the levels as they stand."""
-        columns, grid = len(self.error), self.grid
+        grid = self.grid
         with np.errstate(over="ignore", invalid="ignore"):
             if grid.scales is not None:
-                for start in range(0, columns, grid.sub_block):
-                    self._fit_sub_block(slice(start, start + grid.sub_block))
-            for start in range(0, columns, grid.super_block):
-                self._fit_super_block(slice(start, start + grid.super_block))
+                for window in self._windows():
+                    for start in range(window.start, window.stop, grid.sub_block):
+                        self._fit_sub_block(slice(start, start + grid.sub_block), window)
+            for window in self._windows():
+                for start in range(window.start, window.stop, grid.super_block):
+                    self._fit_super_block(slice(start, start + grid.super_block), window)
 
     def move_levels(self) -> None:
         """Give each level in turn its best value, all others held (coordinate descent)."""
         grid, levels = self.grid, self.levels
         scale = np.repeat(levels.d, grid.sub_blocks, axis=0) * levels.sc
         inverse = np.divide(1, scale, out=np.zeros_like(scale), where=scale != 0)
-        for start in range(0, len(self.error), GROUP):
-            stop = min(start + GROUP, len(self.error))
-            local = self.moments[start:stop, start:stop]
-            gradient = self.gradient[start:stop].copy()
-            change = np.empty_like(gradient)
-            for j in range(stop - start):
-                k, sub = start + j, (start + j) // grid.sub_block
-                here = grid.codes[levels.q[k]]
-                q = grid.nearest(here - gradient[j] * (inverse[sub] / local[j, j]))
-                q = np.where(scale[sub] == 0, levels.q[k], q)
-                change[j] = scale[sub] * (grid.codes[q] - here)
-                levels.q[k] = q
-                gradient += np.multiply.outer(local[:, j], change[j])
-            self._apply(slice(start, stop), change)
+        for window in self._windows():
+            for start in range(window.start, window.stop, GROUP):
+                stop = min(start + GROUP, window.stop)
+                local = self.moments[start:stop, start:stop]
+                gradient = self.gradient[start:stop].copy()
+                change = np.empty_like(gradient)
+                for j in range(stop - start):
+                    k, sub = start + j, (start + j) // grid.sub_block
+                    here = grid.codes[levels.q[k]]
+                    q = grid.nearest(here - gradient[j] * (inverse[sub] / local[j, j]))
+                    q = np.where(scale[sub] == 0, levels.q[k], q)
+                    change[j] = scale[sub] * (grid.codes[q] - here)
+                    levels.q[k] = q
+                    gradient[j + 1 :] += np.multiply.outer(local[j + 1 :, j], change[j])
+                self._apply(slice(start, stop), window, change)
 
-    def _apply(self, columns: slice, change: Floats) -> None:
+    def _windows(self) -> Iterator[slice]:
+        """Give the columns some super-blocks at a time; what changes reaches the others after.
+
+        The gradient of a whole tensor is larger than a processor's caches: it is gone through
+        once a window, not once a sub-block.
+        """
+        for start in range(0, len(self.error), WINDOW):
+            window = slice(start, min(start + WINDOW, len(self.error)))
+            before = self.error[window].copy()
+            yield window
+            change = self.error[window] - before
+            for others in (slice(0, start), slice(window.stop, None)):
+                self.gradient[others] += self.moments[window, others].T @ change
+
+    def _apply(self, columns: slice, window: slice, change: Floats) -> None:
         self.error[columns] += change
-        self.gradient += self.moments[columns].T @ change  # symmetric: rows lie together
+        # symmetric: rows lie together
+        self.gradient[window] += self.moments[columns, window].T @ change
 
-    def _fit_sub_block(self, columns: slice) -> None:
+    def _fit_sub_block(self, columns: slice, window: slice) -> None:
         """Round the best sub-scale (and minimum) for each row to the grid's integers."""
         grid, limits = self.grid, self.grid.scales
         assert limits is not None
@@ -86,7 +106,7 @@ class Refinement:
         if levels.dmin is None or levels.m is None:
             found = np.clip(np.rint(sc + _ratio(form.best_alone(), d)), *limits)
             found = np.where(form.gain(d * (found - sc)) < 0, found, sc)
-            self._apply(columns, (d * (found - sc)) * u)
+            self._apply(columns, window, (d * (found - sc)) * u)
             levels.sc[sub] = found
             return
         dmin, m = levels.dmin[whole], levels.m[sub]
@@ -100,10 +120,10 @@ class Refinement:
             better = gain < best
             best = np.where(better, gain, best)
             best_sc, best_m = np.where(better, s, best_sc), np.where(better, o, best_m)
-        self._apply(columns, d * (best_sc - sc) * u - dmin * (best_m - m))
+        self._apply(columns, window, d * (best_sc - sc) * u - dmin * (best_m - m))
         levels.sc[sub], levels.m[sub] = best_sc, best_m
 
-    def _fit_super_block(self, columns: slice) -> None:
+    def _fit_super_block(self, columns: slice, window: slice) -> None:
         """Give d (and dmin) their best float16 for each row."""
         grid, levels = self.grid, self.levels
         whole = columns.start // grid.super_block
@@ -115,7 +135,7 @@ class Refinement:
             form = _Form.of(local, u, gradient)
             found = _half(d + form.best_alone())
             found = np.where(form.gain(found - d) < 0, found, d)
-            self._apply(columns, (found - d) * u)
+            self._apply(columns, window, (found - d) * u)
             levels.d[whole] = found
             return
         dmin = levels.dmin[whole]
@@ -125,7 +145,7 @@ class Refinement:
         found, minimum = _half(d + a), _half(dmin + o)
         better = form.gain(found - d, minimum - dmin) < 0
         found, minimum = np.where(better, found, d), np.where(better, minimum, dmin)
-        self._apply(columns, (found - d) * u - (minimum - dmin) * v)
+        self._apply(columns, window, (found - d) * u - (minimum - dmin) * v)
         levels.d[whole], levels.dmin[whole] = found, minimum
 
 

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,7 @@ def calibrate(
     lora: str | Path | None = None,
     workspace: str | Path | None = None,
     jobs: int | None = None,
+    executor: Executor | None = None,
     overwrite: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Calibrated:
@@ -98,7 +100,7 @@ def calibrate(
         target: a file's name, or a folder for a file of the default name (the default: here).
         type: a file type such as ``"Q4_K_M"``, or a :class:`~lfm2gguf.conversion.Recipe` of one.
         texts: UTF-8 files to calibrate on; by default a bundled mixture.
-        chat: conversations as JSON lines, rendered by the model's own template.
+        chat: conversations as JSON in any usual form, rendered by the model's own template.
         chunks: at most so many chunks of each text; None for all.
         ctx: tokens of a chunk.
         revision: branch, tag or commit of a Hub repository.
@@ -107,6 +109,9 @@ def calibrate(
         workspace: a folder for finished tensors, which a later run of the same takes up again; by
             default a temporary one.
         jobs: processes that write the file.
+        executor: what rounds matrices that do not need each other, and writes the file, such as a
+            Dask cluster's ``Client.get_executor()``: its workers see the same files, ``workspace``
+            included.
         overwrite: replace a file that exists.
         progress: called with a :class:`~lfm2gguf.Progress` after each layer.
 
@@ -138,13 +143,13 @@ def calibrate(
     with _workspace(workspace) as folder:
         store = Store(folder / _run_key(model, draft, used))
         names = _names(model, draft)
-        made = _calibrate(model, draft, used, store, names, progress)
+        made = _calibrate(model, draft, used, store, names, progress, executor)
         judgement = judge(model, draft, store, names, held_out, progress)
         calibrated = replace(
             draft, sources=_sources(draft, names, store), metadata=draft.metadata | _about(used)
         )
         written = replace(planned, drafts=(calibrated,)).write(
-            jobs=jobs, overwrite=overwrite, progress=progress
+            jobs=jobs, executor=executor, overwrite=overwrite, progress=progress
         )
     return Calibrated(written, judgement, used.tokens, *made)
 
@@ -192,6 +197,7 @@ def _calibrate(
     store: Store,
     names: Mapping[str, str],
     progress: ProgressCallback | None,
+    executor: Executor | None = None,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Finish every tensor; return those whose plain rounding was kept, and those of few tokens."""
     types = {tensor.name: tensor.type for tensor in draft.tensors}
@@ -203,6 +209,7 @@ def _calibrate(
         {name: types[tensor] for name, (tensor, _) in single.items()},
         lambda name: store.load(*single[name]),
         counting(progress, "calibrating", "layers"),
+        executor,
     ):
         tensor, expert = single[made.name]
         store.save(tensor, expert, made.rounded.data)

@@ -8,7 +8,16 @@ from lfm2gguf.checkpoint.chat_template import (
     default_chat_template,
 )
 from lfm2gguf.checkpoint.folder import Checkpoint, read_json, read_json_list
-from lfm2gguf.checkpoint.hub import fetch, repository_files, snapshot_of, tokenizer_folder
+from lfm2gguf.checkpoint.gguf_repository import fetch_gguf, gguf_files
+from lfm2gguf.checkpoint.hub import (
+    NEEDED_FILES,
+    fetch,
+    is_repository,
+    one_hub_error,
+    repository_files,
+    snapshot_of,
+    tokenizer_folder,
+)
 from lfm2gguf.checkpoint.lowrank import Factor, LowRank
 from lfm2gguf.checkpoint.names import unwrapped
 from lfm2gguf.checkpoint.safetensors import TensorInfo
@@ -17,6 +26,7 @@ from lfm2gguf.checkpoint.tokenizer_schema import tokenizer_notes
 
 __all__ = [
     "ADAPTER_WEIGHTS",
+    "NEEDED_FILES",
     "Adapter",
     "Checkpoint",
     "Factor",
@@ -28,6 +38,10 @@ __all__ = [
     "chat_templates",
     "default_chat_template",
     "fetch",
+    "fetch_gguf",
+    "gguf_files",
+    "is_repository",
+    "one_hub_error",
     "read_json",
     "read_json_list",
     "repository_files",

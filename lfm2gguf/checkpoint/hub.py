@@ -104,6 +104,12 @@ def tokenizer_folder(source: str | Path) -> Path:
     return locate(source, files=TOKENIZER_FILES).path
 
 
+def is_repository(source: str | Path) -> bool:
+    """Say whether a source is a Hub repository's id, and nothing on this machine."""
+    match = REPOSITORY.fullmatch(str(source))
+    return bool(match and not match["folder"]) and not Path(source).exists()
+
+
 def _folder_name(path: Path) -> str:
     """Return the folder's name, or the repository's where it is a snapshot in the cache."""
     snapshot = snapshot_of(path)
@@ -129,7 +135,7 @@ def repository_files(repository: str, revision: str | None = None) -> list[str]:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-    with _one_error(repository, revision):
+    with one_hub_error(repository, revision):
         try:
             found = HfApi().model_info(repository, revision=revision)
             return [file.rfilename for file in found.siblings or ()]
@@ -152,14 +158,14 @@ def fetch(repository: str, revision: str | None, files: Sequence[str]) -> Path:
     """
     from huggingface_hub import snapshot_download
 
-    with _one_error(repository, revision):
+    with one_hub_error(repository, revision):
         folder = snapshot_download(repository, revision=revision, allow_patterns=list(files))
         return Path(folder)
 
 
 @contextlib.contextmanager
-def _one_error(repository: str, revision: str | None) -> Iterator[None]:
-    """Turn whatever fetching raises into a :class:`HubError` that says what to do.
+def one_hub_error(repository: str, revision: str | None) -> Iterator[None]:
+    """Turn whatever the Hub's client raises into a :class:`HubError` that says what to do.
 
     Whatever it is: huggingface_hub lets the exceptions of its HTTP client through, which was
     requests, then httpx, then httpx2.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,6 +73,7 @@ class ConversionPlan:
         self,
         *,
         jobs: int | None = None,
+        executor: Executor | None = None,
         overwrite: bool = False,
         progress: ProgressCallback | None = None,
     ) -> Conversion:
@@ -79,6 +81,9 @@ class ConversionPlan:
 
         Args:
             jobs: processes that work; by default as many as there are cores.
+            executor: what works in place of processes of our own, such as a Dask cluster's
+                ``Client.get_executor()``: its workers see the same files, under the same paths.
+                The bytes are the same.
             overwrite: replace files that exist.
             progress: called with a :class:`~lfm2gguf.Progress` after each part.
 
@@ -93,6 +98,7 @@ class ConversionPlan:
         folder = self._new_folder
         with made_folder(folder) if folder else contextlib.nullcontext():
             files = write(
-                self.drafts, self._files, jobs=jobs, overwrite=overwrite, progress=progress
-            )
+                self.drafts, self._files,
+                jobs=jobs, executor=executor, overwrite=overwrite, progress=progress,
+            )  # fmt: skip
         return Conversion(tuple(files), dict(self.left_out), self.notes)

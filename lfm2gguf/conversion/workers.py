@@ -18,10 +18,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 
 from lfm2gguf.conversion.tasks import Files, Task, run
 from lfm2gguf.errors import Lfm2ggufError
+from lfm2gguf.executors import spread
 
 Result = tuple[Task, list[float]]
 Do = Callable[[Task], list[float]]
@@ -94,6 +96,22 @@ def _run_here(tasks: Iterable[Task]) -> Iterator[Result]:
     with contextlib.closing(Files()) as files:
         for task in tasks:
             yield task, run(task, files)
+
+
+def run_on(executor: Executor, tasks: Iterable[Task]) -> Generator[Result, None, None]:
+    """Run all tasks on an executor's workers, which see the same files.
+
+    Raises:
+        Lfm2ggufError: what a task raised, or the executor is broken; no task runs then.
+
+    """
+    yield from spread(executor, do_alone, tasks, "writing")
+
+
+def do_alone(task: Task) -> list[float]:
+    """Run a task with files of its own, which are closed, and so written, when it is done."""
+    with contextlib.closing(Files()) as files:
+        return run(task, files)
 
 
 class _Process:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 from lfm2gguf.conversion.draft import Draft
 from lfm2gguf.conversion.importance import importance_of
 from lfm2gguf.conversion.tasks import TASK_WEIGHTS, Output, Task, split
-from lfm2gguf.conversion.workers import run_all
+from lfm2gguf.conversion.workers import run_all, run_on
 from lfm2gguf.errors import OptionError
 from lfm2gguf.progress import Progress, ProgressCallback
 from lfm2gguf.quants import CODECS, compiled_do_all, warm_up
@@ -37,7 +38,7 @@ class WrittenFile:
     seconds: float
     tensor_types: dict[str, int]
     n_files: int = 1  # ``path`` is the first
-    kernels: str = "numpy"  # or numba
+    kernels: str = "numpy"  # or numba, or an executor's workers' own
 
     @property
     def weights_per_second(self) -> float:
@@ -65,6 +66,7 @@ def write(
     read: Sequence[Stamp] = (),
     *,
     jobs: int | None = None,
+    executor: Executor | None = None,
     overwrite: bool = False,
     progress: ProgressCallback | None = None,
 ) -> list[WrittenFile]:
@@ -96,10 +98,13 @@ def write(
             for draft in drafts
             for file in draft.files
         }
-        compiled = _load_compiled(drafts, progress)
+        compiled = executor is None and _load_compiled(drafts, progress)
         report = _Reporter(progress, drafts[0])
-        workers = _jobs(jobs, n_weights, TASK_WEIGHTS) if compiled else processes
-        done = run_all(_tasks(drafts, paths), workers, threads=compiled)
+        if executor is not None:
+            done = run_on(executor, _tasks(drafts, paths))
+        else:
+            workers = _jobs(jobs, n_weights, TASK_WEIGHTS) if compiled else processes
+            done = run_all(_tasks(drafts, paths), workers, threads=compiled)
         for task, spent in stack.enter_context(contextlib.closing(done)):
             seconds = [a + b for a, b in zip(seconds, spent, strict=True)]
             report.done(task)
@@ -115,7 +120,7 @@ def write(
             spent * share,
             draft.type_counts,
             len(draft.files),
-            "numba" if compiled else "numpy",
+            "numba" if compiled else "numpy" if executor is None else "the workers'",
         )
         for draft, spent in zip(drafts, seconds, strict=True)
     ]

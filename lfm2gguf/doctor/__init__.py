@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from lfm2gguf.checkpoint import Checkpoint
-from lfm2gguf.doctor import adapter, projector, runtime, scan, structure, template
+from lfm2gguf.doctor import adapter, projector, remote, runtime, scan, structure, template
 from lfm2gguf.doctor.description import Description, describe
 from lfm2gguf.doctor.finding import Diagnosis, Finding, Severity, together
 from lfm2gguf.doctor.subject import Subject, from_checkpoint, from_gguf
@@ -38,21 +39,48 @@ ADAPTER_CHECKS: tuple[Check, ...] = (structure.types, adapter.kind, adapter.pair
 PROJECTOR_CHECKS: tuple[Check, ...] = (structure.types, projector.projector, scan.weights)
 
 
-def diagnose(path: str | Path, *, backend: str = "cpu") -> Diagnosis:
+def diagnose(
+    path: str | Path, *, backend: str = "cpu", type: str = "Q4_K_M", revision: str | None = None
+) -> Diagnosis:
     """Examine a GGUF file, or a checkpoint's folder. Every weight is read once.
 
-    ``backend`` is where it is to run: one of :data:`BACKENDS`.
+    Of a Hub repository nothing but the headers and the small files is fetched, and no weight
+    examined; ``type`` says which of its GGUF files, ``revision`` which commit. ``backend`` is
+    where it is to run: one of :data:`BACKENDS`.
 
     Raises:
         CheckpointError: the folder cannot be read at all.
         GGUFError: the file cannot be read at all.
+        HubError: the repository cannot be reached.
         OptionError: the backend is unknown.
 
     """
     if backend not in BACKENDS:
         known = ", ".join(BACKENDS)
         raise OptionError(f"backend (--backend) is {backend!r}: it must be one of {known}")
-    path = Path(path)
+    with remote.opened(path, type, revision) as stand_in:
+        if stand_in is None:
+            return _diagnose(Path(path), backend)
+        found = _diagnose(stand_in, backend, weights=False)
+        return _of_repository(found, str(path), stand_in)
+
+
+def _of_repository(found: Diagnosis, repository: str, stand_in: Path) -> Diagnosis:
+    """Name the repository where the files that stand in for it were examined."""
+    above = next(p for p in stand_in.parents if stand_in.is_relative_to(p / repository))
+    findings = (
+        replace(
+            f, where=remote.plain_name(f.where, above), what=remote.plain_name(f.what, above),
+        )
+        for f in found.findings
+    )  # fmt: skip
+    name = Path(*stand_in.relative_to(above).parts)
+    unread = "of the repository only headers were read: its weights were not examined"
+    facts = (*(remote.plain_name(fact, above) for fact in found.facts), unread)
+    return replace(found, path=name, findings=tuple(findings), facts=facts)
+
+
+def _diagnose(path: Path, backend: str, *, weights: bool = True) -> Diagnosis:
     findings: list[Finding] = []
     if path.is_dir():
         subject, found = _checkpoint(path)
@@ -60,7 +88,8 @@ def diagnose(path: str | Path, *, backend: str = "cpu") -> Diagnosis:
     else:
         subject = from_gguf(path)
     for check in _checks(subject):
-        findings += check(subject)
+        if weights or check is not scan.weights:
+            findings += check(subject)
     findings += runtime.types(subject, BACKENDS[backend])
     order = list(Severity)
     found = sorted(together(findings), key=lambda finding: order.index(finding.severity))

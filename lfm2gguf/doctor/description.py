@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lfm2gguf.checkpoint import Checkpoint
+from lfm2gguf.doctor import remote
 from lfm2gguf.gguf_file import GGUFFile
 
 SHOWN_ITEMS = 8  # of an array, unless all are asked for
@@ -88,16 +89,23 @@ class Description:
         }
 
 
-def describe(path: str | Path, *, full: bool = False) -> Description:
-    """Describe a GGUF file, or a checkpoint's folder.
+def describe(
+    path: str | Path, *, full: bool = False, type: str = "Q4_K_M", revision: str | None = None
+) -> Description:
+    """Describe a GGUF file, a checkpoint's folder, or a Hub repository by its headers.
+
+    ``type`` says which GGUF file of a repository, ``revision`` which commit.
 
     Raises:
+        HubError: the repository cannot be reached.
         GGUFError: the file is not a sound GGUF file.
         CheckpointError: the folder is not a sound checkpoint.
 
     """
-    path = Path(path)
-    return _checkpoint(path) if path.is_dir() else _gguf(path, full)
+    with remote.opened(path, type, revision) as stand_in:
+        here = stand_in or Path(path)
+        found = _checkpoint(here) if here.is_dir() else _gguf(here, full)
+        return replace(found, path=Path(path)) if stand_in else found
 
 
 def _gguf(path: Path, full: bool) -> Description:

@@ -58,9 +58,11 @@ class Requirement:
         """The build's name, or its month."""
         return f"b{self.build}" if self.build else f"a build of {self.since}"
 
-    def __str__(self) -> str:
+    @property
+    def source(self) -> str:
+        """Where it is from, and what is not known of it."""
         build = "" if self.build else "; the number of its first build is not known here"
-        return f"pull request {self.pull_request}, {self.name}{build}"
+        return f"pull request {self.pull_request}{build}"
 
 
 # In the order in which llama.cpp learned them. Sources: the pull requests; b6709 from
@@ -93,8 +95,8 @@ def minimum_build(subject: Subject) -> Iterator[str]:
     if subject.architecture in ARCHITECTURES and needed:
         newest = needed[-1]
         yield (
-            f"needs llama.cpp with {newest.what}: {newest} or later; builds of December 2025 "
-            "without pull requests 18105 and 18132 report a missing tensor for LFM2"
+            f"needs {newest.name} of llama.cpp or later, for {newest.what} ({newest.source}); "
+            "builds of December 2025 without pull requests 18105 and 18132 report a missing tensor"
         )
     new = {t.type.name for t in subject.weights if t.type in NEW_TYPES}
     if new and subject.kind == "gguf":

@@ -95,6 +95,16 @@ class GGUFFile:
         count = first.get(COUNT, 1)
         return _joined(first, count) if isinstance(count, int) and count > 1 else first
 
+    @classmethod
+    def open_one(cls, path: str | Path) -> GGUFFile:
+        """Read the header of ``path`` alone, though it be one file of several.
+
+        Raises:
+            GGUFError: the file is missing, not GGUF, truncated or inconsistent.
+
+        """
+        return _open(Path(path))
+
     @property
     def files(self) -> set[Path]:
         """The file, or all files of a model in several."""

@@ -5,7 +5,7 @@ cancel itself.
 """
 
 from lfm2gguf.reference.adapter import AdaptedWeights, adapted
-from lfm2gguf.reference.forward import Ids, Reference
+from lfm2gguf.reference.forward import Ids, Reference, groups_of
 from lfm2gguf.reference.retrieval import RetrievalReference, Settings, is_retrieval, prefixes
 from lfm2gguf.reference.steps import Steps
 from lfm2gguf.reference.weights import (
@@ -33,6 +33,7 @@ __all__ = [
     "Weights",
     "adapted",
     "gguf_names",
+    "groups_of",
     "is_retrieval",
     "prefixes",
 ]

@@ -66,7 +66,7 @@ class Reference:
                 states are not finite.
 
         """
-        groups = list(_groups(sequences, GROUP_TOKENS))
+        groups = list(groups_of(sequences))
         layers = len(self.config.layers)
         kept = []
         for g, group in enumerate(groups):
@@ -291,8 +291,11 @@ def _cut(x: Array, lengths: Sequence[int]) -> list[Array]:
     return np.split(x, np.cumsum(lengths)[:-1])
 
 
-def _groups(sequences: Sequence[Ids], tokens: int) -> Iterator[slice]:
-    """Yield slices of consecutive sequences that hold at most ``tokens``, or one sequence."""
+def groups_of(sequences: Sequence[Ids], tokens: int = GROUP_TOKENS) -> Iterator[slice]:
+    """Yield slices of consecutive sequences that go through the layers together.
+
+    Each holds at most ``tokens``, or one sequence.
+    """
     start, held = 0, 0
     for i, ids in enumerate(sequences):
         if held and held + len(ids) > tokens:

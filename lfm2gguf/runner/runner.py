@@ -129,7 +129,7 @@ class Runner:
         Raises:
             HubError: the file cannot be found or downloaded.
         """
-        from lfm2gguf.runner.hub import fetch_gguf
+        from lfm2gguf.checkpoint import fetch_gguf
 
         return cls(fetch_gguf(repository, type, revision), **settings)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias, overload
@@ -11,10 +12,11 @@ from typing import TypeAlias, overload
 import numpy as np
 
 from lfm2gguf import llamacpp
-from lfm2gguf.errors import GGUFError
+from lfm2gguf.errors import GGUFError, OptionError
+from lfm2gguf.executors import spread
 from lfm2gguf.loadable import check_loadable
 from lfm2gguf.members import is_retrieval
-from lfm2gguf.progress import ProgressCallback
+from lfm2gguf.progress import ProgressCallback, counting
 from lfm2gguf.reference import AdaptedWeights, Settings, Weights
 from lfm2gguf.storage import check_unchanged
 from lfm2gguf.verification.limits import Limits, SimilarityLimits, TextLimits
@@ -50,6 +52,7 @@ def verify(
     limits: Limits = ...,
     engine: Engine = ...,
     baseline: str | Path | None = ...,
+    executor: Executor | None = ...,
     progress: ProgressCallback | None = ...,
 ) -> Verification: ...
 
@@ -63,6 +66,7 @@ def verify(
     limits: Limits = ...,
     engine: Engine = ...,
     baseline: str | Path | None = ...,
+    executor: Executor | None = ...,
     progress: ProgressCallback | None = ...,
 ) -> list[Verification]: ...
 
@@ -75,6 +79,7 @@ def verify(
     limits: Limits = LIMITS,
     engine: Engine = ENGINE,
     baseline: str | Path | None = None,
+    executor: Executor | None = None,
     progress: ProgressCallback | None = None,
 ) -> Verification | list[Verification]:
     """Compare GGUF files with the model they were made from, and judge each.
@@ -87,6 +92,9 @@ def verify(
         limits: those that are not to be the file type's own.
         engine: what runs the files, and where.
         baseline: an earlier JSON report that figures must not drift from.
+        executor: what judges each file in place of this process, such as a Dask cluster's
+            ``Client.get_executor()``: its workers see the same files, and find the reference's
+            states in the cache (``LFM2GGUF_CACHE``) where they see that, too.
         progress: called with a :class:`~lfm2gguf.Progress` as each stage goes on.
 
     Returns:
@@ -102,10 +110,67 @@ def verify(
     with Session(reference, material, progress=progress) as session:
         for file in opened:
             _limits(session.model, file, limits)  # before the reference is computed
-        results = [
-            session.judge(file, limits=limits, engine=engine, baseline=baseline) for file in opened
-        ]
+        if executor is not None:
+            results = _spread(session, opened, limits, engine, baseline, executor, progress)
+        else:
+            results = [
+                session.judge(file, limits=limits, engine=engine, baseline=baseline)
+                for file in opened
+            ]
     return results[0] if isinstance(files, str | Path) else results
+
+
+@dataclass(frozen=True)
+class _Judging:
+    """A file to be judged by itself, and all that it takes."""
+
+    number: int
+    file: Path
+    reference: Path
+    material: Material
+    limits: Limits
+    engine: Engine
+    baseline: Path | None
+
+
+def _spread(
+    session: Session,
+    files: Sequence[Candidate],
+    limits: Limits,
+    engine: Engine,
+    baseline: str | Path | None,
+    executor: Executor,
+    progress: ProgressCallback | None,
+) -> list[Verification]:
+    model, material = session.model, session.material
+    if isinstance(model.weights, AdaptedWeights):
+        raise OptionError(
+            f"{model.name}: an executor does not judge files with a merged adapter; leave it out"
+        )
+    if material.cache:
+        session.prepared  # noqa: B018 - computed once, where the workers find it
+    texts = tuple(Path(text) if Path(text).is_file() else text for text in material.texts)
+    material = replace(material, texts=texts, chat=material.chat and Path(material.chat))
+    before = baseline and Path(baseline)
+    pieces = [
+        _Judging(i, file.file.path, model.path, material, limits, engine, before or None)
+        for i, file in enumerate(files)
+    ]
+    count = counting(progress, "judging", "files")
+    found: dict[int, Verification] = {}
+    for done, (piece, result) in enumerate(spread(executor, judge_one, pieces, "verify"), 1):
+        found[piece.number] = result
+        if count:
+            count(done, len(pieces))
+    return [found[i] for i in range(len(pieces))]
+
+
+def judge_one(piece: _Judging) -> Verification:
+    """Judge a file on a worker, which opens the reference itself."""
+    with Session(piece.reference, piece.material) as session:
+        return session.judge(
+            piece.file, limits=piece.limits, engine=piece.engine, baseline=piece.baseline
+        )
 
 
 class Session:
@@ -132,12 +197,12 @@ class Session:
         self.model = (
             reference if isinstance(reference, ReferenceModel) else open_reference(reference)
         )
-        self._material, self._progress = material, progress
+        self.material, self._progress = material, progress
 
     @cached_property
     def prepared(self) -> Prepared:
         """The reference with its states on the texts, computed or found in the cache."""
-        return prepare(self.model, self._material, self._progress)
+        return prepare(self.model, self.material, self._progress)
 
     def judge(
         self,

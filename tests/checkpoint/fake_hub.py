@@ -15,12 +15,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote
 
 REPOSITORY = "LiquidAI/LFM2-Small"
 COMMIT = "c0ffee" + "0" * 34
 INFO = re.compile(r"/api/models/(?P<repo>[^/]+/[^/]+)(/revision/(?P<revision>[^/]+))?")
 TREE = re.compile(r"/api/models/(?P<repo>[^/]+/[^/]+)/tree/(?P<revision>[^/]+)(/.*)?")
+PATHS = re.compile(r"/api/models/(?P<repo>[^/]+/[^/]+)/paths-info/(?P<revision>[^/]+)")
 FILE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
 
 
@@ -33,6 +34,7 @@ class Hub:
     refusal: tuple[int, str] | None = None  # status and error code for everything
     cuts: dict[str, int] = field(default_factory=dict)  # file: times it is cut in the middle
     asked: list[tuple[str, str, int]] = field(default_factory=list)  # method, path, first byte
+    sent: dict[str, int] = field(default_factory=dict)  # file: bytes of it that were sent
 
     @property
     def fetched(self) -> set[str]:
@@ -75,12 +77,22 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         """Say nothing."""
 
+    def do_POST(self) -> None:
+        """Tell of some files, as paths-info does."""
+        match = PATHS.fullmatch(unquote(self.path))
+        asked = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+        if not match or match["repo"] != REPOSITORY:
+            self.refuse(404, "EntryNotFound")
+        else:
+            wanted = asked.get("paths", [])
+            self.json([entry for entry in self.tree() if entry["path"] in wanted])
+
     def do_HEAD(self) -> None:
         self.do_GET()
 
     def do_GET(self) -> None:
         path = unquote(self.path.partition("?")[0])
-        first = re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        first = re.match(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         self.state.asked.append((self.command, path, int(first[1]) if first else 0))
         match = TREE.fullmatch(path) or FILE.fullmatch(path) or INFO.fullmatch(path)
         if self.state.refusal:
@@ -90,7 +102,7 @@ class Handler(BaseHTTPRequestHandler):
         elif (match["revision"] or "main") not in ("main", "v1", COMMIT):
             self.refuse(404, "RevisionNotFound")
         elif match.re is FILE:
-            self.file(match["path"], int(first[1]) if first else 0)
+            self.file(match["path"], first and (int(first[1]), first[2]))
         else:
             self.json(self.tree() if match.re is TREE else self.info())
 
@@ -107,17 +119,19 @@ class Handler(BaseHTTPRequestHandler):
             for path in files
         ]  # fmt: skip
 
-    def file(self, name: str, start: int) -> None:
+    def file(self, name: str, asked: tuple[int, str] | None) -> None:
         path = self.state.folder / name
         if not path.is_file():
             return self.refuse(404, "EntryNotFound")
         data = path.read_bytes()
-        self.send_response(206 if start else 200)
+        size, (start, end) = len(data), asked or (0, "")
+        data = data[: int(end) + 1] if end else data
+        self.send_response(206 if asked else 200)
         self.send_header("ETag", f'"{etag(path)}"')
         self.send_header("X-Repo-Commit", COMMIT)
         self.send_header("Accept-Ranges", "bytes")
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        if asked:
+            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{size}")
         self.send_header("Content-Length", str(len(data) - start))
         self.end_headers()
         if self.command == "HEAD":
@@ -127,6 +141,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(data[start : start + (len(data) - start) // 2])
             self.close_connection = True
             return None
+        self.state.sent[name] = self.state.sent.get(name, 0) + len(data) - start
         self.wfile.write(data[start:])
         return None
 

@@ -18,12 +18,12 @@ from lfm2gguf.errors import CheckpointError, HubError, OptionError
 from lfm2gguf.verification import Engine, Material, Session, prepare
 from lfm2gguf.verification.material.conversations import (
     chat_samples,
-    read_conversations,
     rendered,
     template_of,
 )
 from lfm2gguf.verification.material.models import ReferenceModel, open_reference
 from lfm2gguf.verification.material.preparation import _encode_enough
+from lfm2gguf.verification.material.rows import EXAMPLES, read_rows
 from lfm2gguf.verification.material.texts import cut, load_texts, python_docs
 from lfm2gguf.verification.report.data import to_json
 from lfm2gguf.verification.report.markdown import markdown
@@ -182,8 +182,17 @@ def test_real_templates_render(name: str, tmp_path: Path) -> None:
     [
         ("", "holds no conversation"),
         ("{", "line 1: is not JSON"),
-        ('{"messages": 3}', "line 1: has no list of messages"),
-        ('\n["text"]', "line 2: has no list of messages"),
+        ('{"messages": 3}', r"line 1: has the keys messages, .* a line looks like \{"),
+        ('\n["text"]', "row 1: is a value, which fits no form"),
+        ('{"text": "Hi"}', "line 1: has the keys text, which fits no form"),
+        ('{"messages": []}', "fits no form"),
+        ('{"messages": [{"role": "narrator", "content": "x"}]}', "fits no form"),
+        ('{"messages": [{"role": "user"}]}', "fits no form"),
+        ('{"instruction": "x"}', "fits no form"),
+        ('{"prompt": "x", "completion": [1]}', "fits no form"),
+        ('{"prompt": "x", "completion": "y", "tools": "z"}{', "line 1: is not JSON"),
+        ('{"prompt": "x", "completion": "y", "tools": {"a": 1}}', "no list of functions"),
+        ("[" * 100_000, "line 1: is not JSON"),
     ],
 )
 def test_a_bad_file_of_conversations_names_its_line(
@@ -192,7 +201,71 @@ def test_a_bad_file_of_conversations_names_its_line(
     path = tmp_path / "chat.jsonl"
     path.write_text(content)
     with pytest.raises(OptionError, match=message):
-        read_conversations(path)
+        read_rows(path)
+
+
+HI: list[dict[str, Any]] = [
+    {"role": "user", "content": "Hi"},
+    {"role": "assistant", "content": "Hello"},
+]
+SAID = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]
+SYSTEM: list[dict[str, Any]] = [{"role": "system", "content": "Be brief."}]
+TOOL = {"type": "function", "function": {"name": "f"}}
+FORMS: dict[str, tuple[object, list[dict[str, Any]]]] = {
+    "messages": ({"messages": HI}, HI),
+    "a bare list": (HI, HI),
+    "ShareGPT": ({"conversations": SAID, "id": 3}, HI),
+    "ShareGPT with a system text": ({"system": "Be brief.", "conversations": SAID}, SYSTEM + HI),
+    "ShareGPT's key, the Hub's names": ({"conversations": HI}, HI),
+    "ShareGPT with a tool": (
+        {"conversations": [*SAID, {"from": "observation", "value": "3"}]},
+        [*HI, {"role": "tool", "content": "3"}],
+    ),
+    "Alpaca": ({"instruction": "Hi", "input": "", "output": "Hello"}, HI),
+    "Alpaca with an input": (
+        {"instruction": "Say", "input": "it", "output": "Hello"},
+        [{"role": "user", "content": "Say\nit"}, HI[1]],
+    ),
+    "Alpaca with a history": (
+        {
+            "instruction": "Hi",
+            "output": "Hello",
+            "history": [["Hi", "Hello"]],
+            "system": "Be brief.",
+        },
+        SYSTEM + HI + HI,
+    ),
+    "prompt and completion": ({"prompt": "Hi", "completion": "Hello"}, HI),
+    "prompt and response": ({"prompt": "Hi", "response": "Hello"}, HI),
+    "prompt and completion as messages": ({"prompt": HI[:1], "completion": HI[1:]}, HI),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_row_of_training_data_is_a_conversation(name: str, tmp_path: Path) -> None:
+    row, messages = FORMS[name]
+    expected = {"messages": messages, "tools": None}
+    assert read_rows(write_lines(tmp_path / "lines.jsonl", row, row)) == [expected] * 2
+    (tmp_path / "whole.json").write_text(json.dumps([row, row], indent=2), encoding="utf-8-sig")
+    assert read_rows(tmp_path / "whole.json") == [expected] * 2
+    if isinstance(row, dict):
+        (tmp_path / "one.json").write_text(json.dumps(row, indent=2))
+        assert read_rows(tmp_path / "one.json") == [expected]
+        tools = write_lines(tmp_path / "t.jsonl", {**row, "tools": json.dumps([TOOL])})
+        assert read_rows(tools)[0]["tools"] == [TOOL]
+
+
+def test_every_example_of_a_line_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "chat.jsonl"
+    path.write_text("\n".join(EXAMPLES))
+    assert [row["messages"][1:] for row in read_rows(path)] == [HI[1:]] * len(EXAMPLES)
+
+
+def test_all_forms_give_the_same_tokens(example: Path, tmp_path: Path) -> None:
+    rows = [row for row, messages in FORMS.values() if messages == HI]
+    samples = chat_samples(example, write_lines(tmp_path / "chat.jsonl", *rows))
+    assert len(samples) == len(rows)
+    assert len({text for text, _, _ in samples}) == 1
 
 
 def test_a_conversation_without_an_answer_is_refused(example: Path, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ _COMMON = {"nogil": True, "error_model": "numpy", "boundscheck": False, "cache":
 
 def _digest_of_sources() -> str:
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
+    for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from lfm2gguf.chat.template import Template
 from lfm2gguf.checkpoint import default_chat_template, read_json
 from lfm2gguf.errors import CheckpointError, GGUFError, OptionError
 from lfm2gguf.verification.material.models import Ids, load_tokenizer
+from lfm2gguf.verification.material.rows import read_rows
 from lfm2gguf.verification.material.texts import Sample
 
 MAX_TOKENS = 4096  # of one conversation; what follows is not scored
@@ -44,28 +44,11 @@ def template_of(folder: Path) -> Template:
         raise CheckpointError(f"{folder}: {error}") from error
 
 
-def read_conversations(path: Path) -> list[Mapping[str, Any]]:
-    """Read JSON lines: ``{"messages": [...], "tools": [...]}`` or a bare list of messages.
-
-    Raises:
-        OptionError: a line is wrong, which the message names.
-
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise OptionError(f"{path}: the conversations cannot be read ({error})") from error
-    found = [_conversation(path, n, line) for n, line in enumerate(lines, 1) if line.strip()]
-    if not found:
-        raise OptionError(f"{path}: holds no conversation; write one on each line")
-    return found
-
-
 def chat_samples(folder: Path, path: Path) -> list[tuple[str, Ids, Sample]]:
     """Render and tokenize a file of conversations: text, all its ids, and what is scored."""
     template, tokenizer = template_of(folder), load_tokenizer(folder / "tokenizer.json")
     samples = []
-    for conversation in read_conversations(path):
+    for conversation in read_rows(path):
         for text, spans in rendered(template, conversation):
             encoding = tokenizer.encode(text, add_special_tokens=False)
             ids = np.array(encoding.ids, np.int32)
@@ -100,19 +83,3 @@ def rendered(
         yield parts[-1][0], [span for _, span in parts]
     else:
         yield from ((text, [span]) for text, span in parts)
-
-
-def _conversation(path: Path, number: int, line: str) -> Mapping[str, Any]:
-    try:
-        value = json.loads(line)
-    except ValueError as error:
-        raise OptionError(
-            f"{path}, line {number}: is not JSON ({error}); write one conversation on each line"
-        ) from error
-    value = {"messages": value} if isinstance(value, list) else value
-    messages = value.get("messages") if isinstance(value, dict) else None
-    if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
-        raise OptionError(
-            f'{path}, line {number}: has no list of messages; write {{"messages": [...]}}'
-        )
-    return {"messages": messages, "tools": value.get("tools")}

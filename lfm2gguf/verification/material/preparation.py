@@ -38,7 +38,8 @@ class Material:
     Args:
         texts: UTF-8 files, or ``wikitext-2``; by default a text from Python's own documentation,
             which is a smoke test.
-        chat: a file of conversations as JSON lines, scored on the assistant's tokens.
+        chat: a file of conversations as JSON (messages, ShareGPT, Alpaca, prompt and completion),
+            scored on the assistant's tokens.
         chunks: how many chunks of each text (None: all).
         ctx: tokens of a chunk; the second half of each is scored. For a retrieval model, chunks
             are cut into queries and documents.

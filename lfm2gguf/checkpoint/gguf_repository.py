@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
-from lfm2gguf.checkpoint import fetch, repository_files
+from lfm2gguf.checkpoint.hub import fetch, repository_files
 from lfm2gguf.errors import HubError
 
 _NUMBERED = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
@@ -20,13 +21,22 @@ def fetch_gguf(repository: str, type: str, revision: str | None = None) -> Path:
     Raises:
         HubError: the repository, or a file of this type in it, is missing.
     """
-    files = sorted(name for name in repository_files(repository, revision) if _is_model(name))
+    parts = gguf_files(repository, repository_files(repository, revision), type)
+    return fetch(repository, revision, parts) / parts[0]
+
+
+def gguf_files(repository: str, names: Iterable[str], type: str) -> list[str]:
+    """Return which of a repository's files are its model of a type: one, or all its parts.
+
+    Raises:
+        HubError: none is.
+    """
+    files = sorted(name for name in names if _is_model(name))
     wanted = [name for name in files if _has_type(name, type)]
     if not wanted:
         there = ", ".join(files) or "no GGUF model at all"
         raise HubError(f"{repository}: no GGUF file of type {type}; it has {there}")
-    parts = [name for name in wanted if _whole(name) == _whole(wanted[0])]
-    return fetch(repository, revision, parts) / parts[0]
+    return [name for name in wanted if _whole(name) == _whole(wanted[0])]
 
 
 def _is_model(name: str) -> bool:

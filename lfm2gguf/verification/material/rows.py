@@ -1,0 +1,166 @@
+"""Rows of training data as conversations: the forms in which people keep them.
+
+Messages as the Hub has them, ShareGPT's ``conversations``, Alpaca's ``instruction``, ``input`` and
+``output``, and TRL's ``prompt`` and ``completion``; as JSON lines, or one JSON list.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lfm2gguf.errors import OptionError
+
+Message = dict[str, Any]
+Row = Mapping[str, Any]
+
+EXAMPLES = (
+    '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}',
+    '{"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}',
+    '{"instruction": "Greet me.", "input": "", "output": "Hello"}',
+    '{"prompt": "Hi", "completion": "Hello"}',
+)
+# Who speaks, by ShareGPT's names (as LLaMA-Factory and Axolotl read them) and by the Hub's.
+ROLES = {
+    "human": "user", "user": "user", "prompter": "user",
+    "gpt": "assistant", "assistant": "assistant", "model": "assistant", "chatgpt": "assistant",
+    "bot": "assistant", "function_call": "assistant", "developer": "system",
+    "system": "system", "tool": "tool", "observation": "tool", "function_response": "tool",
+}  # fmt: skip
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Read a file of conversations: ``{"messages": [...], "tools": [...] or None}`` each.
+
+    Raises:
+        OptionError: a line fits none of the forms; the message says what one looks like.
+
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise OptionError(f"{path}: the conversations cannot be read ({error})") from error
+    found = [_conversation(where, value) for where, value in _values(path, text)]
+    if not found:
+        raise OptionError(f"{path}: holds no conversation; write one on each line")
+    return found
+
+
+def _values(path: Path, text: str) -> Iterator[tuple[str, Any]]:
+    """Yield every row with its place: of one JSON value that fills the file, or of each line."""
+    whole = _whole(text)
+    if isinstance(whole, list) and whole and not _is_message(whole[0]):
+        yield from ((f"{path}, row {n}", row) for n, row in enumerate(whole, 1))
+        return
+    if whole is not None:
+        yield f"{path}, line 1", whole
+        return
+    for n, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            try:
+                yield f"{path}, line {n}", json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise OptionError(
+                    f"{path}, line {n}: is not JSON ({error}); write one conversation on each "
+                    f"line, such as {EXAMPLES[0]}"
+                ) from error
+
+
+def _whole(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("role", value.get("from")), str)
+
+
+def _conversation(where: str, value: Any) -> dict[str, Any]:
+    row: Row = {"messages": value} if isinstance(value, list) else value
+    if isinstance(row, Mapping):
+        for form in FORMS:
+            if (messages := form(row)) is not None:
+                return {"messages": messages, "tools": _tools(where, row.get("tools"))}
+    has = f"has the keys {', '.join(map(str, row))}" if isinstance(row, Mapping) else "is a value"
+    raise OptionError(f"{where}: {has}, which fits no form of a conversation; {_look()}")
+
+
+def _look() -> str:
+    return f"a line looks like {', '.join(EXAMPLES[:-1])} or {EXAMPLES[-1]}"
+
+
+def _turns(row: Row) -> list[Message] | None:
+    """Read messages, with the Hub's names or ShareGPT's."""
+    given = next((row[k] for k in ("messages", "conversations", "conversation") if k in row), None)
+    if not isinstance(given, list):
+        return None
+    found = [_message(turn) for turn in given]
+    if not found or None in found:
+        return None
+    return [*_system(row), *(message for message in found if message)]
+
+
+def _message(turn: Any) -> Message | None:
+    if not isinstance(turn, Mapping):
+        return None
+    role = ROLES.get(str(turn.get("role", turn.get("from"))).lower())
+    content = turn.get("content", turn.get("value"))
+    if role is None or not isinstance(content, str | list | None):
+        return None
+    if content is None and not turn.get("tool_calls"):
+        return None
+    kept = {k: v for k, v in turn.items() if k not in ("from", "value", "weight")}
+    return {**kept, "role": role, "content": "" if content is None else content}
+
+
+def _alpaca(row: Row) -> list[Message] | None:
+    """Read an instruction and its output; an input stands on a line below the instruction."""
+    instruction, output = row.get("instruction"), row.get("output", row.get("response"))
+    if not isinstance(instruction, str) or not isinstance(output, str):
+        return None
+    more = row.get("input") or ""
+    question = f"{instruction}\n{more}" if more else instruction
+    earlier = row.get("history") or []
+    pairs = [pair for pair in earlier if isinstance(pair, list | tuple) and len(pair) == 2]
+    return [
+        *_system(row),
+        *(message for asked, said in pairs for message in _pair(str(asked), str(said))),
+        *_pair(question, output),
+    ]
+
+
+def _completion(row: Row) -> list[Message] | None:
+    """Read a prompt and its completion: texts, or messages."""
+    prompt, answer = row.get("prompt"), row.get("completion", row.get("response"))
+    if isinstance(prompt, str) and isinstance(answer, str):
+        return [*_system(row), *_pair(prompt, answer)]
+    if isinstance(prompt, list) and isinstance(answer, list):
+        return _turns({"messages": [*prompt, *answer], "system": row.get("system")})
+    return None
+
+
+def _system(row: Row) -> list[Message]:
+    system = row.get("system")
+    return [{"role": "system", "content": system}] if isinstance(system, str) and system else []
+
+
+def _pair(question: str, answer: str) -> tuple[Message, Message]:
+    return {"role": "user", "content": question}, {"role": "assistant", "content": answer}
+
+
+def _tools(where: str, given: Any) -> list[Any] | None:
+    """Return tools, which some keep as a text of JSON."""
+    if isinstance(given, str):
+        given = _whole(given) if given.strip() else None
+    if given in (None, []):
+        return None
+    if not isinstance(given, list):
+        raise OptionError(f"{where}: tools: is no list of functions")
+    return given
+
+
+FORMS: tuple[Callable[[Row], list[Message] | None], ...] = (_turns, _alpaca, _completion)
