@@ -32,7 +32,7 @@ def html_table(table: Table) -> Iterator[str]:
     """Yield a table that scrolls by itself where it is wider than the page."""
     name = escape(table.title)
     yield f"<h3>{name}</h3>" if table.title else ""
-    yield f'<div class="scroll" tabindex="0" role="region" aria-label="{name or "Table"}">'
+    yield f'<div class="scroll" tabindex="0" role="group" aria-label="{name or "Table"}">'
     yield "<table><thead>"
     yield _row("th", table.heads, table.texts)
     yield "</thead><tbody>"
@@ -45,10 +45,11 @@ LONG = 40  # characters, from which on a cell is broken into lines
 
 
 def _row(tag: str, cells: Sequence[str], texts: int) -> str:
+    tags = (tag if cell else "td" for cell in cells)  # a heading has words
     body = (
         f'<{tag} class="{"text" if i < texts else "number"}{_MARKS.get(cell[:1], "")}'
         f'{" long" if len(cell) > LONG else ""}">{escape(cell)}</{tag}>'
-        for i, cell in enumerate(cells)
+        for i, (tag, cell) in enumerate(zip(tags, cells, strict=True))
     )
     return f"<tr>{''.join(body)}</tr>"
 

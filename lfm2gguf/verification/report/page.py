@@ -82,5 +82,5 @@ def _file(result: Verification) -> Iterator[str]:
     gates = [(gate.title, *gate_cells(gate), gate.detail) for gate in result.gates]
     yield from html_table(Table("Gates", GATE_HEADS, gates))
     stages = ["as shipped" if name == SHIPPED else name for name in result.stages]
-    yield from html_table(Table("Figures", ("", *stages), list(details(result))))
+    yield from html_table(Table("Figures", ("figure", *stages), list(details(result))))
     yield "</details>"
