@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lfm2gguf.gguf_file import GGUFFile
     from lfm2gguf.progress import Progress
     from lfm2gguf.publication import Publication, plan_publication, publish
+    from lfm2gguf.rendering import progress_bar
     from lfm2gguf.runner import Reply, Runner, ToolCall
     from lfm2gguf.verification import Verification, verify
 
@@ -60,6 +61,7 @@ __all__ = [
     "diagnose",
     "plan",
     "plan_publication",
+    "progress_bar",
     "publish",
     "quantize",
     "quants",
@@ -91,6 +93,7 @@ _HOME = {
     "diagnose": "lfm2gguf.doctor",
     "plan": "lfm2gguf.conversion",
     "plan_publication": "lfm2gguf.publication",
+    "progress_bar": "lfm2gguf.rendering",
     "publish": "lfm2gguf.publication",
     "quantize": "lfm2gguf.conversion",
     "verify": "lfm2gguf.verification",

@@ -58,6 +58,10 @@ class GGMLType(Enum):
         self.block_size = block_size
         self.type_size = type_size
 
+    def __repr__(self) -> str:
+        """Return the name alone: the numbers are ggml's."""
+        return f"{type(self).__name__}.{self.name}"
+
     @property
     def is_quantized(self) -> bool:
         """Whether weights are stored in blocks that share a scale."""
@@ -121,3 +125,7 @@ class FileType(Enum):
     def __init__(self, id: int, default: GGMLType) -> None:
         self.id = id
         self.default = default
+
+    def __repr__(self) -> str:
+        """Return the name alone: the numbers are ggml's."""
+        return f"{type(self).__name__}.{self.name}"

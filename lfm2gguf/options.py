@@ -36,6 +36,7 @@ class Doc(NamedTuple):
 
 Bias = Mapping[int, float]
 Texts = str | Sequence[str]
+TokenIds = Sequence[int]
 Schema = Mapping[str, Any]
 
 
@@ -117,6 +118,12 @@ class Options:
     ignore_eos: Annotated[
         bool, Doc("Go on to max_tokens even where the model would end: for measuring.")
     ] = False
+    min_tokens: Annotated[
+        int, Range(0, 2**31), Doc("Tokens before which the model does not end the answer.")
+    ] = 0
+    stop_tokens: Annotated[
+        TokenIds, Doc("Token ids that end the answer, besides the model's own.")
+    ] = ()
 
     def __post_init__(self) -> None:
         for option in option_table().values():
@@ -176,6 +183,8 @@ class OptionChanges(TypedDict, total=False):
     adapter: str | None
     adapter_scale: float
     ignore_eos: bool
+    min_tokens: int
+    stop_tokens: TokenIds
 
 
 @dataclass(frozen=True)
@@ -234,6 +243,10 @@ def _is_bias(value: Any) -> bool:
     )
 
 
+def _are_ids(value: Any) -> bool:
+    return isinstance(value, Sequence) and all(_is_whole(token) and token >= 0 for token in value)
+
+
 def _are_texts(value: Any) -> bool:
     return isinstance(value, Sequence) and all(isinstance(text, str) for text in value)
 
@@ -245,5 +258,6 @@ _KINDS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
     str: ("a text", lambda value: isinstance(value, str)),
     Bias: ("numbers for token ids", _is_bias),
     Texts: ("a text, or several", _are_texts),
+    TokenIds: ("token ids", _are_ids),
     Schema: ("a dict", lambda value: isinstance(value, Mapping)),
 }

@@ -50,6 +50,7 @@ def test_the_names_are_these() -> None:
         "diagnose",
         "plan",
         "plan_publication",
+        "progress_bar",
         "publish",
         "quantize",
         "quants",

@@ -115,7 +115,7 @@ def _judge(display: Display, written: Conversion, reference: ReferenceModel) -> 
     from lfm2gguf.verification import verify as verify_files
     from lfm2gguf_cli.progress import progress_of
     from lfm2gguf_cli.tables import written_json
-    from lfm2gguf_cli.verdicts import exit_on_failure, report_json, show_verdicts
+    from lfm2gguf_cli.verdicts import conclude, report_json, show_verdicts
 
     files = [file.path for file in written.files]
     with progress_of(display) as progress:
@@ -124,5 +124,4 @@ def _judge(display: Display, written: Conversion, reference: ReferenceModel) -> 
     show_verdicts(display, results)
     if failed := [result.candidate for result in results if not result.passed]:
         display.note(f"kept, but it did not pass: {', '.join(failed)}")
-    exit_on_failure(display, results)
-    display.next("lfm2gguf", "run", files[0])
+    conclude(display, results, files)

@@ -39,7 +39,8 @@ def inspect(
 
 
 def _show(display: Display, found: Description) -> None:
-    from lfm2gguf_cli.tables import shape, size
+    from lfm2gguf.rendering import file_size
+    from lfm2gguf_cli.tables import shape
 
     display.table(("key", "value"), [(key, _short(x)) for key, x in found.metadata.items()])
     rows = [(t.name, shape(t.shape), t.type, str(t.nbytes)) for t in found.tensors]
@@ -47,7 +48,7 @@ def _show(display: Display, found: Description) -> None:
     types = ", ".join(f"{row['tensors']} {name}" for name, row in found.by_type.items())
     bits = 8 * found.nbytes / max(1, found.n_weights)
     display.line(
-        f"{found.path}: {found.n_weights:,} weights, {size(found.nbytes)}, "
+        f"{found.path}: {found.n_weights:,} weights, {file_size(found.nbytes)}, "
         f"{bits:.2f} bits/weight, {len(found.tensors)} tensors ({types})"
     )
 

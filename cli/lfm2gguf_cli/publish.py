@@ -137,16 +137,16 @@ def publish(
 
 
 def _show_plan(display: Display, planned: PublicationPlan) -> None:
-    from lfm2gguf_cli.tables import size
+    from lfm2gguf.rendering import file_size
 
     if display.gives(planned.to_json):
         return
     for note in planned.notes:
         display.note(note)
-    rows = [(name, type, size(nbytes)) for name, type, nbytes in planned.rows]
+    rows = [(name, type, file_size(nbytes)) for name, type, nbytes in planned.rows]
     display.table(("file", "type", "size"), rows)
     total = sum(nbytes for _, _, nbytes in planned.rows)
-    display.line(f"{planned.repository}: {len(rows)} GGUF files, {size(total)}")
+    display.line(f"{planned.repository}: {len(rows)} GGUF files, {file_size(total)}")
 
 
 def _show(display: Display, made: Publication) -> None:

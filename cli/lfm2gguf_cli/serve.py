@@ -44,6 +44,35 @@ def serve(
             help="A proxy's name for the server, where it listens on loopback; * is any.",
         ),
     ] = None,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN",
+            help="An origin whose pages may use the server (https://chat.example), besides this "
+            "machine's; * is any.",
+        ),
+    ] = None,
+    strict_model: Annotated[
+        bool, typer.Option("--strict-model", help="Refuse requests for a model of another name.")
+    ] = False,
+    lenient: Annotated[
+        bool,
+        typer.Option(
+            "--lenient",
+            help="Pass over settings of requests that have no effect here, with a warning in the "
+            "log and in X-Lfm2gguf-Warning, instead of refusing them.",
+        ),
+    ] = False,
+    access_log: Annotated[
+        bool, typer.Option(help="A line a request, without prompts and keys.")
+    ] = True,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FILE",
+            help="A LoRA adapter (convert-lora), chosen by requests as model NAME; several times.",
+        ),
+    ] = None,
     parallel: Annotated[int, typer.Option(help="Answers computed together.", min=1)] = 4,
     opening: OpeningOptions,
     place: PlaceOptions,
@@ -83,9 +112,21 @@ def serve(
     )
     create_app, run = server.create_app, server.run  # what is missing is said before it loads
     logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    if access_log:
+        logging.getLogger("lfm2gguf.server.access").setLevel(logging.INFO)
     settings = {**place.arguments(), "parallel": parallel, "inject_tools": inject_tools}
+    settings["adapters"] = dict(map(_adapter, lora or ()))
     with opening.open(model, **settings) as lfm:
-        app = create_app(lfm, name=name, api_key=keys, limits=limits, chat_page=chat_page)
+        app = create_app(
+            lfm,
+            name=name,
+            api_key=keys,
+            limits=limits,
+            strict_model=strict_model,
+            lenient=lenient,
+            cors_origins=cors_origin or (),
+            chat_page=chat_page,
+        )
 
         def started(url: str) -> None:
             at = f", chat page at {url}/" if chat_page else ""
@@ -102,6 +143,14 @@ def serve(
             hosts=allow_host or (),
             started=started,
         )
+
+
+def _adapter(given: str) -> tuple[str, str]:
+    """Return an adapter's name and file."""
+    name, equals, file = given.partition("=")
+    if not (name and equals and file):
+        raise typer.BadParameter(f"--lora {given}: give NAME=FILE, such as legal=adapter.gguf")
+    return name, file
 
 
 def _keys_in(file: Path) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lfm2gguf.conversion import Conversion, ConversionPlan, Draft, WrittenFile
+from lfm2gguf.rendering import file_size
 from lfm2gguf_cli.console import Display
 
 
@@ -35,7 +36,7 @@ def show_plan(display: Display, plan: ConversionPlan) -> None:
         display.table(("tensor", "shape", "type", "bits/weight", "bytes", "offset", "file"), rows)
         types = ", ".join(f"{n} {name}" for name, n in draft.type_counts.items())
         display.line(
-            f"{draft.target}: {size(draft.nbytes)}, {draft.bits_per_weight:.2f} bits/weight, "
+            f"{draft.target}: {file_size(draft.nbytes)}, {draft.bits_per_weight:.2f} bits/weight, "
             f"{len(draft.tensors)} tensors ({types})"
         )
 
@@ -53,7 +54,7 @@ def show_written(
     if display.json:
         return
     rows = [
-        (_name(f), f.type, size(f.nbytes), f"{f.bits_per_weight:.2f} bits/weight",
+        (_name(f), f.type, file_size(f.nbytes), f"{f.bits_per_weight:.2f} bits/weight",
          f"{f.seconds:.1f} s", f"{f.weights_per_second / 1e6:.1f} M weights/s")
         for f in written.files
     ]  # fmt: skip
@@ -72,16 +73,6 @@ def _result(about: ConversionPlan | Conversion, files: list[dict[str, Any]]) -> 
 def shape(numbers: Sequence[int]) -> str:
     """Return a shape as a person reads it."""
     return " x ".join(map(str, numbers))
-
-
-def size(nbytes: int) -> str:
-    """Return bytes as a person reads them, in powers of 1000 like the Hub's pages."""
-    value, unit = float(nbytes), "B"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if value < 1000:
-            break
-        value, unit = value / 1000, larger
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
 
 
 def _name(file: WrittenFile) -> str:

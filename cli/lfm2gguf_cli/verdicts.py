@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import typer
 
@@ -17,7 +18,7 @@ from lfm2gguf.verification.report.words import (
 )
 from lfm2gguf_cli.console import Display
 
-__all__ = ["exit_on_failure", "report_json", "show_verdicts"]
+__all__ = ["conclude", "report_json", "show_verdicts"]
 
 CHECK_FAILED = 1
 
@@ -43,9 +44,10 @@ def show_verdicts(display: Display, results: Sequence[Verification]) -> None:
         display.line(failure)
 
 
-def exit_on_failure(display: Display, results: Sequence[Verification]) -> None:
-    """End the command with exit code 1 unless every file passed."""
-    for result in results:
+def conclude(display: Display, results: Sequence[Verification], files: Sequence[Path]) -> None:
+    """Say what comes next; end the command with exit code 1 unless every file passed."""
+    for result, file in zip(results, files, strict=True):
         if not result.passed:
-            display.next("lfm2gguf", "doctor", result.candidate)
+            display.next("lfm2gguf", "doctor", file)
             raise typer.Exit(CHECK_FAILED)
+    display.next("lfm2gguf", "run", files[0])

@@ -162,7 +162,7 @@ def verify(
     from lfm2gguf.verification import verify as verify_files
     from lfm2gguf.verification.report.files import candidates, check_targets, write_reports
     from lfm2gguf_cli.progress import progress_of
-    from lfm2gguf_cli.verdicts import exit_on_failure, report_json, show_verdicts
+    from lfm2gguf_cli.verdicts import conclude, report_json, show_verdicts
 
     targets = {
         "baseline": write_baseline, "junit": junit, "markdown": markdown, "html": html,
@@ -172,10 +172,10 @@ def verify(
     limits = Limits(max_ppl_increase, max_kld, min_top1, min_cosine, min_rank, min_overlap)
     printed = Path("-") in targets.values()
     display = replace(saying, quiet=saying.quiet or printed).display()
-    files = fetch_gguf(model, type) if is_repository(model) else Path(model)
+    files = candidates(fetch_gguf(model, type) if is_repository(model) else Path(model))
     with progress_of(display) as progress:
         results = verify_files(
-            candidates(files),
+            files,
             open_reference(reference, revision, lora),
             material=Material(text or (), chat, chunks or None, ctx, cache),
             limits=limits,
@@ -186,5 +186,4 @@ def verify(
     typer.echo(write_reports(results, targets), nl=False)
     display.gives(lambda: report_json(results))
     show_verdicts(display, results)
-    exit_on_failure(display, results)
-    display.next("lfm2gguf", "run", results[0].candidate)
+    conclude(display, results, files)

@@ -19,7 +19,7 @@ from lfm2gguf.errors import GGUFError, MissingDependencyError, OptionError
 Message = Mapping[str, Any]
 Messages = str | Sequence[Message]
 
-_REASONING = ("reasoning_content", "thinking", "reasoning")  # names for one thing
+REASONING = ("reasoning_content", "thinking", "reasoning")  # names for one thing
 _PROBE = "lfm2gguf_probe"
 
 
@@ -103,7 +103,7 @@ class Template:
     ) -> str:
         """Return the prompt as :meth:`prompt` does, of messages from :func:`as_messages`."""
         prepared = [self._prepare(message) for message in messages]
-        return self.render(prepared, tools or None, add_generation_prompt=True, **variables)
+        return self.render(prepared, tools or None, **{"add_generation_prompt": True, **variables})
 
     def _prepare(self, message: Message) -> dict[str, Any]:
         prepared = dict(message)
@@ -117,7 +117,7 @@ class Template:
             prepared["tool_calls"] = [_as_message_call(call) for call in sound]
         elif calls:
             prepared["content"] = write_calls(calls, self.dialect) + str(prepared["content"])
-        thinking = next((prepared[key] for key in _REASONING if prepared.get(key)), None)
+        thinking = next((prepared[key] for key in REASONING if prepared.get(key)), None)
         if thinking and not self.writes_thinking:
             start, end = self.dialect.thinking
             prepared["content"] = f"{start}{thinking}{end}{prepared['content']}"
@@ -207,7 +207,7 @@ def _as_message_call(call: ToolCall) -> dict[str, Any]:
 
 
 def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
-    thought = next((message[key] for key in _REASONING if message.get(key) is not None), None)
+    thought = next((message[key] for key in REASONING if message.get(key) is not None), None)
     if thought is None:
         return message
     return {"thinking": thought, **message, "reasoning_content": thought}

@@ -12,6 +12,7 @@ from lfm2gguf.conversion.draft import Draft, Model, draft, target_paths
 from lfm2gguf.conversion.recipe import Recipe
 from lfm2gguf.conversion.write import WrittenFile, write
 from lfm2gguf.progress import ProgressCallback
+from lfm2gguf.rendering import Table, file_size, notebook_table
 from lfm2gguf.storage import Stamp, check_target, made_folder
 
 
@@ -22,6 +23,20 @@ class Conversion:
     files: tuple[WrittenFile, ...]
     left_out: dict[str, str]
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """Return the files, short."""
+        return f"Conversion({', '.join(map(repr, self.files))})"
+
+    def _repr_html_(self) -> str:
+        """Return the files as a notebook shows them."""
+        return notebook_table(
+            Table("", ("file", "type", "size", "bits/weight", "seconds"), [
+                (str(f.path), f.type, file_size(f.nbytes), f"{f.bits_per_weight:.2f}",
+                 f"{f.seconds:.1f}")
+                for f in self.files
+            ], texts=2)
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -37,6 +52,21 @@ class ConversionPlan:
     notes: tuple[str, ...] = ()
     _files: tuple[Stamp, ...] = field(default=(), repr=False)
     _new_folder: Path | None = field(default=None, repr=False)  # made when there is a file for it
+
+    def __repr__(self) -> str:
+        """Return what would be written, short."""
+        files = (f"{draft.target}: {file_size(draft.nbytes)}" for draft in self.drafts)
+        return f"ConversionPlan({', '.join(files)})"
+
+    def _repr_html_(self) -> str:
+        """Return what would be written as a notebook shows it."""
+        return notebook_table(
+            Table("", ("file", "type", "size", "bits/weight", "tensors"), [
+                (str(d.target), d.type.name, file_size(d.nbytes), f"{d.bits_per_weight:.2f}",
+                 ", ".join(f"{n} {name}" for name, n in d.type_counts.items()))
+                for d in self.drafts
+            ], texts=2)
+        )  # fmt: skip
 
     @classmethod
     def of(

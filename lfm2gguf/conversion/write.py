@@ -20,6 +20,7 @@ from lfm2gguf.conversion.workers import run_all, run_on
 from lfm2gguf.errors import OptionError
 from lfm2gguf.progress import Progress, ProgressCallback
 from lfm2gguf.quants import CODECS, compiled_do_all, warm_up
+from lfm2gguf.rendering import file_size
 from lfm2gguf.storage import Stamp, check_unchanged
 
 # Starting a worker process takes about as long as quantizing this many weights.
@@ -39,6 +40,10 @@ class WrittenFile:
     tensor_types: dict[str, int]
     n_files: int = 1  # ``path`` is the first
     kernels: str = "numpy"  # or numba, or an executor's workers' own
+
+    def __repr__(self) -> str:
+        """Return what was written, short."""
+        return f"WrittenFile({str(self.path)!r}: {self.type}, {file_size(self.nbytes)})"
 
     @property
     def weights_per_second(self) -> float:

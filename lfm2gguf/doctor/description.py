@@ -12,6 +12,7 @@ from typing import Any
 from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.doctor import remote
 from lfm2gguf.gguf_file import GGUFFile
+from lfm2gguf.rendering import Table, file_size, notebook_table
 
 SHOWN_ITEMS = 8  # of an array, unless all are asked for
 
@@ -41,6 +42,22 @@ class Description:
     kind: str  # "gguf" or "checkpoint"
     metadata: Mapping[str, Any]
     tensors: tuple[DescribedTensor, ...]
+
+    def __repr__(self) -> str:
+        """Return the totals, short."""
+        return (
+            f"Description({str(self.path)!r}: {self.n_weights:,} weights, "
+            f"{file_size(self.nbytes)}, {len(self.tensors)} tensors)"
+        )
+
+    def _repr_html_(self) -> str:
+        """Return the totals by type as a notebook shows them."""
+        rows = [
+            (name, str(row["tensors"]), f"{row['weights']:,}", file_size(row["bytes"]))
+            for name, row in self.by_type.items()
+        ]
+        table = Table("", ("type", "tensors", "weights", "size"), rows)
+        return notebook_table(table, repr(self))
 
     @property
     def n_weights(self) -> int:

@@ -8,6 +8,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from lfm2gguf.rendering import Table, notebook_table
+
 MOST_ALIKE = 3  # findings of one kind that are told one by one though their figures differ
 
 
@@ -67,6 +69,17 @@ class Diagnosis:
     kind: str  # "gguf" or "checkpoint"
     findings: tuple[Finding, ...]
     facts: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """Return the counts, short."""
+        counts = f"{self.errors} errors, {self.warnings} warnings, {self.notes} notes"
+        return f"Diagnosis({str(self.path)!r}: {counts})"
+
+    def _repr_html_(self) -> str:
+        """Return the findings as a notebook shows them."""
+        rows = [(f.severity.value, f.places, f.what, f.remedy) for f in self.findings]
+        table = Table("", ("severity", "where", "what", "remedy"), rows, texts=4)
+        return notebook_table(table, repr(self))
 
     @property
     def healthy(self) -> bool:

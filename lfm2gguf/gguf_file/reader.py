@@ -80,7 +80,7 @@ class GGUFFile:
 
     path: Path
     version: int
-    metadata: Metadata
+    metadata: Metadata = field(repr=False)
     tensors: dict[str, TensorInfo] = field(repr=False)
 
     @classmethod
@@ -109,6 +109,14 @@ class GGUFFile:
     def files(self) -> set[Path]:
         """The file, or all files of a model in several."""
         return {self.path, *(info.file for info in self.tensors.values())}
+
+    def __repr__(self) -> str:
+        """Return what it is, short."""
+        n = sum(math.prod(tensor.shape) for tensor in self.tensors.values())
+        return (
+            f"GGUFFile({str(self.path)!r}: {self.architecture or 'no architecture'}, {n:,} weights "
+            f"in {len(self.tensors)} tensors)"
+        )
 
     @property
     def architecture(self) -> str:

@@ -30,6 +30,10 @@ class ValueType(Enum):
         self.id = id
         self.code = code
 
+    def __repr__(self) -> str:
+        """Return the name alone: the numbers are the format's."""
+        return f"{type(self).__name__}.{self.name}"
+
 
 # What packing a value raises that its type does not hold.
 UNSTORABLE = (struct.error, TypeError, ValueError, AttributeError, OverflowError)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+MOST_DIGITS = 100  # of a bound
 DIGITS = 16  # of an integer without a bound, as in llama.cpp's own rule
 
 
@@ -13,14 +14,33 @@ def integer_bounds(schema: Mapping[str, Any]) -> tuple[int | None, int | None]:
     """Return the least and the greatest integer that a JSON schema allows; None: no bound.
 
     Bounds may be fractions, and exclusive (JSON Schema, validation, 6.2).
+
+    Raises:
+        ValueError: one is no number, or has too many digits.
     """
-    low = [math.ceil(schema["minimum"])] if "minimum" in schema else []
-    if "exclusiveMinimum" in schema:
-        low.append(math.floor(schema["exclusiveMinimum"]) + 1)
-    high = [math.floor(schema["maximum"])] if "maximum" in schema else []
-    if "exclusiveMaximum" in schema:
-        high.append(math.ceil(schema["exclusiveMaximum"]) - 1)
+    given = {name: _bound(name, schema[name]) for name in _BOUNDS if name in schema}
+    low = [math.ceil(given["minimum"])] if "minimum" in given else []
+    if "exclusiveMinimum" in given:
+        low.append(math.floor(given["exclusiveMinimum"]) + 1)
+    high = [math.floor(given["maximum"])] if "maximum" in given else []
+    if "exclusiveMaximum" in given:
+        high.append(math.ceil(given["exclusiveMaximum"]) - 1)
     return max(low, default=None), min(high, default=None)
+
+
+_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+
+
+def _bound(name: str, value: Any) -> int | float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not _finite(value):
+        raise ValueError(f"{name} must be a finite number, and is {value!r:.40}")
+    if abs(value) >= 10**MOST_DIGITS:
+        raise ValueError(f"{name} has more than {MOST_DIGITS} digits: leave it out, or bound less")
+    return value
+
+
+def _finite(value: int | float) -> bool:
+    return isinstance(value, int) or math.isfinite(value)
 
 
 def integers_between(low: int | None, high: int | None) -> str:

@@ -16,7 +16,7 @@ class LazyGrammar:
     """A grammar (GBNF, start symbol ``root``) of what stands behind ``start``, ``end`` included.
 
     ``thinking`` are the markers around what the grammar ignores; ``thinks`` says that the
-    prompt has opened it already.
+    prompt has opened it already. With ``once`` the answer ends where its first part does.
     """
 
     text: str
@@ -24,6 +24,7 @@ class LazyGrammar:
     end: str
     thinking: tuple[str, str]
     thinks: bool = False
+    once: bool = False
 
 
 class Watch:

@@ -68,6 +68,9 @@ class Sampler:
         window = model.n_ctx_train if options.repeat_window < 0 else int(options.repeat_window)
         self._window: deque[int] = deque(maxlen=window if options.penalizes else 0)
         self._array = _CandidateArray(llama, *model.candidates)
+        self._once, self._over = lazy is not None and lazy.once, False
+        self._too_early = int(options.min_tokens)  # tokens before which none of the ends is drawn
+        self._ends = [*model.end_tokens, *options.stop_tokens] if self._too_early else []
 
     def _compile(self, model: Model, grammar: str) -> Any:
         try:
@@ -111,12 +114,16 @@ class Sampler:
         Raises:
             RuntimeFailureError: bias and grammar leave no token to pick.
         """
+        if self._over:
+            return self._model.end_tokens[0]
         logits = self._adjusted(logits)
         token = self._pick(logits)
         bound = self._grammar and (self._watch is None or self._watch.applies)
         if bound and not self._allows(logits, token):
             logits = self._filtered(logits)
             token = self._pick(logits)
+        if logits[token] == -np.inf and self._too_early > 0:  # the grammar is at its end
+            return self._model.end_tokens[0]
         if logits[token] == -np.inf:  # accepting it would throw in C++ and end the process
             raise RuntimeFailureError("grammar and logit bias leave no token to continue with")
         self._window.append(token)
@@ -124,13 +131,17 @@ class Sampler:
             self._llama.llama_sampler_accept(self._grammar, token)
         if self._watch and self._watch.follow(self._model.detokenize([token], special=True)):
             self._llama.llama_sampler_reset(self._grammar)
+            self._over = self._once and len(self._model.end_tokens) > 0
+        self._too_early -= 1
         return token
 
     def _adjusted(self, logits: Floats) -> Floats:
         """Apply bias and penalties, as ``llama_sampler_penalties_apply`` does."""
-        if not len(self._biased) and not self._window:
+        if not len(self._biased) and not self._window and self._too_early <= 0:
             return logits
         logits = logits.copy()
+        if self._too_early > 0:
+            logits[self._ends] = -np.inf
         logits[self._biased] += self._bias
         if self._window:
             counts = Counter(self._window)
@@ -199,8 +210,9 @@ _TEXT = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|#[^\n]*', re.DOTALL)
 
 def _bias_of(model: Model, options: Options) -> dict[int, float]:
     bias = dict(options.logit_bias or {})
-    if wrong := [token for token in bias if not 0 <= token < model.n_vocab]:
-        raise OptionError(f"logit_bias: {wrong[0]} is not a token id (0 to {model.n_vocab - 1})")
+    for name, tokens in (("logit_bias", bias), ("stop_tokens", options.stop_tokens)):
+        if wrong := [token for token in tokens if not 0 <= token < model.n_vocab]:
+            raise OptionError(f"{name}: {wrong[0]} is not a token id (0 to {model.n_vocab - 1})")
     if options.ignore_eos:
         bias |= dict.fromkeys(model.end_tokens, -np.inf)
     return bias

@@ -40,6 +40,12 @@ def html_table(table: Table) -> Iterator[str]:
     yield "</tbody></table></div>"
 
 
+def notebook_table(table: Table, caption: str = "") -> str:
+    """Return a table, under a line of words, as a notebook's cell shows it."""
+    words = f"<p>{escape(caption)}</p>" if caption else ""
+    return words + ("".join(html_table(table)) if table.rows else "")
+
+
 _MARKS = {"✓": " good", "✗": " bad"}  # a cell that begins with one has its colour
 LONG = 40  # characters, from which on a cell is broken into lines
 

@@ -21,6 +21,16 @@ def plain(value: Any, digits: int | None = None) -> Any:
     return value
 
 
+def file_size(nbytes: int) -> str:
+    """Return bytes as a person reads them, in powers of 1000 like the Hub's pages."""
+    value, unit = float(nbytes), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if value < 1000:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+
+
 def dumps(value: Any, indent: int) -> str:
     """Return the JSON text of a value, with a newline at its end."""
     return json.dumps(plain(value), indent=indent, allow_nan=False, ensure_ascii=False) + "\n"

@@ -29,13 +29,15 @@ class Settings(TypedDict, total=False):
 
 
 class AnswerArguments(OptionChanges, total=False):
-    """The keyword arguments of an answer in a conversation; :meth:`Runner.chat` explains them."""
+    """The keyword arguments of an answer in a conversation; :meth:`Runner.stream` explains them."""
 
     overflow: str
     template: dict[str, Any] | None
+    ending: str
+    parallel_calls: bool
 
 
 class ChatArguments(AnswerArguments, total=False):
-    """The keyword arguments of :meth:`Runner.chat`."""
+    """The keyword arguments of :meth:`Runner.stream` and :meth:`Runner.chat`."""
 
     tools: Sequence[ToolLike] | None

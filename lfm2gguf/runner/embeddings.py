@@ -33,14 +33,19 @@ class Embeddings:
         self._embedder, self._scheduler = embedder, scheduler
 
     def __call__(
-        self, texts: str | Sequence[str], *, kind: str | None = None, normalize: bool = True
+        self,
+        texts: str | Sequence[str | Sequence[int]],
+        *,
+        kind: str | None = None,
+        normalize: bool = True,
     ) -> list[Floats]:
-        """Embed texts with a model made for it: float32, one array a text.
+        """Embed texts, or token ids of the file's own, with a model made for it.
 
-        ``(width,)`` where the file names a pooling, ``(tokens, width)`` for ColBERT members,
-        which :func:`maxsim` compares. ``kind`` puts the model's prefix for a ``query`` or a
-        ``document`` in front; of a document for ColBERT the vectors of punctuation are left out,
-        as PyLate does. Vectors have length 1 unless ``normalize`` is False.
+        Returns float32, one array a text: ``(width,)`` where the file names a pooling,
+        ``(tokens, width)`` for ColBERT members, which :func:`maxsim` compares. ``kind`` puts the
+        model's prefix for a ``query`` or a ``document`` in front; of a document for ColBERT the
+        vectors of punctuation are left out, as PyLate does. Vectors have length 1 unless
+        ``normalize`` is False.
 
         Raises:
             UnsupportedError: the model is not made for retrieval.
@@ -77,7 +82,7 @@ class Embedder:
         if kind is not None and kind not in POOLED_PREFIXES:
             raise OptionError(f"kind is {kind!r}: it must be 'query', 'document' or None")
 
-    def embed(self, text: str, kind: str | None, *, normalize: bool) -> Floats:
+    def embed(self, text: str | Sequence[int], kind: str | None, *, normalize: bool) -> Floats:
         """Return ``(width,)`` where the model pools, else ``(tokens, width)``."""
         context = self._context = self._context or self._make()
         x = self._one(context, text, kind)
@@ -93,9 +98,15 @@ class Embedder:
             embeddings=True,
         )
 
-    def _one(self, context: Context, text: str, kind: str | None) -> Floats:
+    def _one(self, context: Context, text: str | Sequence[int], kind: str | None) -> Floats:
         prefixes = POOLED_PREFIXES if context.pools else TOKEN_PREFIXES
-        tokens = self._model.tokenize(prefixes.get(kind or "", "") + text, bos=True)
+        prefix = prefixes.get(kind or "", "")
+        if isinstance(text, str):
+            tokens = self._model.tokenize(prefix + text, bos=True)
+        else:
+            given = self._model.checked(text)
+            given = given[1:] if given[:1] == [self._model.bos] else given
+            tokens = self._model.tokenize(prefix, bos=True) + given
         if len(tokens) > LONGEST:
             raise ContextError(f"a text has {len(tokens)} tokens, more than {LONGEST}: split it")
         context.clear()

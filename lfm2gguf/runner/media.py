@@ -77,6 +77,11 @@ class Encoder:
         return found
 
     @property
+    def modalities(self) -> dict[str, bool]:
+        """What can be encoded."""
+        return {"vision": self._projector.sees, "audio": self._projector.hears}
+
+    @property
     def _nbytes(self) -> int:
         return sum(encoded.nbytes for encoded in self._known.values())
 

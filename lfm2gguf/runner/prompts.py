@@ -23,17 +23,23 @@ from lfm2gguf.runner.engine.prompt_tokens import PromptTokens
 from lfm2gguf.runner.engine.scheduler import Scheduler
 from lfm2gguf.runner.media import Encoded, take_out
 from lfm2gguf.runner.opening import Opened
+from lfm2gguf.runner.prefill import begun_answer
 
+_ENDINGS = ("answer", "continue", "open")
 ANSWER_ROOM = 512  # tokens kept free for an answer when old turns are dropped
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt: its text, its tokens, and the embeddings of the tokens below zero."""
+    """A prompt: its text, its tokens, and the embeddings of the tokens below zero.
+
+    ``thinks`` says whether it ends within thinking, behind it, or (None) before the answer.
+    """
 
     text: str
     tokens: list[int]
     rows: Mapping[int, Floats] = field(default_factory=dict)
+    thinks: bool | None = None
 
 
 class Prompts:
@@ -54,8 +60,12 @@ class Prompts:
         *,
         overflow: str = "error",
         variables: dict[str, Any] | None = None,
+        ending: str = "answer",
     ) -> Prompt:
         """Render and tokenize a conversation; ``overflow="drop"`` leaves out the oldest turns.
+
+        ``ending`` is what the model writes next: an ``answer``, the rest of the last message if
+        that is an assistant's (``continue``), or whatever it likes behind the last turn (``open``).
 
         Raises:
             ContextError: the last turn alone does not fit, where the oldest are left out.
@@ -64,19 +74,30 @@ class Prompts:
         """
         if overflow not in ("error", "drop"):
             raise OptionError(f"overflow is {overflow!r}: it must be 'error' or 'drop'")
+        if ending not in _ENDINGS:
+            raise OptionError(f"ending is {ending!r}: it must be one of {', '.join(_ENDINGS)}")
         schemas = [tool.schema for tool in as_tools(tools).values()]
         plain, media = self._take_media(as_messages(messages))
         check_variables(variables or {})
         templates, guarded = self.templates, self._guard(plain)
 
+        begun = begun_answer(guarded) if ending == "continue" else None
+        guarded = guarded[:-1] if begun else guarded
+
         def render(messages: list[Message]) -> str:
-            return templates.prompt_of(messages, schemas, **(variables or {}))
+            answers = ending != "open"
+            text = templates.prompt_of(
+                messages, schemas, add_generation_prompt=answers, **(variables or {})
+            )
+            return text + begun.behind(text, self._opened.dialect) if begun else text
 
         if overflow == "drop":
             guarded = self._shortened(guarded, media, render)
         text = render(guarded)
         rows = {token: row for medium in media for token, row in medium.rows.items()}
-        return Prompt(text, self.spelled.encode(text, media), rows)
+        thinks = True if text.rstrip().endswith(self._opened.dialect.thinking[0]) else None
+        thinks = begun.thinks if begun else thinks
+        return Prompt(text, self.spelled.encode(text, media), rows, thinks)
 
     def of_text(self, text: str | Sequence[int]) -> Prompt:
         """Tokenize a plain text, with BOS in front where it belongs, or check tokens."""
@@ -87,6 +108,18 @@ class Prompts:
         bos = model.token_text(model.bos) if model.adds_bos else ""
         whole = text if text.startswith(bos) else bos + text
         return Prompt(whole, self.spelled.encode(whole))
+
+    @property
+    def modalities(self) -> dict[str, bool]:
+        """What messages may hold besides text: ``vision``, ``audio``."""
+        encoder = self._opened.encoder
+        return encoder.modalities if encoder else {"vision": False, "audio": False}
+
+    @property
+    def template_sources(self) -> tuple[str, str]:
+        """The chat templates for plain conversations and for tools; empty where there is none."""
+        found = self._opened.templates
+        return (found.plain.source, found.with_tools.source) if found else ("", "")
 
     @property
     def take_media(self) -> bool:

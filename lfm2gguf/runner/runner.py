@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lfm2gguf.chat.dialect import Dialect
 from lfm2gguf.chat.template import Message, Messages
 from lfm2gguf.chat.tools import Tool, ToolLike, as_tools
-from lfm2gguf.llamacpp import Floats, Model
+from lfm2gguf.llamacpp import Floats, LazyGrammar, Model
 from lfm2gguf.options import OptionChanges
 from lfm2gguf.runner.answer import tool_rounds
 from lfm2gguf.runner.answer.grammar import lazy_calls
@@ -99,6 +99,7 @@ class Runner:
         self.defaults = default_options(opened.file)
         self.metadata: dict[str, str] = opened.model.metadata  # of the file; arrays are shortened
         self.context_size: int = opened.context.n_ctx  # tokens, for all conversations together
+        self.adapters = tuple(opened.adapters)  # the names that the option ``adapter`` takes
         self.parallel: int = opened.context.n_seq_max  # requests that are computed together
         self.scheduler = Scheduler(
             opened.model,
@@ -133,29 +134,15 @@ class Runner:
 
         return cls(fetch_gguf(repository, type, revision), **settings)
 
-    def chat(
-        self,
-        messages: Messages,
-        *,
-        tools: Sequence[ToolLike] | None = None,
-        overflow: str = "error",
-        template: dict[str, Any] | None = None,
-        **options: Unpack[OptionChanges],
-    ) -> Reply:
-        """Answer a conversation: a text, or messages with ``role`` and ``content``.
-
-        ``tools`` are functions or JSON schemas: a call, once begun, is bound to their names and
-        schemas, unless a grammar or a JSON schema is given. ``overflow="drop"`` leaves out the
-        oldest turns where the prompt does not fit; ``template`` are variables for the chat
-        template.
+    def chat(self, messages: Messages, **arguments: Unpack[ChatArguments]) -> Reply:
+        """Answer a conversation, and return the whole answer; the arguments are :meth:`stream`'s.
 
         Raises:
             ContextError: the prompt does not fit into the context.
             OptionError: a message, a tool or an option is not valid.
             RuntimeFailureError: the computation failed, or the runner is closed.
         """
-        stream = self.stream(messages, tools=tools, overflow=overflow, template=template, **options)
-        return stream.wait()
+        return self.stream(messages, **arguments).wait()
 
     def stream(
         self,
@@ -164,13 +151,31 @@ class Runner:
         tools: Sequence[ToolLike] | None = None,
         overflow: str = "error",
         template: dict[str, Any] | None = None,
+        ending: str = "answer",
+        parallel_calls: bool = True,
         **options: Unpack[OptionChanges],
     ) -> Stream:
-        """Answer as :meth:`chat` does, piece by piece."""
+        """Answer a conversation, piece by piece: a text, or messages with ``role`` and ``content``.
+
+        ``tools`` are functions or JSON schemas: a call, once begun, is bound to their names and
+        schemas, unless a grammar or a JSON schema is given. ``overflow="drop"`` leaves out the
+        oldest turns where the prompt does not fit; ``template`` are variables for the chat
+        template. ``ending="continue"`` goes on with the last message, if it is an assistant's,
+        and ``"open"`` begins no answer. Without ``parallel_calls`` the answer ends behind one call.
+
+        Raises:
+            ContextError: the prompt does not fit into the context.
+            OptionError: a message, a tool or an option is not valid.
+            RuntimeFailureError: the computation failed, or the runner is closed.
+        """
         known = as_tools(tools)
-        prompt = self.prompts.of_chat(messages, tools, overflow=overflow, variables=template)
-        thinks = True if prompt.text.rstrip().endswith(self.dialect.thinking[0]) else None
-        return self._stream(prompt, Answer(thinks, known, dialect=self.dialect), known, options)
+        prompt = self.prompts.of_chat(
+            messages, tools, overflow=overflow, variables=template, ending=ending
+        )
+        answer = Answer(prompt.thinks, known, parallel_calls, dialect=self.dialect)
+        thinks = bool(answer.thinks)
+        calls = lazy_calls(known, self.dialect, thinks=thinks, several=parallel_calls)
+        return self._stream(prompt, answer, known, calls, options)
 
     def complete(self, prompt: str | Sequence[int], **options: Unpack[OptionChanges]) -> Reply:
         """Continue a plain text, or tokens, without a chat template; the reply is all text.
@@ -183,12 +188,12 @@ class Runner:
         self, prompt: str | Sequence[int], **options: Unpack[OptionChanges]
     ) -> Stream:
         """Continue as :meth:`complete` does, piece by piece."""
-        return self._stream(self.prompts.of_text(prompt), Verbatim(), {}, options)
+        return self._stream(self.prompts.of_text(prompt), Verbatim(), {}, None, options)
 
     def batch(
         self, conversations: Sequence[Messages], **arguments: Unpack[ChatArguments]
     ) -> list[Reply]:
-        """Answer several conversations together; the arguments are :meth:`chat`'s."""
+        """Answer several conversations together; the arguments are :meth:`stream`'s."""
         streams = [self.stream(messages, **arguments) for messages in conversations]
         try:
             with self.scheduler.together():
@@ -253,12 +258,18 @@ class Runner:
         *,
         tools: Sequence[ToolLike] | None = None,
         template: dict[str, Any] | None = None,
+        ending: str = "answer",
     ) -> str:
         """Return the prompt of a conversation as the chat template writes it."""
-        return plain_text(self.prompts.of_chat(messages, tools, variables=template))
+        prompt = self.prompts.of_chat(messages, tools, variables=template, ending=ending)
+        return plain_text(prompt)
 
     def embed(
-        self, texts: str | Sequence[str], *, kind: str | None = None, normalize: bool = True
+        self,
+        texts: str | Sequence[str | Sequence[int]],
+        *,
+        kind: str | None = None,
+        normalize: bool = True,
     ) -> list[Floats]:
         """Embed texts: :attr:`embeddings`, called."""
         return self.embeddings(texts, kind=kind, normalize=normalize)
@@ -274,6 +285,13 @@ class Runner:
     def token_bytes(self, token: int) -> bytes:
         """Return the bytes of a token: part of a character, perhaps."""
         return self.tokens.bytes_of(token)
+
+    def __repr__(self) -> str:
+        """Return what is open, and where."""
+        return (
+            f"Runner({str(self.path)!r} on {self.device}, context {self.context_size}, "
+            f"{self.parallel} at once)"
+        )
 
     @property
     def load(self) -> Load:
@@ -296,11 +314,15 @@ class Runner:
         self.close()
 
     def _stream(
-        self, prompt: Prompt, answer: Answer, tools: dict[str, Tool], options: OptionChanges
+        self,
+        prompt: Prompt,
+        answer: Answer,
+        tools: dict[str, Tool],
+        calls: LazyGrammar | None,
+        options: OptionChanges,
     ) -> Stream:
         chosen = self.defaults.changed(**options).seeded()
         spelled, scheduler = self.prompts.spelled, self.scheduler
-        calls = lazy_calls(tools, self.dialect, thinks=bool(answer.thinks))
 
         def start(emit: Callable[[Event], None]) -> Conversation:
             marks = spelled.marks(prompt.tokens)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request
@@ -10,7 +10,8 @@ from fastapi.responses import JSONResponse, Response
 
 from lfm2gguf.errors import OptionError
 from lfm2gguf.runner import Runner
-from lfm2gguf.server import chat, completions, embeddings, page
+from lfm2gguf.server import chat, completions, docs, embeddings, native, page
+from lfm2gguf.server.browsers import AccessLog, Heads, Unversioned, Warnings, cross_origin
 from lfm2gguf.server.errors import ErrorBody, add_handlers
 from lfm2gguf.server.limits import BoundedBody, Limits
 from lfm2gguf.server.metrics import CONTENT_TYPE, CountRequests, Metrics
@@ -24,26 +25,30 @@ _REFUSED: dict[int | str, dict[str, Any]] = {
 }
 
 open_to_all = APIRouter()
-router = APIRouter()
+router = APIRouter()  # at the root alone
+listed = APIRouter()
+# Their paths begin with /v1, and are served without it, too.
+VERSIONED = (listed, chat.router, native.counting, completions.router, embeddings.router)
 
 
 @open_to_all.get("/health")
+@open_to_all.get("/v1/health", include_in_schema=False)
 async def health(service: Served) -> Health:
     """Say that the server answers."""
     return Health()
 
 
-@router.get("/v1/models")
+@listed.get("/v1/models")
 async def models(service: Served) -> ModelList:
-    """List the models: there is one."""
-    return ModelList(data=[_info(service)])
+    """List the models: the file, and it with each adapter."""
+    return ModelList(data=[_info(service, name) for name in service.names])
 
 
-@router.get("/v1/models/{model:path}")
+@listed.get("/v1/models/{model:path}")
 async def model(model: str, service: Served) -> ModelInfo:
     """Describe the model."""
     service.check_model(model)
-    return _info(service)
+    return _info(service, model)
 
 
 @router.get(
@@ -69,10 +74,10 @@ def _keys(api_key: str | Sequence[str] | None) -> tuple[str, ...]:
     return keys
 
 
-def _info(service: Service) -> ModelInfo:
+def _info(service: Service, name: str) -> ModelInfo:
     runner = service.runner
     return ModelInfo(
-        id=service.name,
+        id=name,
         created=service.created,
         context_length=runner.context_size,
         parallel=runner.parallel,
@@ -86,30 +91,52 @@ def create_app(
     name: str | None = None,
     api_key: str | Sequence[str] | None = None,
     limits: Limits | None = None,
+    strict_model: bool = False,
+    lenient: bool = False,
+    cors_origins: Collection[str] = (),
     chat_page: bool = True,
 ) -> FastAPI:
     """Return an ASGI application that serves a runner as OpenAI's API.
 
-    ``name`` is the model's, the file's without its suffix if None; ``api_key``, one or several of
-    which a request sends one, is asked for everywhere but at ``/health`` and
-    ``/``: the chat page, which ``chat_page=False`` leaves out. The runner stays the caller's, to
-    be closed after the server.
+    Every path but ``/health`` and the like is there with ``/v1`` and without. The runner stays
+    the caller's, to be closed after the server.
+
+    Args:
+        runner: the model; each of its adapters is a model by its own name.
+        name: the model's; the file's without its suffix if None.
+        api_key: one or several, of which a request sends one; asked for everywhere but at
+            ``/health``, ``/docs`` and ``/``.
+        limits: what a request may cost.
+        strict_model: refuse requests for other models, which otherwise this one answers.
+        lenient: pass over settings that have no effect here, with a warning, instead of refusing.
+        cors_origins: origins whose pages may use the server, besides this machine's; ``*``: all.
+        chat_page: whether ``/`` is a page to chat on.
 
     Raises:
-        OptionError: a key is empty.
+        OptionError: a key is empty, or an adapter has the model's name.
 
     """
     limits = limits or Limits()
+    name = name or runner.path.stem
+    if name in runner.adapters:
+        raise OptionError(f"an adapter is named {name!r}, as the model is: rename one of them")
     app = FastAPI(title="lfm2gguf", version=__version__, openapi_url=None)
     app.state.service = service = Service(
-        runner, name or runner.path.stem, _keys(api_key), limits, Metrics(runner)
+        runner, name, _keys(api_key), limits, Metrics(runner), strict_model
     )
-    app.include_router(open_to_all, responses=_REFUSED)
+    for open_router in (open_to_all, docs.router):
+        app.include_router(open_router, responses=_REFUSED)
     if chat_page:
         app.include_router(page.router)
-    for guarded in (router, chat.router, completions.router, embeddings.router):
-        app.include_router(guarded, dependencies=[Depends(authorized)], responses=_REFUSED)
+    guard: dict[str, Any] = {"dependencies": [Depends(authorized)], "responses": _REFUSED}
+    for guarded in (router, native.router, *VERSIONED):
+        app.include_router(guarded, **guard)
     add_handlers(app)
     app.add_middleware(BoundedBody, limits=limits)
+    app.add_middleware(Warnings, lenient=lenient)
     app.add_middleware(CountRequests, metrics=service.metrics)
+    app.add_middleware(cross_origin, origins=cors_origins)
+    app.add_middleware(Unversioned, routers=VERSIONED)
+    app.add_middleware(Heads)
+    app.add_middleware(AccessLog)
     return app

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from fastapi import APIRouter
 
-from lfm2gguf.runner import Piece, Reply, Runner
+from lfm2gguf.runner import Piece, Reply, Runner, Stream, Usage
 from lfm2gguf.server.conversation import open_streams
 from lfm2gguf.server.generation import Event, Generating
 from lfm2gguf.server.parts import calls_of, logprobs_of, unreadable
@@ -20,6 +20,7 @@ from lfm2gguf.server.responses import (
     ChatCompletion,
     finish_reason,
     head,
+    timings_of,
     usage_of,
 )
 from lfm2gguf.server.service import Served
@@ -37,14 +38,18 @@ router = APIRouter()
 async def chat_completions(body: ChatRequest, service: Served, generation: Generating) -> Any:
     """Answer a conversation."""
     streams = await open_streams(body, service, generation)
-    common = head("chatcmpl", service.name)
+    common = head("chatcmpl", service.name_of(body.model))
     if body.stream:
-        chunks = _Chunks(service.runner, body, common)
+        chunks = _Chunks(service.runner, body, common, streams)
         return event_stream(chunks.of(await generation.events(streams)))
     replies = await generation.replies(streams)
     choices = [_choice(service.runner, i, reply) for i, reply in enumerate(replies)]
     return ChatCompletion(
-        object="chat.completion", choices=choices, usage=usage_of(1, replies), **common
+        object="chat.completion",
+        choices=choices,
+        usage=usage_of(1, replies),
+        timings=timings_of(replies[0].usage),
+        **common,
     )
 
 
@@ -66,8 +71,15 @@ def _choice(runner: Runner, index: int, reply: Reply) -> ChatChoice:
 class _Chunks:
     """The chunks of one streamed response."""
 
-    def __init__(self, runner: Runner, body: ChatRequest, common: dict[str, Any]) -> None:
-        self._runner, self._common = runner, common
+    def __init__(
+        self,
+        runner: Runner,
+        body: ChatRequest,
+        common: dict[str, Any],
+        streams: Sequence[Stream],
+    ) -> None:
+        self._runner, self._common, self._streams = runner, common, streams
+        self._times = bool(body.timings_per_token)
         self._answers = body.n or 1
         options = body.stream_options
         self._tells_usage = bool(options and options.include_usage)
@@ -86,7 +98,8 @@ class _Chunks:
             elif piece := self._piece(index, event):
                 yield piece
         if self._tells_usage:
-            yield self._envelope([], usage=usage_of(1, replies))
+            timings = timings_of(replies[0].usage)
+            yield self._envelope([], usage=usage_of(1, replies), timings=timings)
 
     def _piece(self, index: int, piece: Piece) -> ChatChunk | None:
         delta = AnswerMessage()
@@ -100,7 +113,8 @@ class _Chunks:
         logprobs = logprobs_of(self._runner, piece.logprobs) if piece.logprobs else None
         if not delta.model_fields_set and not logprobs:
             return None  # a call: it comes at the end, when all of its span is known to be sound
-        return self._chunk(index, delta, logprobs=logprobs)
+        timed = self._streams[index].usage if self._times else None
+        return self._chunk(index, delta, timed, logprobs=logprobs)
 
     def _last(self, index: int, reply: Reply) -> list[ChatChunk]:
         calls = calls_of(reply)
@@ -112,12 +126,15 @@ class _Chunks:
         reason = "tool_calls" if calls else finish_reason(reply)
         return [
             *(self._chunk(index, delta) for delta in deltas),
-            self._chunk(index, AnswerMessage(), finish_reason=reason),
+            self._chunk(index, AnswerMessage(), reply.usage, finish_reason=reason),
         ]
 
-    def _chunk(self, index: int, delta: AnswerMessage, **more: Any) -> ChatChunk:
+    def _chunk(
+        self, index: int, delta: AnswerMessage, timed: Usage | None = None, **more: Any
+    ) -> ChatChunk:
         choice = {"logprobs": None, "finish_reason": None, **more}
-        return self._envelope([ChatChunkChoice(index=index, delta=delta, **choice)])
+        timings = {"timings": timings_of(timed)} if timed else {}
+        return self._envelope([ChatChunkChoice(index=index, delta=delta, **choice)], **timings)
 
     def _envelope(self, choices: list[ChatChunkChoice], **more: Any) -> ChatChunk:
         if self._tells_usage:

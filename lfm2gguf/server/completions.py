@@ -10,17 +10,18 @@ from fastapi.concurrency import run_in_threadpool
 
 from lfm2gguf.runner import Reply, Runner, Stream, TokenLogprob
 from lfm2gguf.server.generation import Event, Generating
-from lfm2gguf.server.requests import CompletionRequest
+from lfm2gguf.server.requests import CompletionRequest, prompts_of
 from lfm2gguf.server.responses import (
     Completion,
     TextChoice,
     TextLogprobs,
     finish_reason,
     head,
+    timings_of,
     usage_of,
 )
 from lfm2gguf.server.sampling import options_of
-from lfm2gguf.server.service import Served
+from lfm2gguf.server.service import Served, Service
 from lfm2gguf.server.sse import DESCRIBED, event_stream
 
 router = APIRouter()
@@ -34,38 +35,29 @@ router = APIRouter()
 )
 async def completions(body: CompletionRequest, service: Served, generation: Generating) -> Any:
     """Continue a text, or several."""
-    service.check_model(body.model)
-    prompts = prompts_of(body)
+    common = {"object": "text_completion", **head("cmpl", service.name_of(body.model))}
+    prompts = prompts_of(body.prompt)
     generation.admit(len(prompts) * (body.n or 1))
-    streams = await run_in_threadpool(_streams, service.runner, body, prompts)
-    for stream in streams:
-        service.check_prompt(stream)
-    common = {"object": "text_completion", **head("cmpl", service.name)}
+    streams = await run_in_threadpool(_streams, service, body, prompts)
     if body.stream:
         events = await generation.events(streams)
         return event_stream(_chunks(service.runner, body, len(prompts), common, events))
     replies = await generation.replies(streams)
     choices = [_choice(service.runner, i, reply) for i, reply in enumerate(replies)]
-    return Completion(choices=choices, usage=usage_of(len(prompts), replies), **common)
-
-
-def prompts_of(body: CompletionRequest) -> Sequence[str | list[int]]:
-    """Return the prompts, however they were given."""
-    prompt = body.prompt
-    if isinstance(prompt, str) or isinstance(prompt[0], int):
-        return [prompt]
-    return prompt
+    usage, timings = usage_of(len(prompts), replies), timings_of(replies[0].usage)
+    return Completion(choices=choices, usage=usage, timings=timings, **common)
 
 
 def _streams(
-    runner: Runner, body: CompletionRequest, prompts: Sequence[str | list[int]]
+    service: Service, body: CompletionRequest, prompts: Sequence[str | list[int]]
 ) -> list[Stream]:
     """Tokenize the prompts; nothing is computed yet."""
     logprobs = {} if body.logprobs is None else {"logprobs": body.logprobs}
+    asked = [{**options, **logprobs} for options in options_of(service, body)]
     return [
-        runner.stream_complete(prompt, **{**options, **logprobs})
+        service.check_prompt(service.runner.stream_complete(prompt, **options))
         for prompt in prompts
-        for options in options_of(body)
+        for options in asked
     ]
 
 

@@ -10,15 +10,8 @@ from lfm2gguf.chat.dialect import Dialect
 from lfm2gguf.runner import Runner, Stream, call_grammar
 from lfm2gguf.server.errors import Refusal
 from lfm2gguf.server.generation import Generation
-from lfm2gguf.server.requests import (
-    ChatRequest,
-    JsonObjectFormat,
-    JsonSchemaFormat,
-    Message,
-    NamedTool,
-    Schema,
-    TextPart,
-)
+from lfm2gguf.server.messages import AllowedTools, NamedTool, Schema, plain_messages
+from lfm2gguf.server.requests import ChatRequest, JsonObjectFormat, JsonSchemaFormat, NamedSchema
 from lfm2gguf.server.sampling import options_of
 from lfm2gguf.server.service import Service
 
@@ -29,73 +22,134 @@ async def open_streams(
     """Check a request, make room for its answers, and return them, not yet computed.
 
     Raises:
-        Refusal: another model is meant, too many answers wait, or the prompt is too long.
+        Refusal: the request contradicts itself or means another model, too many answers wait, or
+            the prompt is too long.
     """
-    service.check_model(body.model)
+    service.name_of(body.model)
     generation.admit(body.n or 1)
-    streams = await run_in_threadpool(streams_of, service.runner, body, overflow)
-    for stream in streams:
-        service.check_prompt(stream)
-    return streams
+    return await run_in_threadpool(streams_of, service, body, overflow)
 
 
-def streams_of(runner: Runner, body: ChatRequest, overflow: str = "error") -> list[Stream]:
+def streams_of(service: Service, body: ChatRequest, overflow: str = "error") -> list[Stream]:
     """Render and tokenize the prompt; nothing is computed yet."""
-    messages = [_message(message) for message in body.messages]
-    tools = _tools(body)
-    shared: dict[str, Any] = {"tools": tools, "template": body.chat_template_kwargs}
-    shared["overflow"] = overflow
-    shared |= _form(body, tools, runner.dialect)
+    runner = service.runner
+    shared = prompt_arguments(body) | _form(body, callable_tools(body), runner.dialect)
+    shared |= {"overflow": overflow, "parallel_calls": body.parallel_tool_calls is not False}
     if body.max_completion_tokens is not None:
         shared["max_tokens"] = body.max_completion_tokens
+    if body.top_logprobs and not body.logprobs:
+        raise Refusal(400, "top_logprobs needs logprobs: true", param="top_logprobs")
     if body.logprobs:
         shared["logprobs"] = body.top_logprobs or 0
-    return [runner.stream(messages, **{**options, **shared}) for options in options_of(body)]
+    messages = plain_messages(body.messages)
+    asked = [{**options, **shared} for options in options_of(service, body)]
+    return [service.check_prompt(runner.stream(messages, **options)) for options in asked]
 
 
-def _message(message: Message) -> dict[str, Any]:
-    plain = message.model_dump(exclude_none=True)
-    if plain["role"] == "developer":
-        plain["role"] = "system"
-    parts = message.content
-    if isinstance(parts, list) and all(isinstance(part, TextPart) for part in parts):
-        plain["content"] = "".join(part["text"] for part in plain["content"])
-    return plain
+def rendered(runner: Runner, body: ChatRequest) -> str:
+    """Return the prompt of a request as a text."""
+    return runner.render(plain_messages(body.messages), **prompt_arguments(body))
 
 
-def _tools(body: ChatRequest) -> list[dict[str, Any]]:
-    """Return what the model is told of tools; of those it must not call, nothing."""
-    if body.tool_choice == "none":
-        return []
-    return [
-        tool.model_dump(exclude_none=True, exclude={"function": {"strict"}})
-        for tool in body.tools or ()
+def prompt_arguments(body: ChatRequest) -> dict[str, Any]:
+    """Return what the prompt depends on besides the messages, as the runner's methods take it."""
+    listed = [] if body.tool_choice == "none" else body.tools or ()
+    tools = [
+        tool.model_dump(exclude_none=True, exclude={"function": {"strict"}}) for tool in listed
     ]
+    variables = dict(body.chat_template_kwargs or {})
+    if body.reasoning_effort == "none":
+        variables.setdefault("enable_thinking", False)
+    elif body.reasoning_effort is not None:
+        variables.setdefault("reasoning_effort", body.reasoning_effort)
+    return {"tools": tools, "template": variables, "ending": _ending(body)}
 
 
-def _form(body: ChatRequest, tools: list[dict[str, Any]], dialect: Dialect) -> dict[str, Any]:
+def _ending(body: ChatRequest) -> str:
+    """Return what the model writes next, as llama.cpp decides it.
+
+    An assistant's last message is continued unless that is refused
+    (``oaicompat_chat_params_parse``, ``tools/server/server-common.cpp`` at 0c1e57098).
+    """
+    goes_on, begins = body.continue_final_message, body.add_generation_prompt
+    last = body.messages[-1]
+    if goes_on and begins:
+        raise Refusal(
+            400,
+            "continue_final_message and add_generation_prompt exclude each other: give one",
+            param="continue_final_message",
+        )
+    if goes_on and last.role != "assistant":
+        raise Refusal(
+            400,
+            "continue_final_message needs a last message of the role assistant",
+            param="continue_final_message",
+        )
+    prefilled = last.role == "assistant" and not last.tool_calls and not last.function_call
+    if goes_on or (prefilled and goes_on is None and not begins):
+        return "continue"
+    return "open" if begins is False else "answer"
+
+
+def callable_tools(body: ChatRequest) -> list[str]:
+    """Return the names of the tools that the answer may call.
+
+    Raises:
+        Refusal: a choice names a tool that is not declared.
+    """
+    declared = [] if body.tool_choice == "none" else [t.function.name for t in body.tools or ()]
+    match body.tool_choice:
+        case NamedTool(function=function):
+            chosen = [function.name]
+        case AllowedTools(allowed_tools=allowed):
+            chosen = [tool.function.name for tool in allowed.tools]
+        case _:
+            return declared
+    if missing := [name for name in chosen if name not in declared]:
+        raise Refusal(
+            400, f"tool_choice asks for {missing[0]!r}, which tools lacks", param="tool_choice"
+        )
+    return chosen
+
+
+def must_call(body: ChatRequest) -> bool:
+    """Say whether the answer has to be a call."""
+    match body.tool_choice:
+        case AllowedTools(allowed_tools=allowed):
+            return allowed.mode == "required"
+        case choice:
+            return choice == "required" or isinstance(choice, NamedTool)
+
+
+def _form(body: ChatRequest, names: list[str], dialect: Dialect) -> dict[str, Any]:
     """Return the option that binds the answer to calls, to JSON, or to one of them, if any."""
-    schema = _answer_schema(body)
-    several = body.parallel_tool_calls is not False
-    if isinstance(body.tool_choice, NamedTool):
-        name = body.tool_choice.function.name
-        tools = [tool for tool in tools if tool["function"]["name"] == name]
-        several = False
-    forced = body.tool_choice == "required" or isinstance(body.tool_choice, NamedTool)
-    if forced and not tools:
-        raise Refusal(400, "tool_choice asks for a tool that tools lacks", param="tool_choice")
-    if forced or (tools and schema is not None):
+    schema, forced = _answer_schema(body), must_call(body)
+    if forced and not names:
+        raise Refusal(400, "tool_choice asks for a call, and tools is empty", param="tool_choice")
+    if forced or (names and schema is not None):
+        if forced and (body.grammar is not None or body.choice is not None):
+            raise Refusal(400, "grammar and a tool_choice that must call exclude each other",
+                          param="grammar")  # fmt: skip
+        tools = [t.model_dump(exclude_none=True) for t in body.tools or ()
+                 if t.function.name in names]  # fmt: skip
+        several = body.parallel_tool_calls is not False and not isinstance(
+            body.tool_choice, NamedTool
+        )
         otherwise = None if forced else schema
         grammar = call_grammar(tools, several=several, otherwise=otherwise, dialect=dialect)
-        return {"grammar": grammar}
+        return {"grammar": grammar, "json_schema": None}
     return {} if schema is None else {"json_schema": schema}
 
 
 def _answer_schema(body: ChatRequest) -> Schema | None:
     match body.response_format:
-        case JsonObjectFormat(schema_=schema):
-            return schema
-        case JsonSchemaFormat(json_schema=named):
-            return named.schema_
+        case (
+            JsonObjectFormat(schema_=schema)
+            | JsonSchemaFormat(json_schema=NamedSchema(schema_=schema))
+        ):
+            found = {"type": "object"} if schema is None else schema
         case _:
-            return None
+            return body.json_schema
+    if body.json_schema not in (None, found):
+        raise Refusal(400, "response_format and json_schema differ: give one", param="json_schema")
+    return found

@@ -11,9 +11,10 @@ from fastapi.concurrency import run_in_threadpool
 from lfm2gguf.llamacpp import Floats
 from lfm2gguf.server.errors import HUNG_UP, Refusal
 from lfm2gguf.server.generation import Generating
-from lfm2gguf.server.requests import EmbeddingRequest
+from lfm2gguf.server.requests import EmbeddingRequest, prompts_of
 from lfm2gguf.server.responses import Embedding, Embeddings, EmbeddingUsage
 from lfm2gguf.server.service import Served
+from lfm2gguf.server.settings import leniency
 
 router = APIRouter()
 
@@ -23,18 +24,36 @@ async def embeddings(
     body: EmbeddingRequest, request: Request, service: Served, generation: Generating
 ) -> Any:
     """Turn texts into vectors of length 1."""
-    service.check_model(body.model)
+    name = service.name_of(body.model)
     generation.admit(1)
-    texts = [body.input] if isinstance(body.input, str) else body.input
+    texts = prompts_of(body.input)
     data, tokens = [], 0
     for index, text in enumerate(texts):  # one by one: others may be served between
         if await request.is_disconnected():
             raise Refusal(HUNG_UP, "the client hung up")
+        if isinstance(text, list):
+            _check_ids(text, len(service.runner.tokens))
         [vector] = await run_in_threadpool(service.runner.embed, [text], kind=body.input_type)
         data.append(Embedding(index=index, embedding=_written(vector, body)))
-        tokens += len(service.runner.tokenize(text))
+        tokens += len(text if not isinstance(text, str) else service.runner.tokenize(text))
     usage = EmbeddingUsage(prompt_tokens=tokens, total_tokens=tokens)
-    return Embeddings(data=data, model=service.name, usage=usage)
+    return Embeddings(data=data, model=name, usage=usage)
+
+
+def _check_ids(tokens: list[int], size: int) -> None:
+    """Refuse token ids of another vocabulary, and tell which client sends them and why.
+
+    Those of another that lie within this one's are not to be told from its own.
+    """
+    leniency().warn("input is read as token ids of this model's own tokenizer")
+    if wrong := [token for token in tokens if token >= size]:
+        raise Refusal(
+            400,
+            f"input: {wrong[0]} is not a token id of this model (0 to {size - 1}). If the client "
+            "has tokenized the text for one of OpenAI's models, let it send the text: "
+            "OpenAIEmbeddings(check_embedding_ctx_length=False) in LangChain",
+            param="input",
+        )
 
 
 def _written(vector: Floats, body: EmbeddingRequest) -> list[float] | str:

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from lfm2gguf.errors import ContextError, Lfm2ggufError, OptionError, UnsupportedError
+from lfm2gguf.server.settings import UNSUPPORTED
 
 HUNG_UP = 499  # nginx's number for a client that did not wait; it is counted, and never sent
 
@@ -94,7 +95,8 @@ def _invalid(error: RequestValidationError) -> ErrorBody:
         return _body(400, f"the body is not JSON: {first['ctx']['error']}", code="invalid_json")
     if first["type"] == "extra_forbidden":
         return _body(400, f"unknown parameter: {where}", where, "unknown_parameter")
-    return _body(400, f"{where or 'body'}: {first['msg']}", where or None, "invalid_value")
+    code = "unsupported_parameter" if first["type"] == UNSUPPORTED else "invalid_value"
+    return _body(400, f"{where or 'body'}: {first['msg']}", where or None, code)
 
 
 _NO_JSON = "There was an error parsing the body"  # what FastAPI says of bytes that json refuses

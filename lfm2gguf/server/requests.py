@@ -1,17 +1,31 @@
-"""What clients send, as OpenAI's API reference has it; parameters nobody knows are refused."""
+"""What clients send, as OpenAI's API reference has it; parameters nobody knows are refused.
+
+Other names, and settings that have no field here: :mod:`lfm2gguf.server.settings`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidatorFunctionWrapHandler,
+    model_validator,
+)
 
 from lfm2gguf.options import option_table
+from lfm2gguf.server.messages import AllowedTools, Message, NamedTool, Schema, Tool
+from lfm2gguf.server.settings import NO_EFFECT, settled
 
-Schema = dict[str, Any]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Bias = Finite | Literal[False]
+BiasPair = Annotated[list[int | str | Bias], Field(min_length=2, max_length=2)]
 Stop = Annotated[str, Field(min_length=1)]
-TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+TokenId = Annotated[int, Field(ge=0)]
+TokenIds = Annotated[list[TokenId], Field(min_length=1)]
 MAX_ANSWERS = 64
 
 
@@ -22,21 +36,26 @@ def _option(name: str, default: Any = None) -> Any:
     return Field(default, ge=low, le=high, description=option.doc)
 
 
-class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+def _describe(schema: dict[str, Any]) -> None:
+    """Let a schema name what is accepted without effect, too."""
+    properties = schema.setdefault("properties", {})
+    for name in sorted(NO_EFFECT):
+        properties.setdefault(name, {"description": "Has no effect."})
 
-    model: str | None = Field(None, description="The served model's name, or nothing.")
-    user: str | None = Field(None, description="Has no effect.")
 
+class Request(BaseModel):
+    """What all requests have in common."""
 
-class _Ignored(BaseModel):
-    """Parameters of OpenAI's service around the model: accepted, and without effect."""
+    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra=_describe)
 
-    store: bool | None = None
-    metadata: dict[str, Any] | None = None
-    service_tier: str | None = None
-    prompt_cache_key: str | None = None
-    safety_identifier: str | None = None
+    model: str | None = Field(
+        None, description="The served model's name, an adapter's, or any other, or nothing."
+    )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _settle(cls, data: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+        return settled(cls.__name__, cls.model_fields, data, validate)
 
 
 class StreamOptions(BaseModel):
@@ -48,7 +67,16 @@ class StreamOptions(BaseModel):
     include_obfuscation: bool | None = Field(None, description="Has no effect.")
 
 
-class Sampling(_Request, _Ignored):
+class AppliedAdapter(BaseModel):
+    """An adapter by its place in ``/lora-adapters``, as llama.cpp has it."""
+
+    model_config = ConfigDict(strict=True)
+
+    id: int = Field(ge=0)
+    scale: float = _option("adapter_scale", default=1.0)
+
+
+class Sampling(Request):
     """How an answer is generated; what is left out is the model's own choice.
 
     Ranges and descriptions are those of :class:`lfm2gguf.options.Options`; what is not OpenAI's
@@ -59,6 +87,7 @@ class Sampling(_Request, _Ignored):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: int | None = _option("max_tokens")
+    min_tokens: int | None = _option("min_tokens")
     temperature: float | None = _option("temperature")
     top_p: float | None = _option("top_p")
     top_k: int | None = _option("top_k")
@@ -68,132 +97,31 @@ class Sampling(_Request, _Ignored):
     frequency_penalty: float | None = _option("frequency_penalty")
     presence_penalty: float | None = _option("presence_penalty")
     ignore_eos: bool | None = _option("ignore_eos")
-    cache_prompt: bool | None = Field(None, description="Has no effect: prompts are cached.")
     seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
-    reasoning_effort: str | None = Field(None, description="Has no effect: LFM2 has no levels.")
     stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = _option("stop")
-    logit_bias: dict[str, Finite] | None = _option("logit_bias")
-
-
-class TextPart(BaseModel):
-    """A part of a message: text."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    type: Literal["text"]
-    text: str
-
-
-class ImageUrl(BaseModel):
-    """An image in the request itself: nothing is fetched, and no file of the server is read."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    url: str = Field(pattern="^data:", description="A data: URL.")
-    detail: str | None = Field(None, description="Has no effect.")
-
-
-class ImagePart(BaseModel):
-    """A part of a message: an image, for a model with a projector."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    type: Literal["image_url"]
-    image_url: ImageUrl
-
-
-class Sound(BaseModel):
-    """Sound in the request itself."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    data: str = Field(description="Base64.")
-    format: str | None = Field(None, description="Ignored: the format is detected.")
-
-
-class SoundPart(BaseModel):
-    """A part of a message: sound, for a model with a projector."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    type: Literal["input_audio"]
-    input_audio: Sound
-
-
-Part = Annotated[TextPart | ImagePart | SoundPart, Field(discriminator="type")]
-
-
-class CalledFunction(BaseModel):
-    """A call of an earlier answer."""
-
-    name: str
-    arguments: str = Field(description="JSON.")
-
-
-class CallMade(BaseModel):
-    """A call of an earlier answer, with the id that its result refers to."""
-
-    id: str | None = None
-    type: Literal["function"] = "function"
-    function: CalledFunction
-
-
-class Message(BaseModel):
-    """A message of the conversation; fields that the template has no use for are ignored."""
-
-    model_config = ConfigDict(strict=True)
-
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[Part] | None = None
-    reasoning_content: str | None = None
-    name: str | None = None
-    tool_calls: list[CallMade] | None = None
-    tool_call_id: str | None = None
-
-
-class Function(BaseModel):
-    """A function the model may call."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    name: str = Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")
-    description: str | None = None
-    parameters: Schema | None = None
-    strict: bool | None = Field(None, description="Has no effect.")
-
-
-class Tool(BaseModel):
-    """A tool the model may use."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    type: Literal["function"]
-    function: Function
-
-
-class FunctionName(BaseModel):
-    """A function by its name."""
-
-    name: str
-
-
-class NamedTool(BaseModel):
-    """The tool that must be used."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    type: Literal["function"]
-    function: FunctionName
+    stop_tokens: list[TokenId] | None = _option("stop_tokens")
+    logit_bias: dict[str, Bias] | list[BiasPair] | None = Field(
+        None, description="Numbers added to the logits of tokens, by id or text; false forbids."
+    )
+    grammar: str | None = _option("grammar")
+    json_schema: Schema | None = _option("json_schema")
+    choice: list[str] | None = Field(
+        None, min_length=1, description="Texts, one of which is the answer."
+    )
+    lora: list[AppliedAdapter] | None = Field(None, description="An adapter, and how strongly.")
+    timings_per_token: bool | None = Field(
+        None, description="Each chunk of a stream has the timings so far."
+    )
 
 
 class NamedSchema(BaseModel):
     """A JSON schema for the answer."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(strict=True)
 
-    name: str
+    name: str | None = None
     description: str | None = None
-    schema_: Schema = Field(default_factory=dict, alias="schema")
+    schema_: Schema | None = Field(None, alias="schema")
     strict: bool | None = Field(
         None, description="The answer fits the schema, as far as a grammar can."
     )
@@ -209,7 +137,7 @@ class JsonObjectFormat(BaseModel):
     """The answer is a JSON object, or what a schema says (llama.cpp's extension)."""
 
     type: Literal["json_object"]
-    schema_: Schema = Field(default_factory=lambda: {"type": "object"}, alias="schema")
+    schema_: Schema | None = Field(None, alias="schema")
 
 
 class JsonSchemaFormat(BaseModel):
@@ -224,40 +152,59 @@ ResponseFormat = Annotated[
 ]
 
 
+ChosenTools = Annotated[NamedTool | AllowedTools, Field(discriminator="type")]
+
+
 class ChatRequest(Sampling):
     """``POST /v1/chat/completions``."""
 
     messages: list[Message] = Field(min_length=1)
     max_completion_tokens: int | None = _option("max_tokens")
     tools: list[Tool] | None = None
-    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    tool_choice: Literal["none", "auto", "required"] | ChosenTools | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
+    reasoning_effort: str | None = Field(
+        None, description="For the chat template; none is enable_thinking=false."
+    )
     chat_template_kwargs: dict[str, Any] | None = Field(
         None, description="Variables for the chat template."
     )
+    add_generation_prompt: bool | None = Field(
+        None, description="Whether the prompt ends with the beginning of an answer."
+    )
+    continue_final_message: bool | Literal["content", "reasoning_content"] | None = Field(
+        None, description="Go on with the last message: so unless false, if it is an assistant's."
+    )
+
+
+Prompt = (
+    str | Annotated[list[str], Field(min_length=1, max_length=2048)] | TokenIds
+    | Annotated[list[TokenIds], Field(min_length=1, max_length=2048)]
+)  # fmt: skip
+
+
+def prompts_of(given: str | list[str] | list[int] | list[list[int]]) -> Sequence[str | list[int]]:
+    """Return prompts, however they were given: one or several, as texts or token ids."""
+    if isinstance(given, str) or all(isinstance(part, int) for part in given):
+        return [given]  # type: ignore[list-item]
+    return given  # type: ignore[return-value]
 
 
 class CompletionRequest(Sampling):
     """``POST /v1/completions``: a text is continued as it is, without a chat template."""
 
-    prompt: (
-        str | Annotated[list[str], Field(min_length=1, max_length=MAX_ANSWERS)] | TokenIds
-        | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_ANSWERS)]
-    )  # fmt: skip
+    prompt: Prompt
     max_tokens: int | None = _option("max_tokens", default=16)
     logprobs: int | None = Field(None, ge=0, le=20)
-    echo: Literal[False] | None = Field(None, description="Not supported.")
-    best_of: Literal[1] | None = Field(None, description="Not supported.")
-    suffix: Literal[""] | None = Field(None, description="Not supported.")
 
 
-class EmbeddingRequest(_Request):
+class EmbeddingRequest(Request):
     """``POST /v1/embeddings``."""
 
-    input: str | Annotated[list[str], Field(min_length=1, max_length=2048)]
+    input: Prompt = Field(description="Texts, or token ids of this model's own tokenizer.")
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = Field(None, ge=1, description="The model's own, or nothing.")
     input_type: Literal["query", "document"] | None = Field(

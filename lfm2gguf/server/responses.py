@@ -31,6 +31,18 @@ class Usage(BaseModel):
     prompt_tokens_details: CachedTokens
 
 
+class Timings(BaseModel):
+    """What an answer took so far, under llama.cpp's names (``tools/server/server-task.cpp``)."""
+
+    cache_n: int = Field(description="Tokens of the prompt that were in memory already.")
+    prompt_n: int = Field(description="Tokens of the prompt that were computed.")
+    prompt_ms: float
+    prompt_per_second: float
+    predicted_n: int = Field(description="Tokens of the answer.")
+    predicted_ms: float
+    predicted_per_second: float
+
+
 class TopLogprob(BaseModel):
     """A token and its natural log-probability."""
 
@@ -96,6 +108,7 @@ class ChatCompletion(BaseModel):
     system_fingerprint: str
     choices: list[ChatChoice]
     usage: Usage
+    timings: Timings | None = None
 
 
 class ChatChunkChoice(BaseModel):
@@ -117,6 +130,7 @@ class ChatChunk(BaseModel):
     system_fingerprint: str
     choices: list[ChatChunkChoice]
     usage: Usage | None = None
+    timings: Timings | None = None
 
 
 class TextLogprobs(BaseModel):
@@ -147,6 +161,7 @@ class Completion(BaseModel):
     system_fingerprint: str
     choices: list[TextChoice]
     usage: Usage | None = None
+    timings: Timings | None = None
 
 
 class Embedding(BaseModel):
@@ -211,6 +226,20 @@ def head(prefix: str, model: str) -> dict[str, Any]:
 def finish_reason(reply: runner.Reply) -> FinishReason:
     """Return OpenAI's word for why an answer ended."""
     return _REASONS[reply.finish_reason]
+
+
+def timings_of(usage: runner.Usage) -> Timings:
+    """Return what the first of the answers took."""
+    began = usage.waited
+    return Timings(
+        cache_n=usage.cached_tokens,
+        prompt_n=usage.prefilled_tokens,
+        prompt_ms=1000 * max(usage.time_to_first_token - began, 0),
+        prompt_per_second=usage.prefill_speed,
+        predicted_n=usage.completion_tokens,
+        predicted_ms=1000 * max(usage.seconds - usage.time_to_first_token, 0),
+        predicted_per_second=usage.decode_speed,
+    )
 
 
 def usage_of(prompts: int, replies: list[runner.Reply]) -> Usage:

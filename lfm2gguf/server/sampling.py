@@ -2,32 +2,88 @@
 
 from __future__ import annotations
 
+import json
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lfm2gguf.options import LARGEST_SEED, option_table
+from lfm2gguf.runner import Runner
 from lfm2gguf.server.errors import Refusal
 from lfm2gguf.server.requests import Sampling
+from lfm2gguf.server.service import Service
 
-_OWN = {"seed", "logit_bias", "logprobs"}  # forms of their own on the wire
+_OWN = {"seed", "logit_bias", "logprobs", "grammar"}  # forms of their own on the wire
 _SAME = (Sampling.model_fields.keys() & option_table().keys()) - _OWN
 
 
-def options_of(body: Sampling) -> list[dict[str, Any]]:
+def options_of(service: Service, body: Sampling) -> list[dict[str, Any]]:
     """Return the options of each of the ``n`` answers; with a seed, each has its own.
 
     Raises:
-        Refusal: a key of ``logit_bias`` is not a token id.
+        Refusal: ``logit_bias`` or ``lora`` names what is not there, or two forms are asked for.
     """
     given: dict[str, Any] = {name: getattr(body, name) for name in _SAME}
-    given["logit_bias"] = _logit_bias(body.logit_bias)
+    given["logit_bias"] = _logit_bias(service.runner, body.logit_bias)
+    given["grammar"] = _grammar(body)
+    given |= _adapter(service, body)
     options = {name: value for name, value in given.items() if value is not None}
     if body.seed is None:
         return [options] * (body.n or 1)
     return [{**options, "seed": (body.seed + i) % (LARGEST_SEED + 1)} for i in range(body.n or 1)]
 
 
-def _logit_bias(bias: dict[str, float] | None) -> dict[int, float] | None:
-    wrong = [token for token in bias or () if not (token.isascii() and token.isdigit())]
-    if wrong:
-        raise Refusal(400, f"logit_bias: {wrong[0]!r} is not a token id", param="logit_bias")
-    return {int(token): value for token, value in bias.items()} if bias else None
+def _grammar(body: Sampling) -> str | None:
+    """Return the grammar asked for; an empty one asks for none."""
+    forms = ("grammar", "json_schema", "choice")
+    asked = [name for name in forms if getattr(body, name) not in (None, "")]
+    if len(asked) > 1:
+        raise Refusal(
+            400, f"{asked[0]} and {asked[1]} exclude each other: give one", param=asked[0]
+        )
+    if body.choice is not None:
+        return f"root ::= {' | '.join(map(json.dumps, body.choice))}"
+    return body.grammar or None
+
+
+def _adapter(service: Service, body: Sampling) -> dict[str, Any]:
+    """Return the adapter that the model's name or ``lora`` chooses, and how strongly it applies."""
+    name = service.adapter_of(body.model)
+    chosen = [(adapter.id, adapter.scale) for adapter in body.lora or () if adapter.scale]
+    if not chosen:
+        return {"adapter": name}
+    known = service.runner.adapters
+    if len(chosen) > 1 or chosen[0][0] >= len(known):
+        raise Refusal(
+            400,
+            f"lora: one adapter can be applied at a time, of {len(known)} that the server has "
+            "(/lora-adapters lists them)",
+            param="lora",
+        )
+    return {"adapter": known[chosen[0][0]], "adapter_scale": chosen[0][1]}
+
+
+def _logit_bias(
+    runner: Runner, bias: dict[str, Any] | list[list[Any]] | None
+) -> dict[int, float] | None:
+    """Return the bias of token ids; a key that is no number is a text, as llama.cpp has it."""
+    if not bias:
+        return None
+    pairs: Iterable[Sequence[Any]] = bias.items() if isinstance(bias, dict) else bias
+    found: dict[int, float] = {}
+    for key, value in pairs:
+        tokens = _tokens(runner, key)
+        if not tokens or isinstance(value, str):
+            raise Refusal(
+                400,
+                f"logit_bias: {key!r}: {value!r}: give a token id or a text, and a number or false",
+                param="logit_bias",
+            )
+        found |= dict.fromkeys(tokens, -math.inf if value is False else float(value))
+    return found
+
+
+def _tokens(runner: Runner, key: Any) -> list[int]:
+    if isinstance(key, str) and not (key.isascii() and key.isdigit()):
+        return runner.tokens.encode(key, bos=False)
+    return [] if isinstance(key, bool | float) else [int(key)]

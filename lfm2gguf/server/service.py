@@ -25,15 +25,38 @@ class Service:
     api_keys: tuple[str, ...]
     limits: Limits
     metrics: Metrics
+    strict_model: bool = False  # whether requests for other models are refused
     created: int = field(default_factory=lambda: int(time.time()))
     active: int = 0  # answers that are computed or wait
 
-    def check_model(self, wanted: str | None) -> None:
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The models: the file, and it with each of its adapters."""
+        return (self.name, *self.runner.adapters)
+
+    def name_of(self, wanted: str | None) -> str:
+        """Return the model that answers: clients often send a name that they have from elsewhere.
+
+        Raises:
+            Refusal: the server is strict, and has no model of this name.
+        """
+        if wanted in self.names:
+            return wanted
+        if wanted and self.strict_model:
+            self.check_model(wanted)
+        return self.name
+
+    def adapter_of(self, wanted: str | None) -> str | None:
+        """Return the adapter that a model's name stands for."""
+        return wanted if wanted in self.runner.adapters and wanted != self.name else None
+
+    def check_model(self, wanted: str) -> None:
         """Refuse requests for another model."""
-        if wanted not in (None, self.name):
+        if wanted not in self.names:
             raise Refusal(
                 404,
-                f"there is no model {wanted!r} here; this server has {self.name!r}",
+                f"there is no model {wanted[:200]!r} here; this server has "
+                f"{', '.join(map(repr, self.names))}",
                 code="model_not_found",
                 param="model",
             )

@@ -57,6 +57,7 @@ def run(
             http=protocol(header_seconds),
             ws="none",
             log_config=None,
+            access_log=False,  # the application has its own, which holds nothing of the client's
             timeout_graceful_shutdown=max(1, round(drain_seconds)),
         )
         _Server(config).run(sockets=[listening])

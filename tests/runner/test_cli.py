@@ -16,6 +16,8 @@ import pytest
 
 from lfm2gguf import convert
 from lfm2gguf.llamacpp import BACKENDS
+from lfm2gguf.runner import ToolCall
+from lfm2gguf_cli.chat import called
 from tests.making.models import EXAMPLE, tiny_gguf
 from tests.making.multimodal import image, png
 from tests.making.sounds import sound, wav
@@ -108,6 +110,24 @@ def test_no_prompt_is_an_error() -> None:
     assert "no prompt" in done.stderr
 
 
+@pytest.mark.slow
+def test_an_answer_under_a_schema_and_a_call_that_is_shown(tmp_path: Path) -> None:
+    wanted = '{"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}'
+    done = run_model("-p", "Hi", "--seed", "1", "--json-schema", wanted)
+    assert isinstance(json.loads(done.stdout)["a"], int)
+    tools = tmp_path / "tools.json"
+    tools.write_text('[{"type": "function", "function": {"name": "add"}}]')
+    assert run_model("-p", "Hi", "-n", "4", "--tools", str(tools)).returncode == 0
+    refused = run_model("-p", "Hi", "--tools", str(tmp_path / "none.json"))
+    assert refused.returncode == 2
+    assert "--tools" in refused.stderr
+
+
+def test_a_call_is_shown_as_code() -> None:
+    call = ToolCall("add", {"a": 1, "b": "x\x1b[2J"})
+    assert called(call) == '[add(a=1, b="x\\u001b[2J")]\n'
+
+
 def test_devices_says_what_is_there_and_how_to_get_the_rest() -> None:
     text = lfm2gguf("devices").stdout
     value = json.loads(lfm2gguf("devices", "--json").stdout)
@@ -157,6 +177,12 @@ def test_a_conversation_in_a_terminal() -> None:
     terminal.expect("Taken back: first")
     terminal.send("/system Be brief.\n")
     terminal.expect("A new conversation.")
+    terminal.send("/image README.md\n")
+    terminal.expect("The model takes text alone here")
+    terminal.send("/result 3\n")
+    terminal.expect("No function was called.")
+    terminal.send("What does len do?\n")  # what was refused does no harm
+    terminal.expect("\n> ")
     terminal.send("/nonsense\n")
     terminal.expect("there is no /nonsense")
     terminal.send("/quit\n")

@@ -47,7 +47,7 @@ def hot(lfm: Runner, tools: Any, seed: int, **options: Any) -> Any:
 
 
 def test_calls_fit_the_declared_tools(lfm: Runner) -> None:
-    replies = [hot(lfm, TOOLS, seed) for seed in range(4)]
+    replies = [hot(lfm, TOOLS, seed) for seed in range(6)]
     calls = [call for reply in replies for call in reply.tool_calls]
     assert len(calls) > 4
     assert {call.name for call in calls} == {"get.status", "now"}

@@ -18,6 +18,9 @@ OPERATIONS = [
     ("GET", "/health"), ("GET", "/metrics"), ("GET", "/v1/models"),
     ("GET", "/v1/models/{model}"), ("POST", "/v1/chat/completions"),
     ("POST", "/v1/completions"), ("POST", "/v1/embeddings"),
+    ("POST", "/tokenize"), ("POST", "/detokenize"), ("POST", "/apply-template"),
+    ("POST", "/v1/chat/completions/input_tokens"), ("GET", "/props"), ("GET", "/slots"),
+    ("GET", "/lora-adapters"),
 ]  # fmt: skip
 
 

@@ -48,9 +48,9 @@ def chat(url: str, body: Any = ASK, headers: dict[str, str] | None = None) -> ht
         ({"top_logprobs": 21}, "top_logprobs", "invalid_value"),
         ({"max_tokens": 0}, "max_tokens", "invalid_value"),
         ({"tempature": 1}, "tempature", "unknown_parameter"),
-        ({"logit_bias": {"x": 1}}, "logit_bias", None),
+        ({"logit_bias": {"": 1}}, "logit_bias", None),
         ({"tool_choice": "required"}, "tool_choice", None),
-        ({"tool_choice": {"type": "robot", "function": {"name": "a"}}}, "tool_choice.type",
+        ({"tool_choice": {"type": "robot", "function": {"name": "a"}}}, "tool_choice",
          "invalid_value"),
         ({"stop": ["a"] * 17}, "stop", "invalid_value"),
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema":

@@ -8,7 +8,7 @@ from lfm2gguf.server.requests import ChatRequest
 
 def test_options_have_the_kinds_ranges_and_descriptions_of_the_runner_s() -> None:
     """Of an answer's options only those with a form of their own on the wire may differ."""
-    own = {"seed", "logit_bias", "stop", "logprobs"}
+    own = {"seed", "logit_bias", "stop", "logprobs", "json_schema", "stop_tokens"}
     shared = (ChatRequest.model_fields.keys() & option_table().keys()) - own
     assert shared >= {"max_tokens", "temperature", "top_k", "min_p", "ignore_eos"}
     for name in shared:

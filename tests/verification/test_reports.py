@@ -196,3 +196,10 @@ def test_numbers_are_readable() -> None:
     assert number(1.5e-7) == "0.00000015"
     assert number(float("inf"), percent=True) == "inf"
     assert number(-0.01, percent=True, signed=True) == "-1.00 %"
+
+
+def test_a_result_shows_itself_short_and_as_a_table(results: list[Verification]) -> None:
+    for result in results:
+        assert len(repr(result)) < 600
+        assert ("passed" if result.passed else "FAILED") in repr(result)
+        assert result._repr_html_().count("<tr>") == len(result.gates) + 1

@@ -86,6 +86,22 @@ class Report:
     created: str = ""
     cut: str | None = None
 
+    def __repr__(self) -> str:
+        """Return what was measured, short."""
+        subjects = (f"{s.label}: {len(s.rows)} rows" for s in self.subjects)
+        return f"Report({'; '.join(subjects)}{', incomplete' if self.cut else ''})"
+
+    def _repr_html_(self) -> str:
+        """Return the medians as a notebook shows them."""
+        rows = [
+            (subject.label, row.label, name, f"{sample.median:.4g}")
+            for subject in self.subjects
+            for row in subject.rows
+            for name, sample in row.metrics.items()
+        ]
+        table = rendering.Table("", ("model", "row", "metric", "median"), rows, texts=3)
+        return rendering.notebook_table(table)
+
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain data; NaN and infinity become null."""
         data = {"report": "lfm2gguf bench", "version": REPORT_VERSION, **asdict(self)}

@@ -40,21 +40,30 @@ def call_grammar(
 
 
 def lazy_calls(
-    tools: Mapping[str, Tool], dialect: Dialect = LFM2, *, thinks: bool = False
+    tools: Mapping[str, Tool],
+    dialect: Dialect = LFM2,
+    *,
+    thinks: bool = False,
+    several: bool = True,
 ) -> LazyGrammar | None:
-    """Return the grammar of calls that an answer may hold; None without tools.
+    """Return the grammar of calls, or of one, that an answer may hold; None without tools.
 
     Values are spelled as Python or as JSON spells them, as the model likes. A schema that no
     grammar can express binds the call to its arguments' names alone.
     """
     if not tools:
         return None
-    rules, (start, end), style = SchemaRules(), dialect.calls, dialect.style
+    rules, (start, end), style = SchemaRules(pythonic=True), dialect.calls, dialect.style
     call = _rule_of_calls(rules, map(_expressible, tools.values()), style)
     lines = [_PYTHONIC.get(line.partition(" ::= ")[0], line) for line in rules.text.splitlines()]
-    root = f"root ::= {_calls('', style, end, several=True)}"
+    root = f"root ::= {_calls('', style, end, several=several)}"
     return LazyGrammar(
-        "\n".join([root, call, *lines, *_QUOTED]), start, end, dialect.thinking, thinks
+        "\n".join([root, call, *lines, *_QUOTED]),
+        start,
+        end,
+        dialect.thinking,
+        thinks,
+        once=not several,
     )
 
 

@@ -43,6 +43,7 @@ class Answer:
 
     thinks: bool | None = None  # None: not yet known
     tools: Collection[str] | None = None
+    several: bool = True  # whether more calls than the first count
     text: str = ""
     thinking: str = ""
     calls: list[ToolCall] = field(default_factory=list)
@@ -186,6 +187,7 @@ class Answer:
     def _hand_out(self, calls: list[ToolCall]) -> list[Piece]:
         known = [call for call in calls if self.tools is None or call.name in self.tools]
         self._unknown += [call for call in calls if call not in known]
+        known = known if self.several else known[: 1 - len(self.calls)]
         self.calls += known
         return [Piece(call=call) for call in known]
 

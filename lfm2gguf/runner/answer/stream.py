@@ -6,7 +6,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lfm2gguf.chat.tool_calls import BadCall, ToolCall
@@ -32,10 +32,10 @@ class Reply:
     tool_calls: tuple[ToolCall, ...]
     bad_calls: tuple[BadCall, ...]
     finish_reason: str
-    usage: Usage
+    usage: Usage = field(repr=False)
     seed: int
-    message: dict[str, Any]
-    logprobs: tuple[TokenLogprob, ...] | None = None
+    message: dict[str, Any] = field(repr=False)
+    logprobs: tuple[TokenLogprob, ...] | None = field(default=None, repr=False)
     stop: str | None = None  # the stop string that ended it, if one did
 
 
@@ -62,6 +62,11 @@ class Stream:
         if self._reply is None:
             raise OptionError("the reply is there once the stream has been read to its end")
         return self._reply
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the answer has cost until now; None before it is begun."""
+        return self._conversation.usage if self._conversation else None
 
     def cancel(self) -> None:
         """End the answer at the next token, from any thread; its reason is ``cancelled``."""
@@ -183,6 +188,11 @@ class Conversation:
         self._answer = answer
         self._raw: list[str] = []
         self._logprobs: list[TokenLogprob] = []
+
+    @property
+    def usage(self) -> Usage:
+        """What the request has cost until now."""
+        return self._request.usage()
 
     def cancel(self) -> None:
         """Ask for the request to end."""

@@ -296,7 +296,7 @@ class Scheduler:
         self._tokens["generated"] += 1
         request.generated.append(token)
         request.tokens.append(token)
-        if self._model.ends_generation(token):
+        if self._model.ends_generation(token) or token in request.options.stop_tokens:
             self._finish(request, "stop")
             return token
         piece = self._piece(token)

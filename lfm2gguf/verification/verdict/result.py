@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lfm2gguf.errors import OptionError
+from lfm2gguf.rendering import Table, notebook_table
 from lfm2gguf.verification.measure.deltas import TensorDelta
 from lfm2gguf.verification.measure.engine import QUANTIZATION, RUNTIME, SHIPPED
 from lfm2gguf.verification.measure.figures import Figures
@@ -48,6 +49,22 @@ class Verification:
     versions: Mapping[str, str]
     scores: Scores | None = field(repr=False, compare=False)  # None of a retrieval model
     positions: npt.NDArray[np.intp] = field(repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        """Return the verdict, short."""
+        verdict = "passed" if self.passed else "FAILED"
+        gates = ", ".join(f"{gate.title} {gate.value:.3g}" for gate in self.gates if gate.limit)
+        return f"Verification({self.candidate!r} {verdict} against {self.reference!r}: {gates})"
+
+    def _repr_html_(self) -> str:
+        """Return the gates as a notebook shows them."""
+        rows = [
+            (gate.title, f"{gate.value:.6g}", f"{gate.relation} {gate.limit:.6g}",
+             "passed" if gate.passed else "FAILED")
+            for gate in self.gates
+        ]  # fmt: skip
+        table = Table("", ("gate", "value", "limit", "verdict"), rows)
+        return notebook_table(table, repr(self))
 
     @property
     def bits_per_weight(self) -> float:

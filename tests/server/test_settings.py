@@ -1,0 +1,226 @@
+"""Everything that clients send: honoured, without effect, or refused by its name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import jsonschema
+import pytest
+
+from lfm2gguf import Runner
+from lfm2gguf.server.settings import NEUTRAL, NO_EFFECT
+from tests.server.conftest import serving
+
+ASK: dict[str, Any] = {
+    "messages": [{"role": "user", "content": "What is this?"}], "temperature": 0, "max_tokens": 8,
+}  # fmt: skip
+WARNING = "x-lfm2gguf-warning"
+
+
+@pytest.fixture(scope="module")
+def lenient(runner: Runner) -> Iterator[str]:
+    with serving(runner, lenient=True, strict_model=True) as url:
+        yield url
+
+
+def chat(url: str, path: str = "/v1/chat/completions", **change: Any) -> httpx.Response:
+    return httpx.post(url + path, json={**ASK, **change}, timeout=60)
+
+
+def text(answer: httpx.Response) -> str:
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["choices"][0]["message"]["content"])
+
+
+def test_what_asks_for_nothing_changes_nothing(url: str) -> None:
+    """Of each setting without a field one neutral value, all of them in one request."""
+    neutral = {name: values[0] for name, values in NEUTRAL.items() if values}
+    nulls = {"tools": None, "n": None, "logit_bias": None, "audio": None, "unheard_of": None}
+    service = {name: {"any": "thing"} for name in NO_EFFECT}
+    assert text(chat(url, **neutral, **service, **nulls)) == text(chat(url))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"max_tokens": 8.0, "seed": 1.0, "top_k": -1, "stop": "", "logprobs": False},
+        {"max_tokens": None, "n_predict": 8, "repeat_last_n": 64, "repetition_penalty": 1.0},
+        {"stop": ["", "never"], "seed": -1, "max_completion_tokens": None},
+        {"model": "gpt-4o", "add_generation_prompt": True, "continue_final_message": False},
+        {"chat_template_kwargs": {}, "reasoning_effort": "low", "lora": [], "stop_token_ids": []},
+    ],
+)
+def test_other_spellings(url: str, change: dict[str, Any]) -> None:
+    assert text(chat(url, **change)) == text(chat(url))
+
+
+@pytest.mark.parametrize("name", sorted(NEUTRAL))
+def test_what_asks_for_something_is_refused_by_its_name(url: str, name: str) -> None:
+    answer = chat(url, **{name: "x"})
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert (error["param"], error["code"]) == (name, "unsupported_parameter")
+    assert "--lenient" in error["message"]
+
+
+def test_a_lenient_server_passes_over_and_tells(url: str, lenient: str) -> None:
+    odd = {"mirostat": 2, "tempature": 1, "a\r\nb": 1}
+    options = {"stream_options": {"include_usage": True, "continuous_usage_stats": True}}
+    answer = chat(lenient, **odd, **options)
+    assert text(answer) == text(chat(url))
+    told = answer.headers[WARNING]
+    for name in ("mirostat", "tempature", "stream_options.continuous_usage_stats", "odd name"):
+        assert f"{name} is passed over" in told
+    assert WARNING not in chat(lenient).headers
+    assert chat(lenient, temperature=-1, mirostat=2).status_code == 400  # that is no setting
+    assert chat(lenient, model="other").status_code == 404
+    assert chat(lenient, model="tiny").status_code == 200
+
+
+def test_two_names_of_one_setting(url: str) -> None:
+    assert chat(url, repeat_penalty=1.5, repetition_penalty=1.5).status_code == 200
+    answer = chat(url, repeat_penalty=1.5, repetition_penalty=1.2)
+    assert answer.json()["error"]["param"] == "repetition_penalty"
+
+
+def test_forms_of_answers(url: str) -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"],
+              "additionalProperties": False}  # fmt: skip
+    for form in (
+        {"json_schema": schema}, {"guided_json": schema}, {"structured_outputs": {"json": schema}},
+        {"response_format": {"type": "json_object", "schema": schema}},
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": schema}}},
+    ):  # fmt: skip
+        jsonschema.validate(json.loads(text(chat(url, **{**form, "max_tokens": 60}))), schema)
+    for form in ({"grammar": 'root ::= "x\\"y"'}, {"guided_choice": ['x"y']},
+                 {"structured_outputs": {"choice": ['x"y']}}):  # fmt: skip
+        assert text(chat(url, **form)) == 'x"y'
+    assert chat(url, grammar='root ::= "a"', json_schema=schema).status_code == 400
+
+
+def test_how_long_an_answer_is(url: str) -> None:
+    def tokens(**change: Any) -> int:
+        answer = chat(url, **change)
+        assert answer.status_code == 200, answer.text
+        return int(answer.json()["usage"]["completion_tokens"])
+
+    assert tokens(max_tokens=90, min_tokens=90) == 90
+    assert tokens(n_predict=4, max_tokens=None, ignore_eos=True) == 4
+    assert tokens(max_tokens=90, stop_token_ids=list(range(2048))) == 1
+    assert tokens(min_tokens=50, max_tokens=60, grammar='root ::= "a"') <= 2  # at its end
+
+
+def test_logit_bias_by_text_and_as_pairs(url: str, runner: Runner) -> None:
+    first = runner.chat(ASK["messages"], temperature=0.0, max_tokens=1, logprobs=0).logprobs
+    assert first
+    token, word = first[0].token, first[0].text.decode()
+    for bias in ({str(token): False}, [[token, -100]], {word: -100.0}, [[word, False]]):
+        assert not text(chat(url, logit_bias=bias)).startswith(word)
+
+
+def test_timings(url: str) -> None:
+    assert chat(url).json()["timings"]["predicted_n"] == 8
+    with httpx.stream(
+        "POST",
+        f"{url}/v1/chat/completions",
+        json={**ASK, "stream": True, "timings_per_token": True},
+    ) as answer:
+        lines = [line[6:] for line in answer.iter_lines() if line.startswith("data: {")]
+    timed = [chunk["timings"]["predicted_n"] for chunk in map(json.loads, lines)
+             if "timings" in chunk]  # fmt: skip
+    assert len(timed) > 3
+    assert timed == sorted(timed)
+
+
+# --- conversations ------------------------------------------------------------------------------
+
+
+def prompt(url: str, *messages: Any, **more: Any) -> str:
+    body = {"messages": list(messages), **more}
+    answer = httpx.post(f"{url}/apply-template", json=body, timeout=60)
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["prompt"])
+
+
+USER = {"role": "user", "content": "What?"}
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
+
+
+def test_roles_and_parts(url: str) -> None:
+    mark = {"cache_control": {"type": "ephemeral"}}
+    plain = prompt(url, {"role": "system", "content": "A\nB"}, USER)
+    parts = [{"type": "text", "text": "A", **mark}, {"type": "text", "text": "B"}]
+    for role in ("system", "developer"):
+        assert prompt(url, {"role": role, "content": parts, **mark}, USER) == plain
+    said = prompt(url, USER, {"role": "assistant", "content": "No."}, USER)
+    for answer in (
+        {"content": None, "refusal": "No."},
+        {"content": [{"type": "refusal", "refusal": "No."}], "audio": None},
+    ):
+        assert prompt(url, USER, {"role": "assistant", **answer}, USER) == said
+
+
+def test_calls_however_they_are_written(url: str) -> None:
+    result = {"role": "tool", "tool_call_id": "c", "content": "2"}
+    called = prompt(url, USER, {"role": "assistant", "content": None, "tool_calls": [CALL]}, result)
+    as_object = {**CALL, "index": 0, "function": {"name": "f", "arguments": {"x": 1}}}
+    as_of_old = {"function_call": CALL["function"]}
+    for call, role in (({"tool_calls": [as_object]}, "tool"), (as_of_old, "function")):
+        answer = {**result, "role": role, "name": "f"}
+        assert prompt(url, USER, {"role": "assistant", **call}, answer) == called
+
+
+def test_an_answer_that_was_begun_is_continued(url: str, runner: Runner) -> None:
+    begun = {"role": "assistant", "content": "It gives"}
+    whole, rest = prompt(url, USER), prompt(url, USER, begun)
+    assert rest == whole + "It gives"
+    assert prompt(url, USER, begun, continue_final_message=True) == rest
+    assert prompt(url, USER, begun, add_generation_prompt=True).endswith("<|im_start|>assistant\n")
+    assert whole.startswith(prompt(url, USER, add_generation_prompt=False))
+    thought = {"role": "assistant", "content": "", "reasoning_content": "Hm"}
+    assert prompt(url, USER, thought) == whole + "<think>Hm"
+    assert prompt(url, USER, {**thought, "content": "So"}) == whole + "<think>Hm</think>So"
+    answer = chat(url, messages=[USER, begun])
+    expected = runner.complete(rest, temperature=0.0, max_tokens=8)
+    assert text(answer) == expected.text
+    for wrong in ({"messages": [USER], "continue_final_message": True},
+                  {"messages": [USER, {**begun, "tool_calls": [CALL]}],
+                   "continue_final_message": True},
+                  {"messages": [USER, begun], "continue_final_message": True,
+                   "add_generation_prompt": True}):  # fmt: skip
+        assert chat(url, **wrong).status_code == 400
+
+
+TOOLS = [{"type": "function", "cache_control": {}, "function": {"name": name, "strict": None}}
+         for name in ("f", "g")]  # fmt: skip
+
+
+def test_tools_that_may_be_called(url: str) -> None:
+    def called(mode: str, *names: str, **more: Any) -> list[str]:
+        tools = [{"type": "function", "function": {"name": name}} for name in names]
+        choice = {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
+        answer = chat(url, tools=TOOLS, tool_choice=choice, max_tokens=60, **more)
+        assert answer.status_code == 200, answer.text
+        calls = answer.json()["choices"][0]["message"].get("tool_calls", ())
+        return [call["function"]["name"] for call in calls]
+
+    assert set(called("required", "g")) == {"g"}
+    assert called("required", "f", parallel_tool_calls=False) == ["f"]
+    assert set(called("auto", "g")) <= {"g"}
+
+
+def test_one_call_where_no_more_are_wanted(runner: Runner) -> None:
+    """Of an answer that is not bound to call: it ends behind its first call."""
+    marker = runner.tokens.encode(runner.dialect.calls[0], bos=False)[0]
+    hot: Any = {"logit_bias": {marker: 12.0}, "temperature": 2.0, "top_k": 0, "top_p": 1.0,
+                "min_p": 0.0, "max_tokens": 200, "tools": [{"name": "now"}]}  # fmt: skip
+    counts = [
+        [len(runner.chat("Hi", seed=seed, parallel_calls=several, **hot).tool_calls)
+         for seed in range(6)]
+        for several in (True, False)
+    ]  # fmt: skip
+    assert max(counts[0]) > 1
+    assert max(counts[1]) == 1
