@@ -14,6 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future
 from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
+from uuid import uuid4
 
 from lfm2gguf.errors import Lfm2ggufError, RuntimeFailureError
 
@@ -77,7 +78,8 @@ def _submit(
     executor: Executor, do: Callable[[Item], Result], item: Item, what: str
 ) -> Future[Result]:
     try:
-        return executor.submit(perform, portable((do, item)))
+        # Dask takes two calls with equal arguments for one: a second try must be told from a first.
+        return executor.submit(perform, portable((do, item)), uuid4().hex)
     except RuntimeError as error:  # BrokenExecutor, or one that was shut down
         raise RuntimeFailureError(f"{what}: the executor takes no work ({error})") from error
 
@@ -89,8 +91,11 @@ def portable(value: object) -> bytes:
     return buffer.getvalue()
 
 
-def perform(payload: bytes) -> Any:
-    """Do on a worker what :func:`portable` has packed: a function, and what it is called with."""
+def perform(payload: bytes, call: str = "") -> Any:
+    """Do on a worker what :func:`portable` has packed: a function, and what it is called with.
+
+    ``call`` is the call's own name, the same for no other.
+    """
     do, item = pickle.loads(payload)  # noqa: S301 - our caller packed it
     return do(item)
 

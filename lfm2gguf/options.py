@@ -67,6 +67,30 @@ class Options:
         Range(0, 1),
         Doc("Leave out tokens below this part of the likeliest one's probability; 0 is off."),
     ] = 0.05
+    top_n_sigma: Annotated[
+        float,
+        Range(-1, 1000),
+        Doc("Leave out logits further than N standard deviations below the largest; -1 is off."),
+    ] = -1.0
+    typical_p: Annotated[
+        float,
+        Range(0, 1),
+        Doc("Draw among the tokens of the most typical surprise up to this probability; 1 is off."),
+    ] = 1.0
+    xtc_probability: Annotated[
+        float, Range(0, 1), Doc("How often all likely tokens but the last are left out (XTC).")
+    ] = 0.0
+    xtc_threshold: Annotated[
+        float, Range(0, 1), Doc("From which probability on a token is likely, for XTC.")
+    ] = 0.1
+    dynatemp_range: Annotated[
+        float,
+        Range(0, 100),
+        Doc("How far the temperature moves up and down with the entropy; 0 is off."),
+    ] = 0.0
+    dynatemp_exponent: Annotated[
+        float, Range(0, 100), Doc("How the temperature follows the entropy.")
+    ] = 1.0
     repeat_penalty: Annotated[
         float,
         Range(0.01, 100),
@@ -170,6 +194,12 @@ class OptionChanges(TypedDict, total=False):
     top_k: int
     top_p: float
     min_p: float
+    top_n_sigma: float
+    typical_p: float
+    xtc_probability: float
+    xtc_threshold: float
+    dynatemp_range: float
+    dynatemp_exponent: float
     repeat_penalty: float
     repeat_window: int
     frequency_penalty: float

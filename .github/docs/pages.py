@@ -34,7 +34,6 @@ PICTURES = {
     for path in sorted(ROOT.glob(pattern))
 }
 LINK = re.compile(r"\[(?P<text>[^\]]+)\]\((?P<to>[^)\s]+)\)")
-EXACTNESS = re.compile(r"^## How exactness is assured\n.*?(?=^## )", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -51,11 +50,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         page: linked((ROOT / file).read_text("utf-8"), file, page, config.repo_url)
         for file, page in PAGES.items()
     }
-    readme = (ROOT / "README.md").read_text("utf-8")
-    found = EXACTNESS.search(readme)
-    assert found, "README.md tells how exactness is assured"
-    section = linked(found[0], "README.md", "exactness.md", config.repo_url)
-    pages["exactness.md"] = section.replace("## ", "# ", 1)
     pages["reference/cli.md"] = command_line()
     pages["reference/api.md"] = python_names()
     for page, text in pages.items():
@@ -82,6 +76,7 @@ def linked(text: str, file: str, page: str, repository: str | None) -> str:
             return f"[{match['text']}]({repository}/blob/HEAD/{target})"
         return match["text"]
 
+    text = text.replace("](.github/docs/", f"]({relpath('.', Path(page).parent.as_posix())}/")
     pieces = []
     end = 0
     for code in CODE.finditer(text):  # which is left as it stands

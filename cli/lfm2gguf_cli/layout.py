@@ -35,6 +35,8 @@ def layout(heads: Row, rows: Sequence[Row], width: int) -> Iterator[list[str]]:
     for i in sorted(range(len(widths)), key=lambda i: -widths[i]):
         if (over := _total(widths) - width) > 0 and cells[i] > WORDY:
             widths[i] = max(NARROWEST, least[i], widths[i] - over)
+    if _total(widths) > width:  # blocks below one another, in which the names have room
+        widths[0] = max(least[0], min(cells[0], width // 2))
     right = [bool(rows) and all(NUMBER.match(c) for c in column[1:] if c) for column in columns]
     for chosen in _blocks(widths, width):
         few = [min(widths[i], width) for i in chosen]

@@ -68,6 +68,12 @@ _ALL = (
         driver_help="install ROCm (rocminfo must list the GPU)",
     ),
     Backend(
+        "sycl", "SYCL", "ggml/src/ggml-sycl/ggml-sycl.cpp", _TERNARY,
+        cmake="-DGGML_SYCL=on -DCMAKE_C_COMPILER=icx -DCMAKE_CXX_COMPILER=icpx",
+        driver=("sycl-ls", "clinfo"),
+        driver_help="install Intel's compute runtime and oneAPI (sycl-ls must list the GPU)",
+    ),
+    Backend(
         "metal", "MTL", "ggml/src/ggml-metal/ggml-metal-device.m",
         frozenset({GGMLType.TQ1_0, GGMLType.NVFP4}), frozenset({GGMLType.BF16}),
         cmake="-DGGML_METAL=on", wheel="metal",

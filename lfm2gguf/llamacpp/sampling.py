@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lfm2gguf.errors import OptionError, RuntimeFailureError
+from lfm2gguf.llamacpp.chain import make_chain
 from lfm2gguf.llamacpp.context import Floats
 from lfm2gguf.llamacpp.grammar import json_schema_grammar
 from lfm2gguf.llamacpp.lazy import LazyGrammar, Watch
@@ -27,8 +28,8 @@ LARGEST = 2_000_000  # characters: a second of parsing, and some hundred megabyt
 class Sampler:
     """One request's sampler chain: what it has seen, and how it picks the next token.
 
-    In llama.cpp's own order: logit bias, penalties, top_k, top_p, min_p, temperature, seeded
-    draw; at temperature 0 the largest logit. The first two touch a few tokens only and are done
+    In llama.cpp's own order: logit bias, penalties, then :mod:`lfm2gguf.llamacpp.chain`; at
+    temperature 0 the largest logit. The first two touch a few tokens only and are done
     here; the others are llama.cpp's. The penalties look at the last ``repeat_window`` accepted
     tokens. A grammar (GBNF, start symbol ``root``) is asked about
     the token drawn, and filters the whole vocabulary only if it refuses that one.
@@ -46,20 +47,12 @@ class Sampler:
         self._watch = None if lazy is None or self._grammar else Watch(lazy)
         if lazy and self._watch:
             self._grammar = self._compile(model, lazy.text)
-        temperature, top_k = float(options.temperature), int(options.top_k)
-        top_p, min_p = float(options.top_p), float(options.min_p)
-        self._chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
-        for wanted, make, arguments in (
-            (top_k > 0, llama.llama_sampler_init_top_k, (top_k,)),
-            (top_p < 1, llama.llama_sampler_init_top_p, (top_p, 1)),
-            (min_p > 0, llama.llama_sampler_init_min_p, (min_p, 1)),
-            (True, llama.llama_sampler_init_temp, (temperature,)),
-            (True, llama.llama_sampler_init_dist, (int(options.seed or 0),)),
-        ):
-            if wanted and temperature > 0:
-                llama.llama_sampler_chain_add(self._chain, make(*arguments))
-        self._greedy = temperature <= 0
-        self._top_k, self._min_p = top_k, min_p if top_p >= 1 else 0.0
+        self._chain = make_chain(llama, options)
+        self._greedy = options.temperature <= 0
+        whole = options.top_n_sigma > 0  # it looks at every token
+        early = options.top_p < 1 or options.typical_p < 1  # these look before min_p does
+        self._top_k = 0 if whole else int(options.top_k)
+        self._min_p = 0.0 if whole or early else float(options.min_p)
         self._biased = np.array(list(bias), np.int64)
         self._bias = np.array(list(bias.values()), np.float32)
         self._repeat = np.float32(options.repeat_penalty)

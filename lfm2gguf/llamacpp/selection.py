@@ -66,6 +66,11 @@ def choose(wanted: str, found: Sequence[Device] | None = None) -> list[Device]:
     name = wanted.lower()
     if name == "cpu":
         return []
+    if name.startswith("rpc:"):
+        raise DeviceError(
+            f"{wanted}: a model over several machines (llama.cpp's RPC backend) is not run here; "
+            "use llama-server --rpc HOST:PORT, which reads the same file"
+        )
     if name == "auto":
         return sorted(there, key=lambda d: (d.kind != "gpu", -d.memory_free))[:1]
     if named := [device for device in there if device.name.lower() == name]:
@@ -102,10 +107,13 @@ def missing(name: str, built: Sequence[str] | None = None, driver: bool | None =
     if name == "metal" and not _on_mac():
         return f"{name}: no such hardware: {backend.driver_help}"
     if backend.registry not in (backends() if built is None else built):
+        built_one = (
+            f"\nor, where there is one for this Python, take a prebuilt wheel:\n  "
+            f"{backend.install_wheel}"
+        )
         return (
             f"{name}: the installed llama-cpp-python was built without it. Build it:\n  "
-            f"{backend.install}\nor, where there is one for this Python, take a prebuilt wheel:\n  "
-            f"{backend.install_wheel}"
+            f"{backend.install}{built_one if backend.wheel else ''}"
         )
     if not (_has_driver(backend) if driver is None else driver):
         return f"{name}: the build has it, but no driver answers: {backend.driver_help}"

@@ -38,8 +38,8 @@ NO_EFFECT = frozenset({
     "cache_prompt", "id_slot", "n_keep", "n_discard", "n_cache_reuse", "backend_sampling",
     "sse_ping_interval", "verbose", "preserved_tokens",
     # details of samplers that are off
-    "mirostat_tau", "mirostat_eta", "xtc_threshold", "dynatemp_exponent", "adaptive_decay",
-    "dry_base", "dry_allowed_length", "dry_penalty_last_n", "dry_sequence_breakers",
+    "mirostat_tau", "mirostat_eta", "adaptive_decay", "dry_base", "dry_allowed_length",
+    "dry_penalty_last_n", "dry_sequence_breakers",
     # vLLM's and its kin's
     "request_id", "priority", "cache_salt", "guided_decoding_backend", "kv_transfer_params",
 })  # fmt: skip
@@ -51,10 +51,8 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "function_call": ("none", "auto"), "echo": (False,), "best_of": (1,), "suffix": ("",),
     "background": (False,), "moderation": (),
     # llama.cpp's
-    "mirostat": (0,), "typical_p": (1,), "top_n_sigma": (-1, 0), "xtc_probability": (0,),
-    "dynatemp_range": (0,),
-    "dry_multiplier": (0,),
-    "adaptive_target": (-1,), "min_keep": (0,), "n_indent": (0,),
+    "mirostat": (0,), "dry_multiplier": (0,), "adaptive_target": (-1,), "min_keep": (0,),
+    "n_indent": (0,),
     "t_max_predict_ms": (0, -1), "samplers": (), "response_fields": ([],),
     "return_tokens": (False,), "return_progress": (False,), "post_sampling_probs": (False,),
     "grammar_lazy": (False,), "grammar_triggers": ([],), "grammar_type": ("", "user"),
@@ -74,6 +72,9 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 }  # fmt: skip
 
 
+MOST_WARNINGS = 20  # of a request: more would flood the log
+
+
 @dataclass
 class Leniency:
     """Whether a request may hold settings without effect; what its answer must be told with."""
@@ -88,7 +89,7 @@ class Leniency:
 
     def warn(self, text: str) -> None:
         """Note what a header of the response and the log are to say."""
-        if text not in self.warnings:
+        if len(self.warnings) < MOST_WARNINGS and text not in self.warnings:
             self.warnings.append(text)
             logger.warning("a request: %s", text)
 

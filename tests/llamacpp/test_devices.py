@@ -166,3 +166,15 @@ def test_the_report_is_what_runs() -> None:
     assert report.layers == int(lfm.metadata["lfm2.block_count"]) + 1
     assert "llama.cpp" in report.build
     assert report.to_json()["device"] == next(d for d in _all() if d.kind == "cpu").description
+
+
+def test_other_machines_are_refused_plainly() -> None:
+    with pytest.raises(DeviceError, match="llama-server --rpc"):
+        choose("rpc:10.0.0.2:50052", THERE)
+
+
+def test_a_backend_without_prebuilt_wheels_names_none() -> None:
+    said = missing("sycl", built=["CPU"])
+    assert "-DGGML_SYCL=on" in said
+    assert "wheel" not in said
+    assert "sycl-ls" in missing("sycl", built=["SYCL"], driver=False)

@@ -18,7 +18,8 @@ from tests.making.models import tiny_gguf
 OFF: dict[str, Any] = {
     "temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repeat_penalty": 1.0,
     "repeat_window": 0, "seed": 0, "logit_bias": None, "frequency_penalty": 0.0,
-    "presence_penalty": 0.0,
+    "presence_penalty": 0.0, "top_n_sigma": -1.0, "typical_p": 1.0, "xtc_probability": 0.0,
+    "xtc_threshold": 0.1, "dynatemp_range": 0.0, "dynatemp_exponent": 1.0,
 }  # fmt: skip
 
 
@@ -39,10 +40,17 @@ def whole_chain(n_vocab: int, options: dict[str, Any]) -> Callable[[Floats], int
     penalties = [options[name] for name in names]
     ending = (
         [
+            llama.llama_sampler_init_top_n_sigma(options["top_n_sigma"]),
             llama.llama_sampler_init_top_k(options["top_k"]),
+            llama.llama_sampler_init_typical(options["typical_p"], 1),
             llama.llama_sampler_init_top_p(options["top_p"], 1),
             llama.llama_sampler_init_min_p(options["min_p"], 1),
-            llama.llama_sampler_init_temp(options["temperature"]),
+            llama.llama_sampler_init_xtc(
+                options["xtc_probability"], options["xtc_threshold"], 1, options["seed"]
+            ),
+            llama.llama_sampler_init_temp_ext(
+                options["temperature"], options["dynatemp_range"], options["dynatemp_exponent"]
+            ),
             llama.llama_sampler_init_dist(options["seed"]),
         ]
         if options["temperature"] > 0
@@ -93,3 +101,29 @@ def test_draws_what_the_whole_chain_draws(
     for _ in range(6):  # the same logits again: the penalty must be felt
         assert ours.sample(logits) == theirs(logits)
     ours.close()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"top_n_sigma": 1.0},
+        {"top_n_sigma": 2.0, "top_k": 3},
+        {"typical_p": 0.3},
+        {"typical_p": 0.7, "min_p": 0.2, "top_k": 40},
+        {"typical_p": 0.5, "min_p": 0.1},
+        {"xtc_probability": 1.0, "min_p": 0.02},
+        {"xtc_probability": 0.5, "xtc_threshold": 0.05, "top_k": 20},
+        {"dynatemp_range": 0.9},
+        {"dynatemp_range": 0.5, "dynatemp_exponent": 2.0, "min_p": 0.1},
+    ],
+)
+def test_the_rarer_samplers(model: Model, changes: dict[str, Any]) -> None:
+    options = {**OFF, **changes, "seed": 7}
+    theirs, plain = whole_chain(model.n_vocab, options), whole_chain(model.n_vocab, OFF)
+    ours = Sampler(model, Options(**options))
+    draw = np.random.default_rng(3)
+    rows = [(3 * draw.standard_normal(model.n_vocab)).astype(np.float32) for _ in range(12)]
+    found = [ours.sample(logits) for logits in rows]
+    ours.close()
+    assert found == [theirs(logits) for logits in rows]
+    assert found != [plain(logits) for logits in rows]
