@@ -44,6 +44,11 @@ def command(*arguments: str | Path) -> None:
     subprocess.run(["lfm2gguf", *map(str, arguments)], check=True)
 
 
+def file_of(folder: Path, type: str) -> Path:
+    """Return the file of a type."""
+    return next(folder.glob(f"*-{type}.gguf"))
+
+
 def reports(folder: Path) -> dict[str, Path]:
     """Make the two reports; their pages by name."""
     types = [word for type in TYPES for word in ("-t", type)]
@@ -51,7 +56,7 @@ def reports(folder: Path) -> dict[str, Path]:
     verify, bench = folder / "verify.html", folder / "bench.html"
     command("verify", folder, "-r", MODEL, "--html", verify, "-q")
     command(
-        "bench", folder / "tiny-lfm2-Q4_K_M.gguf", "--contexts", "128,256,512", "--workloads",
+        "bench", file_of(folder, "Q4_K_M"), "--contexts", "128,256,512", "--workloads",
         "chat", "--runs", "3", "--warmups", "1", "--html", bench, "-q",
     )  # fmt: skip
     return {"verify": verify, "bench": bench}
@@ -101,7 +106,7 @@ def main(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as made, sync_playwright() as playwright:
         pages = reports(Path(made))
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        with served(Path(made) / "tiny-lfm2-Q8_0.gguf") as address:
+        with served(file_of(Path(made), "Q8_0")) as address:
             for size, look in SIZES.items():
                 tab = browser.new_context(**look).new_page()
                 tab.goto(address)

@@ -205,10 +205,10 @@ def test_an_image_goes_with_a_message(
     with serving(vision_model) as address:
         tab = tab_of(address, "phone")
         tab.locator("#attach").wait_for()
-        choose(tab, max_tokens="4")
+        choose(tab, schema='{"const": "seen"}')  # the model is random
         file = {"name": "a.png", "mimeType": "image/png", "buffer": picture}
         tab.set_input_files("#file", [file])
-        assert tab.locator("#media img").count() == 1
+        tab.locator("#media img").wait_for()
         with tab.expect_request("**/v1/chat/completions") as sent:
             send(tab, "What is this?")
         parts = sent.value.post_data_json["messages"][0]["content"]
@@ -217,7 +217,16 @@ def test_an_image_goes_with_a_message(
         assert tab.locator(".user img").count() == 1
         assert tab.locator("#media img").count() == 0
         assert tab.locator(".error").count() == 0
-        assert tab.inner_text(".answer .figures")
+        assert tab.inner_text(".answer .text") == '"seen"'
+
+
+@pytest.mark.slow
+def test_an_empty_answer_is_told(tab_of: Open, url: str) -> None:
+    tab = tab_of(url)
+    answered_with(tab, "")
+    send(tab, ASK)
+    finished(tab)
+    assert "without a word" in tab.inner_text(".error p")
 
 
 @pytest.mark.slow
