@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lfm2gguf.options import LARGEST_SEED, option_table
-from lfm2gguf.runner import Runner
+from lfm2gguf.runner import Runner, text_grammar
 from lfm2gguf.server.errors import Refusal
 from lfm2gguf.server.requests import Sampling
 from lfm2gguf.server.service import Service
@@ -42,7 +41,7 @@ def _grammar(body: Sampling) -> str | None:
             400, f"{asked[0]} and {asked[1]} exclude each other: give one", param=asked[0]
         )
     if body.choice is not None:
-        return f"root ::= {' | '.join(map(json.dumps, body.choice))}"
+        return text_grammar(body.choice)
     return body.grammar or None
 
 
@@ -86,4 +85,5 @@ def _logit_bias(
 def _tokens(runner: Runner, key: Any) -> list[int]:
     if isinstance(key, str) and not (key.isascii() and key.isdigit()):
         return runner.tokens.encode(key, bos=False)
-    return [] if isinstance(key, bool | float) else [int(key)]
+    too_long = isinstance(key, str) and len(key) > 10  # digits, of more than any vocabulary has
+    return [] if too_long or isinstance(key, bool | float) else [int(key)]
