@@ -75,7 +75,8 @@ def _logit_bias(
         if not tokens or isinstance(value, str):
             raise Refusal(
                 400,
-                f"logit_bias: {key!r}: {value!r}: give a token id or a text, and a number or false",
+                f"logit_bias: {key!r:.60}: {value!r:.60}: give a token id or a text, and a "
+                "number or false",
                 param="logit_bias",
             )
         found |= dict.fromkeys(tokens, -math.inf if value is False else float(value))
