@@ -157,6 +157,7 @@ def test_a_token_that_may_not_write(hub: UploadHub, made: Publication, settings:
     assert not hub.commits
 
 
+@pytest.mark.slow
 def test_what_failed_its_gate_is_not_uploaded(
     hub: UploadHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Settings
 ) -> None:
