@@ -20,10 +20,12 @@ class Settings(TypedDict, total=False):
     context: int | None
     parallel: int
     lookup: int
+    draft: FilePath | None
     threads: int | None
     state_bytes: int
     parse_markers: bool
     inject_tools: bool
+    mmap: bool
     adapters: Mapping[str, FilePath] | None
     mmproj: FilePath | None
 

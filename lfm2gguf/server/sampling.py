@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lfm2gguf.options import LARGEST_SEED, option_table
-from lfm2gguf.runner import Runner
+from lfm2gguf.runner import Runner, text_grammar
 from lfm2gguf.server.errors import Refusal
 from lfm2gguf.server.requests import Sampling
 from lfm2gguf.server.service import Service
@@ -25,7 +24,7 @@ def options_of(service: Service, body: Sampling) -> list[dict[str, Any]]:
     """
     given: dict[str, Any] = {name: getattr(body, name) for name in _SAME}
     given["logit_bias"] = _logit_bias(service.runner, body.logit_bias)
-    given["grammar"] = _grammar(body)
+    given["grammar"] = _grammar(service, body)
     given |= _adapter(service, body)
     options = {name: value for name, value in given.items() if value is not None}
     if body.seed is None:
@@ -33,7 +32,7 @@ def options_of(service: Service, body: Sampling) -> list[dict[str, Any]]:
     return [{**options, "seed": (body.seed + i) % (LARGEST_SEED + 1)} for i in range(body.n or 1)]
 
 
-def _grammar(body: Sampling) -> str | None:
+def _grammar(service: Service, body: Sampling) -> str | None:
     """Return the grammar asked for; an empty one asks for none."""
     forms = ("grammar", "json_schema", "choice")
     asked = [name for name in forms if getattr(body, name) not in (None, "")]
@@ -42,7 +41,14 @@ def _grammar(body: Sampling) -> str | None:
             400, f"{asked[0]} and {asked[1]} exclude each other: give one", param=asked[0]
         )
     if body.choice is not None:
-        return f"root ::= {' | '.join(map(json.dumps, body.choice))}"
+        return text_grammar(body.choice)
+    if body.grammar and not service.limits.grammars:
+        raise Refusal(
+            400,
+            "this server takes no grammars from clients, since what one costs has no bound: send "
+            "a JSON schema (response_format), or start the server with --grammars",
+            param="grammar",
+        )
     return body.grammar or None
 
 
@@ -76,7 +82,8 @@ def _logit_bias(
         if not tokens or isinstance(value, str):
             raise Refusal(
                 400,
-                f"logit_bias: {key!r}: {value!r}: give a token id or a text, and a number or false",
+                f"logit_bias: {key!r:.60}: {value!r:.60}: give a token id or a text, and a "
+                "number or false",
                 param="logit_bias",
             )
         found |= dict.fromkeys(tokens, -math.inf if value is False else float(value))
@@ -86,4 +93,5 @@ def _logit_bias(
 def _tokens(runner: Runner, key: Any) -> list[int]:
     if isinstance(key, str) and not (key.isascii() and key.isdigit()):
         return runner.tokens.encode(key, bos=False)
-    return [] if isinstance(key, bool | float) else [int(key)]
+    too_long = isinstance(key, str) and len(key) > 10  # digits, of more than any vocabulary has
+    return [] if too_long or isinstance(key, bool | float) else [int(key)]
