@@ -14,6 +14,7 @@ from lfm2gguf.version import __version__
 
 if TYPE_CHECKING:
     from lfm2gguf import quants
+    from lfm2gguf.allocation import Allocation, Budget, allocate
     from lfm2gguf.bench import benchmark
     from lfm2gguf.calibration import Calibrated, calibrate, collect_imatrix
     from lfm2gguf.conversion import (
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from lfm2gguf.verification import Verification, verify
 
 __all__ = [
+    "Allocation",
+    "Budget",
     "Calibrated",
     "Conversion",
     "ConvertedAdapter",
@@ -53,6 +56,7 @@ __all__ = [
     "Verification",
     "WrittenFile",
     "__version__",
+    "allocate",
     "benchmark",
     "calibrate",
     "collect_imatrix",
@@ -69,6 +73,9 @@ __all__ = [
 ]
 
 _HOME = {
+    "Allocation": "lfm2gguf.allocation",
+    "Budget": "lfm2gguf.allocation",
+    "allocate": "lfm2gguf.allocation",
     "Calibrated": "lfm2gguf.calibration",
     "Conversion": "lfm2gguf.conversion",
     "ConvertedAdapter": "lfm2gguf.conversion",

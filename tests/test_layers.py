@@ -15,7 +15,7 @@ LAYERS = [
     ["loadable"],
     ["conversion", "doctor", "runner", "verification"],
     ["bench", "calibration", "export", "server"],
-    ["publication"],
+    ["allocation", "publication"],
     ["cli"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from lfm2gguf.conversion import Conversion, ConversionPlan, Draft
 from lfm2gguf.errors import OptionError
@@ -31,18 +33,20 @@ def finish(
     dry_run: bool,
     *,
     judged: bool = False,
+    more: Mapping[str, Any] | None = None,
 ) -> Conversion | None:
     """Show a plan, or write it; return what was written.
 
-    ``judged`` files are told of twice: here to a person, and later with their verdicts.
+    ``judged`` files are told of twice: here to a person, and later with their verdicts. Data gets
+    the keys ``more``.
     """
     if dry_run:
-        show_plan(display, plan)
+        show_plan(display, plan, more)
         display.hint("next: the same without --dry-run")
         return None
     with progress_of(display) as progress:
         written = plan.write(jobs=jobs, overwrite=force, progress=progress)
-    show_written(display, written, data=not judged)
+    show_written(display, written, more, data=not judged)
     if not judged:
         _next(display, plan.drafts[0], written)
     return written

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lfm2gguf.errors import OptionError
 from lfm2gguf_cli.groups import grouped
 from lfm2gguf_cli.options import (
+    BudgetOptions,
     DryRun,
     Force,
     Jobs,
     Lora,
+    MaterialOptions,
     ModelName,
     Output,
     Pre,
@@ -20,9 +23,11 @@ from lfm2gguf_cli.options import (
     Saying,
     Source,
     StorageOptions,
+    Workspace,
 )
 
 if TYPE_CHECKING:
+    from lfm2gguf.calibration import Calibrated
     from lfm2gguf.conversion import Conversion, ConversionPlan
     from lfm2gguf.verification import ReferenceModel
     from lfm2gguf_cli.console import Display
@@ -33,6 +38,16 @@ def convert(
     source: Source,
     storage: StorageOptions,
     *,
+    budgets: BudgetOptions,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate",
+            help="Round the weights for what each layer sees: the same types and size, less loss.",
+        ),
+    ] = False,
+    material: MaterialOptions,
+    workspace: Workspace = None,
     output: Output = None,
     mmproj: Annotated[
         bool,
@@ -69,31 +84,47 @@ def convert(
     A vision or audio model becomes two files: once without and once with --mmproj. LFM2.5-Audio's
     detokenizer is a third: lfm2gguf convert LiquidAI/LFM2.5-Audio-1.5B/audio_detokenizer
     """
-    from lfm2gguf.conversion import plan as make_plan
     from lfm2gguf.conversion import plan_quantization
+    from lfm2gguf_cli.calibrating import exit_unless_better, finish_calibration
     from lfm2gguf_cli.conversions import finish, is_gguf, refuse_beside
+    from lfm2gguf_cli.measured import Passes
     from lfm2gguf_cli.tables import show_notes
 
     display = saying.display()
-    recipe = storage.recipe()
+    opening = {"revision": revision, "pre": pre, "lora": lora}
+    passes = Passes(source, output, storage, material, budgets, calibrate, opening)
     if is_gguf(source):
         refuse_beside(source, mmproj=mmproj, lora=lora, target=target, model_name=model_name,
                       pre=pre, revision=revision, verify=verify)  # fmt: skip
+        passes.refuse(f"{source} is a GGUF file; this is for a checkpoint's folder")
         display.note(f"{source} is a GGUF file: quantized, as lfm2gguf quantize does")
-        finish(display, plan_quantization(source, output, recipe), jobs, force, dry_run)
+        finish(display, plan_quantization(source, output, storage.recipe()), jobs, force, dry_run)
         return
+    if mmproj or target:
+        passes.refuse(
+            "this follows what a text model predicts, and neither a projector nor a draft"
+        )
     if verify and mmproj:
         raise OptionError("--verify compares what a text model predicts; a projector predicts none")
-    plan = make_plan(
-        source, output, recipe,
-        projector=mmproj, revision=revision, pre=pre, lora=lora, target_model=target,
-        name=model_name,
-    )  # fmt: skip
+    if not dry_run:
+        passes.check(overwrite=force)
+    recipe, more = passes.recipe(display)
+    plan, calibration = passes.plan(recipe, projector=mmproj, target_model=target, name=model_name)
     reference = _reference(plan, source, revision, lora) if verify and not dry_run else None
     show_notes(display, plan.notes, plan.left_out)
-    written = finish(display, plan, jobs, force, dry_run, judged=reference is not None)
+    judged = reference is not None
+    made: Calibrated | None = None
+    written: Conversion | None
+    if calibration and not dry_run:
+        made = finish_calibration(display, calibration, more, judged=judged, workspace=workspace,
+                                  jobs=jobs, overwrite=force)  # fmt: skip
+        more["calibration"], written = made.to_json(), made.conversion
+    else:
+        written = finish(display, plan, jobs, force, dry_run, judged=judged, more=more)
     if written and reference:
-        _judge(display, written, reference)
+        _judge(display, written, reference, more)
+    if made:
+        exit_unless_better(display, made)
 
 
 def _reference(
@@ -111,7 +142,9 @@ def _reference(
     return open_reference(source, revision, lora)
 
 
-def _judge(display: Display, written: Conversion, reference: ReferenceModel) -> None:
+def _judge(
+    display: Display, written: Conversion, reference: ReferenceModel, more: Mapping[str, Any]
+) -> None:
     from lfm2gguf.verification import verify as verify_files
     from lfm2gguf_cli.progress import progress_of
     from lfm2gguf_cli.tables import written_json
@@ -120,7 +153,7 @@ def _judge(display: Display, written: Conversion, reference: ReferenceModel) -> 
     files = [file.path for file in written.files]
     with progress_of(display) as progress:
         results = verify_files(files, reference, progress=progress)
-    display.gives(lambda: {**written_json(written), "verification": report_json(results)})
+    display.gives(lambda: {**written_json(written), **more, "verification": report_json(results)})
     show_verdicts(display, results)
     if failed := [result.candidate for result in results if not result.passed]:
         display.note(f"kept, but it did not pass: {', '.join(failed)}")

@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lfm2gguf.errors import OptionError
 from lfm2gguf.ggml import FileType
 from lfm2gguf.options import option_table
 
 if TYPE_CHECKING:
+    from lfm2gguf.allocation import Budget
     from lfm2gguf.conversion import Recipe
+    from lfm2gguf.imatrix import ImportanceMatrix
     from lfm2gguf.runner import Runner
     from lfm2gguf_cli.console import Display
 
@@ -63,6 +66,15 @@ Jobs = Annotated[
     typer.Option("--jobs", "-j", min=1, help="Processes that work.", show_default="all cores"),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing unless it fails.")]
+
+Workspace = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="A folder for finished tensors: a calibration that was stopped goes on from there.",
+        show_default="a temporary one",
+    ),
+]
 
 # What a file is made as: one type, where several make no sense.
 *_FIRST, _LAST = FileType.__members__
@@ -113,7 +125,10 @@ class StorageOptions:
     ] = None
     imatrix: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="An importance matrix, .gguf or .dat: see imatrix."),
+        typer.Option(
+            metavar="FILE|auto",
+            help="An importance matrix, .gguf or .dat: see imatrix; auto: computed on the way.",
+        ),
     ] = None
     include_weights: Annotated[
         list[str] | None,
@@ -124,17 +139,22 @@ class StorageOptions:
         typer.Option(metavar="NAME", help="Do not use the matrix for tensors whose names do."),
     ] = None
 
-    def recipe(self) -> Recipe:
-        """Read the matrix, or the part of it that is asked for, and return it all as a recipe."""
+    @property
+    def computes_matrix(self) -> bool:
+        """Whether the importance matrix is to be computed on the way."""
+        return str(self.imatrix) == "auto"
+
+    def recipe(self, computed: ImportanceMatrix | None = None) -> Recipe:
+        """Read the matrix, unless it was computed, and return it all as a recipe."""
         from lfm2gguf.conversion import Recipe
 
-        matrix = None
-        if self.imatrix is not None:
+        matrix = computed
+        if self.imatrix is not None and not self.computes_matrix:
             from lfm2gguf.imatrix import read_imatrix
 
-            matrix = read_imatrix(self.imatrix).select(
-                self.include_weights or (), self.exclude_weights or ()
-            )
+            matrix = read_imatrix(self.imatrix)
+        if matrix is not None:
+            matrix = matrix.select(self.include_weights or (), self.exclude_weights or ())
         return Recipe(
             self.type, self.split_max_size, matrix, self.pure, self.leave_output_tensor,
             self.output_tensor_type, self.token_embedding_type, tuple(self.tensor_type or ()),
@@ -142,8 +162,52 @@ class StorageOptions:
 
 
 @dataclass(frozen=True)
+class BudgetOptions:
+    """What a file made to measure may weigh or lose: convert."""
+
+    size: Annotated[
+        str | None,
+        typer.Option(
+            "--size",
+            "--target-size",
+            metavar="SIZE",
+            help="Choose the tensors' types so that the file has at most this size (600MB, 1.5GB).",
+        ),
+    ] = None
+    bpw: Annotated[
+        float | None,
+        typer.Option(
+            "--bpw", "--target-bpw", help="Choose them for at most so many bits per weight."
+        ),
+    ] = None
+    kld: Annotated[
+        float | None,
+        typer.Option(
+            "--kld", help="Choose the smallest types of at most this mean KL divergence (nats)."
+        ),
+    ] = None
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--for", metavar="DEVICE",
+            help="Choose among types that run fast there: cpu, cuda, vulkan or metal.",
+            show_default="cpu",
+        ),
+    ] = None  # fmt: skip
+
+    def budget(self) -> Budget | None:
+        """Return what is asked for, None where nothing is."""
+        from lfm2gguf.allocation import Budget
+
+        budget = Budget.of(self.size, self.bpw, self.kld)
+        if budget is None and self.device is not None:
+            raise OptionError("--for chooses types under --size, --bpw or --kld; give one of them")
+        return budget
+
+
+@dataclass(frozen=True)
 class MaterialOptions:
-    """What a model is calibrated on: calibrate and imatrix."""
+    """What a model is calibrated on: calibrate, convert and imatrix."""
 
     text: Annotated[
         list[str] | None,

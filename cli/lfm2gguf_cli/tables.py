@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lfm2gguf.conversion import Conversion, ConversionPlan, Draft, WrittenFile
 from lfm2gguf.rendering import file_size
 from lfm2gguf_cli.console import Display
+
+if TYPE_CHECKING:
+    from lfm2gguf.allocation import Allocation
 
 
 def show_notes(display: Display, notes: Sequence[str], left_out: Mapping[str, str]) -> None:
@@ -23,9 +26,15 @@ def show_notes(display: Display, notes: Sequence[str], left_out: Mapping[str, st
         display.note(note)
 
 
-def show_plan(display: Display, plan: ConversionPlan) -> None:
-    """Show what would be written: every tensor of every file."""
-    if display.gives(lambda: _result(plan, [_draft_json(draft) for draft in plan.drafts])):
+def show_plan(
+    display: Display, plan: ConversionPlan, more: Mapping[str, Any] | None = None
+) -> None:
+    """Show what would be written: every tensor of every file; as data with ``more`` keys."""
+
+    def data() -> dict[str, Any]:
+        return {**_result(plan, [_draft_json(draft) for draft in plan.drafts]), **(more or {})}
+
+    if display.gives(data):
         return
     for draft in plan.drafts:
         rows = [
@@ -39,6 +48,25 @@ def show_plan(display: Display, plan: ConversionPlan) -> None:
             f"{draft.target}: {file_size(draft.nbytes)}, {draft.bits_per_weight:.2f} bits/weight, "
             f"{len(draft.tensors)} tensors ({types})"
         )
+
+
+def show_allocation(display: Display, allocation: Allocation) -> None:
+    """Show the types that were chosen for a budget, before anything is written."""
+    for note in allocation.notes:
+        display.note(note)
+    if display.json:
+        return
+    rows = [
+        (t.name, shape(t.shape), t.type.name, f"{t.type.bits_per_weight:g}", str(t.nbytes),
+         f"{t.kld:.6f}")
+        for t in allocation.tensors
+    ]  # fmt: skip
+    display.table(("tensor", "shape", "type", "bits/weight", "bytes", "KLD alone"), rows)
+    display.line(
+        f"chosen: {file_size(allocation.nbytes)}, {allocation.bits_per_weight:.2f} bits/weight; "
+        f"mean KL divergence on {allocation.positions} positions of the text "
+        f"{allocation.measured:.6f} (the tensors' own add up to {allocation.predicted:.6f})"
+    )
 
 
 def show_written(

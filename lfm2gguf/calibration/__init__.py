@@ -6,17 +6,36 @@ sums what a layer sees, ``feedback`` rounds with it, ``refine`` fits scales and 
 the values that ``grids`` allow, and ``recipe`` does so for a whole model.
 """
 
-from lfm2gguf.calibration.collect import collect_imatrix
-from lfm2gguf.calibration.material import CalibrationMaterial, calibration_material
+from lfm2gguf.calibration.collect import collect_imatrix, matrix_of
+from lfm2gguf.calibration.material import (
+    DEFAULT_CHUNKS,
+    CalibrationMaterial,
+    calibration_material,
+)
 from lfm2gguf.calibration.recipe import CalibratedTensor, calibrate_layers
-from lfm2gguf.calibration.session import Calibrated, calibrate
+from lfm2gguf.calibration.session import (
+    Calibrated,
+    CalibrationPlan,
+    about,
+    calibrate,
+    plan_calibration,
+    quantized_names,
+    shares,
+)
 
 __all__ = [
+    "DEFAULT_CHUNKS",
     "Calibrated",
     "CalibratedTensor",
     "CalibrationMaterial",
+    "CalibrationPlan",
+    "about",
     "calibrate",
     "calibrate_layers",
     "calibration_material",
     "collect_imatrix",
+    "matrix_of",
+    "plan_calibration",
+    "quantized_names",
+    "shares",
 ]

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from lfm2gguf.calibration.material import DEFAULT_CHUNKS, calibration_material
+from lfm2gguf.calibration.material import DEFAULT_CHUNKS, CalibrationMaterial, calibration_material
 from lfm2gguf.checkpoint import Adapter
 from lfm2gguf.errors import UnsupportedError
 from lfm2gguf.executors import spread
@@ -111,6 +111,18 @@ def collect_imatrix(
             "quantize it without an importance matrix"
         )
     material = calibration_material(model, texts, chat=chat, chunks=chunks, ctx=ctx)
+    return matrix_of(model, material, ctx, lora, executor, progress)
+
+
+def matrix_of(
+    model: ReferenceModel,
+    material: CalibrationMaterial,
+    ctx: int = DEFAULT_CHUNK,
+    lora: str | Path | None = None,
+    executor: Executor | None = None,
+    progress: ProgressCallback | None = None,
+) -> ImportanceMatrix:
+    """Compute the importance matrix of an open model on what has been read."""
     sequences = list(material.sequences)
     groups = [sequences[group] for group in groups_of(sequences)]
     collector = Collector(model.forward)

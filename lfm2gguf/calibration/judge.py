@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from lfm2gguf.calibration.material import CalibrationMaterial
 from lfm2gguf.conversion import Draft
-from lfm2gguf.ggml import GGMLType
 from lfm2gguf.progress import ProgressCallback, counting
 from lfm2gguf.quants import CODECS, dequantize, quantize
 from lfm2gguf.reference import Array, Reference, Weights
@@ -81,8 +80,8 @@ def judge(
 
     scored = _Scored(model, material, progress)
     return Judgement(
-        scored.divergence(_changed(model.weights, calibrated, quantized)),
-        scored.divergence(_changed(model.weights, plain, quantized)),
+        scored.divergence(model.weights.replaced(quantized, calibrated)),
+        scored.divergence(model.weights.replaced(quantized, plain)),
         scored.tokens,
     )
 
@@ -122,18 +121,3 @@ class _Scored:
     def _states(self, forward: Reference, stage: str) -> Array:
         count = counting(self.progress, stage, "layers")
         return forward.states(self.sequences, self.positions, count)
-
-
-def _changed(weights: Weights, read: _Read, quantized: Mapping[str, GGMLType]) -> Weights:
-    """The model with some of its weights read another way."""
-
-    def rows(name: str, start: int, stop: int) -> Array:
-        if name in quantized:
-            return read(name, start, stop)
-        return weights.read(name, start, stop)
-
-    return Weights(weights.config, weights.shapes, rows)
-
-
-class _Read(Protocol):
-    def __call__(self, name: str, start: int, stop: int) -> Array: ...

@@ -15,7 +15,7 @@ import numpy as np
 
 from lfm2gguf.chat.dialect import LFM2
 from lfm2gguf.errors import OptionError
-from lfm2gguf.reference import Ids
+from lfm2gguf.reference import EMBEDDING, Ids
 from lfm2gguf.verification import ReferenceModel, chat_samples, cut, load_texts
 
 DEFAULT_CHUNKS = 128
@@ -41,6 +41,10 @@ class CalibrationMaterial:
     def tokens(self) -> int:
         """Tokens in all sequences."""
         return sum(map(len, self.sequences))
+
+    def __add__(self, other: CalibrationMaterial) -> CalibrationMaterial:
+        """Return both, one after the other."""
+        return _material(self.names + other.names, [*self.sequences, *other.sequences])
 
     def split(self, held_out: int) -> tuple[CalibrationMaterial, CalibrationMaterial]:
         """Return two parts: the second has every ``held_out``-th sequence."""
@@ -81,6 +85,33 @@ def calibration_material(
         names.append(Path(chat).name)
         sequences += [sample.ids for _, _, sample in chat_samples(model.path, Path(chat))]
     return _material(tuple(names), sequences)
+
+
+def company(model: ReferenceModel, count: int, ctx: int, *, texts: bool) -> CalibrationMaterial:
+    """Return what is calibrated on beside ``count`` chunks of somebody's text.
+
+    Tokens drawn at random, and with ``texts`` bundled code and conversations: an eighth of
+    ``count`` each. Moments of one domain alone do harm in others (examples/fidelity).
+    """
+    each = max(1, count // 8)
+    names, sequences = ["random tokens"], _random(model, each, ctx)
+    if texts:
+        for name, content in (("Python's library", _code()), ("conversations", _conversations())):
+            names.append(f"{BUNDLED}: {name}")
+            sequences += [s.ids for s in cut(model.encode(content), ctx, each, model.bos)]
+    return _material(tuple(names), sequences)
+
+
+def _random(model: ReferenceModel, count: int, ctx: int) -> list[Ids]:
+    """Return chunks of tokens of the whole vocabulary, always the same for one vocabulary."""
+    drawn = (
+        np.random.default_rng(0)
+        .integers(0, model.weights.shapes[EMBEDDING][0], (count, ctx))
+        .astype(np.int32)
+    )
+    if model.bos is not None:
+        drawn[:, 0] = model.bos
+    return list(drawn)
 
 
 def _tokenized(

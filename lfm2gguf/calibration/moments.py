@@ -13,7 +13,7 @@ from lfm2gguf.calibration.streams import Inputs
 
 # Damping follows the features per token: with few tokens the off-diagonal moments are noise.
 FEATURES_PER_TOKEN = 1.5
-LEAST_DAMPING, MOST_DAMPING = 0.005, 1.0
+LEAST_DAMPING, MOST_DAMPING = 0.1, 1.0
 CORRECTION = 0.5  # the share of earlier layers' errors that is made up for
 
 

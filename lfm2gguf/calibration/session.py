@@ -11,33 +11,30 @@ import hashlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from lfm2gguf.calibration.grids import Bytes
 from lfm2gguf.calibration.judge import Judgement, judge
 from lfm2gguf.calibration.material import (
     DEFAULT_CHUNKS,
     CalibrationMaterial,
     calibration_material,
+    company,
 )
 from lfm2gguf.calibration.moments import CORRECTION, FEATURES_PER_TOKEN
 from lfm2gguf.calibration.recipe import calibrate_layers
 from lfm2gguf.calibration.rounding import ROUNDS
-from lfm2gguf.conversion import Conversion, Draft, Part, Recipe, SourceTensor, plan
+from lfm2gguf.calibration.store import Store, finished_sources
+from lfm2gguf.conversion import Conversion, ConversionPlan, Draft, Recipe, plan
 from lfm2gguf.errors import OptionError, UnsupportedError
-from lfm2gguf.ggml import GGMLType
-from lfm2gguf.gguf_file import Value, ValueType
 from lfm2gguf.progress import ProgressCallback, counting
 from lfm2gguf.reference import gguf_names
-from lfm2gguf.storage import GGML, StoredRows, write_whole
 from lfm2gguf.verification import ReferenceModel, open_reference
 from lfm2gguf.version import __version__
 
 HELD_OUT = 8  # one sequence in so many judges the result, and is not calibrated on
+DEFAULT_TYPE = "Q4_K_M"
 KEY = "lfm2gguf.calibration."  # our own metadata, which llama.cpp ignores
 
 
@@ -73,10 +70,118 @@ class Calibrated:
         }
 
 
+@dataclass(frozen=True)
+class CalibrationPlan:
+    """A calibration that is decided: the files as :attr:`files` has them, and what they take.
+
+    ``used`` is calibrated on, ``held_out`` judges the result.
+    """
+
+    files: ConversionPlan
+    model: ReferenceModel = field(repr=False)
+    used: CalibrationMaterial
+    held_out: CalibrationMaterial
+
+    def write(
+        self,
+        *,
+        workspace: str | Path | None = None,
+        jobs: int | None = None,
+        executor: Executor | None = None,
+        overwrite: bool = False,
+        progress: ProgressCallback | None = None,
+    ) -> Calibrated:
+        """Calibrate, compare with the plain rounding on the held-out text, and write.
+
+        Args:
+            workspace: a folder for finished tensors, which a later run of the same takes up
+                again; by default a temporary one.
+            jobs: processes that write the file.
+            executor: what rounds matrices that do not need each other, and writes the file, such
+                as a Dask cluster's ``Client.get_executor()``: its workers see the same files,
+                ``workspace`` included.
+            overwrite: replace a file that exists.
+            progress: called with a :class:`~lfm2gguf.Progress` after each layer.
+
+        Raises:
+            Lfm2ggufError: as :meth:`~lfm2gguf.conversion.ConversionPlan.write`.
+
+        """
+        [draft] = self.files.drafts
+        self.files.check_targets(overwrite=overwrite)  # not after an hour of work
+        model = self.model
+        with _workspace(workspace) as folder:
+            store = Store(folder / _run_key(model, draft, self.used))
+            names = quantized_names(model, draft)
+            made = _calibrate(model, draft, self.used, store, names, progress, executor)
+            judgement = judge(model, draft, store, names, self.held_out, progress)
+            calibrated = replace(draft, sources=finished_sources(draft, names, store))
+            written = replace(self.files, drafts=(calibrated,)).write(
+                jobs=jobs, executor=executor, overwrite=overwrite, progress=progress
+            )
+        return Calibrated(written, judgement, self.used.tokens, *made)
+
+
+def plan_calibration(
+    source: str | Path,
+    target: str | Path | None = None,
+    type: str | Recipe | None = DEFAULT_TYPE,
+    *,
+    texts: Sequence[str | Path] = (),
+    chat: str | Path | None = None,
+    chunks: int | None = DEFAULT_CHUNKS,
+    ctx: int = 512,
+    revision: str | None = None,
+    pre: str | None = None,
+    lora: str | Path | None = None,
+) -> CalibrationPlan:
+    """Decide a file with weights rounded for what each layer sees; no weight is read.
+
+    It has the types and the size of ``llama-quantize --imatrix``'s; every llama.cpp runs it.
+
+    Args:
+        source: a checkpoint folder, or a Hub id.
+        target: a file's name, or a folder for a file of the default name (the default: here).
+        type: a file type such as ``"Q4_K_M"``, or a :class:`~lfm2gguf.conversion.Recipe` of one.
+        texts: UTF-8 files to calibrate on; by default a bundled mixture.
+        chat: conversations as JSON in any usual form, rendered by the model's own template.
+        chunks: at most so many chunks of each text; None for all.
+        ctx: tokens of a chunk.
+        revision: branch, tag or commit of a Hub repository.
+        pre: name of the pre-tokenizer, as :func:`~lfm2gguf.convert` takes it.
+        lora: an adapter's folder or Hub id, merged first.
+
+    Raises:
+        OptionError: a text cannot be read or is too short.
+        UnsupportedError: a retrieval model.
+        Lfm2ggufError: as :func:`~lfm2gguf.convert`.
+
+    """
+    recipe = replace(Recipe.of(type), calibrated=True)
+    if recipe.imatrix is not None:
+        raise OptionError(
+            "an importance matrix (--imatrix) and calibration (--calibrate): calibration sums more "
+            "than a matrix holds; leave the matrix out"
+        )
+    if len(recipe.file_types(DEFAULT_TYPE)) != 1:
+        raise OptionError("type (--type): calibration makes one type at a time, not several")
+    model = open_reference(source, revision, lora)
+    if model.retrieval:
+        raise UnsupportedError(
+            f"{source}: is a retrieval model; calibration follows the prediction of text. Convert "
+            "it without (--calibrate)"
+        )
+    material = calibration_material(model, texts, chat=chat, chunks=chunks, ctx=ctx)
+    used, held_out = shares(model, material, ctx, bundled=not texts and chat is None)
+    recipe = replace(recipe, about={**recipe.about, **about(used)})
+    files = plan(source, target, recipe, revision=revision, pre=pre, lora=lora)
+    return CalibrationPlan(files, model, used, held_out)
+
+
 def calibrate(
     source: str | Path,
     target: str | Path | None = None,
-    type: str | Recipe = "Q4_K_M",
+    type: str | Recipe | None = DEFAULT_TYPE,
     *,
     texts: Sequence[str | Path] = (),
     chat: str | Path | None = None,
@@ -93,91 +198,24 @@ def calibrate(
 ) -> Calibrated:
     """Convert a checkpoint to one type, with weights rounded for what each layer sees.
 
-    The file has the types and the size of ``llama-quantize --imatrix``'s; every llama.cpp runs it.
-
-    Args:
-        source: a checkpoint folder, or a Hub id.
-        target: a file's name, or a folder for a file of the default name (the default: here).
-        type: a file type such as ``"Q4_K_M"``, or a :class:`~lfm2gguf.conversion.Recipe` of one.
-        texts: UTF-8 files to calibrate on; by default a bundled mixture.
-        chat: conversations as JSON in any usual form, rendered by the model's own template.
-        chunks: at most so many chunks of each text; None for all.
-        ctx: tokens of a chunk.
-        revision: branch, tag or commit of a Hub repository.
-        pre: name of the pre-tokenizer, as :func:`~lfm2gguf.convert` takes it.
-        lora: an adapter's folder or Hub id, merged first.
-        workspace: a folder for finished tensors, which a later run of the same takes up again; by
-            default a temporary one.
-        jobs: processes that write the file.
-        executor: what rounds matrices that do not need each other, and writes the file, such as a
-            Dask cluster's ``Client.get_executor()``: its workers see the same files, ``workspace``
-            included.
-        overwrite: replace a file that exists.
-        progress: called with a :class:`~lfm2gguf.Progress` after each layer.
+    It is :func:`plan_calibration` and then :meth:`CalibrationPlan.write`, which explain the
+    arguments.
 
     Raises:
-        OptionError: a text cannot be read or is too short.
-        UnsupportedError: a retrieval model.
-        Lfm2ggufError: as :func:`~lfm2gguf.convert`.
+        Lfm2ggufError: one of its subclasses; nothing has been written then.
 
     """
-    recipe = replace(Recipe.of(type), calibrated=True)
-    planned = plan(source, target, recipe, revision=revision, pre=pre, lora=lora)
-    if len(planned.drafts) != 1:
-        raise OptionError("type (--type): calibration makes one type at a time, not several")
-    [draft] = planned.drafts
-    planned.check_targets(overwrite=overwrite)  # not after an hour of work
-    model = open_reference(source, revision, lora)
-    if model.retrieval:
-        raise UnsupportedError(
-            f"{source}: is a retrieval model; calibration follows the prediction of text. Convert "
-            "it without (--calibrate)"
-        )
-    material = calibration_material(model, texts, chat=chat, chunks=chunks, ctx=ctx)
-    used, held_out = material.split(HELD_OUT)
-    if not used.sequences or not held_out.sequences:
-        raise OptionError(
-            f"texts (--text): {len(material.sequences)} chunks are too few; {HELD_OUT} or more are "
-            "needed, since one in so many is kept to judge the result"
-        )
-    with _workspace(workspace) as folder:
-        store = Store(folder / _run_key(model, draft, used))
-        names = _names(model, draft)
-        made = _calibrate(model, draft, used, store, names, progress, executor)
-        judgement = judge(model, draft, store, names, held_out, progress)
-        calibrated = replace(
-            draft, sources=_sources(draft, names, store), metadata=draft.metadata | _about(used)
-        )
-        written = replace(planned, drafts=(calibrated,)).write(
-            jobs=jobs, executor=executor, overwrite=overwrite, progress=progress
-        )
-    return Calibrated(written, judgement, used.tokens, *made)
+    planned = plan_calibration(
+        source, target, type, texts=texts, chat=chat, chunks=chunks, ctx=ctx,
+        revision=revision, pre=pre, lora=lora,
+    )  # fmt: skip
+    return planned.write(
+        workspace=workspace, jobs=jobs, executor=executor, overwrite=overwrite, progress=progress
+    )
 
 
-class Store:
-    """Finished tensors in a folder, each under its name only when it is whole."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def path(self, name: str, expert: int | None = None) -> Path:
-        """Return where a tensor of a GGUF, or one of its experts, lies, or will."""
-        return self.folder / (f"{name}.bin" if expert is None else f"{name}.{expert}.bin")
-
-    def load(self, name: str, expert: int | None = None) -> Bytes | None:
-        """Return the bytes of a finished tensor."""
-        path = self.path(name, expert)
-        return np.fromfile(path, np.uint8) if path.is_file() else None
-
-    def save(self, name: str, expert: int | None, data: Bytes) -> None:
-        """Keep a finished tensor."""
-        content = np.ascontiguousarray(data).tobytes()
-        write_whole(self.path(name, expert), content, overwrite=True)
-
-
-def _names(model: ReferenceModel, draft: Draft) -> dict[str, str]:
-    """Return the reference's names of what is calibrated, and the GGUF's: all quantized tensors.
+def quantized_names(model: ReferenceModel, draft: Draft) -> dict[str, str]:
+    """Pair the reference's names of all quantized tensors with the GGUF's.
 
     Experts are stacked under one name in both.
     """
@@ -235,38 +273,37 @@ def _single(
             yield f"{stack}.{e}.{matrix}.weight", (theirs, e)
 
 
-def _sources(draft: Draft, names: Mapping[str, str], store: Store) -> tuple[SourceTensor, ...]:
-    """Return the draft's sources, with finished tensors in place of the checkpoint's."""
-    types = {tensor.name: tensor.type for tensor in draft.tensors}
-    finished = set(names.values())
-    return tuple(
-        _finished(source, types[source.name], store) if source.name in finished else source
-        for source in draft.sources
-    )
-
-
-def _finished(source: SourceTensor, type: GGMLType, store: Store) -> SourceTensor:
-    stacked = len(source.shape) == 3
-    rows = source.shape[-2]
-    parts = []
-    for expert in range(source.shape[0]) if stacked else (None,):
-        path = store.path(source.name, expert)
-        stored = StoredRows(path, 0, GGML[type], (rows, source.shape[-1]))
-        parts.append(Part(source.name, stored, 0, rows))
-    return replace(source, parts=tuple(parts))
-
-
-def _about(material: CalibrationMaterial) -> dict[str, Value]:
-    """Return what the file says of how it was made, under keys that llama.cpp passes over."""
-    about = {
+def about(material: CalibrationMaterial) -> dict[str, str | int]:
+    """Return what a file says of how it was made, under keys that llama.cpp passes over."""
+    said: dict[str, str | int] = {
         "method": f"feedback, {ROUNDS} refinements, correction {CORRECTION:g}, "
         f"damping {FEATURES_PER_TOKEN:g} x columns / tokens",
         "datasets": ", ".join(material.names),
         "sha256": material.digest,
         "version": __version__,
+        "tokens": material.tokens,
     }
-    keys = {KEY + key: Value(ValueType.STRING, text) for key, text in about.items()}
-    return keys | {KEY + "tokens": Value(ValueType.UINT32, material.tokens)}
+    return {KEY + key: value for key, value in said.items()}
+
+
+def shares(
+    model: ReferenceModel, material: CalibrationMaterial, ctx: int, *, bundled: bool
+) -> tuple[CalibrationMaterial, CalibrationMaterial]:
+    """Return what a model is calibrated on, and the share of the text that judges the result.
+
+    Other tokens join the text: see :func:`~lfm2gguf.calibration.material.company`.
+
+    Raises:
+        OptionError: there is too little for both.
+
+    """
+    used, held_out = material.split(HELD_OUT)
+    if not used.sequences or not held_out.sequences:
+        raise OptionError(
+            f"texts (--text): {len(material.sequences)} chunks are too few; {HELD_OUT} or more are "
+            "needed, since one in so many is kept to judge the result"
+        )
+    return used + company(model, len(used.sequences), ctx, texts=not bundled), held_out
 
 
 def _run_key(model: ReferenceModel, draft: Draft, material: CalibrationMaterial) -> str:

@@ -62,7 +62,7 @@ class Streams:
         x = self.exact.embed(self._ids)
         for i in range(len(self.exact.config.layers)):
             for tokens, lengths in self._blocks:
-                self._advance(self.exact, i, x[tokens], lengths)
+                self.exact.layer(i, x[tokens], lengths)
         for tokens, _ in self._blocks:
             yield self.exact.final(x[tokens])
 
@@ -127,21 +127,6 @@ class Streams:
         for tokens, lengths in self._blocks:
             x, y = (see(s, r[tokens], lengths) for s, r in self._both())
             yield Inputs(x, y, self.x[tokens] - self.y[tokens] if lost else None)
-
-    def _advance(self, s: Steps, i: int, x: Array, lengths: list[int]) -> None:
-        """Take the residual ``x`` of some sequences through a whole layer, in place."""
-        x += s.project(s.mixed(i, x, lengths), s.mixer_output(i))
-        if not s.experts(i):
-            names = s.ffn_names(i)
-            x += s.project(s.gated(names, s.ffn_input(i, x)), names[1])
-            return
-        h = s.ffn_input(i, x)
-        chosen, weights = s.route(i, h)
-        for e in np.unique(chosen):
-            tokens, place = np.nonzero(chosen == e)
-            names = s.ffn_names(i, int(e))
-            y = s.gated(names, h[tokens]) @ s.matrix(names[1]).T
-            x[tokens] += y * weights[tokens, place, None]
 
 
 def _chosen(

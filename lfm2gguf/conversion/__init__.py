@@ -15,6 +15,7 @@ from lfm2gguf.conversion.adapter_file import (
 from lfm2gguf.conversion.draft import Draft, Model, target_paths
 from lfm2gguf.conversion.from_checkpoint import convert, plan
 from lfm2gguf.conversion.from_gguf import plan_quantization, quantize
+from lfm2gguf.conversion.mixtures import fitting
 from lfm2gguf.conversion.planned import Conversion, ConversionPlan
 from lfm2gguf.conversion.recipe import Recipe, parse_types
 from lfm2gguf.conversion.sources import Part, SourceTensor
@@ -33,6 +34,7 @@ __all__ = [
     "WrittenFile",
     "convert",
     "convert_lora",
+    "fitting",
     "parse_types",
     "plan",
     "plan_adapter",

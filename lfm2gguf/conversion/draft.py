@@ -156,11 +156,16 @@ def draft(model: Model, target: Path, type: FileType, recipe: Recipe) -> Draft:
         "general.quantization_version": Value(ValueType.UINT32, QUANTIZATION_VERSION),
         "general.file_type": Value(ValueType.UINT32, type.id),
     }
+    last |= {key: _said(value) for key, value in recipe.about.items()}
     if recipe.imatrix is not None:
         check_matrix(recipe.imatrix, sources)
         last |= matrix_keys(recipe.imatrix)
     rest = {key: value for key, value in model.metadata.items() if key not in last}
     return Draft(target, type, rest | last, sources, tensors, recipe)
+
+
+def _said(value: str | int) -> Value:
+    return Value(ValueType.STRING if isinstance(value, str) else ValueType.UINT32, value)
 
 
 def _mixture(
@@ -209,7 +214,7 @@ def _first(value: Value | None) -> int:
     return number if isinstance(number, int) else 0
 
 
-def default_name(metadata: Metadata, type: FileType) -> str:
+def default_name(metadata: Metadata, label: str) -> str:
     """Return llama.cpp's name for a file (gguf-py/gguf/utility.py, ``naming_convention``)."""
     keys = ("name", "basename", "finetune", "version", "size_label")
     about = [metadata.get(f"general.{key}") for key in keys]
@@ -218,7 +223,7 @@ def default_name(metadata: Metadata, type: FileType) -> str:
         prefix, about[-1] = "mmproj-", None
     texts = (v.value if v and isinstance(v.value, str) else None for v in about)
     name = NOT_IN_NAMES.sub("-", gguf.naming_convention(*texts, None))
-    return f"{prefix}{name[:LONGEST_NAME]}-{type.name}.gguf"
+    return f"{prefix}{name[:LONGEST_NAME]}-{label}.gguf"
 
 
 def _is_projector(metadata: Metadata) -> bool:
@@ -235,9 +240,11 @@ def _check_projector_type(type: FileType) -> None:
 
 
 def target_paths(
-    metadata: Metadata, types: Sequence[FileType], target: str | Path | None
+    metadata: Metadata, labels: Sequence[str], target: str | Path | None
 ) -> list[Path]:
-    """Return where each type's file goes: the default name in a folder, or the name given.
+    """Return where each label's file goes: the default name in a folder, or the name given.
+
+    A label is what a file's type is called.
 
     ``new/`` is a folder, whether it is there or not, and so is a name without ``.gguf`` that is to
     hold several types. In a file's name ``{ftype}`` and ``{FTYPE}`` (``{outtype}``, ``{OUTTYPE}``)
@@ -251,10 +258,10 @@ def target_paths(
     target = target or "."
     text, folder = str(target), is_folder(target)
     if not folder and TYPE_IN_NAME.search(text):
-        return [Path(TYPE_IN_NAME.sub(partial(_in_name, type), text)) for type in types]
-    if folder or (len(types) > 1 and not text.lower().endswith(".gguf")):
-        return [Path(target) / default_name(metadata, type) for type in types]
-    if len(types) > 1:
+        return [Path(TYPE_IN_NAME.sub(partial(_in_name, label), text)) for label in labels]
+    if folder or (len(labels) > 1 and not text.lower().endswith(".gguf")):
+        return [Path(target) / default_name(metadata, label) for label in labels]
+    if len(labels) > 1:
         raise OptionError(
             f"{target}: several types need a folder (a name that ends with /), or {{ftype}} in the "
             "file's name"
@@ -262,5 +269,5 @@ def target_paths(
     return [Path(target)]
 
 
-def _in_name(type: FileType, mark: re.Match[str]) -> str:
-    return type.name if mark[0].isupper() else type.name.lower()
+def _in_name(label: str, mark: re.Match[str]) -> str:
+    return label if mark[0].isupper() else label.lower()

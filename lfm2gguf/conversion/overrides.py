@@ -40,6 +40,11 @@ class Overrides:
         named = {"token_embd.weight": self.token_embedding, "output.weight": self.output}
         return named.get(name)
 
+    def names(self, name: str) -> bool:
+        """Whether a tensor's type is asked for by its name."""
+        named = self.of_embedding_or_output(name) or self.of_pattern(name)
+        return named is not None or (self.leave_output and name == "output.weight")
+
     def of_pattern(self, name: str) -> GGMLType | None:
         """Return the type of the first pattern found in a name."""
         return next((type for pattern, type in self.patterns if pattern.search(name)), None)

@@ -79,7 +79,8 @@ class ConversionPlan:
 
         """
         types = recipe.file_types(default)
-        paths = target_paths(model.metadata, types, target)
+        labels = [recipe.label or type.name for type in types]
+        paths = target_paths(model.metadata, labels, target)
         drafts = [draft(model, p, t, recipe) for p, t in zip(paths, types, strict=True)]
         folder = paths[0].parent
         asked = folder == Path(target or ".") and not folder.exists()

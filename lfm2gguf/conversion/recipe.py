@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from lfm2gguf.conversion.overrides import Overrides, parse_patterns, parse_tensor_type
@@ -34,6 +34,8 @@ class Recipe:
         token_embedding_type: a tensor type for ``token_embd.weight``.
         tensor_type: ``"REGEX=TYPE"``, for tensors in whose names the expression is found, the
             first that is; as in llama.cpp it is put into lower case.
+        label: what the default name of a file says in place of its type.
+        about: texts and counts by key for the file's metadata, such as how types were chosen.
         calibrated: the types that an importance matrix would give, and no matrix: what is
             quantized is rounded elsewhere (:func:`~lfm2gguf.calibrate`).
 
@@ -47,6 +49,8 @@ class Recipe:
     output_tensor_type: str | GGMLType | None = None
     token_embedding_type: str | GGMLType | None = None
     tensor_type: Sequence[str] = ()
+    label: str | None = None
+    about: Mapping[str, str | int] = field(default_factory=dict)
     calibrated: bool = False
 
     @classmethod

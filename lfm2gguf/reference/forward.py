@@ -98,14 +98,18 @@ class Reference:
     def _forward(self, sequences: Sequence[Ids], step: Callable[[int], None]) -> Array:
         lengths = [len(ids) for ids in sequences]
         x = self._embed(np.concatenate(sequences))
-        for i, kind in enumerate(self.config.layers):
+        for i in range(len(self.config.layers)):
             step(i)
-            mix = self._convolution if kind == CONV else self._attention
-            layer = f"model.layers.{i}."
-            x += mix(layer, self._norm(x, layer + "operator_norm"), lengths)
-            self._feed_forward(layer, x)
+            self._layer(i, x, lengths)
         step(len(self.config.layers))
         return self._norm(x, "model.embedding_norm")
+
+    def _layer(self, i: int, x: Array, lengths: Sequence[int]) -> None:
+        """Take the residual ``x`` (N, H) through a whole layer, in place."""
+        mix = self._convolution if self.config.layers[i] == CONV else self._attention
+        layer = f"model.layers.{i}."
+        x += mix(layer, self._norm(x, layer + "operator_norm"), lengths)
+        self._feed_forward(layer, x)
 
     def _embed(self, ids: Ids) -> Array:
         rows, width = self.weights.shapes[EMBEDDING]

@@ -24,6 +24,10 @@ class Steps(Reference):
         """Return the rows of the embedding, (tokens, H)."""
         return self._embed(ids)
 
+    def layer(self, i: int, x: Array, lengths: Sequence[int]) -> None:
+        """Take the residual through a whole layer, in place."""
+        self._layer(i, x, lengths)
+
     def mixer_names(self, i: int) -> tuple[str, ...]:
         """Return the weights that see :meth:`mixer_input`."""
         if self.config.layers[i] == CONV:

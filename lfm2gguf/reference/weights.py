@@ -9,7 +9,7 @@ llama.cpp ``src/llama-arch.cpp`` and ``src/models/lfm2.cpp`` (commit 0c1e57098) 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -178,6 +178,14 @@ class Weights:
 
         shapes = {ours: file.tensors[theirs].shape for ours, theirs in names.items()}
         return cls(config, shapes, read)
+
+    def replaced(self, names: Container[str], read: Callable[[str, int, int], Array]) -> Weights:
+        """Return the model with the tensors ``names`` read another way."""
+
+        def rows(name: str, start: int, stop: int) -> Array:
+            return (read if name in names else self.read)(name, start, stop)
+
+        return Weights(self.config, self.shapes, rows)
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> Array:
         """Read rows ``start:stop`` of a tensor's first axis, float32.

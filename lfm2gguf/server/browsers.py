@@ -54,11 +54,9 @@ class Unversioned:
         if scope["type"] == "http" and not scope["path"].startswith(PREFIX + "/"):
             path = PREFIX + scope["path"]
             if any(known.match(path) for known in self._paths):
-                scope = {
-                    **scope,
-                    "path": path,
-                    "raw_path": PREFIX.encode() + scope.get("raw_path", b""),
-                }
+                # in place: what stands outside logs the route that is found inside
+                raw = PREFIX.encode() + scope.get("raw_path", b"")
+                scope.update({"path": path, "raw_path": raw})
         await self._app(scope, receive, send)
 
 
@@ -78,7 +76,8 @@ class Heads:
                 message = {**message, "body": b""}
             await send(message)
 
-        return await self._app({**scope, "method": "GET"}, receive, without_body)
+        scope["method"] = "GET"  # in place, as above
+        return await self._app(scope, receive, without_body)
 
 
 class Warnings:
@@ -113,7 +112,7 @@ class AccessLog:
         """Pass a request on and log what became of it."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        began, status = time.perf_counter(), 0
+        began, status, method = time.perf_counter(), 0, scope["method"]
 
         async def noting(message: Message) -> None:
             nonlocal status
@@ -124,7 +123,7 @@ class AccessLog:
         try:
             await self._app(scope, receive, noting)
         finally:
-            method = scope["method"] if scope["method"] in _METHODS else "(odd method)"
+            method = method if method in _METHODS else "(odd method)"
             client = (scope.get("client") or ("-",))[0]
             seconds = time.perf_counter() - began
             access.info("%s %s %s %s %.3f s", client, method, place(scope), status or "-", seconds)

@@ -70,6 +70,29 @@ def ours(args: argparse.Namespace, folder: Path) -> dict[str, Measured]:
     return {"lfm2gguf convert": measure(command)}
 
 
+def ladder(args: argparse.Namespace, folder: Path) -> dict[str, Measured]:
+    """Measure several types: one reading of ours, a run of llama-quantize each."""
+    types = args.type.split(",")
+    command = [sys.executable, "-m", "lfm2gguf_cli.main", "convert", str(args.checkpoint), "-q"]
+    command += [part for type in types for part in ("-t", type)]
+    results = {"lfm2gguf convert": measure([*command, "-o", f"{folder}/", "-j", str(args.jobs)])}
+    ours = {path.stem.rsplit("-", 1)[-1]: path for path in folder.glob("*.gguf")}
+    for type in types:
+        results[f"llama-quantize {type}"] = only_quantize(args, folder / "theirs.gguf", type)
+        same(ours[type], folder / "theirs.gguf")
+        ours[type].unlink()
+    return results
+
+
+def only_quantize(args: argparse.Namespace, target: Path, type: str) -> Measured:
+    return measure([str(args.quantize), str(args.base), str(target), type, str(args.jobs)])
+
+
+def same(a: Path, b: Path) -> None:
+    if subprocess.run(["cmp", "-s", a, b]).returncode:
+        raise SystemExit(f"{a.name} and {b.name} differ")
+
+
 def theirs(args: argparse.Namespace, folder: Path) -> dict[str, Measured]:
     middle, target = folder / "middle.gguf", folder / "theirs.gguf"
     convert = [args.python, str(args.llama_cpp / "convert_hf_to_gguf.py"), str(args.checkpoint)]
@@ -88,6 +111,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--llama-cpp", type=Path)
+    parser.add_argument("--base", type=Path, help="a BF16 GGUF: time llama-quantize alone")
     parser.add_argument("--quantize", type=Path)
     parser.add_argument("--python", default=sys.executable)
     parser.add_argument("--json", action="store_true")
@@ -96,14 +120,16 @@ def main() -> None:
     runs: list[dict[str, Measured]] = []
     with tempfile.TemporaryDirectory(dir=args.checkpoint.parent) as folder:
         for _ in range(args.runs):
-            run = ours(args, Path(folder))
+            if "," in args.type:
+                runs.append(ladder(args, Path(folder)))
+                continue
+            run, target = ours(args, Path(folder)), Path(folder) / "theirs.gguf"
             if args.llama_cpp:
                 run |= theirs(args, Path(folder))
-                same = (Path(folder) / "ours.gguf").read_bytes() == (
-                    Path(folder) / "theirs.gguf"
-                ).read_bytes()
-                if not same:
-                    raise SystemExit("the two files differ")
+                same(Path(folder) / "ours.gguf", target)
+            elif args.base:
+                run["llama-quantize alone"] = only_quantize(args, target, args.type)
+                same(Path(folder) / "ours.gguf", target)
             runs.append(run)
 
     summary = {
@@ -114,15 +140,18 @@ def main() -> None:
         )
         for name in runs[0]
     }
-    own, *peers = summary.values()
-    ratio = own.wall / sum(peer.wall for peer in peers) if peers else None
+    ratios = []
+    for own, *peers in (run.values() for run in runs):
+        ratios += [own.wall / sum(peer.wall for peer in peers)] if peers else []
+    ratio = statistics.median(ratios) if ratios else None
     if args.json:
         print(json.dumps({k: asdict(v) for k, v in summary.items()} | {"ratio": ratio}, indent=2))
         return
     for name, m in summary.items():
         print(f"{name:20} {m.wall:6.1f} s wall  {m.cpu:6.1f} s cpu  {m.peak / 1e6:7.0f} MB peak")
     if ratio is not None:
-        print(f"wall time, ours against theirs: {ratio:.2f}; the files are equal")
+        spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
+        print(f"wall time, ours against theirs: {ratio:.3f} ({spread}); the files are equal")
 
 
 if __name__ == "__main__":

@@ -75,6 +75,7 @@ def test_the_example_model_is_nearer(tmp_path: Path) -> None:
         assert lfm.chat("Hello", max_tokens=4).text is not None
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     """Tensors of the workspace are taken as they are, and give the same file."""
     source = make(Case(config(), dtype="F32"), tmp_path / "LFM2-Small")

@@ -65,4 +65,71 @@ def test_calibrate_says_how_it_compares(source: Path, tmp_path: Path) -> None:
     assert done.code in (0, 1), done.err  # random weights: either may be nearer
     about = json.loads(done.out)["calibration"]
     assert about["better"] == (done.code == 0) == (about["kld"] < about["kld_plain"])
-    assert GGUFFile.open(tmp_path / "a.gguf").get("lfm2gguf.calibration.tokens") == 14 * 32
+    assert (
+        GGUFFile.open(tmp_path / "a.gguf").get("lfm2gguf.calibration.tokens") == 17 * 32
+    )  # and company
+
+
+def test_a_matrix_on_the_way_is_the_one_made_before(source: Path, tmp_path: Path) -> None:
+    about = ["--text", source.parent / "text.txt", "--ctx", 32, "--chunks", 8]
+    assert run(*collected(source, tmp_path / "m.gguf")).code == 0
+    run("convert", source, "-t", "Q4_0", "-o", tmp_path / "a.gguf", "--imatrix",
+        tmp_path / "m.gguf")  # fmt: skip
+    made = run("convert", source, "-t", "Q4_0", "-o", tmp_path / "b.gguf", "--imatrix", "auto",
+               *about)  # fmt: skip
+    assert made.code == 0, made.err
+    a, b = (GGUFFile.open(tmp_path / name) for name in ("a.gguf", "b.gguf"))
+    assert all((a.data(name) == b.data(name)).all() for name in a.tensors)
+    assert b.get("quantize.imatrix.chunks_count") == 8
+    assert b.get("quantize.imatrix.file") is None
+
+
+@pytest.mark.slow
+def test_convert_calibrates_as_calibrate_does(source: Path, tmp_path: Path) -> None:
+    about = ["--text", source.parent / "text.txt", "--ctx", 32, "--chunks", 8]
+    for name, words in (("a", ["calibrate"]), ("b", ["convert", "--calibrate"])):
+        done = run(*words, source, "-t", "Q4_0", "-o", tmp_path / f"{name}.gguf", *about, "--json")
+        assert done.code in (0, 1), done.err
+        assert json.loads(done.out)["calibration"]["tokens"] == 10 * 32
+    assert (tmp_path / "a.gguf").read_bytes() == (tmp_path / "b.gguf").read_bytes()
+    planned = run("convert", "--calibrate", source, "-t", "Q4_0", *about, "--dry-run", "--json")
+    assert json.loads(planned.out)["files"][0]["bytes"] == (tmp_path / "a.gguf").stat().st_size
+
+
+@pytest.mark.slow
+def test_a_file_made_to_measure(source: Path, tmp_path: Path) -> None:
+    about = ["--text", source.parent / "text.txt", "--ctx", 32, "--chunks", 8]
+    planned = run("convert", source, "--target-bpw", 6, *about, "--dry-run")
+    assert planned.code == 0, planned.err
+    assert "KL divergence" in planned.out
+    (tmp_path / "out").mkdir()
+    done = run("convert", source, "--bpw", 6, "--for", "cuda", "-o", tmp_path / "out", *about,
+               "--json")  # fmt: skip
+    assert done.code == 0, done.err
+    result = json.loads(done.out)
+    [file], chosen = result["files"], result["allocation"]
+    assert file["bits_per_weight"] <= 6
+    assert file["bytes"] == chosen["bytes"]
+    again = refusal("convert", source, "--bpw", 6, "-o", tmp_path / "out", within=tmp_path / "out")
+    assert "exists" in again
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--bpw", "0.1"], "nothing fits"),
+        (["--size", "1GB", "-t", "Q4_K_M"], "leave type"),
+        (["--size", "1GB", "--kld", "0.1"], "give one"),
+        (["--for", "cuda"], "give one of them"),
+        (["--bpw", "6", "--mmproj"], "a projector"),
+        (["--calibrate", "--mmproj"], "a projector"),
+        (["--calibrate", "--imatrix", "auto"], "leave --imatrix out"),
+        (["--calibrate", "-t", "Q4_0", "-t", "Q8_0"], "one type at a time"),
+    ],
+)
+def test_what_does_not_go_together(
+    words: list[str], message: str, source: Path, tmp_path: Path
+) -> None:
+    found = refusal("convert", source, "-o", tmp_path, "--ctx", 32, "--chunks", 8, *words,
+                    "--text", source.parent / "text.txt", within=tmp_path)  # fmt: skip
+    assert message in found

@@ -172,7 +172,7 @@ def test_the_published_size_of_a_projector(vl: Path) -> None:
         n_rows = math.prod(t.shape[:-1])
         part = Part(t.name, StoredRows(vl, 0, bf16, (n_rows, t.shape[-1])), 0, n_rows)
         sources.append(SourceTensor(t.name, t.shape, (part,), f32))
-    (path,) = target_paths(plan.metadata, [FileType.Q8_0], vl)
+    (path,) = target_paths(plan.metadata, ["Q8_0"], vl)
     name, nbytes = PUBLISHED_PROJECTOR
     assert path.name == name
     size = draft(Model(plan.metadata, sources, 0), path, FileType.Q8_0, Recipe()).layout.size
