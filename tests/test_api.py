@@ -24,6 +24,8 @@ HEAVY = {
 def test_the_names_are_these() -> None:
     assert lfm2gguf.__all__ == sorted(lfm2gguf.__all__)
     assert lfm2gguf.__all__ == [
+        "Allocation",
+        "Budget",
         "Calibrated",
         "Conversion",
         "ConvertedAdapter",
@@ -42,6 +44,7 @@ def test_the_names_are_these() -> None:
         "Verification",
         "WrittenFile",
         "__version__",
+        "allocate",
         "benchmark",
         "calibrate",
         "collect_imatrix",
