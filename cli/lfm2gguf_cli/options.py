@@ -336,12 +336,17 @@ class OpeningOptions:
             max=64,
         ),
     ] = 8
+    draft: Annotated[
+        Path | None,
+        typer.Option(help="A small model of the same vocabulary that guesses for a large one."),
+    ] = None
 
     def open(self, model: str, **settings: Any) -> Runner:
         """Open a file, or the one of this type in a Hub repository."""
         from lfm2gguf.runner import Runner
 
-        settings |= {"mmproj": self.mmproj, "context": self.context, "lookup": self.lookup}
+        settings |= {"mmproj": self.mmproj, "context": self.context}
+        settings |= {"lookup": self.lookup, "draft": self.draft}
         from lfm2gguf.checkpoint import is_repository
 
         if not is_repository(model) or model.endswith(".gguf"):

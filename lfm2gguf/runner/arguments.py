@@ -20,6 +20,7 @@ class Settings(TypedDict, total=False):
     context: int | None
     parallel: int
     lookup: int
+    draft: FilePath | None
     threads: int | None
     state_bytes: int
     parse_markers: bool

@@ -27,9 +27,12 @@ from lfm2gguf.members import member_of, trained_context
 from lfm2gguf.runner import placement
 from lfm2gguf.runner.arguments import FilePath
 from lfm2gguf.runner.embeddings import Embedder
+from lfm2gguf.runner.engine.draft import Draft
+from lfm2gguf.runner.engine.guesses import Guesses, Lookup
 from lfm2gguf.runner.media import Encoder
 
 DEFAULT_CONTEXT = 8_192
+MOST_DRAFTED = 8  # tokens of a draft model at once
 MOST_GUESSES = 64  # more would hold up the first wrong one for too long
 MOST_SEQUENCES = 256  # LLAMA_MAX_SEQ (src/llama-cparams.h)
 
@@ -47,6 +50,7 @@ class Opened:
     encoder: Encoder | None
     templates: TemplateSet | None
     dialect: Dialect
+    guesses: Callable[[], Guesses] | None
     close: Callable[[], None]
 
 
@@ -58,6 +62,7 @@ def open_model(
     context: int | None,
     parallel: int,
     lookup: int,
+    draft: FilePath | None,
     threads: int | None,
     adapters: Mapping[str, FilePath],
     mmproj: FilePath | None,
@@ -74,8 +79,11 @@ def open_model(
     if not 0 <= lookup <= MOST_GUESSES:
         raise OptionError(f"lookup is {lookup}: it must be 0 (off) to {MOST_GUESSES}")
     file = placement.check_file(path)
+    draft_file = placement.check_draft(Path(draft), file) if draft else None
     projector = placement.check_projector(Path(mmproj)) if mmproj else None
     check_loadable(file, projector.path if projector else None)
+    if draft_file:
+        check_loadable(draft_file, None)
     n_ctx = context or min(trained_context(file), DEFAULT_CONTEXT)
     on, layers = placement.place(file, choose(device), gpu_layers, device, n_ctx)
     if not on:
@@ -84,17 +92,22 @@ def open_model(
     with contextlib.ExitStack() as parts:  # what is open is closed if the rest fails
         model = parts.enter_context(Model(path, on, layers))
         loaded = _load_adapters(model, adapters, file)
+        most = lookup or (MOST_DRAFTED if draft_file else 0)
         made = parts.enter_context(
             Context(
                 model,
                 n_ctx=n_ctx,
                 n_seq_max=parallel,
-                n_outputs=parallel + lookup,
-                rollback=lookup,
+                n_outputs=parallel + most,
+                rollback=most,
                 threads=threads,
                 unified=True,
             )
         )
+        drafted = None
+        if draft_file:
+            small = parts.enter_context(Model(draft_file.path, on, -1))
+            drafted = parts.enter_context(contextlib.closing(Draft(small, threads, made.n_ctx)))
         listed = _tool_list(file) if inject_tools else None
         templates = _make_templates(model, listed)
         embedder = parts.enter_context(contextlib.closing(Embedder(model, file, threads)))
@@ -111,8 +124,19 @@ def open_model(
             encoder=encoder,
             templates=templates,
             dialect=templates.with_tools.dialect if templates else LFM2,
+            guesses=_guesses(made.rollback, lookup, drafted),
             close=parts.pop_all().close,
         )
+
+
+def _guesses(most: int, lookup: int, draft: Draft | None) -> Callable[[], Guesses] | None:
+    if not most:
+        return None
+
+    def of_request() -> Guesses:
+        return Guesses(most, *([Lookup()] if lookup else []), *([draft] if draft else []))
+
+    return of_request
 
 
 def _check(*, parallel: int, **others: int | None) -> None:

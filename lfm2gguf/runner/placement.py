@@ -70,6 +70,22 @@ def longest_sound(projector: GGUFFile) -> float | None:
     return 0.02 * codes.shape[0]
 
 
+def check_draft(path: Path, model: GGUFFile) -> GGUFFile:
+    """Read a draft model's header.
+
+    Raises:
+        GGUFError: the file cannot be run, or its vocabulary is not the model's.
+    """
+    file = check_file(path)
+    for key in ("tokenizer.ggml.tokens", "tokenizer.ggml.merges"):
+        if file.get(key) != model.get(key):
+            raise GGUFError(
+                f"{path}: its vocabulary is not that of {model.path.name}: a draft needs the same "
+                "tokens, as LFM2-350M and LFM2-2.6B have them"
+            )
+    return file
+
+
 def check_adapter(path: Path, model: GGUFFile) -> None:
     """Read an adapter's header before C code sees it.
 

@@ -51,6 +51,8 @@ class Runner:
         parallel: requests that are computed together; more wait.
         lookup: most tokens that are guessed at once, for a request that runs alone, from what
             its prompt and answer repeat; a guess is kept only if the sampler draws it. 0: off.
+        draft: a small model of the same vocabulary, as a GGUF file, that guesses what the text
+            does not repeat: LFM2-350M for LFM2-2.6B.
         threads: CPU threads; None: the physical cores this process may use.
         state_bytes: bound of the memory for states of conversations that had to make room.
         parse_markers: let markers such as ``<|im_end|>`` in the texts of users and tools become
@@ -74,6 +76,7 @@ class Runner:
         context: int | None = None,
         parallel: int = 4,
         lookup: int = 8,
+        draft: FilePath | None = None,
         threads: int | None = None,
         state_bytes: int = 256 << 20,
         parse_markers: bool = False,
@@ -89,6 +92,7 @@ class Runner:
             context=context,
             parallel=parallel,
             lookup=lookup,
+            draft=draft,
             threads=threads,
             adapters=adapters or {},
             mmproj=mmproj,
@@ -107,6 +111,7 @@ class Runner:
             state_bytes=state_bytes,
             visible=_visible_tokens(opened.model, opened.dialect),
             adapters=opened.adapters,
+            guesses=opened.guesses,
             release=opened.close,
         )
         self._finalizer = weakref.finalize(self, self.scheduler.close)

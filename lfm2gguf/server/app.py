@@ -10,12 +10,14 @@ from fastapi.responses import JSONResponse, Response
 
 from lfm2gguf.errors import OptionError
 from lfm2gguf.runner import Runner
-from lfm2gguf.server import chat, completions, docs, embeddings, native, page
+from lfm2gguf.server import chat, completions, docs, embeddings, native, page, rerank
 from lfm2gguf.server.browsers import AccessLog, Heads, Unversioned, Warnings, cross_origin
 from lfm2gguf.server.errors import ErrorBody, add_handlers
 from lfm2gguf.server.limits import BoundedBody, Limits
+from lfm2gguf.server.messages_api import endpoint as messages_api
 from lfm2gguf.server.metrics import CONTENT_TYPE, CountRequests, Metrics
 from lfm2gguf.server.responses import Health, ModelInfo, ModelList
+from lfm2gguf.server.responses_api import endpoint as responses_api
 from lfm2gguf.server.service import Served, Service, authorized
 from lfm2gguf.version import __version__
 
@@ -28,7 +30,10 @@ open_to_all = APIRouter()
 router = APIRouter()  # at the root alone
 listed = APIRouter()
 # Their paths begin with /v1, and are served without it, too.
-VERSIONED = (listed, chat.router, native.counting, completions.router, embeddings.router)
+VERSIONED = (
+    listed, chat.router, native.counting, completions.router, responses_api.router,
+    messages_api.router, embeddings.router, rerank.router,
+)  # fmt: skip
 
 
 @open_to_all.get("/health")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 
 from lfm2gguf.chat.dialect import Dialect
 from lfm2gguf.runner import Runner, Stream, call_grammar
@@ -14,6 +16,19 @@ from lfm2gguf.server.messages import AllowedTools, NamedTool, Schema, plain_mess
 from lfm2gguf.server.requests import ChatRequest, JsonObjectFormat, JsonSchemaFormat, NamedSchema
 from lfm2gguf.server.sampling import options_of
 from lfm2gguf.server.service import Service
+
+
+def chat_request(fields: dict[str, Any]) -> ChatRequest:
+    """Return the request for chat that a request of another API comes to.
+
+    Raises:
+        RequestValidationError: chat does not take it.
+    """
+    try:
+        return ChatRequest.model_validate(fields)
+    except ValidationError as error:
+        within = [{**entry, "loc": ("body", *entry["loc"])} for entry in error.errors()]
+        raise RequestValidationError(within) from error
 
 
 async def open_streams(

@@ -82,7 +82,8 @@ class OnlyHosts:
                     f"this server is not {given[:80]!r}: behind a proxy, start it with "
                     "--allow-host NAME (hosts=...)"
                 )
-                return await response_of(Refusal(421, message))(scope, receive, send)
+                refused = response_of(Refusal(421, message), scope["path"])
+                return await refused(scope, receive, send)
         return await self._app(scope, receive, send)
 
 

@@ -1,6 +1,7 @@
 """Errors in OpenAI's shape: ``{"error": {"message", "type", "param", "code"}}``.
 
-Source of the shape and its codes: OpenAI's API reference, "Error codes".
+Anthropic's paths have Anthropic's shape. Source of the shapes and their codes: OpenAI's API
+reference, "Error codes"; Anthropic's, "Errors".
 """
 
 from __future__ import annotations
@@ -74,10 +75,24 @@ def body_of(error: Exception) -> tuple[int, ErrorBody]:
     return 500, _body(500, "the server failed; its log says how")
 
 
-def response_of(error: Exception) -> JSONResponse:
-    """Return the response that tells a client of an error."""
+def response_of(error: Exception, path: str) -> JSONResponse:
+    """Return the response that tells a client of an error, in the shape of the path's API."""
     status, body = body_of(error)
-    return JSONResponse(body.model_dump(), status, getattr(error, "headers", None))
+    anthropics = path.removeprefix("/v1").startswith("/messages")
+    content = as_anthropic(status, body.error) if anthropics else body.model_dump()
+    return JSONResponse(content, status, getattr(error, "headers", None))
+
+
+def as_anthropic(status: int, error: ErrorDetail) -> dict[str, Any]:
+    """Return an error in Anthropic's shape."""
+    kind = _ANTHROPICS.get(status, "invalid_request_error" if status < 500 else "api_error")
+    return {"type": "error", "error": {"type": kind, "message": error.message}}
+
+
+_ANTHROPICS = {
+    401: "authentication_error", 403: "permission_error", 404: "not_found_error",
+    413: "request_too_large", 429: "rate_limit_error", 504: "timeout_error",
+}  # fmt: skip
 
 
 def _body(
@@ -121,7 +136,7 @@ async def _handle(request: Request, error: Exception) -> JSONResponse:
         error = Refusal(
             400, "the body is not JSON in UTF-8, or nests too deep", code="invalid_json"
         )
-    return response_of(error)
+    return response_of(error, request.url.path)
 
 
 def _says_json(request: Request) -> bool:

@@ -47,9 +47,9 @@ class BoundedBody:
             body = await asyncio.wait_for(self._read(scope, receive), self._limits.body_seconds)
         except asyncio.TimeoutError:
             late = f"the request's body did not arrive within {self._limits.body_seconds:g} s"
-            return await response_of(Refusal(408, late))(scope, receive, send)
+            return await response_of(Refusal(408, late), scope["path"])(scope, receive, send)
         except Refusal as refusal:
-            return await response_of(refusal)(scope, receive, send)
+            return await response_of(refusal, scope["path"])(scope, receive, send)
         whole: Message = {"type": "http.request", "body": body, "more_body": False}
         unread = [whole]
 

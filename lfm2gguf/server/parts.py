@@ -21,19 +21,22 @@ Kind = Literal["thinking", "text", "call"]
 
 @dataclass
 class Part:
-    """A part of an answer: its text, or a call; ``text`` of a call is its arguments as JSON."""
+    """A part of an answer: its text, or a call; ``text`` of a call is its arguments as JSON.
+
+    ``logprobs``, where they were asked for, are a text's: of all tokens of the answer.
+    """
 
     kind: Kind
     text: str = ""
     call: ToolCall | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True)
 class Step:
     """What happens to the part at ``index``: it starts, grows by ``new``, or is whole.
 
-    ``part`` is the part as it is after the step; ``logprobs`` are of the tokens since the last
-    step that had any.
+    ``part`` is the part as it is after the step; ``logprobs`` are what the step adds to it.
     """
 
     what: Literal["start", "delta", "end"]
@@ -48,7 +51,11 @@ def parts_of(reply: Reply) -> list[Part]:
     thinking = [Part("thinking", reply.thinking)] if reply.thinking else []
     calls = [Part("call", call.function.arguments, call) for call in calls_of(reply)]
     text = reply.text + unreadable(reply)
-    said = [Part("text", text)] if text or not (thinking or calls) else []
+    said = (
+        [Part("text", text, logprobs=reply.logprobs or ())]
+        if text or not (thinking or calls)
+        else []
+    )
     return [*thinking, *said, *calls]
 
 
@@ -107,8 +114,7 @@ class _Growing:
         assert self._part is not None
         if new:
             self._part.text += new
-            logprobs, self._logprobs = self._logprobs, ()
-            yield Step("delta", self._index, self._part, new, logprobs)
+            yield Step("delta", self._index, self._part, new, self._hand_out(self._part))
 
     def _begin(self, part: Part) -> Iterator[Step]:
         self._part = part
@@ -117,8 +123,17 @@ class _Growing:
 
     def _end(self) -> Iterator[Step]:
         if self._part is not None:
+            self._hand_out(self._part)
             yield Step("end", self._index, self._part)
         self._part = None
+
+    def _hand_out(self, part: Part) -> tuple[TokenLogprob, ...]:
+        """Give the logprobs at hand to a part, if it is text."""
+        if part.kind != "text":
+            return ()
+        new, self._logprobs = self._logprobs, ()
+        part.logprobs += new
+        return new
 
 
 def calls_of(reply: Reply) -> list[ToolCall]:

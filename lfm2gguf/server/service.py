@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request, Security
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
 from lfm2gguf.runner import Runner, Stream
 from lfm2gguf.server.errors import Refusal
@@ -101,21 +101,24 @@ def service_of(request: Request) -> Service:
 
 Served = Annotated[Service, Depends(service_of)]
 _BEARER = HTTPBearer(auto_error=False, description="The server's API key, where it has one.")
+_X_API_KEY = APIKeyHeader(name="x-api-key", auto_error=False, description="The same.")
 
 
 async def authorized(
     service: Served,
     given: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
+    key: Annotated[str | None, Security(_X_API_KEY)],
 ) -> None:
     """Refuse requests without one of the server's keys, where it has any."""
     if not service.api_keys:
         return
-    sent = given.credentials.encode() if given else b""
+    sent = (given.credentials if given else key or "").encode()
     fits = [secrets.compare_digest(sent, key.encode()) for key in service.api_keys]
-    if not given or not any(fits):
+    if not any(fits):
         raise Refusal(
             401,
-            "the API key is missing or wrong: send it as 'Authorization: Bearer KEY'",
+            "the API key is missing or wrong: send it as 'Authorization: Bearer KEY' or "
+            "'x-api-key: KEY'",
             code="invalid_api_key",
             headers={"WWW-Authenticate": "Bearer"},
         )

@@ -72,6 +72,9 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 }  # fmt: skip
 
 
+MOST_WARNINGS = 20  # of a request: more would flood the log
+
+
 @dataclass
 class Leniency:
     """Whether a request may hold settings without effect; what its answer must be told with."""
@@ -86,7 +89,7 @@ class Leniency:
 
     def warn(self, text: str) -> None:
         """Note what a header of the response and the log are to say."""
-        if text not in self.warnings:
+        if len(self.warnings) < MOST_WARNINGS and text not in self.warnings:
             self.warnings.append(text)
             logger.warning("a request: %s", text)
 

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import re
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,11 +31,12 @@ class UploadHub(Hub):
 
     repositories: dict[str, dict[str, object]] = field(default_factory=dict)
     store: dict[str, bytes] = field(default_factory=dict)  # of large files, by SHA-256
-    sent: list[str] = field(default_factory=list)  # their SHA-256, each time they are sent
+    uploaded: list[str] = field(default_factory=list)  # their SHA-256, each time they are sent
     commits: list[dict[str, bytes]] = field(default_factory=list)
     cards: list[str] = field(default_factory=list)  # that were looked through
     broken_after: int | None = None  # large files that are taken before everything fails
     may_write: bool = True
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 @contextlib.contextmanager
@@ -83,11 +85,13 @@ class _Handler(Handler):
     def do_PUT(self) -> None:  # noqa: N802
         match = STORE.fullmatch(self.path)
         data = self.body()
-        if not match or self.state.broken_after == len(self.state.sent):
-            return self.refuse(400, "Broken")
-        assert hashlib.sha256(data).hexdigest() == match["oid"]
-        self.state.sent.append(match["oid"])
-        self.state.store[match["oid"]] = data
+        with self.state.lock:  # several come at once
+            taken, most = self.state.uploaded, self.state.broken_after
+            if not match or (most is not None and len(taken) >= most):
+                return self.refuse(400, "Broken")
+            assert hashlib.sha256(data).hexdigest() == match["oid"]
+            taken.append(match["oid"])
+            self.state.store[match["oid"]] = data
         return self.json({})
 
     def create(self, asked: dict[str, object]) -> None:

@@ -38,6 +38,7 @@ def front_matter(folder: Path) -> dict[str, object]:
     return found
 
 
+@pytest.mark.slow
 def test_a_vision_model_has_its_projector(tmp_path: Path, settings: Settings) -> None:
     source = make_multimodal(CASES["LFM2-VL-450M"], tmp_path / "LFM2-VL")
     made = publish(source, TO, ["F32"], folder=tmp_path / "f", settings=settings, send=False)
@@ -47,6 +48,7 @@ def test_a_vision_model_has_its_projector(tmp_path: Path, settings: Settings) ->
     assert front_matter(made.folder)["pipeline_tag"] == "image-text-to-text"
 
 
+@pytest.mark.slow
 def test_a_retrieval_model_is_judged_by_its_vectors(tmp_path: Path, settings: Settings) -> None:
     source = make_retrieval(RETRIEVAL["LFM2.5-Embedding-350M"], tmp_path / "LFM2-Embedding")
     chosen = replace(settings, imatrix=True)  # there is no protocol for one: none is made
@@ -60,6 +62,7 @@ def test_a_retrieval_model_is_judged_by_its_vectors(tmp_path: Path, settings: Se
     assert not {"imatrix.gguf", "template", "params"} & set(made.files)
 
 
+@pytest.mark.slow
 def test_an_adapter_beside_the_model(tmp_path: Path, settings: Settings) -> None:
     case = adapters.CASES["plain"]
     source = adapters.make_base(case, tmp_path / "base")

@@ -134,10 +134,10 @@ def test_an_upload_that_breaks_goes_on(
         HubError, match=r"not uploaded .*refused: Broken.* goes on where it stopped"
     ):
         again(made, settings)
-    assert (len(hub.sent), hub.commits) == (2, [])
+    assert (len(hub.uploaded), hub.commits) == (2, [])
     hub.broken_after = None
     again(made, settings)
-    assert len(hub.sent) == len(set(hub.sent)) == 3  # nothing twice
+    assert len(hub.uploaded) == len(set(hub.uploaded)) == 3  # nothing twice
     assert len(hub.commits) == 1
 
 
@@ -157,6 +157,7 @@ def test_a_token_that_may_not_write(hub: UploadHub, made: Publication, settings:
     assert not hub.commits
 
 
+@pytest.mark.slow
 def test_what_failed_its_gate_is_not_uploaded(
     hub: UploadHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Settings
 ) -> None:

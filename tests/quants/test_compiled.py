@@ -249,7 +249,7 @@ def test_code_of_other_sources_is_compiled_anew() -> None:
     """numba alone would look at the one file of each function."""
     from lfm2gguf.quants.compiled import numbers, signed, withmin
 
-    for encode in (signed.encode_q6_k, withmin.encode_q4_k):
+    for encode in (signed.encode_q6_k, withmin.ENCODERS["Q4_K"]):
         assert encode._cache._cache_file._source_stamp == numbers.SOURCES
 
 

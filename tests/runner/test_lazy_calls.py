@@ -82,8 +82,23 @@ NO_VALUES = ["b", "'a\n'", "set()", "1 +", "'<|im_end|>'"]
     ("value", "allowed"), [*((v, 1) for v in VALUES), *((v, 0) for v in NO_VALUES)]
 )
 def test_values_may_be_python_s_or_json_s(lfm: Runner, value: str, allowed: int) -> None:
+    check_value({}, value, allowed=bool(allowed))
+
+
+CHOICES = ["a", "b'c", 'b"d', True, None, 7]
+ENUM = ['"a"', "'a'", '"b\'c"', "'b\\'c'", "'b\"d'", "True", "true", "None", "null", "7"]
+
+
+@pytest.mark.parametrize(
+    ("value", "allowed"), [*((v, 1) for v in ENUM), *((v, 0) for v in ('"c"', "'c'", "8", "a"))]
+)
+def test_an_enum_s_values_too(lfm: Runner, value: str, allowed: int) -> None:
+    check_value({"enum": CHOICES}, value, allowed=bool(allowed))
+
+
+def check_value(schema: dict[str, Any], value: str, *, allowed: bool) -> None:
     """llama.cpp's own grammar is asked, token by token."""
-    lazy = lazy_calls(as_tools([{"name": "f", "parameters": {"properties": {"x": {}}}}]))
+    lazy = lazy_calls(as_tools([{"name": "f", "parameters": {"properties": {"x": schema}}}]))
     assert lazy
     with Model(tiny_gguf()) as model:
         tokens = model.tokenize(f"[f(x={value})]{END}")
@@ -96,7 +111,7 @@ def test_values_may_be_python_s_or_json_s(lfm: Runner, value: str, allowed: int)
             if drawn[-1] != token:
                 break
         sampler.close()
-    assert (drawn == tokens) == bool(allowed)
+    assert (drawn == tokens) == allowed
 
 
 @pytest.mark.parametrize(

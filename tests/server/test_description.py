@@ -17,7 +17,9 @@ from tests.server.conftest import serving  # noqa: E402
 OPERATIONS = [
     ("GET", "/health"), ("GET", "/metrics"), ("GET", "/v1/models"),
     ("GET", "/v1/models/{model}"), ("POST", "/v1/chat/completions"),
-    ("POST", "/v1/completions"), ("POST", "/v1/embeddings"),
+    ("POST", "/v1/completions"), ("POST", "/v1/embeddings"), ("POST", "/v1/rerank"),
+    ("POST", "/v1/responses"), ("POST", "/v1/responses/input_tokens"), ("POST", "/v1/messages"),
+    ("POST", "/v1/messages/count_tokens"),
     ("POST", "/tokenize"), ("POST", "/detokenize"), ("POST", "/apply-template"),
     ("POST", "/v1/chat/completions/input_tokens"), ("GET", "/props"), ("GET", "/slots"),
     ("GET", "/lora-adapters"),

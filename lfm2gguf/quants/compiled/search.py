@@ -33,8 +33,9 @@ from lfm2gguf.quants.compiled.numbers import (
     level,
     quick_level,
 )
+from lfm2gguf.quants.search import GROUP_MAX_EPS
 
-EPSILON = F32(1e-15)  # GROUP_MAX_EPS
+EPSILON = GROUP_MAX_EPS
 SMALLEST, LARGEST = F32(1e-30), F32(1e30)
 FAR = F32(1024)  # how many times its range at first an ordinary sub-block's may become
 

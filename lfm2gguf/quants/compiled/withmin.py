@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from lfm2gguf.quants import kquants, kquants_low
+from lfm2gguf.quants.codec import Codec
 from lfm2gguf.quants.compiled.descent import positive_scale
 from lfm2gguf.quants.compiled.groups import (
     LANES,
@@ -35,7 +37,6 @@ from lfm2gguf.quants.compiled.lanes import (
 from lfm2gguf.quants.compiled.numbers import (
     F32,
     I32,
-    TENTH,
     ZERO,
     driver,
     from_halves,
@@ -52,6 +53,7 @@ from lfm2gguf.quants.compiled.search import (
     total,
     weigh_by_size,
 )
+from lfm2gguf.quants.withmin import EncodeWithMin
 
 SUPER = 256  # weights in a super-block
 GROUP = SUPER * LANES
@@ -266,29 +268,36 @@ def encode_with_min(
         )
 
 
-# The highest level, what is added to it at first and at each step, steps.
-WEIGHTED_STEPS = (F32(-0.9), F32(0.05), 36)
+def _fits(codec: Codec) -> tuple[tuple[Any, ...], tuple[Any, ...], int, int]:
+    """Return what C passes to its search, without importance and with it, and the highest scales.
+
+    A fit is the highest level, what is added to it at first and at each step, and the steps.
+    """
+    encode = codec.encode
+    assert isinstance(encode, EncodeWithMin)
+    plain, weighted = (
+        (fit.search.nmax, F32(fit.search.rmin), F32(fit.search.rdelta), fit.search.nstep)
+        for fit in (encode.plain, encode.weighted)
+    )
+    return plain, weighted, encode.plain.most, encode.weighted.most
 
 
-@driver
-def encode_q2_k(source: Any, q: Any, rows: Any, n: int, out: Any) -> None:
-    """Fill blocks of Q2_K from weights, and importance or none."""
-    fit = (3, *WEIGHTED_STEPS) if q.size else (3, F32(-0.5), TENTH, 15)
-    encode_with_min(source, q, rows, n, 16, fit, 255, out, 84)
+def _make_encoder(codec: Codec) -> Any:
+    size, bytes_ = codec.sub_block, codec.type.type_size
+    plain, weighted, most, most_weighted = _fits(codec)
+
+    @driver
+    def encode(source: Any, q: Any, rows: Any, n: int, out: Any) -> None:
+        if q.size:
+            encode_with_min(source, q, rows, n, size, weighted, most_weighted, out, bytes_)
+        else:
+            encode_with_min(source, q, rows, n, size, plain, most, out, bytes_)
+
+    return encode
 
 
-@driver
-def encode_q4_k(source: Any, q: Any, rows: Any, n: int, out: Any) -> None:
-    """Fill blocks of Q4_K from weights, and importance or none."""
-    fit = (15, *WEIGHTED_STEPS) if q.size else (15, F32(-1), TENTH, 20)
-    encode_with_min(source, q, rows, n, 32, fit, 255 if q.size else 63, out, 144)
-
-
-@driver
-def encode_q5_k(source: Any, q: Any, rows: Any, n: int, out: Any) -> None:
-    """Fill blocks of Q5_K from weights, and importance or none."""
-    fit = (31, *WEIGHTED_STEPS) if q.size else (31, F32(-0.5), TENTH, 15)
-    encode_with_min(source, q, rows, n, 32, fit, 63, out, 176)
-
-
-ENCODERS = {"Q2_K": encode_q2_k, "Q4_K": encode_q4_k, "Q5_K": encode_q5_k}
+ENCODERS = {
+    codec.type.name: _make_encoder(codec)
+    for codec in (*kquants.CODECS, *kquants_low.CODECS)
+    if codec.compiled == "withmin"
+}

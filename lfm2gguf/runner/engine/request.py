@@ -11,7 +11,7 @@ import numpy as np
 from lfm2gguf.errors import Lfm2ggufError
 from lfm2gguf.llamacpp import Floats, LazyGrammar
 from lfm2gguf.options import Options
-from lfm2gguf.runner.engine.lookup import Lookup
+from lfm2gguf.runner.engine.guesses import Guesses
 from lfm2gguf.runner.engine.memory import Slot, Variant
 from lfm2gguf.runner.engine.text import TextStream
 
@@ -108,8 +108,8 @@ class Request:
     prefilled: int = 0
     guessed: int = 0
     guessed_right: int = 0
-    lookup: Lookup | None = None  # where guesses come from; their number has these bounds, too:
-    n_ctx: int = 0
+    guesses: Guesses | None = None
+    n_ctx: int = 0  # bounds the guesses, too
     submitted: float = field(default_factory=time.perf_counter)
     started: float = 0.0
     first_token: float = 0.0
@@ -141,19 +141,19 @@ class Request:
 
     def guess(self) -> list[int]:
         """Return tokens that may follow the last one, to be computed with it."""
-        if self.lookup is None:
+        if self.guesses is None:
             return []
         room = self.n_ctx - len(self.tokens) - 1
         if self.options.max_tokens is not None:
             room = min(room, self.options.max_tokens - len(self.generated) - 1)
-        return self.lookup.guess(self.tokens, room)
+        return self.guesses.guess(self.tokens, room)
 
     def learn(self, guessed: int, right: int) -> None:
         """Take into account how many guesses the sampler has drawn as well."""
         self.guessed += guessed
         self.guessed_right += right
-        if self.lookup is not None:
-            self.lookup.learn(len(self.tokens), guessed, right)
+        if self.guesses is not None:
+            self.guesses.learn(len(self.tokens), guessed, right)
 
     @property
     def penalty_window(self) -> list[int]:

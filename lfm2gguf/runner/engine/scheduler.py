@@ -20,8 +20,8 @@ from typing import TypeVar
 
 from lfm2gguf.errors import ContextError, Lfm2ggufError, RuntimeFailureError
 from lfm2gguf.llamacpp import Adapter, Chunk, Context, Floats, Model, RefusedBatchError, Sampler
+from lfm2gguf.runner.engine.guesses import Guesses
 from lfm2gguf.runner.engine.jobs import Jobs
-from lfm2gguf.runner.engine.lookup import Lookup
 from lfm2gguf.runner.engine.memory import Memory, MemoryUse
 from lfm2gguf.runner.engine.queue import SMALLEST_PIECE, Queue, Work
 from lfm2gguf.runner.engine.request import Delta, Event, Finished, Load, Request, logprobs_of
@@ -44,10 +44,12 @@ class Scheduler:
         state_bytes: int,
         visible: frozenset[int],
         adapters: Mapping[str, Adapter],
+        guesses: Callable[[], Guesses] | None,
         release: Callable[[], None],
     ) -> None:
         self._model, self._context = model, context
         self._memory = Memory(context, state_bytes)
+        self._guesses = guesses  # makes those of a request
         self._release = release  # frees the context, the model, and what else was made of it
         self._visible = visible  # control tokens that belong into the text, as call markers do
         self._pieces: dict[int, bytes] = {}
@@ -79,8 +81,8 @@ class Scheduler:
         """
         self.check_usable()
         self.queue.check(request)
-        if self._context.rollback:
-            request.lookup, request.n_ctx = Lookup(self._context.rollback), self._context.n_ctx
+        if self._guesses:
+            request.guesses, request.n_ctx = self._guesses(), self._context.n_ctx
         sampler = Sampler(self._model, request.options, request.calls)
         with self._wake:
             if self._closing or len(self.queue.waiting) >= MAX_WAITING:

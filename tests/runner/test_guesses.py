@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lfm2gguf.errors import OptionError, RuntimeFailureError
+from lfm2gguf.errors import GGUFError, OptionError, RuntimeFailureError
+from lfm2gguf.gguf_file import GGUFFile
 from lfm2gguf.llamacpp import Chunk, Context, Model
 from lfm2gguf.runner import Reply, Runner
-from lfm2gguf.runner.engine.lookup import LENGTHS, Lookup
+from lfm2gguf.runner.engine.guesses import LENGTHS, Guesses, Lookup
 from tests.making.models import tiny_gguf
 from tests.making.runners import GREEDY, endless, fresh, literally
 
@@ -29,17 +31,17 @@ def follower(tokens: list[int], length: int) -> int | None:
 
 @given(st.lists(st.integers(-1, 2), max_size=60), st.integers(0, 9), st.integers(0, 60))
 def test_a_guess_is_what_followed(tokens: list[int], most: int, before: int) -> None:
-    lookup = Lookup(8)
+    lookup = Lookup()
     lookup.guess(tokens[:before], 1)  # what is known is added to
     places = [follower(tokens, length) for length in LENGTHS if length <= len(tokens)]
     at = next((place for place in places if place is not None), None)
-    wanted = [] if at is None else tokens[at : at + min(2, most)]
+    wanted = [] if at is None else tokens[at : at + most]
     wanted = wanted[: wanted.index(-1)] if -1 in wanted else wanted
     assert lookup.guess(tokens, most) == wanted
 
 
 def test_right_guesses_grow_and_wrong_ones_pause() -> None:
-    lookup, text = Lookup(8), [1, 2, 3, 4, 5, 6, 7, 8, 9] * 4
+    lookup, text = Guesses(8, Lookup()), [1, 2, 3, 4, 5, 6, 7, 8, 9] * 4
     for size in (2, 4, 8, 8):
         assert lookup.guess(text, 99) == text[: len(lookup.guess(text, 99))]
         assert len(lookup.guess(text, 99)) == size
@@ -88,12 +90,11 @@ def test_answers_are_the_same(plain: Runner, guessing: Runner, options: dict[str
 
 
 def test_a_quotation_with_one_change_goes_on_behind_it() -> None:
-    lookup = Lookup(8)
+    lookup = Lookup()
     text = [*range(20), 1, 2, 3, 50, 51, 1, 2, 3, 4]  # the last 1, 2, 3 goes on with 50
-    lookup.learn(0, 2, 2)
-    assert lookup.guess(text, 9) == [5, 6, 7, 8]
+    assert lookup.guess(text, 4) == [5, 6, 7, 8]
     text += [5, 99, 7, 8, 9]
-    assert lookup.guess(text, 9) == [10, 11, 12, 13]
+    assert lookup.guess(text, 4) == [10, 11, 12, 13]
 
 
 def test_what_repeats_takes_fewer_steps(guessing: Runner) -> None:
@@ -168,3 +169,38 @@ def test_what_is_out_of_range() -> None:
         fresh(lookup=65)
     with fresh(context=8, lookup=64) as lfm:  # as far as such a context allows
         assert lfm.complete("1", **GREEDY).usage.completion_tokens > 0
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example model, disturbed: it guesses right now and then."""
+    weights = GGUFFile.open(tiny_gguf())
+    path = tmp_path_factory.mktemp("draft") / "draft.gguf"
+    path.write_bytes(weights.path.read_bytes())
+    info = weights.tensors["blk.2.ffn_down.weight"]
+    data = np.memmap(path, np.float32, "r+", info.offset, (info.nbytes // 4,))
+    data[:] = -data
+    data.flush()
+    return path
+
+
+def test_a_draft_guesses_and_changes_nothing(plain: Runner, other: Path) -> None:
+    options = {**GREEDY, "logit_bias": endless(plain), "max_tokens": 50}
+    prompts = ["What is a list?", "Tell me about rivers.", f"{LIST}\n", "What is a list? " * 40]
+    wanted = [plain.complete(prompt, **options).text for prompt in prompts]
+    shares = []
+    for draft in (tiny_gguf(), other):
+        with fresh(draft=draft, lookup=0) as lfm:
+            replies = [lfm.complete(prompt, **options) for prompt in prompts]
+            with ThreadPoolExecutor(4) as pool:
+                assert list(pool.map(lambda p: lfm.complete(p, **options).text, prompts)) == wanted
+        assert [reply.text for reply in replies] == wanted
+        guessed = sum(reply.usage.guessed_tokens for reply in replies)
+        shares.append(sum(reply.usage.guessed_right for reply in replies) / guessed)
+    assert shares[0] > 0.8  # it would rather end where the bias forbids that
+    assert 0 < shares[1] < shares[0]
+
+
+def test_a_draft_of_another_vocabulary(adapted: dict[str, Path]) -> None:
+    with pytest.raises(GGUFError, match="its vocabulary is not that of"):
+        fresh(draft=adapted["base"])

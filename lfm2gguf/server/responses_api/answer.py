@@ -1,0 +1,135 @@
+"""What ``/v1/responses`` answers, as OpenAI's API reference has it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from lfm2gguf.server.responses import TokenLogprob
+
+Status = Literal["in_progress", "completed", "incomplete", "failed"]
+
+
+class OutputText(BaseModel):
+    """Text of an answer."""
+
+    type: Literal["output_text"] = "output_text"
+    text: str
+    annotations: list[Any] = []
+    logprobs: list[TokenLogprob] = []
+
+
+class ReasoningText(BaseModel):
+    """Thinking of an answer."""
+
+    type: Literal["reasoning_text"] = "reasoning_text"
+    text: str
+
+
+class OutputMessage(BaseModel):
+    """An item of the output: text."""
+
+    type: Literal["message"] = "message"
+    id: str
+    role: Literal["assistant"] = "assistant"
+    status: Status
+    content: list[OutputText]
+
+
+class ReasoningItem(BaseModel):
+    """An item of the output: what the model thought."""
+
+    type: Literal["reasoning"] = "reasoning"
+    id: str
+    summary: list[Any] = []
+    content: list[ReasoningText]
+    status: Status
+
+
+class FunctionCallItem(BaseModel):
+    """An item of the output: a call; its arguments are JSON."""
+
+    type: Literal["function_call"] = "function_call"
+    id: str
+    call_id: str
+    name: str
+    arguments: str
+    status: Status
+
+
+OutputItem = OutputMessage | ReasoningItem | FunctionCallItem
+
+
+class InputDetails(BaseModel):
+    """How much of a prompt was not computed again."""
+
+    cached_tokens: int
+    cache_write_tokens: int = 0
+
+
+class OutputDetails(BaseModel):
+    """How many tokens of an answer were thinking."""
+
+    reasoning_tokens: int
+
+
+class ResponseUsage(BaseModel):
+    """What a request has cost."""
+
+    input_tokens: int
+    input_tokens_details: InputDetails
+    output_tokens: int
+    output_tokens_details: OutputDetails
+    total_tokens: int
+
+
+class Why(BaseModel):
+    """Why an answer is not complete."""
+
+    reason: Literal["max_output_tokens"] = "max_output_tokens"
+
+
+class Failure(BaseModel):
+    """Why an answer failed."""
+
+    code: Literal["server_error"] = "server_error"
+    message: str
+
+
+class Response(BaseModel):
+    """An answer of ``/v1/responses``, with what it was asked for."""
+
+    id: str
+    object: Literal["response"] = "response"
+    created_at: int
+    completed_at: int | None = None
+    status: Status = "in_progress"
+    error: Failure | None = None
+    incomplete_details: Why | None = None
+    model: str
+    output: list[OutputItem] = []
+    usage: ResponseUsage | None = None
+    instructions: str | None
+    max_output_tokens: int | None
+    metadata: dict[str, Any]
+    parallel_tool_calls: bool
+    reasoning: dict[str, Any]
+    temperature: float
+    text: dict[str, Any]
+    tool_choice: str | dict[str, Any]
+    tools: list[dict[str, Any]]
+    top_logprobs: int
+    top_p: float
+    truncation: str
+    user: str | None
+    background: Literal[False] = False
+    previous_response_id: None = None
+    store: Literal[False] = False
+
+
+class InputTokens(BaseModel):
+    """An answer of ``/v1/responses/input_tokens``."""
+
+    object: Literal["response.input_tokens"] = "response.input_tokens"
+    input_tokens: int
