@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +18,14 @@ from tests.making.checkpoints import CASES, Case, config, make
 # A first load in a process of its own: hundreds of small files would take minutes. Its own tests
 # turn it on (tests/loadable).
 os.environ["LFM2GGUF_TRIAL"] = "0"
+# Of tests/fuzz: another one in every run, the same in all its processes.
+FUZZ_SEED = os.environ.setdefault("LFM2GGUF_FUZZ_SEED", str(secrets.randbelow(2**32)))
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "tiny-lfm2"
+
+
+def pytest_report_header() -> str:
+    return f"fuzz: LFM2GGUF_FUZZ_SEED={FUZZ_SEED}"
 
 
 @pytest.fixture(scope="session")

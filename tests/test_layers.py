@@ -7,7 +7,17 @@ import ast
 from tests.making.imports import MODULES, loops, unit
 
 LAYERS = [
-    ["errors", "executors", "ggml", "install", "members", "options", "progress", "version"],
+    [
+        "errors",
+        "executors",
+        "ggml",
+        "install",
+        "json_text",
+        "members",
+        "options",
+        "progress",
+        "version",
+    ],
     ["llamacpp", "quants"],
     ["storage"],
     ["checkpoint", "gguf_file", "rendering"],

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from lfm2gguf.errors import OptionError
+from lfm2gguf.json_text import parse_json
 
 
 def read_tools(path: Path | None) -> list[dict[str, Any]] | None:
@@ -55,6 +55,6 @@ def _read(path: Path, option: str) -> str:
 
 def _load(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return parse_json(text)
+    except ValueError as error:
         raise OptionError(f"{where}: is not JSON: {error}") from error

@@ -85,6 +85,21 @@ def serve(
             help="Where the chat template never mentions tools: list them in the system message.",
         ),
     ] = True,
+    mmap: Annotated[
+        bool,
+        typer.Option(
+            "--mmap/--no-mmap",
+            help="Leave the weights in the file, in place of reading them: a file that is cut "
+            "while it is served then ends the server.",
+        ),
+    ] = False,
+    grammars: Annotated[
+        bool,
+        typer.Option(
+            "--grammars",
+            help="Let clients write grammars (GBNF); a bad one can stop the server.",
+        ),
+    ] = False,
     max_body: Annotated[
         int, typer.Option(help="Bytes of a request; larger ones get 413.", min=1)
     ] = 32 << 20,
@@ -110,13 +125,17 @@ def serve(
     keys = [*(api_key or []), *(_keys_in(api_key_file) if api_key_file else [])]
 
     limits = server.Limits(
-        body_bytes=max_body, prompt_tokens=max_prompt, queue=max_queue, seconds=max_seconds
-    )
+        body_bytes=max_body, prompt_tokens=max_prompt, queue=max_queue, seconds=max_seconds,
+        grammars=grammars,
+    )  # fmt: skip
     create_app, run = server.create_app, server.run  # what is missing is said before it loads
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of each client that hangs up
     logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
     if access_log:
         logging.getLogger("lfm2gguf.server.access").setLevel(logging.INFO)
-    settings = {**place.arguments(), "parallel": parallel, "inject_tools": inject_tools}
+    settings = {
+        **place.arguments(), "parallel": parallel, "inject_tools": inject_tools, "mmap": mmap
+    }  # fmt: skip
     settings["adapters"] = dict(map(_adapter, lora or ()))
     with opening.open(model, **settings) as lfm:
         app = create_app(

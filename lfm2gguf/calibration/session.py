@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
@@ -30,6 +29,7 @@ from lfm2gguf.conversion import Conversion, ConversionPlan, Draft, Recipe, plan
 from lfm2gguf.errors import OptionError, UnsupportedError
 from lfm2gguf.progress import ProgressCallback, counting
 from lfm2gguf.reference import gguf_names
+from lfm2gguf.storage import scratch_folder
 from lfm2gguf.verification import ReferenceModel, open_reference
 from lfm2gguf.version import __version__
 
@@ -323,5 +323,5 @@ def _workspace(folder: str | Path | None) -> Iterator[Path]:
     if folder is not None:
         yield Path(folder)
         return
-    with tempfile.TemporaryDirectory(prefix="lfm2gguf-") as name:
-        yield Path(name)
+    with scratch_folder() as made:
+        yield made

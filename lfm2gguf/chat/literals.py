@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _SPACE = re.compile(r"\s*")
-_NAME = re.compile(r"[^\W\d][\w-]*(?:\.[^\W\d][\w-]*)*")
+NAME = re.compile(r"[^\W\d][\w-]*(?:\.[^\W\d][\w-]*)*")
 _NUMBER = re.compile(r"[+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 _WORDS = {"True": True, "true": True, "False": False, "false": False, "None": None, "null": None}
 _OPENING = re.compile(r"([rRuUfF]{0,2})('''|\"\"\"|'|\")")  # b"..." is not a text
@@ -172,7 +172,7 @@ class Literals:
     def name(self) -> str:
         """Read a name, dotted or not."""
         self.peek()
-        match = _NAME.match(self.text, self.at)
+        match = NAME.match(self.text, self.at)
         if not match:
             raise MalformedError(f"a name is expected at {self.text[self.at :][:20]!r}")
         self.at = match.end()

@@ -6,7 +6,6 @@ and sees plain data only. Source: transformers 5.23, ``utils/chat_template_utils
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from lfm2gguf.chat.dialect import dialect_of
 from lfm2gguf.chat.environment import environment
 from lfm2gguf.chat.tool_calls import BadCall, ToolCall, write_calls
 from lfm2gguf.errors import GGUFError, MissingDependencyError, OptionError
+from lfm2gguf.json_text import parse_json
 
 Message = Mapping[str, Any]
 Messages = str | Sequence[Message]
@@ -192,8 +192,8 @@ def _as_call(call: Any) -> ToolCall | BadCall:
     name, arguments = function.get("name"), function.get("arguments") or {}
     if isinstance(arguments, str):
         try:
-            arguments = json.loads(arguments)
-        except (ValueError, RecursionError):
+            arguments = parse_json(arguments)
+        except ValueError:
             return BadCall(f"{name}({arguments})", "its arguments are not JSON")
     if not isinstance(name, str):
         raise OptionError(f"tool_calls: {call!r} needs a name")

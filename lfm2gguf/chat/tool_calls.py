@@ -9,6 +9,7 @@ Source: https://docs.liquid.ai, tool use; the members' chat templates.
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 
 from lfm2gguf.chat.dialect import LFM2, Dialect
 from lfm2gguf.chat.literals import (
+    NAME,
     Literals,
     MalformedError,
     RefusedError,
@@ -280,9 +282,23 @@ def _from_object(value: Any) -> ToolCall:
 
 
 def write_calls(calls: Iterable[ToolCall | BadCall], dialect: Dialect = LFM2) -> str:
-    """Return calls the way the model writes them itself, markers included; bad ones as text."""
-    write = dialect.style.write
+    """Return calls the way the model writes them itself, markers included; bad ones as text.
+
+    A name that is no name in Python has the call written in JSON, an argument's stands behind
+    ``**``: so what is written is read as the same calls.
+    """
     return dialect.enclosed(
-        write(call.name, call.arguments) if isinstance(call, ToolCall) else call.text
-        for call in calls
+        _written(call, dialect) if isinstance(call, ToolCall) else call.text for call in calls
     )
+
+
+def _written(call: ToolCall, dialect: Dialect) -> str:
+    style, arguments = dialect.style, call.arguments
+    if not NAME.fullmatch(call.name):
+        return json.dumps({"name": call.name, "arguments": arguments}, ensure_ascii=False)
+    odd = {key: value for key, value in arguments.items() if not NAME.fullmatch(key)}
+    if not odd:
+        return style.write(call.name, arguments)
+    plain = [style.assignment(k) + style.literal(v) for k, v in arguments.items() if k not in odd]
+    given = ", ".join([*plain, f"**{style.literal(odd)}"])
+    return f"{style.opening(call.name)}{given}{style.closes}"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Union
 
+from lfm2gguf.chat.schemas import check_schema, schema_problem
 from lfm2gguf.chat.tool_calls import ToolCall
 from lfm2gguf.errors import OptionError
 
@@ -27,9 +28,9 @@ class Tool:
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        """The JSON schema of the arguments."""
-        described = self.schema.get("function", self.schema)
-        return typing.cast(Mapping[str, Any], described.get("parameters") or {})
+        """The JSON schema of the arguments, without the keywords that are null."""
+        given = self.schema.get("function", self.schema).get("parameters") or {}
+        return {key: value for key, value in given.items() if value is not None}
 
     def problem(self, call: ToolCall) -> str | None:
         """Return what is wrong with a call's arguments, or None."""
@@ -41,7 +42,8 @@ def as_tools(tools: Sequence[ToolLike] | None) -> dict[str, Tool]:
     """Return tools by name.
 
     Raises:
-        OptionError: a tool is neither a function nor a schema, or two have one name.
+        OptionError: a tool is neither a function nor a schema, two have one name, or a keyword of
+            a schema holds what it cannot hold.
 
     """
     made = [_as_tool(tool) for tool in tools or ()]
@@ -56,7 +58,8 @@ def _as_tool(tool: ToolLike) -> Tool:
         described = tool.get("function", tool)
         name = described.get("name") if isinstance(described, Mapping) else None
         if not isinstance(name, str):
-            raise OptionError(f"a tool's schema needs a name: {dict(tool)!r}")
+            raise OptionError(f"a tool's schema needs a name: {dict(tool)!r:.200}")
+        check_schema(described.get("parameters") or {}, f"the tool {name!r}: parameters")
         return Tool(name, tool)
     if not callable(tool) or not hasattr(tool, "__name__"):  # such as functools.partial
         raise OptionError(f"{tool!r} is not a tool: give a function or a JSON schema")
@@ -175,94 +178,3 @@ def _docstring(text: str) -> tuple[str, dict[str, str]]:
             elif name:
                 arguments[name] += " " + line.strip()
     return sections[0].strip(), arguments
-
-
-# --- checking arguments ---------------------------------------------------------------------
-
-_INSTANCES: dict[str, tuple[type, ...]] = {
-    "integer": (int,),
-    "number": (int, float),
-    "string": (str,),
-    "boolean": (bool,),
-    "null": (type(None),),
-    "array": (list,),
-    "object": (dict,),
-}
-
-
-def schema_problem(value: Any, schema: Mapping[str, Any], where: str) -> str | None:
-    """Return why a value is not what a JSON schema allows, or None.
-
-    Looks at type, nullable, enum, const, anyOf, oneOf, required, properties,
-    additionalProperties, items and the bounds of numbers; other keywords constrain nothing.
-    """
-    if value is None and schema.get("nullable"):
-        return None
-    for problem in (_of_value, _of_number, _of_object, _of_items, _of_choice):
-        found = problem(value, schema, where)
-        if found:
-            return found
-    return None
-
-
-def _of_value(value: Any, schema: Mapping[str, Any], where: str) -> str | None:
-    kinds = schema.get("type", [])
-    kinds = [kinds] if isinstance(kinds, str) else kinds
-    if kinds and not any(_is(value, kind) for kind in kinds):
-        return f"{where}: {value!r} is not of type {' or '.join(kinds)}"
-    if "enum" in schema and value not in schema["enum"]:
-        return f"{where}: {value!r} is not one of {schema['enum']!r}"
-    if "const" in schema and value != schema["const"]:
-        return f"{where}: {value!r} is not {schema['const']!r}"
-    return None
-
-
-def _is(value: Any, kind: str) -> bool:
-    if isinstance(value, bool):
-        return kind == "boolean"
-    if kind == "integer" and isinstance(value, float):
-        return value.is_integer()
-    return isinstance(value, _INSTANCES.get(kind, (object,)))
-
-
-def _of_number(value: Any, schema: Mapping[str, Any], where: str) -> str | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    if "minimum" in schema and value < schema["minimum"]:
-        return f"{where}: {value!r} is below {schema['minimum']!r}"
-    if "maximum" in schema and value > schema["maximum"]:
-        return f"{where}: {value!r} is above {schema['maximum']!r}"
-    return None
-
-
-def _of_object(value: Any, schema: Mapping[str, Any], where: str) -> str | None:
-    if not isinstance(value, dict):
-        return None
-    missing = [name for name in schema.get("required", ()) if name not in value]
-    if missing:
-        return f"{where}: {missing[0]!r} is missing"
-    properties, other = schema.get("properties", {}), schema.get("additionalProperties", True)
-    for name, item in value.items():
-        if name not in properties and other is False:
-            return f"{where}: there is no {name!r}; known are {sorted(properties)}"
-        inner = properties.get(name, other if isinstance(other, Mapping) else {})
-        found = schema_problem(item, inner, f"{where}.{name}")
-        if found:
-            return found
-    return None
-
-
-def _of_items(value: Any, schema: Mapping[str, Any], where: str) -> str | None:
-    items = schema.get("items")
-    if not isinstance(value, list) or not isinstance(items, Mapping):
-        return None
-    found = (schema_problem(item, items, f"{where}[{i}]") for i, item in enumerate(value))
-    return next(filter(None, found), None)
-
-
-def _of_choice(value: Any, schema: Mapping[str, Any], where: str) -> str | None:
-    choices = schema.get("anyOf") or schema.get("oneOf")
-    if not choices:
-        return None
-    problems = [schema_problem(value, choice, where) for choice in choices]
-    return None if None in problems else problems[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from lfm2gguf.checkpoint.quantized import quantization_notes, with_scales
 from lfm2gguf.checkpoint.safetensors import TensorInfo, read_header
 from lfm2gguf.checkpoint.surroundings import AGAIN, refuse_stand_in, refuse_without_weights
 from lfm2gguf.errors import CheckpointError, TensorError
+from lfm2gguf.json_text import parse_json
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 HEAD = "lm_head.weight"
@@ -139,8 +139,8 @@ def read_json_list(path: Path) -> list[Any]:
 def _parsed(path: Path) -> Any:
     refuse_pointer(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError, OSError) as error:
+        return parse_json(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
         raise CheckpointError(f"{path}: cannot be read as JSON ({error}); {AGAIN}") from error
 
 

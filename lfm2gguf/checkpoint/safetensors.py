@@ -8,7 +8,6 @@ allows a range of rows to be read by itself.
 
 from __future__ import annotations
 
-import json
 import math
 import struct
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from lfm2gguf.checkpoint.pointers import refuse_pointer
 from lfm2gguf.errors import CheckpointError, UnsupportedError
+from lfm2gguf.json_text import parse_json
 from lfm2gguf.storage import SAFETENSORS, Scales, StoredRows
 
 MAX_HEADER = 100_000_000  # bytes; the limit of the reference implementation
@@ -115,10 +115,10 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         ) from error
     data = 8 + len(raw)
     try:
-        header = json.loads(raw.decode("utf-8"), object_pairs_hook=_without_repeats)
+        header = parse_json(raw.decode("utf-8"), pairs=_without_repeats)
         header.pop("__metadata__", None)
         infos = [_info(path, name, entry, data) for name, entry in header.items()]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(path, f"its header cannot be read ({error})") from error
     _check_layout(path, infos, data, size)
     return {info.name: info for info in infos}

@@ -35,7 +35,9 @@ class Model:
 
     ``on`` lists the devices that may hold layers; empty means the CPU alone, whatever the
     build could do. ``gpu_layers`` is how many layers go there (-1: all of them, the output
-    layer counting as one).
+    layer counting as one). With ``mmap`` weights stay in the file as far as they can (faster to
+    load, and shared with other processes); without, they are read, and whatever becomes of the
+    file does not matter any more.
 
     ``offloaded`` and ``buffers`` are read from the library's load report, not from what was
     asked: layers on a GPU, and bytes of weights by buffer (``CPU_Mapped``, ``CUDA0``, ...).
@@ -45,7 +47,12 @@ class Model:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], on: Sequence[Device] = (), gpu_layers: int = -1
+        self,
+        path: str | os.PathLike[str],
+        on: Sequence[Device] = (),
+        gpu_layers: int = -1,
+        *,
+        mmap: bool = True,
     ) -> None:
         self._llama = library()
         self._pointer: Any = None
@@ -54,6 +61,8 @@ class Model:
         handles = (ctypes.c_void_p * (len(on) + 1))(*(device.handle for device in on), None)
         params.devices = ctypes.cast(handles, ctypes.c_void_p)
         params.n_gpu_layers = gpu_layers if on else 0
+        if not mmap:
+            params.load_mode = self._llama.LLAMA_LOAD_MODE_NONE
         with captured_log() as log:
             self._pointer = self._llama.llama_model_load_from_file(os.fsencode(self.path), params)
         if not self._pointer:

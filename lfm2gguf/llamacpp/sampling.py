@@ -82,6 +82,12 @@ class Sampler:
                 f"grammar: it nests deeper than {DEEPEST} parentheses: allow fewer repetitions "
                 "(maxLength and maxItems of a JSON schema count)"
             )
+        if wrong := _backward(grammar):
+            raise OptionError(f"grammar: {wrong} repeats at least more often than at most")
+        if "<" in _TEXT.sub("", grammar):  # llama.cpp allows what it then ends the process of
+            raise OptionError(
+                "grammar: tokens (such as <[1]>) cannot stand in it; write their text"
+            )
         with captured_log() as log, captured_stderr() as said:
             made = self._llama.llama_sampler_init_grammar(model.vocab, text, b"root")
         if not made:
@@ -105,11 +111,17 @@ class Sampler:
         """Pick, accept and return the next token; ``logits`` is ``(n_vocab,)`` float32.
 
         Raises:
-            RuntimeFailureError: bias and grammar leave no token to pick.
+            RuntimeFailureError: bias and grammar leave no token to pick, or the model's weights
+                have it compute what is not a number.
         """
         if self._over:
             return self._model.end_tokens[0]
         logits = self._adjusted(logits)
+        if not logits.max() < np.inf:  # C code would pick what is no token
+            raise RuntimeFailureError(
+                "the model computes logits that are not numbers: its weights are damaged, or the "
+                "options go beyond float32; see what `lfm2gguf doctor` says of the file"
+            )
         token = self._pick(logits)
         bound = self._grammar and (self._watch is None or self._watch.applies)
         if bound and not self._allows(logits, token):
@@ -215,6 +227,15 @@ def _grammar_of(options: Options) -> str | None:
     if options.json_schema is not None:
         return json_schema_grammar(options.json_schema)
     return options.grammar
+
+
+_COUNTS = re.compile(r"\{\s*0*(\d{1,9})\s*,\s*0*(\d{1,9})\s*\}")
+
+
+def _backward(grammar: str) -> str | None:
+    """Return a repetition such as ``{2,1}``, of which llama.cpp makes 2**64 - 1 rules."""
+    found = _COUNTS.finditer(_TEXT.sub("", grammar))
+    return next((match[0] for match in found if int(match[1]) > int(match[2])), None)
 
 
 def _nesting(grammar: str) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lfm2gguf.errors import OutputError
+from lfm2gguf.json_text import parse_json
 from lfm2gguf.storage import write_whole
 
 HIDDEN = ".lfm2gguf"
@@ -78,7 +79,7 @@ class Folder:
 
     def _read(self) -> dict[str, Any] | None:
         try:
-            found = json.loads((self.path / HIDDEN / "state.json").read_text("utf-8"))
+            found = parse_json((self.path / HIDDEN / "state.json").read_text("utf-8"))
         except (OSError, ValueError):
             return None
         return found if isinstance(found, dict) else None

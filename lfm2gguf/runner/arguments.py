@@ -25,6 +25,7 @@ class Settings(TypedDict, total=False):
     state_bytes: int
     parse_markers: bool
     inject_tools: bool
+    mmap: bool
     adapters: Mapping[str, FilePath] | None
     mmproj: FilePath | None
 

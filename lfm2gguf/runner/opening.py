@@ -67,6 +67,7 @@ def open_model(
     adapters: Mapping[str, FilePath],
     mmproj: FilePath | None,
     inject_tools: bool,
+    mmap: bool,
 ) -> Opened:
     """Open a file, its adapters and its projector on a device.
 
@@ -90,7 +91,7 @@ def open_model(
         size = sum(info.nbytes for info in file.tensors.values())
         placement.check_memory(path, size, available_memory())
     with contextlib.ExitStack() as parts:  # what is open is closed if the rest fails
-        model = parts.enter_context(Model(path, on, layers))
+        model = parts.enter_context(Model(path, on, layers, mmap=mmap))
         loaded = _load_adapters(model, adapters, file)
         most = lookup or (MOST_DRAFTED if draft_file else 0)
         made = parts.enter_context(

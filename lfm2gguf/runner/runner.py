@@ -60,6 +60,8 @@ class Runner:
             who writes them cannot end a turn and speak as somebody else.
         inject_tools: list tools in the system message, in the family's form, where the chat
             template never mentions them; otherwise they are refused.
+        mmap: leave weights in the file as far as they can stay there; without, they are read, and
+            a file that is changed or cut meanwhile cannot end the process or change an answer.
 
     Raises:
         GGUFError: a file cannot be run.
@@ -81,6 +83,7 @@ class Runner:
         state_bytes: int = 256 << 20,
         parse_markers: bool = False,
         inject_tools: bool = True,
+        mmap: bool = True,
         adapters: Mapping[str, FilePath] | None = None,
         mmproj: FilePath | None = None,
     ) -> None:
@@ -97,6 +100,7 @@ class Runner:
             adapters=adapters or {},
             mmproj=mmproj,
             inject_tools=inject_tools,
+            mmap=mmap,
         )
         self.device = opened.device
         self.dialect: Dialect = opened.dialect  # how the model writes thinking and calls

@@ -18,6 +18,8 @@ class Limits:
     ``body_bytes`` of a request (413), ``prompt_tokens`` of a prompt (400; None: what the context
     holds), ``queue`` answers that wait while others are computed (429), ``seconds`` until an
     answer is whole (504), ``body_seconds`` until a request's body has arrived (408).
+    ``grammars``: whether clients may write grammars (GBNF), which is refused otherwise (400): an
+    ambiguous one takes llama.cpp for ever, and nothing bounds it.
     """
 
     body_bytes: int = 32 << 20
@@ -25,10 +27,11 @@ class Limits:
     queue: int = 64
     seconds: float = 600.0
     body_seconds: float = 30.0
+    grammars: bool = False
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            least = 0 if name == "queue" else 1e-3
+            least = 0 if name in ("queue", "grammars") else 1e-3
             if value is not None and not value >= least:
                 raise OptionError(f"{name} is {value}: it must be at least {least:g}")
 

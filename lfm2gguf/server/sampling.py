@@ -25,7 +25,7 @@ def options_of(service: Service, body: Sampling) -> list[dict[str, Any]]:
     """
     given: dict[str, Any] = {name: getattr(body, name) for name in _SAME}
     given["logit_bias"] = _logit_bias(service.runner, body.logit_bias)
-    given["grammar"] = _grammar(body)
+    given["grammar"] = _grammar(service, body)
     given |= _adapter(service, body)
     options = {name: value for name, value in given.items() if value is not None}
     if body.seed is None:
@@ -33,7 +33,7 @@ def options_of(service: Service, body: Sampling) -> list[dict[str, Any]]:
     return [{**options, "seed": (body.seed + i) % (LARGEST_SEED + 1)} for i in range(body.n or 1)]
 
 
-def _grammar(body: Sampling) -> str | None:
+def _grammar(service: Service, body: Sampling) -> str | None:
     """Return the grammar asked for; an empty one asks for none."""
     forms = ("grammar", "json_schema", "choice")
     asked = [name for name in forms if getattr(body, name) not in (None, "")]
@@ -43,6 +43,13 @@ def _grammar(body: Sampling) -> str | None:
         )
     if body.choice is not None:
         return f"root ::= {' | '.join(map(json.dumps, body.choice))}"
+    if body.grammar and not service.limits.grammars:
+        raise Refusal(
+            400,
+            "this server takes no grammars from clients, since what one costs has no bound: send "
+            "a JSON schema (response_format), or start the server with --grammars",
+            param="grammar",
+        )
     return body.grammar or None
 
 

@@ -5,6 +5,7 @@ from lfm2gguf.storage.folders import is_folder, made_folder
 from lfm2gguf.storage.output import check_target, create, output_errors, write_whole
 from lfm2gguf.storage.partial import target_of
 from lfm2gguf.storage.rows import GGML, SAFETENSORS, DType, Scales, StoredRows
+from lfm2gguf.storage.scratch import scratch_folder
 from lfm2gguf.storage.unchanged import Stamp, check_unchanged, stamps
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "is_folder",
     "made_folder",
     "output_errors",
+    "scratch_folder",
     "stamps",
     "target_of",
     "write_whole",

@@ -44,7 +44,7 @@ def begin(target: Path) -> tuple[Path, BinaryIO]:
         OSError: the file cannot be made.
 
     """
-    with _turn(target.parent):
+    with turn(target.parent):
         writing = _sweep(target.parent)
         if target.name in writing:
             raise OutputError(
@@ -53,7 +53,7 @@ def begin(target: Path) -> tuple[Path, BinaryIO]:
             )
         path = target.with_name(f"{target.name}.{secrets.token_hex(4)}{SUFFIX}")
         file = path.open("xb")
-        _lock(file.fileno())
+        locked(file.fileno())
         return path, file
 
 
@@ -71,9 +71,9 @@ def _sweep(folder: Path) -> set[str]:
 def _is_written(path: Path) -> bool:
     """Say whether somebody is writing a temporary file; if nobody is, remove it."""
     try:
-        with _opened(path, os.O_NOFOLLOW | os.O_NONBLOCK if LOCKS else 0) as descriptor:
+        with opened(path, os.O_NOFOLLOW | os.O_NONBLOCK if LOCKS else 0) as descriptor:
             is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
-            held = is_file and _lock(descriptor)
+            held = is_file and locked(descriptor)
             if held and LOCKS:
                 path.unlink()
         if held and not LOCKS:
@@ -83,7 +83,7 @@ def _is_written(path: Path) -> bool:
     return held is None
 
 
-def _lock(descriptor: int) -> bool | None:
+def locked(descriptor: int) -> bool | None:
     """Lock an open file: True; None if another has the lock, False where there are no locks."""
     if not LOCKS:
         return True
@@ -95,20 +95,21 @@ def _lock(descriptor: int) -> bool | None:
 
 
 @contextlib.contextmanager
-def _turn(folder: Path) -> Iterator[None]:
+def turn(folder: Path) -> Iterator[None]:
     """Let one process at a time look through a folder: of two that begin, one is the second."""
     if not LOCKS:  # Windows does not open folders
         yield
         return
-    with _opened(folder, 0) as descriptor:
+    with opened(folder, 0) as descriptor:
         end = time.monotonic() + PATIENCE
-        while _lock(descriptor) is None and time.monotonic() < end:
+        while locked(descriptor) is None and time.monotonic() < end:
             time.sleep(0.01)
         yield
 
 
 @contextlib.contextmanager
-def _opened(path: Path, flags: int) -> Iterator[int]:
+def opened(path: Path, flags: int) -> Iterator[int]:
+    """Open a file or folder for reading, until the end of the block; the descriptor."""
     descriptor = os.open(path, os.O_RDONLY | flags)
     try:
         yield descriptor

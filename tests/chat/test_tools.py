@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from lfm2gguf.chat.tool_calls import ToolCall
-from lfm2gguf.chat.tools import as_tools, function_schema, schema_problem
+from lfm2gguf.chat.dialect import LFM2
+from lfm2gguf.chat.schemas import schema_problem
+from lfm2gguf.chat.tool_calls import ToolCall, read_calls, write_calls
+from lfm2gguf.chat.tools import as_tools, function_schema
 from lfm2gguf.errors import OptionError
 from tests.golden.template_cases import FUNCTIONS, WEATHER, WRAPPED, plan
 
@@ -93,3 +95,61 @@ def test_a_missing_argument_and_bounds() -> None:
     assert "below" in str(schema_problem(1, {"minimum": 2}, "x"))
     assert "above" in str(schema_problem(3, {"maximum": 2}, "x"))
     assert "is not" in str(schema_problem(3, {"const": 2}, "x"))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        (True, "parameters: True is not a JSON schema"),
+        ([1], "is not a JSON schema"),
+        ({"type": {"a": 1}}, "parameters.type: .* is not a type's name"),
+        ({"type": ["string", 3]}, "is not a type's name"),
+        ({"required": 3}, "parameters.required: 3 is not a list of names"),
+        ({"required": [[]]}, "is not a list of names"),
+        ({"properties": []}, "parameters.properties: .* is not an object"),
+        ({"properties": {"a": 3}}, "parameters.properties.a: 3 is not a JSON schema"),
+        ({"properties": {"a": {"enum": {}}}}, r"properties.a.enum: \{\} is not a list"),
+        ({"properties": {"a": {"minimum": "1"}}}, "a.minimum: '1' is not a number"),
+        ({"properties": {"a": {"maximum": True}}}, "a.maximum: True is not a number"),
+        ({"anyOf": {}}, "parameters.anyOf: "),
+        ({"anyOf": [3]}, r"parameters.anyOf\[0\]: 3 is not a JSON schema"),
+        ({"items": {"oneOf": 3}}, "parameters.items.oneOf: 3 is not a list"),
+    ],
+)
+def test_a_keyword_of_a_wrong_kind_is_refused_at_the_door(parameters: Any, said: str) -> None:
+    described = {"name": "f", "parameters": parameters}
+    with pytest.raises(OptionError, match=f"the tool 'f': .*{said}"):
+        as_tools([{"type": "function", "function": described}])
+
+
+def test_a_schema_that_nests_without_end_is_refused() -> None:
+    schema: dict[str, Any] = {}
+    for _ in range(2000):
+        schema = {"items": schema}
+    with pytest.raises(OptionError, match="schemas nest deeper than"):
+        as_tools([{"name": "f", "parameters": schema}])
+
+
+@pytest.mark.parametrize("parameters", [
+    None, {"type": None, "enum": None, "anyOf": None, "properties": None, "minimum": None},
+    {"required": None, "properties": {"a": True, "b": {"type": None, "const": 3}}},
+])  # fmt: skip
+def test_a_keyword_that_is_null_is_not_there(parameters: Any) -> None:
+    tool = as_tools([{"name": "f", "parameters": parameters}])["f"]
+    assert tool.problem(ToolCall("f", {})) is None
+
+
+def test_schemas_that_allow_all_or_nothing() -> None:
+    parts = {"type": "object", "properties": {"a": True, "b": False}}
+    tool = as_tools([{"name": "f", "parameters": parts}])["f"]
+    assert tool.problem(ToolCall("f", {"a": [1]})) is None
+    assert "f.b: nothing may stand there" in str(tool.problem(ToolCall("f", {"b": 1})))
+
+
+@pytest.mark.parametrize("name", ["f", "a.b", "a-b", 'f"', "f(x", "<|tool_call_end|>", "é", "1"])
+@pytest.mark.parametrize("key", ["x", "my key", "<|tool_call_end|>", "a=b", "", "class", "**", "1"])
+def test_calls_that_are_written_are_read_as_the_same(name: str, key: str) -> None:
+    calls = [ToolCall(name, {key: [1, "a"], "y": None}), ToolCall("g", {})]
+    start, end = LFM2.calls
+    written = write_calls(calls)
+    assert read_calls(written.removeprefix(start).removesuffix(end)) == (calls, [])

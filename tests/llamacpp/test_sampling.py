@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lfm2gguf.errors import OptionError, RuntimeFailureError
 from lfm2gguf.llamacpp import Floats, Model, Sampler
 from lfm2gguf.options import Options
 from tests.making.models import tiny_gguf
@@ -101,6 +102,39 @@ def test_draws_what_the_whole_chain_draws(
     for _ in range(6):  # the same logits again: the penalty must be felt
         assert ours.sample(logits) == theirs(logits)
     ours.close()
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"temperature": 0.0}, {"min_p": 0.1}, {"top_k": 5}, {"repeat_window": 8, "seed": 1},
+])  # fmt: skip
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_no_number_is_no_token(model: Model, options: dict[str, Any], bad: float) -> None:
+    """Damaged weights: llama.cpp would pick a token that does not exist."""
+    sampler = Sampler(model, Options(**(OFF | options)))
+    logits = np.zeros(model.n_vocab, np.float32)
+    logits[7] = bad
+    with pytest.raises(RuntimeFailureError, match="not numbers"):
+        sampler.sample(logits)
+    logits[7] = 1.0
+    assert 0 <= sampler.sample(logits) < model.n_vocab
+    sampler.close()
+
+
+@pytest.mark.parametrize("counts", ["{2,1}", "{ 1 , 0 }", "{007,6}"])
+def test_repetitions_with_more_at_least_than_at_most(model: Model, counts: str) -> None:
+    """llama.cpp subtracts one from the other, unsigned, and makes as many rules."""
+    with pytest.raises(OptionError, match="more often than at most"):
+        Sampler(model, Options(**OFF, grammar=f'root ::= "a"{counts} "b"'))
+    literal = f'root ::= "{counts}" [{counts}] # {counts}'
+    Sampler(model, Options(**OFF, grammar=literal)).close()
+
+
+@pytest.mark.parametrize("token", ["<[2]>", "!<[2]>", "<|im_end|>"])
+def test_tokens_in_a_grammar(model: Model, token: str) -> None:
+    """Beside characters they end the process ("Unexpected empty grammar stack")."""
+    with pytest.raises(OptionError, match="write their text"):
+        Sampler(model, Options(**OFF, grammar=f'root ::= ({token}"a" | "b")+'))
+    Sampler(model, Options(**OFF, grammar=f'root ::= "{token}" [<] # <')).close()
 
 
 @pytest.mark.parametrize(

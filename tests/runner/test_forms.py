@@ -123,3 +123,11 @@ def test_what_would_overflow_the_parsers_stack_is_refused(
 def test_a_schema_no_grammar_can_express() -> None:
     with pytest.raises(OptionError, match="cannot be turned into a grammar"):
         call_grammar([{"name": "f", "parameters": {"properties": {"x": {"type": "colour"}}}}])
+
+
+@pytest.mark.parametrize("keyword", ["required", "properties", "type", "additionalProperties"])
+def test_a_keyword_that_is_null_is_not_there(keyword: str) -> None:
+    schema = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}
+    given = {"name": "f", "parameters": {**schema, keyword: None}}
+    without = {"name": "f", "parameters": {k: v for k, v in schema.items() if k != keyword}}
+    assert call_grammar([given]) == call_grammar([without])

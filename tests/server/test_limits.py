@@ -218,3 +218,12 @@ def test_metrics(url: str) -> None:
     for name in ("running", "waiting", "held_tokens", "state_bytes"):
         assert after[f"lfm2gguf_{name}[]"] >= 0
     assert after["process_resident_memory_bytes[]"] > 1e6
+
+
+def test_grammars_of_clients_are_the_operator_s_choice(runner: Runner) -> None:
+    """An ambiguous one takes llama.cpp for ever."""
+    with serving(runner) as url:
+        refused = chat(url, {**ASK, "grammar": 'root ::= (("a"?){30}){30}'})
+        assert (refused.status_code, error(refused)["param"]) == (400, "grammar")
+        assert "--grammars" in error(refused)["message"]
+        assert chat(url, {**ASK, "max_tokens": 3, "guided_choice": ["a", "b"]}).status_code == 200

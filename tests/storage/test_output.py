@@ -19,7 +19,7 @@ WRITERS = {
     "export": "Export('ollama', 'm', 'x' * 100, {}).write(target, overwrite=True)",
     "report of verify": "verify.write_reports([], {'json': target})",
     "baseline": "verify.write_reports([], {'baseline': target})",
-    "report of bench": "bench.write([Report(())], {'json': target})",
+    "report of bench": "bench.write([Report(())], {'csv': target})",
     "cache": "cache.store(target.stem, numpy.zeros((9, 9), numpy.float32))",
     "GGUF": "lay_out({}, [TensorSpec('a', GGMLType.F32, (99,))]).create(target, overwrite=True)"
     ".__enter__()",

@@ -6,7 +6,6 @@ is comparing two reports.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
@@ -16,6 +15,7 @@ from typing import Any
 from lfm2gguf import rendering
 from lfm2gguf.bench.metrics import METRICS, Sample
 from lfm2gguf.errors import OptionError
+from lfm2gguf.json_text import parse_json
 
 REPORT_VERSION = 1
 PUBLISHED = "published"
@@ -161,11 +161,11 @@ def _read(path: Path) -> Report:
 
 def _parse(text: str, name: str) -> Report:
     try:
-        data = json.loads(text)
+        data = parse_json(text)
         if data["report"] != "lfm2gguf bench":
             raise ValueError
         version = data["version"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise OptionError(
             f"{name}: not a report; write one by lfm2gguf bench --json-file"
         ) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lfm2gguf.errors import EndpointError, MissingDependencyError
 from lfm2gguf.install import install_command
+from lfm2gguf.json_text import parse_json
 
 if TYPE_CHECKING:
     import httpx
@@ -110,7 +110,7 @@ class Wire:
 
     def _event(self, data: bytes) -> dict[str, Any]:
         try:
-            event = json.loads(data)
+            event = parse_json(data)
         except ValueError as error:
             raise EndpointError(f"{self.url}: the stream is not JSON: {_shown(data)}") from error
         if not isinstance(event, dict):
@@ -122,7 +122,7 @@ class Wire:
 
 def _refusal(url: str, status: int, text: str) -> EndpointError:
     try:
-        said = _message(json.loads(text))
+        said = _message(parse_json(text))
     except ValueError:
         said = " ".join(text.split())[:200] or "no reason given"
     kind = RefusedError if status in REFUSED else EndpointError

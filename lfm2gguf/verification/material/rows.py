@@ -6,12 +6,12 @@ Messages as the Hub has them, ShareGPT's ``conversations``, Alpaca's ``instructi
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from lfm2gguf.errors import OptionError
+from lfm2gguf.json_text import parse_json
 
 Message = dict[str, Any]
 Row = Mapping[str, Any]
@@ -60,8 +60,8 @@ def _values(path: Path, text: str) -> Iterator[tuple[str, Any]]:
     for n, line in enumerate(text.splitlines(), 1):
         if line.strip():
             try:
-                yield f"{path}, line {n}", json.loads(line)
-            except (ValueError, RecursionError) as error:
+                yield f"{path}, line {n}", parse_json(line)
+            except ValueError as error:
                 raise OptionError(
                     f"{path}, line {n}: is not JSON ({error}); write one conversation on each "
                     f"line, such as {EXAMPLES[0]}"
@@ -70,8 +70,8 @@ def _values(path: Path, text: str) -> Iterator[tuple[str, Any]]:
 
 def _whole(text: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return parse_json(text)
+    except ValueError:
         return None
 
 

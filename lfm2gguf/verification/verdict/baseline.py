@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from lfm2gguf.errors import OptionError
+from lfm2gguf.json_text import parse_json
 from lfm2gguf.verification.verdict.gates import Gate
 from lfm2gguf.verification.verdict.result import Verification
 
@@ -61,7 +61,7 @@ def _of_vectors(before: Mapping[str, Any], result: Verification) -> Iterator[Gat
 
 def _entry(path: Path, type: str) -> Mapping[str, Any]:
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
+        report = parse_json(path.read_text(encoding="utf-8"))
         entries = [entry for entry in report["files"] if entry["type"] == type]
     except OSError as error:
         raise OptionError(f"{path}: the baseline cannot be read ({error.strerror})") from error

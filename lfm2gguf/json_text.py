@@ -1,0 +1,39 @@
+"""JSON texts that people bring: the one place that parses them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+DEEPEST = 100  # lists and objects in one another; what transformers writes has no ten
+
+
+def parse_json(
+    text: str | bytes, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None
+) -> Any:
+    """Parse a JSON text whose value is flat enough for whatever walks through it later.
+
+    ``pairs`` makes an object of its keys and values, as ``object_pairs_hook`` of :mod:`json`. How
+    deep that module itself reads depends on Python's version and on who calls.
+
+    Raises:
+        ValueError: it is not JSON, not UTF-8, or nests deeper than :data:`DEEPEST`.
+
+    """
+    try:
+        value = json.loads(text, object_pairs_hook=pairs)
+    except RecursionError:
+        raise ValueError(f"it nests deeper than {DEEPEST}") from None
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return value
+    raise ValueError(f"it nests deeper than {DEEPEST}")

@@ -1,0 +1,48 @@
+"""Folders for what a run needs while it runs; what a killed one left is removed by the next."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from lfm2gguf.storage.partial import LOCKS, locked, opened, turn
+
+PREFIX, SUFFIX = "lfm2gguf-", ".scratch"
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Make a folder among the system's temporary files; it is removed on leaving.
+
+    Folders whose runs have ended without that (their locks can be had) are removed first, as long
+    as they are this user's.
+
+    Raises:
+        OSError: it cannot be made.
+
+    """
+    parent = Path(tempfile.gettempdir())
+    with contextlib.ExitStack() as stack:
+        with turn(parent):
+            _sweep(parent)
+            folder = Path(tempfile.mkdtemp(SUFFIX, PREFIX, parent))
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            if LOCKS:
+                locked(stack.enter_context(opened(folder, os.O_DIRECTORY)))
+        yield folder
+
+
+def _sweep(parent: Path) -> None:
+    if not LOCKS:  # Windows does not open folders
+        return
+    for folder in parent.glob(f"{PREFIX}*{SUFFIX}"):
+        with (
+            contextlib.suppress(OSError),  # gone, or another user's
+            opened(folder, os.O_DIRECTORY | os.O_NOFOLLOW) as descriptor,
+        ):
+            if os.fstat(descriptor).st_uid == os.getuid() and locked(descriptor):
+                shutil.rmtree(folder, ignore_errors=True)

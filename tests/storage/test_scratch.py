@@ -1,0 +1,45 @@
+"""Scratch folders: gone on leaving, and those of killed runs by the next run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from lfm2gguf.storage import scratch_folder
+
+KILLED = """
+import os, signal, tempfile
+from lfm2gguf.storage import scratch_folder
+tempfile.tempdir = {folder!r}
+with scratch_folder() as made:
+    (made / "x").write_bytes(bytes(9))
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_it_is_gone_on_leaving(temporary: Path) -> None:
+    with scratch_folder() as made:
+        (made / "x").touch()
+        assert list(temporary.iterdir()) == [made]
+    assert not list(temporary.iterdir())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks")
+def test_what_a_killed_run_left_goes_and_what_runs_stays(temporary: Path) -> None:
+    code = KILLED.format(folder=str(temporary))
+    subprocess.run([sys.executable, "-c", code], check=False, timeout=60)
+    (left,) = temporary.iterdir()
+    other = temporary / "lfm2gguf-x.scratch"
+    other.symlink_to(left)  # a link is nobody's folder
+    with scratch_folder() as one, scratch_folder() as two:
+        assert {*temporary.iterdir()} == {one, two, other}
