@@ -131,10 +131,10 @@ def _reference(
     plan: ConversionPlan, source: str, revision: str | None, lora: str | None
 ) -> ReferenceModel:
     """Open what the files are compared with: what that raises is raised before they are there."""
-    from lfm2gguf.verification import TYPE_LIMITS, open_reference
+    from lfm2gguf.verification import open_reference, text_limits
 
     for draft in plan.drafts:
-        if draft.type.name not in TYPE_LIMITS:
+        if draft.type.name not in text_limits():
             raise OptionError(
                 f"--verify has no limits for {draft.type.name} yet; convert without it, then "
                 "verify with --max-ppl-increase and the other limits"

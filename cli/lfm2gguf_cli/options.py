@@ -123,6 +123,10 @@ class StorageOptions:
             help="For tensors whose names it is found in, such as ffn_down=Q6_K; several times.",
         ),
     ] = None
+    tensor_type_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A file of REGEX=TYPE, after those of --tensor-type."),
+    ] = None
     imatrix: Annotated[
         Path | None,
         typer.Option(
@@ -146,8 +150,11 @@ class StorageOptions:
 
     def recipe(self, computed: ImportanceMatrix | None = None) -> Recipe:
         """Read the matrix, unless it was computed, and return it all as a recipe."""
-        from lfm2gguf.conversion import Recipe
+        from lfm2gguf.conversion import Recipe, read_patterns
 
+        patterns = list(self.tensor_type or ())
+        if self.tensor_type_file is not None:
+            patterns += read_patterns(self.tensor_type_file)
         matrix = computed
         if self.imatrix is not None and not self.computes_matrix:
             from lfm2gguf.imatrix import read_imatrix
@@ -157,7 +164,7 @@ class StorageOptions:
             matrix = matrix.select(self.include_weights or (), self.exclude_weights or ())
         return Recipe(
             self.type, self.split_max_size, matrix, self.pure, self.leave_output_tensor,
-            self.output_tensor_type, self.token_embedding_type, tuple(self.tensor_type or ()),
+            self.output_tensor_type, self.token_embedding_type, tuple(patterns),
         )  # fmt: skip
 
 
@@ -270,7 +277,7 @@ PathOrId = Annotated[
 Device = Annotated[
     str,
     typer.Option(
-        metavar="auto|cpu|cuda|vulkan|rocm|metal",
+        metavar="auto|cpu|cuda|vulkan|rocm|sycl|metal",
         help="Where it runs; cuda:1 is the second of its kind.",
     ),
 ]

@@ -16,13 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from lfm2gguf.ggml import GGMLType
-from lfm2gguf.quants import CODECS
+from lfm2gguf.quants import CODECS, IQ4_VALUES
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 Bytes: TypeAlias = npt.NDArray[Any]  # uint8; NumPy types shifts of it as any integer
 Blocks: TypeAlias = npt.NDArray[Any]
-
-IQ4_VALUES = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 
 
 @dataclass
@@ -282,7 +280,6 @@ def _codes(first: int, count: int) -> Floats:
     return np.arange(first, first + count, dtype=np.float32)
 
 
-_IQ4 = np.array(IQ4_VALUES, np.float32)
 _BLOCK = (_unpack_block, _pack_block)
 
 GRIDS = {
@@ -291,11 +288,11 @@ GRIDS = {
     GGMLType.Q4_K: Grid(32, 256, _codes(0, 16), (0, 63), "dmin", _unpack_k, _pack_k),
     GGMLType.Q5_K: Grid(32, 256, _codes(0, 32), (0, 63), "dmin", _unpack_k, _pack_k),
     GGMLType.Q6_K: Grid(16, 256, _codes(-32, 64), (-128, 127), None, _unpack_q6, _pack_q6),
-    GGMLType.IQ4_XS: Grid(32, 256, _IQ4, (-32, 31), None, _unpack_iq4_xs, _pack_iq4_xs),
+    GGMLType.IQ4_XS: Grid(32, 256, IQ4_VALUES, (-32, 31), None, _unpack_iq4_xs, _pack_iq4_xs),
     GGMLType.Q4_0: Grid(32, 32, _codes(-8, 16), None, None, *_BLOCK),
     GGMLType.Q5_0: Grid(32, 32, _codes(-16, 32), None, None, *_BLOCK),
     GGMLType.Q4_1: Grid(32, 32, _codes(0, 16), None, "m", *_BLOCK, minimum_sign=-1),
     GGMLType.Q5_1: Grid(32, 32, _codes(0, 32), None, "m", *_BLOCK, minimum_sign=-1),
     GGMLType.Q8_0: Grid(32, 32, _codes(-128, 256), None, None, _unpack_q8, _pack_q8),
-    GGMLType.IQ4_NL: Grid(32, 32, _IQ4, None, None, *_BLOCK),
+    GGMLType.IQ4_NL: Grid(32, 32, IQ4_VALUES, None, None, *_BLOCK),
 }

@@ -16,6 +16,7 @@ from lfm2gguf.conversion.draft import Draft, Model, target_paths
 from lfm2gguf.conversion.from_checkpoint import convert, plan
 from lfm2gguf.conversion.from_gguf import plan_quantization, quantize
 from lfm2gguf.conversion.mixtures import fitting
+from lfm2gguf.conversion.overrides import read_patterns
 from lfm2gguf.conversion.planned import Conversion, ConversionPlan
 from lfm2gguf.conversion.recipe import Recipe, parse_types
 from lfm2gguf.conversion.sources import Part, SourceTensor
@@ -40,5 +41,6 @@ __all__ = [
     "plan_adapter",
     "plan_quantization",
     "quantize",
+    "read_patterns",
     "target_paths",
 ]

@@ -10,6 +10,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from lfm2gguf.errors import OptionError
 from lfm2gguf.ggml import GGMLType
@@ -79,6 +80,24 @@ def parse_patterns(
 
     """
     return tuple(_pattern(text, option) for text in patterns)
+
+
+def read_patterns(path: str | Path) -> tuple[str, ...]:
+    """Return the ``REGEX=TYPE`` of a file, which white space separates.
+
+    As tools/quantize/quantize.cpp, ``parse_tensor_type_file``.
+
+    Raises:
+        OptionError: it cannot be read as text.
+
+    """
+    try:
+        return tuple(Path(path).read_text("utf-8").split())
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise OptionError(
+            f"tensor_type_file (--tensor-type-file) {path}: cannot be read ({reason})"
+        ) from error
 
 
 def _pattern(text: str, option: str) -> tuple[re.Pattern[str], GGMLType]:

@@ -41,9 +41,11 @@ from lfm2gguf.quants.importance import Importance
 from lfm2gguf.quants.kernels import describe as describe_kernels
 from lfm2gguf.quants.kernels import do_all as compiled_do_all
 from lfm2gguf.quants.kernels import warm_up
+from lfm2gguf.quants.nonlinear import VALUES as IQ4_VALUES
 
 __all__ = [
     "CODECS",
+    "IQ4_VALUES",
     "Codec",
     "bf16_to_f32",
     "compiled_do_all",

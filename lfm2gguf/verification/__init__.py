@@ -13,6 +13,7 @@ from lfm2gguf.verification.limits import (
     SimilarityLimits,
     TextLimits,
     TypeLimits,
+    text_limits,
 )
 from lfm2gguf.verification.material.conversations import chat_samples
 from lfm2gguf.verification.material.models import Candidate, ReferenceModel, open_reference
@@ -53,5 +54,6 @@ __all__ = [
     "open_reference",
     "prepare",
     "score",
+    "text_limits",
     "verify",
 ]

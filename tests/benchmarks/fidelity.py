@@ -74,7 +74,7 @@ class Programs:
     def judge(self, file: Path, text: Path) -> dict[str, float]:
         """Return the figures of a file; llama-perplexity loses its last lines at times."""
         base = self.work / f"{text.stem}.kld"
-        common = ["-f", text, "-c", 512, "--chunks", JUDGED, "-t", 2, "--kl-divergence-base", base]
+        common = ["-f", text, "-c", 512, "--chunks", JUDGED, "-t", 1, "--kl-divergence-base", base]
         if not base.exists():
             self.run("llama-perplexity", "-m", self.f32, *common)
         for _ in range(TRIES):
@@ -118,7 +118,7 @@ def measure(
     work, files = programs.work, texts(programs.work, wikitext)
     for name in ("docs", "wiki"):
         programs.run("llama-imatrix", "-m", programs.f32, "-f", files[f"{name}-1"], "-c", 512,
-                     "--chunks", CHUNKS, "-t", 2, "-o", work / f"{name}.imatrix.gguf")  # fmt: skip
+                     "--chunks", CHUNKS, "-t", 1, "-o", work / f"{name}.imatrix.gguf")  # fmt: skip
     for type in types:
         plain = work / "plain.gguf"
         programs.run("llama-quantize", programs.f32, plain, type)

@@ -133,3 +133,19 @@ def test_what_does_not_go_together(
     found = refusal("convert", source, "-o", tmp_path, "--ctx", 32, "--chunks", 8, *words,
                     "--text", source.parent / "text.txt", within=tmp_path)  # fmt: skip
     assert message in found
+
+
+def test_types_of_tensors_from_a_file(source: Path, tmp_path: Path) -> None:
+    """As llama-quantize reads it: words between white space, after those of the command line."""
+    (tmp_path / "types.txt").write_text("ffn_down=Q8_0\n\n  ffn_.*=Q5_0 attn_v=q4_1\n")
+    planned = run("convert", source, "-t", "Q4_0", "--tensor-type", "ffn_up=F16",
+                  "--tensor-type-file", tmp_path / "types.txt", "--dry-run", "--json")  # fmt: skip
+    tensors = json.loads(planned.out)["files"][0]["tensors"]
+    expected = {"ffn_up": "F16", "ffn_down": "Q8_0", "ffn_gate": "Q5_0", "attn_v": "Q4_1"}
+    for part, type in expected.items():
+        assert {t["type"] for t in tensors if f"{part}.weight" in t["name"]} == {type}
+    for name, content in (("no.txt", None), ("binary.txt", b"\xff\xfe"), ("bad.txt", b"ffn")):
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        words = ["convert", source, "--tensor-type-file", tmp_path / name, "--dry-run"]
+        assert "tensor-type" in refusal(*words, within=tmp_path)

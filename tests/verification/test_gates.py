@@ -139,7 +139,7 @@ def test_the_tensor_nearest_to_its_limit_decides() -> None:
     )
     assert gate.value == pytest.approx(0.9)
     assert gate.detail.startswith("a:")
-    assert list(tensor_gate([TensorDifference("a", "Q3_K", 0.1, 0.2)])) == []
+    assert list(tensor_gate([TensorDifference("a", "IQ3_S", 0.1, 0.2)])) == []
 
 
 def test_settings_are_compared_as_float32() -> None:
