@@ -28,7 +28,12 @@ PAGES |= {
     path.relative_to(ROOT).as_posix(): f"guide/{path.parent.name}.md"
     for path in sorted((ROOT / "examples").glob("*/README.md"))
 }
-LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]+)\]\((?P<to>[^)\s]+)\)")
+PICTURES = {
+    path.relative_to(ROOT).as_posix(): f"pictures/{path.name}"
+    for pattern in ("examples/*/*.png", "examples/*/*.svg", ".github/**/*.svg")
+    for path in sorted(ROOT.glob(pattern))
+}
+LINK = re.compile(r"\[(?P<text>[^\]]+)\]\((?P<to>[^)\s]+)\)")
 CODE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -49,6 +54,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     pages["reference/api.md"] = python_names()
     for page, text in pages.items():
         files.append(File.generated(config, page, content=text))
+    for file, home in PICTURES.items():
+        files.append(File.generated(config, home, abs_src_path=str(ROOT / file)))
     return files
 
 
@@ -62,8 +69,8 @@ def linked(text: str, file: str, page: str, repository: str | None) -> str:
         target = normpath(f"{Path(file).parent.as_posix()}/{to}")
         target = target if not (ROOT / target / "README.md").is_file() else f"{target}/README.md"
         assert (ROOT / target).exists(), f"{file} links to {to}, which is not there"
-        if target in PAGES:
-            way = relpath(PAGES[target], Path(page).parent.as_posix())
+        if home := PAGES.get(target) or PICTURES.get(target):
+            way = relpath(home, Path(page).parent.as_posix())
             return f"[{match['text']}]({way}{'#' + anchor if anchor else ''})"
         if repository:
             return f"[{match['text']}]({repository}/blob/HEAD/{target})"

@@ -28,7 +28,7 @@ def doctor(
     ],
     backend: Annotated[
         str,
-        typer.Option(metavar="cpu|cuda|vulkan|rocm|metal", help="Where it is to run."),
+        typer.Option(metavar="cpu|cuda|vulkan|rocm|sycl|metal", help="Where it is to run."),
     ] = "cpu",
     *,
     type: HubType = "Q4_K_M",

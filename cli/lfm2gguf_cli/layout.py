@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from rich.cells import cell_len, chop_cells
+from rich.cells import cell_len
 
 GAP = "  "
 WORDY = 24  # a longer cell is words or a name, which may be folded; figures are shorter
@@ -94,11 +94,21 @@ def fold(text: str, width: int) -> list[str]:
         if cell_len(lines[-1] + part.rstrip()) <= width:
             lines[-1] += part
             continue
-        pieces = chop_cells(part, width)
+        pieces = _chopped(part, width)
         lines += pieces if lines[-1] else []
         if not lines[0]:
             lines = pieces
     return [line.rstrip() for line in lines]
+
+
+def _chopped(text: str, width: int) -> list[str]:
+    """Return a text in pieces as long as fit; Rich's own function differs between its versions."""
+    pieces = [""]
+    for character in text:
+        if pieces[-1] and cell_len(pieces[-1] + character) > width:
+            pieces.append("")
+        pieces[-1] += character
+    return pieces
 
 
 def _words(head: str) -> list[str]:

@@ -277,7 +277,7 @@ PathOrId = Annotated[
 Device = Annotated[
     str,
     typer.Option(
-        metavar="auto|cpu|cuda|vulkan|rocm|metal",
+        metavar="auto|cpu|cuda|vulkan|rocm|sycl|metal",
         help="Where it runs; cuda:1 is the second of its kind.",
     ),
 ]

@@ -35,7 +35,9 @@ def serve(
     ] = None,
     api_key_file: Annotated[
         Path | None,
-        typer.Option(envvar="LFM2GGUF_API_KEY_FILE", help="Keys, one a line."),
+        typer.Option(
+            envvar="LFM2GGUF_API_KEY_FILE", metavar="FILE", help="Keys, one a line; # for remarks."
+        ),
     ] = None,
     allow_host: Annotated[
         list[str] | None,
@@ -148,9 +150,10 @@ def serve(
         )
 
         def started(url: str) -> None:
-            at = f", chat page at {url}/" if chat_page else ""
-            typer.echo(f"{lfm.path.name} on {lfm.device}{at}", err=True)
+            typer.echo(f"{lfm.path.name} on {lfm.device}", err=True)
             typer.echo(f"{url}/v1")
+            opened = f"open {url}/ in a browser, or " if chat_page else ""
+            typer.echo(f"next: {opened}give a client {url}/v1; Ctrl-C ends it", err=True)
             signal.signal(signal.SIGTERM, lambda *_: None)  # from here on uvicorn drains
             end_within(drain_seconds)
 

@@ -129,6 +129,10 @@ def verify(
         Path | None,
         typer.Option(metavar="FILE.svg|png", help="Draw how far the file is from its reference."),
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a page: the ladder as a picture, all figures."),
+    ] = None,
     engine: Annotated[
         str,
         typer.Option(
@@ -161,7 +165,8 @@ def verify(
     from lfm2gguf_cli.verdicts import conclude, report_json, show_verdicts
 
     targets = {
-        "baseline": write_baseline, "junit": junit, "markdown": markdown, "plot": plot,
+        "baseline": write_baseline, "junit": junit, "markdown": markdown, "html": html,
+        "plot": plot,
     }  # fmt: skip
     check_targets(targets)
     limits = Limits(max_ppl_increase, max_kld, min_top1, min_cosine, min_rank, min_overlap)

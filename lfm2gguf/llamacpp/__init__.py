@@ -8,6 +8,7 @@ Objects are not thread-safe: one thread drives a :class:`Context`.
 """
 
 from lfm2gguf.llamacpp.backend import BACKENDS, Backend
+from lfm2gguf.llamacpp.choices import choice_rules
 from lfm2gguf.llamacpp.context import Chunk, Context, Floats, RefusedBatchError
 from lfm2gguf.llamacpp.device import Device, backends, default_threads, devices
 from lfm2gguf.llamacpp.grammar import SchemaRules, json_schema_grammar
@@ -42,6 +43,7 @@ __all__ = [
     "backends",
     "build_info",
     "check_size",
+    "choice_rules",
     "choose",
     "default_threads",
     "devices",

@@ -32,7 +32,7 @@ def html_table(table: Table) -> Iterator[str]:
     """Yield a table that scrolls by itself where it is wider than the page."""
     name = escape(table.title)
     yield f"<h3>{name}</h3>" if table.title else ""
-    yield f'<div class="scroll" tabindex="0" role="region" aria-label="{name or "Table"}">'
+    yield f'<div class="scroll" tabindex="0" role="group" aria-label="{name or "Table"}">'
     yield "<table><thead>"
     yield _row("th", table.heads, table.texts)
     yield "</thead><tbody>"
@@ -46,9 +46,17 @@ def notebook_table(table: Table, caption: str = "") -> str:
     return words + ("".join(html_table(table)) if table.rows else "")
 
 
+_MARKS = {"✓": " good", "✗": " bad"}  # a cell that begins with one has its colour
+LONG = 40  # characters, from which on a cell is broken into lines
+
+
 def _row(tag: str, cells: Sequence[str], texts: int) -> str:
-    kinds = ("text" if i < texts else "number" for i in range(len(cells)))
-    body = (f'<{tag} class="{k}">{escape(c)}</{tag}>' for k, c in zip(kinds, cells, strict=True))
+    tags = (tag if cell else "td" for cell in cells)  # a heading has words
+    body = (
+        f'<{tag} class="{"text" if i < texts else "number"}{_MARKS.get(cell[:1], "")}'
+        f'{" long" if len(cell) > LONG else ""}">{escape(cell)}</{tag}>'
+        for i, (tag, cell) in enumerate(zip(tags, cells, strict=True))
+    )
     return f"<tr>{''.join(body)}</tr>"
 
 

@@ -101,7 +101,7 @@ def _panel(panel: Panel, ink: Ink, curve: Callable[[int], dict[str, object]]) ->
     down = Scale(10.0**least, 10.0**most, HEIGHT, 0, logarithmic=True)
     for power in range(least, most + 1):
         y = down.at(10.0**power)
-        number = f"{10.0**power:.{max(0, -power)}f}"
+        number = f"1e{power}" if power < -5 else f"{10.0**power:.{max(0, -power)}f}"
         yield element("line", x1=0, x2=PANEL, y1=y, y2=y, **ink("grid"))
         yield element("text", number, x=-8, y=y + 4, text_anchor="end", **ink("tick"))
     for tick in ticks(low, high):
@@ -125,7 +125,7 @@ def _panel(panel: Panel, ink: Ink, curve: Callable[[int], dict[str, object]]) ->
         at = [(across.at(x), down.at(y)) for x, y in zip(line.x, line.y, strict=True)]
         for name, x, y in place(line.names, at, taken, Box(0, 0, PANEL, HEIGHT)):
             yield opened("g", **curve(i))
-            style = {"class_": "name", "fill": "currentColor", "stroke": "none", "font_size": "11"}
+            style = {"class_": "name", "fill": "currentColor", "stroke": "none"}
             yield element("text", name, x=x, y=y, **style)
             yield "</g>"
 

@@ -3,7 +3,7 @@
 from lfm2gguf.chat.tool_calls import BadCall, ToolCall
 from lfm2gguf.llamacpp import DeviceReport
 from lfm2gguf.options import Options
-from lfm2gguf.runner.answer.grammar import call_grammar
+from lfm2gguf.runner.answer.grammar import call_grammar, text_grammar
 from lfm2gguf.runner.answer.pieces import Piece
 from lfm2gguf.runner.answer.stream import Reply, Stream
 from lfm2gguf.runner.arguments import ChatArguments
@@ -34,4 +34,5 @@ __all__ = [
     "default_options",
     "maxsim",
     "place",
+    "text_grammar",
 ]

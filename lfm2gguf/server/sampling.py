@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lfm2gguf.options import LARGEST_SEED, option_table
-from lfm2gguf.runner import Runner
+from lfm2gguf.runner import Runner, text_grammar
 from lfm2gguf.server.errors import Refusal
 from lfm2gguf.server.requests import Sampling
 from lfm2gguf.server.service import Service
@@ -42,7 +41,7 @@ def _grammar(service: Service, body: Sampling) -> str | None:
             400, f"{asked[0]} and {asked[1]} exclude each other: give one", param=asked[0]
         )
     if body.choice is not None:
-        return f"root ::= {' | '.join(map(json.dumps, body.choice))}"
+        return text_grammar(body.choice)
     if body.grammar and not service.limits.grammars:
         raise Refusal(
             400,
@@ -83,7 +82,8 @@ def _logit_bias(
         if not tokens or isinstance(value, str):
             raise Refusal(
                 400,
-                f"logit_bias: {key!r}: {value!r}: give a token id or a text, and a number or false",
+                f"logit_bias: {key!r:.60}: {value!r:.60}: give a token id or a text, and a "
+                "number or false",
                 param="logit_bias",
             )
         found |= dict.fromkeys(tokens, -math.inf if value is False else float(value))
@@ -93,4 +93,5 @@ def _logit_bias(
 def _tokens(runner: Runner, key: Any) -> list[int]:
     if isinstance(key, str) and not (key.isascii() and key.isdigit()):
         return runner.tokens.encode(key, bos=False)
-    return [] if isinstance(key, bool | float) else [int(key)]
+    too_long = isinstance(key, str) and len(key) > 10  # digits, of more than any vocabulary has
+    return [] if too_long or isinstance(key, bool | float) else [int(key)]

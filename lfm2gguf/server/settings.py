@@ -126,15 +126,21 @@ def settled(
     for other, name in ALIASES.items():
         if other in given and other not in fields and name in fields:
             value = given.pop(other)
-            if given.setdefault(name, value) != value:
+            known = given.setdefault(name, value)
+            if known is not value and known != value:
                 raise _refused(title, other, value, f"it is {name}, which is given too")
     _respell(given, fields)
     for name in [name for name in given if name not in fields]:
         value = given[name]
         if name in NO_EFFECT or any(_same(value, neutral) for neutral in NEUTRAL.get(name, ())):
             del given[name]
-        elif name in NEUTRAL and not leniency().lenient:
+        elif leniency().lenient:
+            del given[name]
+            leniency().note(name)
+        elif name in NEUTRAL:
             raise _refused(title, name, value, _reason(name))
+        else:  # the first alone: pydantic would list a hundred thousand
+            raise _error(title, "extra_forbidden", name, value)
     return _validated(given, validate)
 
 
@@ -152,19 +158,12 @@ def _validated(given: dict[str, Any], validate: ValidatorFunctionWrapHandler) ->
 
 
 def _taken_out(given: dict[str, Any], where: tuple[int | str, ...]) -> bool:
-    """Take a setting out of what was given, also out of an object in it."""
-    *above, last = where
-    part: Any = given
-    for step in above:
-        part = part.get(step) if isinstance(part, dict) else None
-    if not isinstance(part, dict) or last not in part:
+    """Take a setting out of an object in what was given; the client's own stays as it is."""
+    if len(where) != 2 or not isinstance(part := given.get(str(where[0])), dict):
         return False
-    if above:  # the client's own object stays as it is
-        given[str(above[0])] = {k: v for k, v in part.items() if k != last}
-    else:
-        del part[last]
+    given[str(where[0])] = {key: value for key, value in part.items() if key != where[1]}
     leniency().note(".".join(map(str, where)))
-    return len(above) < 2
+    return where[1] in part
 
 
 def _respell(given: dict[str, Any], fields: Mapping[str, FieldInfo]) -> None:
@@ -209,7 +208,10 @@ def _reason(name: str) -> str:
 
 
 def _refused(title: str, name: str, value: Any, reason: str) -> ValidationError:
-    error = PydanticCustomError(UNSUPPORTED, "{reason}", {"reason": reason})
-    return ValidationError.from_exception_data(
-        title, [InitErrorDetails(type=error, loc=(name,), input=value)]
-    )
+    kind = PydanticCustomError(UNSUPPORTED, "{reason}", {"reason": reason})
+    return _error(title, kind, name, value)
+
+
+def _error(title: str, kind: str | PydanticCustomError, name: str, value: Any) -> ValidationError:
+    details = InitErrorDetails(type=kind, loc=(name,), input=value)
+    return ValidationError.from_exception_data(title, [details])

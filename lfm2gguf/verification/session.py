@@ -278,6 +278,7 @@ def _judge(
         candidate=candidate.name,
         type=candidate.type,
         size=candidate.size,
+        weights=candidate.weights,
         reference=prepared.model.name,
         reference_digest=prepared.digest,
         tokenizer=prepared.model.tokenizer,

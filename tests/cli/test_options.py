@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,9 @@ def known() -> dict[str, dict[str, Any]]:
 def test_every_option_says_what_it_does_and_takes(known: dict[str, dict[str, Any]]) -> None:
     for command, params in known.items():
         for name, param in params.items():
-            assert param.help, (command, name)
-            if param.multiple or param.param_type_name == "argument":
-                assert param.metavar or not param.multiple, (command, name)
+            if param.param_type_name == "option":
+                assert param.help, (command, name)
+            assert param.metavar or not getattr(param, "multiple", False), (command, name)
 
 
 def test_json_is_a_flag_beside_a_file_in_every_command_that_reports(
@@ -142,6 +143,21 @@ def test_convert_of_a_gguf_is_quantize(bf16_gguf: Path, tmp_path: Path) -> None:
     assert "--lora is for a checkpoint" in said
     folder = refusal("quantize", tmp_path, within=tmp_path)
     assert "convert" in folder
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("verify", "a.gguf", "-r", "b"), ("run", "a.gguf"), ("serve", "a.gguf"), ("bench", "a.gguf")],
+)
+def test_the_first_load_can_be_left_out(
+    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LFM2GGUF_TRIAL", "1")
+    refusal(*arguments, within=tmp_path)
+    assert os.environ["LFM2GGUF_TRIAL"] == "1"
+    refusal(*arguments, "--no-trial", within=tmp_path)
+    assert os.environ["LFM2GGUF_TRIAL"] == "0"
 
 
 def test_what_to_do_next_is_the_last_line(small: Path, bf16_gguf: Path, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def _without_matrix(metadata: Metadata) -> Metadata:
     [
         ({"tensor_type": ["ffn_down"]}, "'ffn_down' is not REGEX=TYPE"),
         ({"tensor_type": ["=Q8_0"]}, "is not REGEX=TYPE"),
-        ({"tensor_type": ["ffn_(=Q8_0"]}, "no regular expression"),
+        ({"tensor_type": ["ffn_(=Q8_0"]}, "not a valid regular expression"),
         ({"tensor_type": ["ffn=Q4K"]}, "did you mean Q4_K"),
         ({"output_tensor_type": "Q8_K"}, r"--output-tensor-type\): unknown tensor type 'Q8_K'"),
         ({"token_embedding_type": "q9"}, "--token-embedding-type"),

@@ -181,3 +181,19 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert f"{target}: cannot be written" in done.stderr
     assert [path.read_text() for path in tmp_path.iterdir()] == ["precious"]
+
+
+def test_the_command_says_what_it_wrote(tmp_path: Path) -> None:
+    target = tmp_path / "Modelfile"
+    done = run("export", "ollama", tiny_gguf(), "-o", target)
+    assert (done.code, "FROM" in target.read_text("utf-8")) == (0, True)
+    first, *rest = done.out.splitlines()
+    assert first == f"{target}: an Ollama Modelfile for {tiny_gguf()}"
+    assert rest[0] == "template: written for it"
+    assert "temperature 0.3" in rest[2]
+    assert done.err == f"next: ollama create {tiny_gguf().stem.lower()} -f {target}\n"
+    preset, data = tmp_path / "p.json", tmp_path / "data.json"
+    done = run("export", "lmstudio", tiny_gguf(), "-o", preset, "--json-file", data)
+    assert "temperature 0.3" in done.out
+    assert json.loads(data.read_text("utf-8"))["output"] == str(preset)
+    assert "config-presets" in done.err

@@ -19,7 +19,10 @@ from lfm2gguf.rendering import (
     dumps,
     markdown_table,
     plain,
+    tokens,
 )
+from lfm2gguf.rendering.labels import Box, place
+from lfm2gguf.rendering.palette import COLORS, CURVES
 from lfm2gguf.rendering.svg import Scale, decades, element, round_up, ticks
 
 NUMBERS = st.floats(1e-9, 1e12)
@@ -79,3 +82,37 @@ def test_elements_escape_what_they_hold() -> None:
     assert written == (
         '<text class="a" text-anchor="&quot;&lt;" x="1.2" y="2">&lt;b&gt;&amp;\'</text>'
     )
+
+
+@given(st.lists(st.tuples(st.floats(0, 400), st.floats(0, 330)), max_size=12))
+def test_names_of_dots_stay_apart(at: list[tuple[float, float]]) -> None:
+    frame, dots = Box(0, 0, 400, 330), [Box(x - 4, y - 4, x + 4, y + 4) for x, y in at]
+    taken = list(dots)
+    placed = list(place([f"Q{i}_K_M" for i in range(len(at))], at, taken, frame))
+    boxes = taken[len(dots) :]
+    assert len(placed) == len(boxes)
+    assert all(frame.holds(box) for box in boxes)
+    assert not any(a.meets(b) for i, a in enumerate(boxes) for b in [*dots, *boxes[:i]])
+
+
+def test_a_page_follows_the_system_or_its_own_choice() -> None:
+    style = tokens()
+    for name, (light, dark) in COLORS.items():
+        assert style.count(f"--{name}:{light};") >= 2
+        assert style.count(f"--{name}:{dark};") >= 2
+    assert "prefers-color-scheme:dark" in style
+
+
+@pytest.mark.parametrize("scheme", [0, 1])
+@pytest.mark.parametrize("name", ["text", "soft", "good", "bad", *(f"c{i}" for i in range(CURVES))])
+def test_colours_can_be_read(name: str, scheme: int) -> None:
+    """A contrast of 4.5 on the page and on cards (WCAG 2.1, 1.4.3)."""
+
+    def luminance(color: str) -> float:
+        parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.03928 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    for ground in ("back", "card"):
+        a, b = sorted(luminance(COLORS[key][scheme]) for key in (name, ground))
+        assert (b + 0.05) / (a + 0.05) >= 4.5

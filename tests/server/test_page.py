@@ -198,6 +198,38 @@ def test_a_forced_call_and_its_result(tab_of: Open, url: str, size: str, tmp_pat
 
 
 @pytest.mark.slow
+def test_an_image_goes_with_a_message(
+    tab_of: Open, url: str, vision_model: Runner, picture: bytes
+) -> None:
+    assert not tab_of(url).is_visible("#attach")  # a text model takes none
+    with serving(vision_model) as address:
+        tab = tab_of(address, "phone")
+        tab.locator("#attach").wait_for()
+        choose(tab, schema='{"const": "seen"}')  # the model is random
+        file = {"name": "a.png", "mimeType": "image/png", "buffer": picture}
+        tab.set_input_files("#file", [file])
+        tab.locator("#media img").wait_for()
+        with tab.expect_request("**/v1/chat/completions") as sent:
+            send(tab, "What is this?")
+        parts = sent.value.post_data_json["messages"][0]["content"]
+        assert [part["type"] for part in parts] == ["image_url", "text"]
+        finished(tab)
+        assert tab.locator(".user img").count() == 1
+        assert tab.locator("#media img").count() == 0
+        assert tab.locator(".error").count() == 0
+        assert tab.inner_text(".answer .text") == '"seen"'
+
+
+@pytest.mark.slow
+def test_an_empty_answer_is_told(tab_of: Open, url: str) -> None:
+    tab = tab_of(url)
+    answered_with(tab, "")
+    send(tab, ASK)
+    finished(tab)
+    assert "without a word" in tab.inner_text(".error p")
+
+
+@pytest.mark.slow
 def test_what_tools_are_not_json_is_said(tab_of: Open, url: str) -> None:
     tab = tab_of(url)
     tab.click("#open-settings")

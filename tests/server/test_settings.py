@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -78,6 +79,25 @@ def test_a_lenient_server_passes_over_and_tells(url: str, lenient: str) -> None:
     assert chat(lenient, temperature=-1, mirostat=2).status_code == 400  # that is no setting
     assert chat(lenient, model="other").status_code == 404
     assert chat(lenient, model="tiny").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("odd", "status"),
+    [
+        ({f"k{i}": 1 for i in range(30_000)}, 400),
+        ({"guided_choice": [f"choice {i}" for i in range(30_000)]}, 200),
+        ({"logit_bias": {"9" * 5000: 1}}, 400),
+        ({"guided_choice": ["\ud800"]}, 400),
+        ({"lora": [{"id": 10**30, "scale": 1}]}, 400),
+    ],
+)
+def test_odd_requests_are_answered_at_once(url: str, odd: dict[str, Any], status: int) -> None:
+    began = time.process_time()  # of this process, in which the server runs
+    body = json.dumps({**ASK, **odd})
+    headers = {"Content-Type": "application/json"}
+    answer = httpx.post(f"{url}/v1/chat/completions", content=body, headers=headers, timeout=60)
+    assert answer.status_code == status, answer.text[:300]
+    assert time.process_time() - began < 3  # two of them took 15 s and more
 
 
 def test_two_names_of_one_setting(url: str) -> None:

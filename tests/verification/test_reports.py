@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from importlib.resources import files as resources
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -15,10 +16,14 @@ from lfm2gguf.verification import Engine, Session, Verification
 from lfm2gguf.verification.report.data import dumps
 from lfm2gguf.verification.report.files import check_targets, write_reports
 from lfm2gguf.verification.report.junit import junit
+from lfm2gguf.verification.report.ladder import ladder
 from lfm2gguf.verification.report.markdown import markdown
+from lfm2gguf.verification.report.page import page
 from lfm2gguf.verification.report.plot import draw
 from lfm2gguf.verification.report.words import explanation, headings, number, summary_cells
 from lfm2gguf.verification.verdict.gates import Gate
+from tests.making.browser import screenshot
+from tests.making.html import check_report
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +89,60 @@ def test_the_picture_is_svg_with_a_line_for_each_file(
         assert all(-1 <= x <= 401 and -1 <= y <= 331 for x, y in points)
 
 
+def test_the_page_is_whole_and_escapes_what_it_shows(results: list[Verification]) -> None:
+    text = page(results)
+    check_report(text)
+    assert "1 of 3 failed" in text
+    assert "bro|ken&lt;&gt;.gguf" in text
+    assert "a &lt;b&gt; &amp;" in text
+    assert text.count("<details") == 3
+    assert text.count("<details open") == 1
+    assert text.count('<svg viewBox="0 0') == 3  # the ladder, and the two curves of the plot
+    assert "✓ passed" in page(results[:2])
+
+
+def test_the_ladder_stands_beside_the_published_one(results: list[Verification]) -> None:
+    panel = ladder(results[:2])
+    assert panel is not None
+    own, plain, weighed = panel.lines
+    assert list(own.names) == ["Q4_K_M", "Q8_0"]  # by size
+    assert list(own.y) == [results[1].figures.kld.value, results[0].figures.kld.value]
+    assert list(own.x) == pytest.approx([8 * r.size / 3_940_096 for r in (results[1], results[0])],
+                                        rel=0.01)  # fmt: skip
+    published = dict(zip(plain.names, zip(plain.x, plain.y, strict=True), strict=True))
+    assert published["Q4_K_M"] == pytest.approx((4.90, 0.031273), rel=0.001)
+    for line in (plain, weighed):
+        assert sorted(line.x) == list(line.x)
+        assert sorted(line.y, reverse=True) == list(line.y)
+    exact = replace(results[0], type="F32", size=results[0].weights * 4)
+    assert ladder([exact]) is None
+    check_report(page([exact]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1300, "light")])
+def test_the_page_in_a_browser(
+    browser: Any, results: list[Verification], width: int, scheme: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "verify.html"
+    path.write_text(page(results), encoding="utf-8")
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    tab = context.new_page()
+    tab.goto(path.as_uri())
+    screenshot(tab, f"verify-{width}-{scheme}", tmp_path, full_page=True)
+    assert tab.evaluate("document.documentElement.scrollWidth") == width  # nothing sticks out
+    names = tab.locator("svg .name").all()
+    boxes = [box for name in names if (box := name.bounding_box())]
+    assert {"Q8_0", "Q4_K_M"} <= {name.text_content() for name in names}
+    assert all(box["height"] >= 9 for box in boxes)  # pixels
+    for i, a in enumerate(boxes):  # names do not cover each other
+        for b in boxes[:i]:
+            across = min(a["x"] + a["width"], b["x"] + b["width"]) - max(a["x"], b["x"])
+            down = min(a["y"] + a["height"], b["y"] + b["height"]) - max(a["y"], b["y"])
+            assert across <= 1 or down <= a["height"] / 3
+    context.close()
+
+
 def test_a_png_needs_matplotlib_and_says_so(results: list[Verification], tmp_path: Path) -> None:
     try:
         import matplotlib  # noqa: F401
@@ -105,7 +164,8 @@ def test_reports_that_cannot_be_written_are_refused_at_once(tmp_path: Path) -> N
 
 
 def test_each_report_is_written_whole(results: list[Verification], tmp_path: Path) -> None:
-    names = {"json": "a.json", "junit": "a.xml", "markdown": "a.md", "plot": "a.svg"}
+    names = {"json": "a.json", "junit": "a.xml", "markdown": "a.md", "html": "a.html",
+             "plot": "a.svg"}  # fmt: skip
     assert not write_reports(results, {kind: tmp_path / name for kind, name in names.items()})
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names.values())
     with pytest.raises(OutputError, match="no such folder"):

@@ -9,7 +9,7 @@ from typing import Any
 from lfm2gguf.chat.dialect import LFM2, CallStyle, Dialect
 from lfm2gguf.chat.tools import Tool, ToolLike, as_tools
 from lfm2gguf.errors import OptionError
-from lfm2gguf.llamacpp import LazyGrammar, SchemaRules
+from lfm2gguf.llamacpp import LazyGrammar, SchemaRules, choice_rules
 
 
 def call_grammar(
@@ -37,6 +37,11 @@ def call_grammar(
     return "\n".join(
         [f"root ::= {' | '.join(['calls', *answer])}", f"calls ::= {calls}", call, rules.text]
     )
+
+
+def text_grammar(texts: Sequence[str]) -> str:
+    """Return a grammar (GBNF) of answers that are one of the texts."""
+    return "\n".join(f"{name} ::= {rule}" for name, rule in choice_rules(texts, "root").items())
 
 
 def lazy_calls(

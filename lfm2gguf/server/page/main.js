@@ -67,7 +67,7 @@ async function generate() {
   draw();
   setBusy(false);
   if (failed) fail(failed);
-  else if (answer.stopped && remembered.messages.at(-1) !== answer) fail({ message: "Stopped before the first token." });
+  else if (messages.at(-1) !== answer) fail({ message: answer.stopped ? "Stopped before the first token." : "The model ended its answer without a word." });
   else if (answer.tool_calls) {
     announce(`The model calls ${answer.tool_calls.map((call) => call.function.name).join(", ")}. Enter its result.`);
     $("log").querySelector(".calls textarea")?.focus({ preventScroll: true });

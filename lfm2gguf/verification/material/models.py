@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -231,6 +232,11 @@ class Candidate:
         name = names.get(number, f"type {number}") if isinstance(number, int) else "unknown"
         parts = stamps(file.files)
         return cls(file, name, sum(part.size for part in parts), parts)
+
+    @property
+    def weights(self) -> int:
+        """How many weights all its tensors have."""
+        return sum(math.prod(tensor.shape) for tensor in self.file.tensors.values())
 
     @property
     def name(self) -> str:

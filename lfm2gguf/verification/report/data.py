@@ -35,6 +35,7 @@ def _file(result: Verification) -> dict[str, Any]:
         "file": result.candidate,
         "type": result.type,
         "bytes": result.size,
+        "weights": result.weights,
         "passed": result.passed,
         "culprit": result.culprit or None,
         "reference": {

@@ -13,6 +13,7 @@ from lfm2gguf.verification.report import plot
 from lfm2gguf.verification.report.data import dumps
 from lfm2gguf.verification.report.junit import junit
 from lfm2gguf.verification.report.markdown import markdown
+from lfm2gguf.verification.report.page import page
 from lfm2gguf.verification.verdict.result import Verification
 
 LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$")
@@ -21,6 +22,7 @@ WRITERS: dict[str, Callable[[Sequence[Verification]], str | bytes]] = {
     "baseline": dumps,
     "junit": junit,
     "markdown": markdown,
+    "html": page,
 }
 
 
@@ -57,7 +59,7 @@ def check_targets(targets: Targets) -> None:
 
 
 def write_reports(results: Sequence[Verification], targets: Targets) -> str:
-    """Write each report that is asked for: json, baseline, junit, markdown or plot.
+    """Write each report that is asked for: json, baseline, junit, markdown, html or plot.
 
     Return the text that belongs on standard output.
 

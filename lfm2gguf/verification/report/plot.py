@@ -35,7 +35,7 @@ def draw(results: Sequence[Verification], suffix: str) -> bytes:
     """
     if suffix == ".svg":
         legend = [f"{r.candidate} - {'passed' if r.passed else 'FAILED'}" for r in results]
-        return draw_panels(_panels(results), legend).encode("utf-8")
+        return draw_panels(panels(results), legend).encode("utf-8")
     if suffix == ".png":
         return _png(results)
     raise OptionError(f"a plot can be .svg or .png, not {suffix or 'a file without suffix'}")
@@ -94,7 +94,8 @@ def sorted_curve(label: str, values: Sequence[float]) -> Line:
     return Line(label, share.tolist(), distances.tolist())
 
 
-def _panels(results: Sequence[Verification]) -> list[Panel]:
+def panels(results: Sequence[Verification]) -> list[Panel]:
+    """Return the curves of all files: what is lost where, and how often."""
     if results[0].scores is None:
         found = [(result.candidate, result.similarity) for result in results]
         texts = [sorted_curve(name, figures.cosines) for name, figures in found]
@@ -122,7 +123,7 @@ def _matplotlib() -> type:
 
 def _png(results: Sequence[Verification]) -> bytes:
     figure = _matplotlib()(figsize=(13, 5), layout="constrained")
-    for axes, panel in zip(figure.subplots(1, 2), _panels(results), strict=True):
+    for axes, panel in zip(figure.subplots(1, 2), panels(results), strict=True):
         for i, line in enumerate(panel.lines):
             axes.plot(line.x, line.y, label=line.label, color=curve_color(i))
         axes.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label, yscale="log")

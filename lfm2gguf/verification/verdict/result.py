@@ -32,6 +32,7 @@ class Verification:
     candidate: str
     type: str
     size: int  # bytes
+    weights: int  # of all tensors
     reference: str
     reference_digest: str
     tokenizer: str
@@ -66,9 +67,19 @@ class Verification:
         return notebook_table(table, repr(self))
 
     @property
+    def bits_per_weight(self) -> float:
+        """The file's size over its weights, metadata included."""
+        return 8 * self.size / self.weights if self.weights else 0.0
+
+    @property
     def passed(self) -> bool:
         """Whether every gate passed."""
         return all(gate.passed for gate in self.gates)
+
+    @property
+    def shipped(self) -> Figures | Similarity:
+        """The figures of the file as it is shipped, of either kind of model."""
+        return self.stages[SHIPPED]
 
     @property
     def figures(self) -> Figures:
@@ -78,7 +89,7 @@ class Verification:
             OptionError: it is a retrieval model's.
 
         """
-        found = self.stages[SHIPPED]
+        found = self.shipped
         if not isinstance(found, Figures):
             raise OptionError(f"{self.reference}: is a retrieval model; read .similarity instead")
         return found
@@ -91,7 +102,7 @@ class Verification:
             OptionError: it is a text model's.
 
         """
-        found = self.stages[SHIPPED]
+        found = self.shipped
         if not isinstance(found, Similarity):
             raise OptionError(f"{self.reference}: is a text model; read .figures instead")
         return found
