@@ -18,10 +18,20 @@ from tests.making.checkpoints import CASES, Case, config, make
 # A first load in a process of its own: hundreds of small files would take minutes. Its own tests
 # turn it on (tests/loadable).
 os.environ["LFM2GGUF_TRIAL"] = "0"
+# NumPy's kernels are the specification, and compiling the others takes half a minute. Those are
+# held to these in tests/quants/test_compiled.py and tests/conversion/test_compiled.py.
+os.environ.setdefault("LFM2GGUF_KERNELS", "numpy")
 # Of tests/fuzz: another one in every run, the same in all its processes.
 FUZZ_SEED = os.environ.setdefault("LFM2GGUF_FUZZ_SEED", str(secrets.randbelow(2**32)))
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "tiny-lfm2"
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m is applied
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("weekly"):
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_report_header() -> str:

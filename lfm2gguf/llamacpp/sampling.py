@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import math
 import os
 import re
 from collections import Counter, deque
@@ -22,6 +23,7 @@ from lfm2gguf.llamacpp.model import Model, Tokens
 from lfm2gguf.options import Options
 
 DEEPEST = 2_000  # llama.cpp's parser recurses at each parenthesis; a full stack ends the process
+LARGEST_BIAS = 1e9  # decides as any larger one does, and stays finite through all samplers
 LARGEST = 2_000_000  # characters: a second of parsing, and some hundred megabytes
 
 
@@ -54,7 +56,7 @@ class Sampler:
         self._top_k = 0 if whole else int(options.top_k)
         self._min_p = 0.0 if whole or early else float(options.min_p)
         self._biased = np.array(list(bias), np.int64)
-        self._bias = np.array(list(bias.values()), np.float32)
+        self._bias = np.array([_float32(value) for value in bias.values()], np.float32)
         self._repeat = np.float32(options.repeat_penalty)
         self._frequency = np.float32(options.frequency_penalty)
         self._presence = np.float32(options.presence_penalty)
@@ -211,6 +213,10 @@ class _CandidateArray:
 
 
 _TEXT = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|#[^\n]*', re.DOTALL)
+
+
+def _float32(bias: float) -> float:
+    return min(bias, LARGEST_BIAS) if bias >= -LARGEST_BIAS else -math.inf
 
 
 def _bias_of(model: Model, options: Options) -> dict[int, float]:

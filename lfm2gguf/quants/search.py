@@ -133,7 +133,7 @@ def scale_and_min(
         np.multiply(w, t, out=a)
         sum_l = total(a)
         np.multiply(a, x, out=b)
-        sum_xl = total(b)
+        sum_xl = total(b) + ZERO  # never -0: C adds to 0, though sum_x begins with the first
         np.multiply(a, t, out=a)
         sum_l2 = total(a)
         det = sum_w * sum_l2 - sum_l * sum_l

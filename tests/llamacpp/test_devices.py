@@ -65,7 +65,7 @@ def test_our_names_and_llama_cpp_s_own_mean_the_same_everywhere(
     class OpenedError(Exception):
         """What a model would be opened on is known."""
 
-    def model(path: Path, on: Sequence[Device] = (), *_: object) -> None:
+    def model(path: Path, on: Sequence[Device] = (), *_: object, **__: object) -> None:
         opened.append(tuple(on))
         raise OpenedError
 

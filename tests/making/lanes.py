@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from _pytest.mark.structures import ParameterSet
 
 
-# What only the weekly lane runs; the fast lane leaves it out as well.
-WEEKLY = (pytest.mark.weekly, pytest.mark.slow)
+# What only the weekly lane runs; the fast lane leaves it out as well (see conftest.py).
+WEEKLY = (pytest.mark.weekly,)
 
 
 def slow_but(fast: Iterable[object], values: Iterable[object]) -> list[ParameterSet]:

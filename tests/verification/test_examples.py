@@ -50,6 +50,7 @@ def environment(folder: Path, **variables: str) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("read", [github, gitlab])
 def test_the_commands_run(read: Any, example: Path, tmp_path: Path) -> None:
     variables, commands = read()
