@@ -76,7 +76,6 @@ def linked(text: str, file: str, page: str, repository: str | None) -> str:
             return f"[{match['text']}]({repository}/blob/HEAD/{target})"
         return match["text"]
 
-    text = text.replace("](.github/docs/", f"]({relpath('.', Path(page).parent.as_posix())}/")
     pieces = []
     end = 0
     for code in CODE.finditer(text):  # which is left as it stands
