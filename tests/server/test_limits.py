@@ -17,7 +17,8 @@ from lfm2gguf.server import Limits
 from tests.server.conftest import serving, wait_until_idle
 
 ASK: dict[str, Any] = {"messages": [{"role": "user", "content": "What is this?"}], "temperature": 0}
-LONG = {**ASK, "max_tokens": 1500, "ignore_eos": True}
+# Hot, so that nothing repeats and can be guessed: it is to take long.
+LONG = {**ASK, "max_tokens": 1500, "ignore_eos": True, "temperature": 2.0}
 
 
 def error(answer: httpx.Response) -> dict[str, Any]:
