@@ -91,6 +91,8 @@ def scale_and_min(
     nmax = search.nmax
     np.multiply(w, x, out=t)
     sum_w, sum_x = total(w), total(t)
+    if (none := np.flatnonzero(sum_x == 0)).size:  # of which sign? C begins with the first
+        sum_x[none[np.signbit(t[:, none]).all(axis=0)]] = -ZERO
     low, high = _extremes(x)
     zero = np.flatnonzero(low == 0)  # of which sign? C takes the first
     low[zero] = x[x[:, zero].argmin(axis=0), zero]

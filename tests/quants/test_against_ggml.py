@@ -212,3 +212,13 @@ def test_exponents_of_mxfp4() -> None:
     x = np.resize(sample("uniform"), (peak.size, 32)) * peak[:, None]
     x[:, 7] = peak
     assert_same_bytes(x, GGMLType.MXFP4)
+
+
+@every_type
+def test_signs_of_zeros_that_alone_weigh(type: GGMLType) -> None:
+    """Blocks of -0 but for a few weights, which are of no importance."""
+    x = np.full((3, 4096), -0.0, np.float32)
+    x[:, 7::32] = np.float32([-1e3, 1e3, -1e-3])[:, None]
+    given = np.random.default_rng(0).random(4096, np.float32)
+    given[7::32] = 0
+    assert np.array_equal(quantize(x, type, given), oracle.quantize(x, type, given))

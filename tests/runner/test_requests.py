@@ -182,3 +182,10 @@ def test_two_hundred_requests_in_any_order() -> None:
 def resident() -> int:
     fields = Path("/proc/self/statm").read_text("ascii").split()
     return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_a_bias_beyond_every_logit_decides(lfm: Runner) -> None:
+    token = lfm.tokens.encode("a", bos=False)[0]
+    for bias in (1e9, 1e66, 1.7e308):
+        reply = lfm.complete("Hi", logit_bias={token: bias, token + 1: -bias}, max_tokens=3)
+        assert reply.text == lfm.tokens.bytes_of(token).decode() * 3
