@@ -20,12 +20,21 @@ ROOTS = {
     "audio_head.depthformer.": "depthformer.",
 }
 PARTS = {
-    "ff1_norm": "norm_feed_forward1", "ff2_norm": "norm_feed_forward2", "attn_norm": "norm_self_att",
-    "conv_norm": "norm_conv", "final_norm": "norm_out", "ff1": "feed_forward1",
-    "ff2": "feed_forward2", "attn.q_proj": "self_attn.linear_q", "attn.k_proj": "self_attn.linear_k",
-    "attn.v_proj": "self_attn.linear_v", "attn.out_proj": "self_attn.linear_out",
-    "attn.pos_proj": "self_attn.linear_pos", "attn": "self_attn", "conv.norm": "conv.batch_norm",
-}  # fmt: skip
+    "ff1_norm": "norm_feed_forward1",
+    "ff2_norm": "norm_feed_forward2",
+    "attn_norm": "norm_self_att",
+    "conv_norm": "norm_conv",
+    "final_norm": "norm_out",
+    "ff1": "feed_forward1",
+    "ff2": "feed_forward2",
+    "attn.q_proj": "self_attn.linear_q",
+    "attn.k_proj": "self_attn.linear_k",
+    "attn.v_proj": "self_attn.linear_v",
+    "attn.out_proj": "self_attn.linear_out",
+    "attn.pos_proj": "self_attn.linear_pos",
+    "attn": "self_attn",
+    "conv.norm": "conv.batch_norm",
+}
 PART = re.compile(rf"(?<=\d\.)({'|'.join(map(re.escape, PARTS))})(?=\.)")
 KERNEL = re.compile(r"\.((pointwise|depthwise)_conv\d?|pre_encode\.conv\.\d+)\.weight$")
 NOTE = "read as mlx-audio writes a model: names of the audio encoder, convolutions' channels last"

@@ -32,9 +32,12 @@ def as_mlx_audio(name: str, value: np.ndarray) -> tuple[str, np.ndarray]:
             (".norm_feed_forward2.", ".ff2_norm."), (".norm_self_att.", ".attn_norm."),
             (".norm_conv.", ".conv_norm."), (".norm_out.", ".final_norm."),
             (".feed_forward1.", ".ff1."), (".feed_forward2.", ".ff2."),
-            (".self_attn.linear_q.", ".attn.q_proj."), (".self_attn.linear_k.", ".attn.k_proj."),
-            (".self_attn.linear_v.", ".attn.v_proj."), (".self_attn.linear_out.", ".attn.out_proj."),
-            (".self_attn.linear_pos.", ".attn.pos_proj."), (".self_attn.pos_bias", ".attn.pos_bias"),
+            (".self_attn.linear_q.", ".attn.q_proj."),
+            (".self_attn.linear_k.", ".attn.k_proj."),
+            (".self_attn.linear_v.", ".attn.v_proj."),
+            (".self_attn.linear_out.", ".attn.out_proj."),
+            (".self_attn.linear_pos.", ".attn.pos_proj."),
+            (".self_attn.pos_bias", ".attn.pos_bias"),
             (".conv.batch_norm.", ".conv.norm."),
         ):  # fmt: skip
             name = name.replace(old, new)
