@@ -20,11 +20,13 @@ import numpy as np
 import numpy.typing as npt
 
 from lfm2gguf.gguf_file import GGUFFile
-from lfm2gguf.quants import CODECS
+from lfm2gguf.progress import ProgressCallback
+from lfm2gguf.quants import CODECS, warm_up
 from lfm2gguf.reference import DENSE, HEAD, Array, Weights, gguf_names
 
 RUN = 32
 WINDOW = 1 << 20  # weights that a thread compares at a time
+LARGE = 1 << 28  # weights; for fewer, loading compiled decoders costs more than it saves
 QUIET = 0.25  # a run is never held to less than this share of its tensor's mean square
 
 
@@ -42,10 +44,16 @@ class TensorDifference:
 
 
 def tensor_differences(
-    file: GGUFFile, candidate: Weights, reference: Weights
+    file: GGUFFile,
+    candidate: Weights,
+    reference: Weights,
+    progress: ProgressCallback | None = None,
 ) -> list[TensorDifference]:
     """Compare every tensor of a type that can be dequantized here, in the file's order."""
     names = paired_names(file, reference)
+    if sum(math.prod(file.tensors[name].shape) for name, _ in names) >= LARGE:
+        types = {file.tensors[name].type for name, _ in names}
+        warm_up([CODECS[type] for type in types], progress, dtypes=())
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         parts = [
             (name, pool.map(lambda rows, n=theirs: _errors(candidate, reference, n, rows),
