@@ -17,7 +17,7 @@ def rpc_server(
     host: Annotated[
         str, typer.Option(help="Where to listen. Whoever reaches it can use this machine's memory.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 50052,
+    port: Annotated[int, typer.Option(help="Where to listen.", min=1, max=65535)] = 50052,
     device: Device = "auto",
     threads: Threads = None,
 ) -> None:
