@@ -34,7 +34,7 @@ KEPT = (
     ".patch_embd",
 )
 
-# A projector (mmproj) is small, and llama.cpp's converter stores it in a type that needs no mixture:
+# A projector (mmproj) is small, and llama.cpp's converter stores it in types without a mixture:
 # conversion/base.py and conversion/gemma.py (``tensor_force_quant``). These parts of names stay
 # float32; llama-quantize would change the kernels of convolutions, and stops there.
 PROJECTOR_TYPES = (FileType.F32, FileType.F16, FileType.BF16, FileType.Q8_0)
