@@ -5,10 +5,10 @@
 
 Each type of the example model, plain, with an importance matrix of the bundled text and
 calibrated on it, where the type allows, is judged on 16 chunks of 512 tokens of Python's
-documentation, of WikiText-2 and on conversations. A line of JSON for each file: KL divergence (mean,
-and of the worst chunk in units of the mean), perplexity increase and equal top tokens by text; and
-by tensor type the error of the worst run of 32 weights, of the worst tensor, and of tensors as a
-multiple of what plain rounding of the same weights loses (the median, and the largest).
+documentation, of WikiText-2 and on conversations. A line of JSON for each file: KL divergence
+(mean, and of the worst chunk in units of the mean), perplexity increase and equal top tokens by
+text; and by tensor type the error of the worst run of 32 weights, of the worst tensor, and of
+tensors as a multiple of what plain rounding of the same weights loses (the median, the largest).
 """
 
 from __future__ import annotations

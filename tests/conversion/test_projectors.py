@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def recipe(call: str) -> Recipe:
     type, options = CALLS[call]
-    values = [value for option, value in zip(options, options[1:], strict=False)
+    values = [value for option, value in pairwise(options)
               if option == "--tensor-type"]  # fmt: skip
     return Recipe(type, pure="--pure" in options, tensor_type=values)
 
