@@ -261,7 +261,9 @@ def _judge(
         check_loadable(candidate.file)
     found = [_settings_gate(prepared, candidate, weights)]
     with clock.timed("tensors"):
-        differences = tensors.tensor_differences(candidate.file, weights, prepared.model.weights)
+        differences = tensors.tensor_differences(
+            candidate.file, weights, prepared.model.weights, progress
+        )
     room = gates.room_of(candidate.file, differences)
     found.extend(gates.tensor_gate(differences, room))
     deltas: Sequence[TensorDelta] = ()

@@ -23,7 +23,8 @@ import numpy.typing as npt
 
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.gguf_file import GGUFFile
-from lfm2gguf.quants import CODECS
+from lfm2gguf.progress import ProgressCallback
+from lfm2gguf.quants import CODECS, warm_up
 from lfm2gguf.reference import DENSE, HEAD, Array, Weights, gguf_names
 from lfm2gguf.verification.limits import TENSOR_LIMITS
 from lfm2gguf.verification.measure.rounding import plainly_rounded
@@ -32,6 +33,7 @@ RUN = 32
 SAMPLE = 1 << 12  # weights of a tensor, in whole rows, that are rounded here
 LEAST = 0.25  # of a type's usual loss, which plain rounding of any weights is taken to have
 WINDOW = 1 << 20  # weights that a thread compares at a time
+LARGE = 1 << 28  # weights; for fewer, loading compiled decoders costs more than it saves
 QUIET = 0.25  # a run is never held to less than this share of its tensor's mean square
 
 
@@ -52,10 +54,16 @@ class TensorDifference:
 
 
 def tensor_differences(
-    file: GGUFFile, candidate: Weights, reference: Weights
+    file: GGUFFile,
+    candidate: Weights,
+    reference: Weights,
+    progress: ProgressCallback | None = None,
 ) -> list[TensorDifference]:
     """Compare every tensor of a type that can be dequantized here, in the file's order."""
     names = paired_names(file, reference)
+    if sum(math.prod(file.tensors[name].shape) for name, _ in names) >= LARGE:
+        types = {file.tensors[name].type for name, _ in names}
+        warm_up([CODECS[type] for type in types], progress, dtypes=())
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         parts = [
             (name, pool.map(lambda rows, n=theirs, t=file.tensors[name].type:
