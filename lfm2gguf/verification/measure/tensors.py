@@ -63,7 +63,7 @@ def tensor_differences(
     names = paired_names(file, reference)
     if sum(math.prod(file.tensors[name].shape) for name, _ in names) >= LARGE:
         types = {file.tensors[name].type for name, _ in names}
-        warm_up([CODECS[type] for type in types], progress, dtypes=())
+        warm_up([CODECS[type] for type in types], progress, dtypes=(np.dtype(np.float32),))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         parts = [
             (name, pool.map(lambda rows, n=theirs, t=file.tensors[name].type:
