@@ -1,12 +1,15 @@
 """Hold a device to the CPU's answers; say how they differ, and fail where they disagree.
 
-    python tests/gpu/check.py DEVICE [MODEL.gguf ...] [--reference CHECKPOINT] [--json FILE]
+    python -m tests.gpu.check DEVICE [MODEL.gguf ...] [--reference CHECKPOINT] [--shapes]
+                              [--json FILE]
 
 DEVICE is a name such as cuda, cuda:1, vulkan or rocm. Without files the example model is
-converted to F16, Q8_0 and Q4_K_M. Of each file: greedy answers with all layers offloaded and with
-two, and four at once beside one after the other; where the two best tokens are near each other,
-devices may choose differently. Log-probabilities of the first tokens, and the file's KL divergence
-from its checkpoint, must be the CPU's within a tolerance.
+converted to F16, Q8_0 and Q4_K_M; with --shapes random models of true widths are made as well
+(shapes.py). Of each file: greedy answers with all layers offloaded and with two, and four at once
+beside one after the other; where the two best tokens are near each other, devices may choose
+differently. Logits of a fixed text, log-probabilities of the first tokens, and the file's KL
+divergence from its checkpoint must be the CPU's within a tolerance; the weights must lie where
+the layers are said to be.
 """
 
 from __future__ import annotations
@@ -19,16 +22,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from lfm2gguf import Runner, convert, verify
-from lfm2gguf.llamacpp import build_info, choose, devices
+from lfm2gguf.llamacpp import Chunk, Context, Floats, Model, build_info, choose, devices
 from lfm2gguf.runner import Reply
 from lfm2gguf.verification import Engine, Material
+from tests.gpu.shapes import make_shapes
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "tiny-lfm2"
+TEXT = (np.__doc__ or "") + " ".join(map(str, range(200)))
 QUESTIONS = [f"What does str.{name} do?" for name in ("upper", "split", "join", "strip")]
 TWO = 2  # layers, for a model that is only in part on the device
 NEAR = 0.1  # nats between the two best tokens, within which devices may choose differently
 LOGPROB = 0.05  # nats that the log-probability of an equal first token may differ by
+LOGITS = 0.05  # root mean square of the differences of logits, over that of the logits
+TOKENS = 256  # of the text whose logits are compared
 KLD = 0.002  # nats that the file's divergence may differ by: verify's limit for a runtime is 0.003
 
 
@@ -41,6 +50,8 @@ class Found:
     equal_texts: int = 0
     texts: int = 0
     largest_logprob_difference: float = 0.0
+    logits_difference: float = 0.0
+    weights: dict[str, int] = field(default_factory=dict)
     kld: dict[str, float] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
@@ -91,6 +102,26 @@ def compare(found: Found, where: str, expected: Sequence[Reply], got: Sequence[R
         )
 
 
+def logits(path: Path, device: str) -> tuple[Floats, dict[str, int]]:
+    """Read a fixed text at once: logits (tokens, vocabulary), and bytes of weights by place."""
+    with Model(path, choose(device)) as model:
+        ids = model.tokenize(TEXT)[:TOKENS]
+        with Context(model, n_ctx=512, n_batch=512, n_outputs=TOKENS, threads=1) as context:
+            context.decode([Chunk(0, 0, ids, len(ids))])
+            return context.logits().copy(), model.buffers
+
+
+def compare_logits(found: Found, path: Path, device: str) -> None:
+    """Add how far the logits are apart, and where the weights lie."""
+    (expected, _), (got, found.weights) = logits(path, "cpu"), logits(path, device)
+    apart = np.sqrt(np.mean(np.square(got - expected)) / np.mean(np.square(expected)))
+    found.logits_difference = float(apart)
+    if not apart <= LOGITS:  # NaN is not, either
+        found.problems.append(f"logits differ by {apart:.3f} of their size")
+    if choose(device) and all(name.startswith("CPU") for name in found.weights):
+        found.problems.append(f"all weights lie in main memory: {found.weights}")
+
+
 def check(path: Path, device: str, reference: Path | None = None) -> Found:
     """Compare a file on the device with it on the CPU."""
     found = Found(path.name)
@@ -104,6 +135,7 @@ def check(path: Path, device: str, reference: Path | None = None) -> Found:
         compare(found, where, expected, got)
     if found.largest_logprob_difference > LOGPROB:
         found.problems.append(f"log-probabilities differ by {found.largest_logprob_difference:.3f}")
+    compare_logits(found, path, device)
     if reference is not None:
         material = Material(chunks=2)
         for name in ("cpu", device):
@@ -122,6 +154,7 @@ def main() -> int:
     parser.add_argument("device")
     parser.add_argument("models", nargs="*", type=Path)
     parser.add_argument("--reference", type=Path)
+    parser.add_argument("--shapes", action="store_true")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     print(build_info()["llama.cpp"], *devices(), sep="\n")
@@ -132,9 +165,16 @@ def main() -> int:
             files = convert(EXAMPLE, Path(folder), ["F16", "Q8_0", "Q4_K_M"]).files
             models, reference = [file.path for file in files], EXAMPLE
         found = [check(model, given.device, reference) for model in models]
+        if given.shapes:
+            for checkpoint in make_shapes(Path(folder)):
+                files = convert(checkpoint, Path(folder) / "of-shapes", ["Q8_0", "Q4_K_M"]).files
+                found += [check(file.path, given.device) for file in files]
     for one in found:
         print(one.file, *one.runs_on, sep="\n  ")
         print(f"  {one.equal_texts} of {one.texts} texts as on the CPU, KL divergence {one.kld}")
+        print(
+            f"  logits differ by {one.logits_difference:.4f} of their size; weights {one.weights}"
+        )
         print(*(f"  WRONG: {problem}" for problem in one.problems), sep="\n")
     if given.json:
         report = {"build": build_info(), "files": [asdict(one) for one in found]}

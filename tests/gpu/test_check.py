@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from lfm2gguf.llamacpp import devices
+from lfm2gguf import convert
+from lfm2gguf.llamacpp import Floats, devices
 from lfm2gguf.llamacpp.selection import use_name
-from tests.gpu.check import EXAMPLE, Found, answers, check, compare
+from tests.gpu import check as checking
+from tests.gpu.check import EXAMPLE, Found, answers, check, compare, compare_logits, logits
+from tests.gpu.shapes import make_shapes
 
 GPU = next((use_name(d.backend) for d in devices() if d.kind in ("gpu", "igpu")), "")
 
@@ -23,6 +26,8 @@ def test_the_cpu_is_as_the_cpu(example_files: dict[str, Path]) -> None:
     assert found.problems == []
     assert found.equal_texts == found.texts == 8  # one at a time, and four at once
     assert set(found.kld) == {"cpu"}
+    assert found.logits_difference == 0
+    assert set(found.weights) == {"CPU_Mapped"}
 
 
 def test_what_is_wrong_is_found(example_files: dict[str, Path]) -> None:
@@ -39,6 +44,36 @@ def test_what_is_wrong_is_found(example_files: dict[str, Path]) -> None:
     shifted = replace(first.logprobs[0], logprob=first.logprobs[0].logprob - 0.5)
     compare(found, "here", replies[:1], [replace(first, logprobs=(shifted,))])
     assert found.largest_logprob_difference == pytest.approx(0.5)
+
+
+def test_other_logits_and_weights_that_stayed_are_found(
+    example_files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, weights = logits(example_files["Q8_0"], "cpu")
+    assert len(expected) == checking.TOKENS
+
+    scales = {"cpu": 1.0}
+
+    def on_a_device(path: Path, device: str) -> tuple[Floats, dict[str, int]]:
+        return expected * scales[device], weights
+
+    monkeypatch.setattr(checking, "logits", on_a_device)
+    monkeypatch.setattr(checking, "choose", lambda device: [device])
+    for scale, problems in ((1.04, 1), (1.06, 2), (float("nan"), 2)):
+        scales["cuda"] = scale
+        found = Found("file")
+        compare_logits(found, example_files["Q8_0"], "cuda")
+        assert len(found.problems) == problems
+        assert "main memory" in found.problems[-1]
+
+
+@pytest.mark.weekly
+def test_models_of_true_widths(tmp_path: Path) -> None:
+    for checkpoint in make_shapes(tmp_path):
+        (file,) = convert(checkpoint, tmp_path / f"{checkpoint.name}.gguf", "Q8_0").files
+        found = Found(file.path.name)
+        compare_logits(found, file.path, "cpu")
+        assert (found.problems, found.logits_difference) == ([], 0)
 
 
 @pytest.mark.slow
