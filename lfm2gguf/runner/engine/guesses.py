@@ -18,7 +18,9 @@ FIRST = 2  # guesses at the beginning, while it is not known whether they are wo
 
 
 class Source(Protocol):
-    """Where guesses come from."""
+    """Where guesses come from; ``in_vain``: the last call computed something, and gave none."""
+
+    in_vain: bool
 
     def guess(self, tokens: Sequence[int], most: int) -> list[int]:
         """Return up to ``most`` tokens that may follow ``tokens``."""
@@ -42,6 +44,8 @@ class Guesses:
             if guesses := source.guess(tokens, size):
                 self._trust = trust
                 return guesses
+            if source.in_vain:
+                trust.doubt(len(tokens))
         return []
 
     def learn(self, tokens: int, guessed: int, right: int) -> None:
@@ -55,13 +59,13 @@ class Trust:
 
     A step with guesses takes longer than one without. So a guess that was right lets the next
     be twice as long, up to ``most``; one that was wrong from its first token makes a pause, four
-    times as long each time.
+    times as long each time. So does asking in vain, twice as long each time and none at first.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._size = min(FIRST, most)
-        self._misses = 0
+        self._misses = self._doubts = 0  # since a guess was right
         self._resume = 0  # number of tokens from which on there are guesses again
 
     def size(self, tokens: int) -> int:
@@ -77,11 +81,18 @@ class Trust:
             self._misses += 1
             self._resume = tokens + 4**self._misses
         if right:
-            self._misses = 0
+            self._misses = self._doubts = 0
+
+    def doubt(self, tokens: int) -> None:
+        """Take into account that the source was asked after so many tokens, and knew nothing."""
+        self._resume = tokens + 2**self._doubts
+        self._doubts += 1
 
 
 class Lookup:
     """Where each run of tokens stood last, and so what may follow it."""
+
+    in_vain = False  # looking costs next to nothing
 
     def __init__(self) -> None:
         self._follower: dict[tuple[int, ...], int] = {}  # a run of tokens: where it went on
