@@ -87,6 +87,24 @@ def test_who_was_right_is_asked_again_at_once() -> None:
     assert source.asked == [1, 2, 4, 5, 6, 8]
 
 
+@pytest.mark.parametrize("right", [0, 1, 2, 3])
+def test_guesses_that_are_seldom_right_cost_little(right: int) -> None:
+    """Each run of eight is followed by ``right`` tokens that were before, and then by new ones."""
+    lookup = Guesses(8, Lookup())
+    text = list(range(10)) * 2
+    new, steps, length = 100, 0.0, len(text)
+    while len(text) < length + 256:
+        guess = lookup.guess(text, 99)
+        taken = min(right, len(guess))
+        text += guess[:taken]
+        steps += 1 + 0.5 * len(guess)  # what a step costs, without guesses 1
+        text.append(new if guess else (text[-1] + 1) % 10)
+        new += bool(guess)
+        if guess:
+            lookup.learn(len(text), len(guess), taken)
+    assert steps <= 256 / 0.97
+
+
 @pytest.fixture(scope="module")
 def plain() -> Any:
     with Runner(tiny_gguf(), device="cpu", threads=1, lookup=0) as lfm:
