@@ -284,8 +284,8 @@ PathOrId = Annotated[
 Device = Annotated[
     str,
     typer.Option(
-        metavar="auto|cpu|cuda|vulkan|rocm|sycl|metal",
-        help="Where it runs; cuda:1 is the second of its kind.",
+        metavar="auto|cpu|cuda|vulkan|rocm|sycl|metal|rpc:HOST:PORT,...",
+        help="Where it runs; cuda:1 is the second of its kind, rpc: other machines.",
     ),
 ]
 
