@@ -89,9 +89,12 @@ def test_who_was_right_is_asked_again_at_once() -> None:
 
 @pytest.mark.parametrize("right", [0, 1, 2, 3])
 def test_guesses_that_are_seldom_right_cost_little(right: int) -> None:
-    """Each run of eight is followed by ``right`` tokens that were before, and then by new ones."""
+    """All were right at first; then ``right`` of each, before a token that was never there."""
     lookup = Guesses(8, Lookup())
     text = list(range(10)) * 2
+    for _ in range(4):
+        text += (guess := lookup.guess(text, 99))
+        lookup.learn(len(text), len(guess), len(guess))
     new, steps, length = 100, 0.0, len(text)
     while len(text) < length + 256:
         guess = lookup.guess(text, 99)
