@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lfm2gguf.checkpoint.class_names import with_own_class
 from lfm2gguf.checkpoint.hub import locate
 from lfm2gguf.checkpoint.mlx import as_in_transformers
+from lfm2gguf.checkpoint.mlx_audio import as_in_liquid_audio
 from lfm2gguf.checkpoint.names import outer_prefix, unwrapped_names
 from lfm2gguf.checkpoint.pointers import refuse_pointer
 from lfm2gguf.checkpoint.quantized import quantization_notes, with_scales
@@ -166,7 +167,8 @@ def _unwrapped(
         raise CheckpointError(f"{folder}: {error}") from error
     found, notes = as_in_transformers({name: tensors[alone[n]] for name, n in names.items()})
     taken = (f"all tensors' names begin with {prefix!r}, which is taken off",) * bool(prefix)
-    return found, (*taken, *notes)
+    found, of_audio = as_in_liquid_audio(found)
+    return found, (*taken, *notes, *of_audio)
 
 
 def _tensors(folder: Path) -> tuple[dict[str, TensorInfo], tuple[str, ...]]:

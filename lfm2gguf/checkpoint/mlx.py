@@ -1,6 +1,8 @@
 """What mlx-lm writes, seen as transformers and peft write it (mlx_lm/models/lfm2_moe.py, tuner/).
 
-Only names and shapes differ: no weight is changed.
+Only names and shapes differ: no weight is changed. mlx-vlm's folders of vision models have the
+same convolutions in names that transformers had, too (``sanitize`` of Blaizzy/mlx-vlm,
+mlx_vlm/models/lfm2_vl/lfm2_vl.py, commit 045d5b77; lfm2gguf/lfm2/vision.py knows them).
 """
 
 from __future__ import annotations

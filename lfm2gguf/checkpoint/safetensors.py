@@ -36,7 +36,7 @@ class TensorInfo:
     file: Path
     offset: int
     flipped: bool = False  # stored transposed: only small matrices are
-    scale: TensorInfo | None = None  # of a matrix in FP8: one for each block of it
+    scale: TensorInfo | None = None  # of a matrix in FP8, or a stack: one for each block of it
     block: tuple[int, int] = (1, 1)
 
     @property
@@ -57,9 +57,11 @@ class TensorInfo:
         if self.flipped:
             whole = replace(self, shape=self.shape[::-1], flipped=False).read()
             return np.ascontiguousarray(whole.T[start:stop])
-        stored = self.stored(self.shape[0], math.prod(self.shape[1:]))
-        weights = stored.widened(start, stop)
-        return weights.reshape(len(weights), *self.shape[1:])
+        n, *inner = self.shape
+        stop = n if stop is None else stop
+        width, high = (inner[-1] if inner else 1), math.prod(inner[:-1])
+        weights = self.stored(n * high, width).widened(start * high, stop * high)
+        return weights.reshape(stop - start, *inner)
 
     def stored(self, n_rows: int, n_per_row: int) -> StoredRows:
         """Return the tensor as rows of a matrix of this shape.
@@ -75,16 +77,18 @@ class TensorInfo:
                 f"{self.file}: the tensor {self.name!r} holds {self.dtype}; only BF16, F16 and "
                 "F32 weights can be converted. Save the model in bfloat16"
             )
-        matrix, scales = (n_rows, n_per_row), None
+        scales = None
         if self.scale is not None:
-            if matrix != self.shape:
+            if n_per_row != self.shape[-1]:
                 raise UnsupportedError(
                     f"{self.file}: the tensor {self.name!r} is in FP8 with scales, and takes "
                     "another shape in a GGUF; save the model in bfloat16"
                 )
-            blocks = [-(-n // size) for n, size in zip(matrix, self.block, strict=True)]
-            scales = Scales(self.scale.stored(blocks[0], blocks[1]), self.block)
-        return StoredRows(self.file, self.offset, dtype, matrix, scales)
+            values = self.scale.stored(math.prod(self.scale.shape[:-1]), self.scale.shape[-1])
+            # One scale may be the whole stack's, whose rows are then those of one matrix.
+            period = n_rows // math.prod(self.scale.shape[:-2])
+            scales = Scales(values, self.block, period)
+        return StoredRows(self.file, self.offset, dtype, (n_rows, n_per_row), scales)
 
     def equals(self, other: TensorInfo) -> bool:
         """Say whether another has the same shape and values, if not dtype; scalars never do.

@@ -96,12 +96,12 @@ def _examine(tensor: Weights, in_use: Rows | None) -> Iterator[Finding]:
         )  # fmt: skip
     elif zero.n:
         yield _rows("zero-rows", tensor.name, zero, n, "nothing but zeros")
-    if constant.n and vector:
+    if vector and constant.n and tensor.shape[0] > 1:
         yield Finding(
             "constant-tensor", Severity.NOTE, tensor.name, "has the same value everywhere",
             "nothing, if it was never trained",
         )  # fmt: skip
-    elif constant.n:
+    elif constant.n and not vector:
         yield _rows("constant-rows", tensor.name, constant, n, "one value throughout")
 
 

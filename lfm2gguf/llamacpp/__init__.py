@@ -9,8 +9,9 @@ Objects are not thread-safe: one thread drives a :class:`Context`.
 
 from lfm2gguf.llamacpp.ambiguity import check_grammar
 from lfm2gguf.llamacpp.backend import BACKENDS, Backend
+from lfm2gguf.llamacpp.batch import Chunk, Floats
 from lfm2gguf.llamacpp.choices import choice_rules
-from lfm2gguf.llamacpp.context import Chunk, Context, Floats, RefusedBatchError
+from lfm2gguf.llamacpp.context import Context, RefusedBatchError
 from lfm2gguf.llamacpp.device import Device, backends, default_threads, devices
 from lfm2gguf.llamacpp.grammar import SchemaRules, json_schema_grammar
 from lfm2gguf.llamacpp.images import check_size
@@ -20,6 +21,7 @@ from lfm2gguf.llamacpp.machine import available_memory
 from lfm2gguf.llamacpp.model import Adapter, Model, Tokens
 from lfm2gguf.llamacpp.probes import probe
 from lfm2gguf.llamacpp.projector import Pixels, Projector
+from lfm2gguf.llamacpp.rpc import serve_devices
 from lfm2gguf.llamacpp.sampling import Sampler
 from lfm2gguf.llamacpp.selection import DeviceReport, choose, overview, report
 
@@ -53,4 +55,5 @@ __all__ = [
     "overview",
     "probe",
     "report",
+    "serve_devices",
 ]

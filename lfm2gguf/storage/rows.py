@@ -49,12 +49,17 @@ def _ggml(type: GGMLType) -> DType:
     return DType(type.name, type.type_size, type.block_size, type, widen)
 
 
-def _e4m3(rows: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Widen 8-bit floats of 4 exponent and 3 mantissa bits, without infinities (OCP's E4M3)."""
-    return E4M3[rows].reshape(shape)
+def _byte(name: str, values: NDArray[np.float32]) -> DType:
+    """Return a type of one byte that stands for one of 256 values."""
+
+    def widen(rows: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.float32]:
+        return values[rows].reshape(shape)
+
+    return DType(name, 1, widen=widen)
 
 
-def _e4m3_values() -> NDArray[np.float32]:
+def _e4m3() -> NDArray[np.float32]:
+    """Return the values of 4 exponent and 3 mantissa bits, without infinities (OCP's E4M3)."""
     bits = np.arange(256)
     exponent, mantissa = (bits >> 3) & 15, bits & 7
     normal = np.ldexp(1 + mantissa / 8, exponent - 7)
@@ -63,15 +68,29 @@ def _e4m3_values() -> NDArray[np.float32]:
     return np.where(bits < 128, values, -values).astype(np.float32)
 
 
-E4M3 = _e4m3_values()
+def _e5m2() -> NDArray[np.float32]:
+    """Return the values of 5 exponent and 2 mantissa bits: the upper byte of a float16."""
+    halves: NDArray[np.float16] = (np.arange(256, dtype=np.uint16) << 8).view(np.float16)
+    return halves.astype(np.float32)
+
+
+def _e8m0() -> NDArray[np.float32]:
+    """Return the powers of two from -127 to 127 that scales are (OCP's microscaling formats)."""
+    values = np.ldexp(1.0, np.arange(256) - 127)
+    values[255] = np.nan
+    return values.astype(np.float32)
+
+
 GGML = {type: _ggml(type) for type in GGMLType}
 SAFETENSORS = {
     "BF16": GGML[GGMLType.BF16],
     "F16": GGML[GGMLType.F16],
     "F32": GGML[GGMLType.F32],
-    "F8_E4M3": DType("F8_E4M3", 1, widen=_e4m3),
+    "F8_E4M3": _byte("F8_E4M3", _e4m3()),
+    "F8_E5M2": _byte("F8_E5M2", _e5m2()),
+    "F8_E8M0": _byte("F8_E8M0", _e8m0()),
     # Known by their size only: tensors that are left out may hold them.
-    **{name: DType(name, 1) for name in ("BOOL", "U8", "I8", "F8_E5M2", "F8_E8M0")},
+    **{name: DType(name, 1) for name in ("BOOL", "U8", "I8")},
     **{name: DType(name, 2) for name in ("U16", "I16")},
     **{name: DType(name, 4) for name in ("U32", "I32")},
     **{name: DType(name, 8) for name in ("U64", "I64", "F64")},
@@ -80,16 +99,24 @@ SAFETENSORS = {
 
 @dataclass(frozen=True)
 class Scales:
-    """What numbers are multiplied by: one for each block of ``block`` (rows, numbers in a row)."""
+    """What numbers are multiplied by: one for each block of ``block`` (rows, numbers in a row).
+
+    Blocks begin anew with every ``period`` rows: those are one matrix of a stack.
+    """
 
     values: StoredRows
     block: tuple[int, int]
+    period: int
 
     def of(self, start: int, stop: int, n: int) -> NDArray[np.float32]:
         """Return the scale of each number of rows ``start:stop``, float32 (rows, ``n``)."""
         high, wide = self.block
-        first, last = start // high, -(-stop // high)
-        rows = self.values.widened(first, last)[np.arange(start, stop) // high - first]
+        matrix, row = np.divmod(np.arange(start, stop), self.period)
+        index = matrix * -(-self.period // high) + row // high
+        if not len(index):
+            return np.empty((0, n), np.float32)
+        first = int(index[0])
+        rows = self.values.widened(first, int(index[-1]) + 1)[index - first]
         return np.repeat(rows, wide, axis=1)[:, :n]
 
 

@@ -2,7 +2,8 @@
 
 Chosen from two kinds of good files, with room for other models and texts:
 
-- the example model of this repository on three texts (examples/ci/README.md has the table);
+- the example model of this repository on three texts (examples/ci/README.md has the table,
+  tests/benchmarks/type_limits.py makes it);
 - llama.cpp's own table for Llama 3 8B, the least forgiving of the published ones
   (tools/perplexity/README.md, commit 0c1e57098): Q8_0 0.0014, Q6_K 0.0055, Q5_K_M 0.0108,
   Q5_K_S 0.0166, Q4_K_M 0.0313, Q4_K_S 0.0431, Q4_0 0.0719 nats.
@@ -52,10 +53,14 @@ class TensorLimits:
     """What one tensor type may and does lose.
 
     ``run`` is the largest relative error of a run of 32 weights that passes: from exactness or
-    from the step of the type (a run's error is at most half a step on each weight), for K-quants
-    from what was seen (Q4_K 0.13, Q5_K 0.06, Q6_K 0.034) with room for importance matrices.
-    ``noise`` is the error of a whole tensor relative to its size, as weights of heavy tails have
-    it (Student's t with 4 degrees of freedom); normal ones have 0.7 to 0.9 of it.
+    from the step of the type (a run's error is at most half a step on each weight, and of ternary
+    types at most the weight), for K-quants from what was seen (Q4_K 0.13, Q5_K 0.06, Q6_K 0.034)
+    with room for importance matrices. Of types of two bits and less it is about 1.3 times what
+    weights of heavy tails, or of columns of very different size, showed under importance of very
+    different columns (tests/benchmarks/run_limits.py): much, so that :mod:`.verdict.gates` looks
+    at whole tensors as well. ``noise`` is the error of a whole tensor relative to its size, as
+    weights of heavy tails have it (Student's t with 4 degrees of freedom); normal ones have 0.6
+    to 1 of it.
     """
 
     run: float
@@ -98,6 +103,30 @@ MORE_TEXT_LIMITS = {  #     PPL   KLD    top-1
     "Q3_K_M": TextLimits(0.16, 0.19, 0.755),
     "Q3_K_S": TextLimits(0.39, 0.34, 0.70),
     "Q2_K": TextLimits(0.85, 0.75, 0.57),
+    # By tests/benchmarks/type_limits.py and llama.cpp's table, with importance matrices where
+    # llama.cpp demands one: IQ3_M 0.125 and 0.19, IQ3_S 0.16 and 0.22, IQ3_XS 0.15 and 0.17,
+    # IQ3_XXS 0.20 and 0.26, Q2_K_S 0.50 and 0.46, IQ2_M 0.38 and 0.38, IQ2_S 0.55 and 0.51, IQ2_XS
+    # 0.73 and 0.68, IQ2_XXS 1.26 and 0.82, IQ1_M 3.1 and 1.39, IQ1_S 9.1 and 2.29; MXFP4 0.08 and
+    # 0.10, of every matrix but the embedding.
+    "MXFP4_MOE": TextLimits(0.12, 0.155, 0.77),
+    "IQ3_M": TextLimits(0.19, 0.29, 0.70),
+    "IQ3_S": TextLimits(0.24, 0.335, 0.675),
+    "Q2_K_S": TextLimits(0.75, 0.69, 0.58),
+    "IQ3_XS": TextLimits(0.225, 0.25, 0.725),
+    "IQ3_XXS": TextLimits(0.30, 0.39, 0.665),
+    "IQ2_M": TextLimits(0.57, 0.57, 0.61),
+    "IQ2_S": TextLimits(0.82, 0.77, 0.565),
+    "IQ2_XS": TextLimits(1.1, 1.0, 0.51),
+    "IQ2_XXS": TextLimits(1.9, 1.25, 0.46),
+    "IQ1_M": TextLimits(4.6, 2.1, 0.39),
+    "IQ1_S": TextLimits(13.7, 3.4, 0.31),
+    # Types for models that are trained in them. These are what weights of any other model come to
+    # (Q1_0 110 and 4.6, Q2_0 174 and 5.1, TQ 571 and 6.2): nothing of use, and told by nothing but
+    # the weights' gate. For a trained one give limits.
+    "Q1_0": TextLimits(170.0, 7.0, 0.0),
+    "Q2_0": TextLimits(260.0, 7.6, 0.0),
+    "TQ2_0": TextLimits(860.0, 9.3, 0.0),
+    "TQ1_0": TextLimits(860.0, 9.3, 0.0),
 }
 
 # llama.cpp rounds the activations of a quantized product to 8 bits, the file itself does not.
@@ -118,7 +147,19 @@ TENSOR_LIMITS = {  # run  noise
     "IQ4_NL": TensorLimits(0.36, 0.094),
     "IQ4_XS": TensorLimits(0.60, 0.095),
     "Q3_K": TensorLimits(0.80, 0.183),
-    "Q2_K": TensorLimits(2.5, 0.34),
+    "Q2_K": TensorLimits(2.2, 0.34),
+    "MXFP4": TensorLimits(0.45, 0.132),
+    "IQ3_S": TensorLimits(1.1, 0.20),
+    "IQ3_XXS": TensorLimits(1.1, 0.26),
+    "IQ2_S": TensorLimits(1.4, 0.34),
+    "IQ2_XS": TensorLimits(1.4, 0.35),
+    "IQ2_XXS": TensorLimits(2.6, 0.42),
+    "IQ1_M": TensorLimits(2.6, 0.60),
+    "IQ1_S": TensorLimits(3.0, 0.58),
+    "Q1_0": TensorLimits(1.5, 0.71),
+    "Q2_0": TensorLimits(1.05, 0.73),
+    "TQ2_0": TensorLimits(1.02, 0.84),
+    "TQ1_0": TensorLimits(1.02, 0.84),
 }
 
 

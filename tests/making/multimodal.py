@@ -83,6 +83,10 @@ OLDER = Names(
     "language_model.model.", "language_model.lm_head",
     "vision_tower.vision_model.", "multi_modal_projector.",
 )  # fmt: skip
+# sanitize of mlx_vlm/models/lfm2_vl/lfm2_vl.py, Blaizzy/mlx-vlm, commit 045d5b77.
+MLX_VLM = Names(
+    "language_model.model.", "language_model.lm_head", "vision_tower.", "multi_modal_projector."
+)
 SINCE_TRANSFORMERS_5 = Names(
     "model.language_model.", "lm_head", "model.vision_tower.", "model.multi_modal_projector."
 )
