@@ -144,8 +144,8 @@ class Exploration:
                     for ways in self._resolved(self._largest(level, mask))
                     for after, _ in self._follow(ways, depth, mask)
                 }
-        for most in (self.bound.ways, self.bound.expansions):  # those of before may come again
-            most[1:] = itertools.accumulate(most[1:], max)
+        for figures in (self.bound.ways, self.bound.expansions):  # what was may come again
+            figures[1:] = itertools.accumulate(figures[1:], max)
         worst = max(self._came, key=lambda ways: ways.count, default=None)
         if self.bound.comparisons > MOST_COMPARISONS or self.bound.expanded > MOST_EXPANSIONS:
             self._refuse(worst)
