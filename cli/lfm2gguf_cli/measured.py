@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lfm2gguf.conversion import ConversionPlan, Recipe, plan
@@ -53,11 +54,21 @@ class Passes:
                 "--imatrix out"
             )
         if not self.wanted:
+            self._refuse_unused_material()
             return
         budget = self.budgets.budget()
         label = None if budget is None else str(budget)
         early = replace(self.storage.recipe(), calibrated=True, label=label)
         plan(self.source, self.output, early, **self.opening).check_targets(overwrite=overwrite)
+
+    def _refuse_unused_material(self) -> None:
+        for option, given in (("--text", self.material.text), ("--chat", self.material.chat)):
+            if given:
+                shown = given if isinstance(given, Path) else given[0]
+                raise OptionError(
+                    f"{option} {shown}: is what --calibrate, --imatrix auto, --size, --bpw and "
+                    "--kld read; give one of them, or leave it out"
+                )
 
     def recipe(self, display: Display) -> tuple[Recipe, dict[str, Any]]:
         """Return how weights are stored, and what to say of it as data."""

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from lfm2gguf.errors import HubError, OptionError
+from lfm2gguf.errors import HubError
+from lfm2gguf.text_file import read_text_file
 
 PASSAGE, QUERY = 512, 128  # characters of a passage, and of its beginning that is the query
 WIKITEXT = "wikitext-2"
@@ -58,12 +59,7 @@ def _load(name: str | Path) -> Text:
         return Text(WIKITEXT, _wikitext())
     if name == PYTHON:
         return Text(PYTHON, python_docs())
-    try:
-        return Text(Path(name).name, Path(name).read_bytes().decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise OptionError(f"{name}: is not UTF-8 text (byte {error.start}); convert it") from error
-    except OSError as error:
-        raise OptionError(f"{name}: the text cannot be read ({error.strerror})") from error
+    return Text(Path(name).name, read_text_file(name, "the text", encoding="utf-8"))
 
 
 def python_docs() -> str:
