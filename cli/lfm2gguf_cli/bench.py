@@ -69,6 +69,14 @@ def bench(
     prompt_cache: Annotated[
         bool, typer.Option("--prompt-cache", help="Let prompt caches work; else they are defeated.")
     ] = False,
+    lookup: Annotated[
+        int,
+        typer.Option(
+            help="In process: most tokens guessed at once from what the text repeats; 0 is off.",
+            min=0,
+            max=64,
+        ),
+    ] = 8,
     place: PlaceOptions,
     model: Annotated[
         str | None,
@@ -121,7 +129,7 @@ def bench(
                 workloads=workloads.split(",") if workloads else WORKLOAD_NAMES,
                 runs=runs, warm_ups=warmups,
                 concurrency=_numbers(concurrency, _count) if concurrency else None,
-                prompt_cache=prompt_cache, probes=probes, **place.arguments(),
+                prompt_cache=prompt_cache, lookup=lookup, probes=probes, **place.arguments(),
             )  # fmt: skip
         reports, cut = [new, *reports], new.cut
     if compare:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from lfm2gguf_cli.console import Display
 
 NOT_BETTER = 1
+SHOWN = 3  # names of experts; data has all
 
 
 def finish_calibration(
@@ -32,8 +33,12 @@ def finish_calibration(
 
     with progress_of(display) as progress:
         made = plan.write(progress=progress, **settings)
-    for name in made.few_tokens:
-        display.note(f"{name}: fewer tokens than columns; use more text")
+    if few := made.few_tokens:
+        names = ", ".join(few[:SHOWN]) + (", ..." if len(few) > SHOWN else "")
+        display.note(
+            f"{len(few)} experts' matrices saw fewer tokens than they have columns and are rounded "
+            f"partly for what their layer sees: use more text ({names})"
+        )
     told = {**more, "calibration": made.to_json()}
     show_written(display, made.conversion, told, data=not judged)
     judgement = made.judgement

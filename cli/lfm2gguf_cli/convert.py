@@ -53,8 +53,8 @@ def convert(
         bool,
         typer.Option(
             "--mmproj",
-            help="Write the projector (mmproj-NAME-TYPE.gguf: F32, F16, BF16 or Q8_0) "
-            "of a vision or audio model instead of its text model; llama.cpp needs both files.",
+            help="Write the projector (mmproj-NAME-TYPE.gguf) of a vision or audio model instead "
+            "of its text model; llama.cpp needs both files.",
         ),
     ] = False,
     lora: Lora = None,

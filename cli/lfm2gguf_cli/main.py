@@ -35,6 +35,7 @@ COMMANDS = {
     "serve": "Serve a model as OpenAI's API.",
     "bench": "Measure speed over depth and workloads.",
     "devices": "Show what models can run on here.",
+    "rpc-server": "Lend this machine to a model on another one.",
     "export": "Write the settings that another program needs.",
 }
 

@@ -100,6 +100,12 @@ class StorageOptions:
         str | None,
         typer.Option(metavar="SIZE", help="Write several files of at most this size (500M, 4G)."),
     ] = None
+    keep_split: Annotated[
+        bool,
+        typer.Option(
+            "--keep-split", help="Of a GGUF in several files: as many, with the same tensors each."
+        ),
+    ] = False
     pure: Annotated[
         bool, typer.Option("--pure", help="Every tensor in the type's own; no mixture.")
     ] = False
@@ -165,6 +171,7 @@ class StorageOptions:
         return Recipe(
             self.type, self.split_max_size, matrix, self.pure, self.leave_output_tensor,
             self.output_tensor_type, self.token_embedding_type, tuple(patterns),
+            keep_split=self.keep_split,
         )  # fmt: skip
 
 
@@ -277,8 +284,8 @@ PathOrId = Annotated[
 Device = Annotated[
     str,
     typer.Option(
-        metavar="auto|cpu|cuda|vulkan|rocm|sycl|metal",
-        help="Where it runs; cuda:1 is the second of its kind.",
+        metavar="auto|cpu|cuda|vulkan|rocm|sycl|metal|rpc:HOST:PORT,...",
+        help="Where it runs; cuda:1 is the second of its kind, rpc: other machines.",
     ),
 ]
 

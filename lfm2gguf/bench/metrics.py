@@ -32,6 +32,7 @@ class Measurement:
     steps: int
     cached_tokens: int | None = None
     counted: str = RUNTIME
+    guessed_right: int | None = None  # tokens that were guessed, and needed no step of their own
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,13 @@ def _per_token(m: Measurement) -> float | None:
     return (m.last - m.first) / m.steps if m.steps > 0 and m.last > m.first else None
 
 
+def _per_step(m: Measurement) -> float | None:
+    """Tokens for each time that the model was computed, the first token left out."""
+    if m.guessed_right is None or m.steps < 1:
+        return None
+    return m.steps / max(1, m.steps - m.guessed_right)
+
+
 def _prefill(m: Measurement) -> float | None:
     return m.prompt_tokens / m.first if m.prompt_tokens and m.first > 0 else None
 
@@ -101,6 +109,7 @@ METRICS: Mapping[str, Metric] = {
         Metric("prefill", "prefill", "tokens/s", 1, 1, _prefill),
         Metric("first_token", "TTFT", "ms", 0, -1, lambda m: m.first, 1e3),
         Metric("per_token", "ms/token", "ms", 2, -1, _per_token, 1e3),
+        Metric("per_step", "tokens/step", "tokens", 2, 1, _per_step),
         Metric("prompt_tokens", "prompt", "tokens", 0, 0, lambda m: m.prompt_tokens),
         Metric("output_tokens", "out", "tokens", 0, 0, lambda m: m.output_tokens),
         Metric("latency", "latency", "s", 2, -1, lambda m: m.total),

@@ -42,6 +42,7 @@ class Settings:
     warm_ups: int = 2
     runs: int = 5
     prompt_cache: bool = False
+    lookup: int = 8  # most tokens guessed at once, as a Runner's
     device: str = "auto"
     gpu_layers: int | None = None
     threads: int | None = None
@@ -162,7 +163,7 @@ class _InProcessRun:
         given = self._settings
         source = InProcess(
             self._path, cells=self._cells, device=given.device, gpu_layers=given.gpu_layers,
-            threads=given.threads, prompt_cache=given.prompt_cache,
+            threads=given.threads, prompt_cache=given.prompt_cache, lookup=given.lookup,
         )  # fmt: skip
         device = source.on[0] if source.on else _processor()
         about_file = _described(source.file)

@@ -1,8 +1,8 @@
 """The requests of the workload suite, and the numbers that keep prompt caches out of them.
 
 The texts under ``texts/`` were written for this project. With LFM2's tokenizer and chat
-template they come out at the lengths of the published table (31, 65, 752 and 602 tokens); with
-another tokenizer they differ, and reports give the real length.
+template they come out at the lengths of the published table (31, 65, 752 and 602 tokens; ``edit``
+is not of it, and has 420); with another tokenizer they differ, and reports give the real length.
 
 Each text starts with ``{number}``, six digits that are two tokens in LFM2's vocabulary whatever
 they are. A number that no earlier request had makes a prompt unlike every other one from its
@@ -21,7 +21,7 @@ from importlib.resources import files
 
 from lfm2gguf.errors import OptionError
 
-WORKLOAD_NAMES = ("chat", "codegen", "rag", "agent")
+WORKLOAD_NAMES = ("chat", "codegen", "rag", "agent", "edit")
 NUMBERS = 1_000_000
 STRIDE = 619_537  # has no factor in common with NUMBERS: all numbers come before one comes again
 # The depth suite through an endpoint: common words, one token each in LFM2's vocabulary.

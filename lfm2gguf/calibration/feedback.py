@@ -9,36 +9,42 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from lfm2gguf.calibration.crew import ALONE, Crew
 from lfm2gguf.calibration.grids import GRIDS, Floats, Levels, steps, take_apart
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.quants import quantize
 
 STEP = 256  # columns whose scales are searched together: a super-block
 GROUP = 32  # columns between two products
-BASE = 64  # size up to which a triangle is inverted column by column
+BASE = 128  # size up to which a matrix is factored column by column
 
 
-def factor(moments: Floats) -> Floats:
+def factor(moments: Floats, crew: Crew = ALONE) -> Floats:
     """Return the upper triangle U with ``inv(moments) = U.T @ U``, float32 (n, n).
 
     ``moments`` must be positive definite (damped). With ``moments = R @ R.T`` and R upper
-    triangular, U is the inverse of R: one Cholesky factorization of the reversed matrix, and no
-    inverse of a full one.
+    triangular, U is the inverse of R: what :func:`_inverse_factor` finds of the reversed matrix.
+
+    Raises:
+        numpy.linalg.LinAlgError: they are not.
+
     """
-    reverse = np.linalg.cholesky(moments[::-1, ::-1])
-    return _inverse(np.ascontiguousarray(reverse[::-1, ::-1]))
+    reverse = _inverse_factor(np.ascontiguousarray(moments[::-1, ::-1]), crew)
+    return np.ascontiguousarray(reverse[::-1, ::-1])
 
 
-def _inverse(upper: Floats) -> Floats:
-    """Invert an upper triangle by halves, so that nearly all of it is matrix products."""
-    n = len(upper)
-    out = np.zeros_like(upper)
+def _inverse_factor(moments: Floats, crew: Crew) -> Floats:
+    """Return the inverse of the Cholesky factor, lower, by halves: all but nothing is products."""
+    n = len(moments)
+    out = np.zeros_like(moments)
     if n <= BASE:
-        out[:] = np.triu(np.linalg.inv(upper))
+        out[:] = np.tril(np.linalg.inv(np.linalg.cholesky(moments)))
         return out
     h = n // 2
-    out[:h, :h], out[h:, h:] = _inverse(upper[:h, :h]), _inverse(upper[h:, h:])
-    out[:h, h:] = -(out[:h, :h] @ upper[:h, h:]) @ out[h:, h:]
+    first = out[:h, :h] = _inverse_factor(moments[:h, :h], crew)
+    below = crew.product(moments[h:, :h], first.T)
+    second = out[h:, h:] = _inverse_factor(moments[h:, h:] - crew.product(below, below.T), crew)
+    out[h:, :h] = -crew.product(second, crew.product(below, first))
     return out
 
 

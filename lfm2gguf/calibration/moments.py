@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
+from lfm2gguf.calibration.crew import ALONE, Crew, pieces
 from lfm2gguf.calibration.grids import Floats
 from lfm2gguf.calibration.streams import Inputs
 
@@ -15,64 +17,117 @@ from lfm2gguf.calibration.streams import Inputs
 FEATURES_PER_TOKEN = 1.5
 LEAST_DAMPING, MOST_DAMPING = 0.1, 1.0
 CORRECTION = 0.5  # the share of earlier layers' errors that is made up for
+PANEL = 512  # columns of moments that are summed together
 
 
 @dataclass
 class Moments:
-    """Sums over the tokens of one layer's inputs.
+    """Means over the tokens of one layer's inputs, float32, summed in float64.
 
-    ``square`` is ``y.T @ y`` (columns, columns), float64, of the quantized stream; ``shift``
-    (rows, columns) sums what the output lacks, times ``y``: what earlier layers lost, seen
-    through the layer's weights, and what the residual lacks.
+    ``mean`` (columns, columns) is that of ``y yᵀ``, of the quantized stream. ``cross`` is that of
+    ``(x - y) yᵀ``, what earlier layers lost; where the output ``joins`` the residual (rows,
+    columns) of what the output should be, times ``yᵀ``. It is None where there is neither.
     """
 
-    square: npt.NDArray[np.float64]
-    shift: dict[str, Floats]
+    mean: Floats
+    cross: Floats | None
+    joins: bool
     tokens: int
-
-    @property
-    def mean(self) -> Floats:
-        """The mean of ``y y.T``, float32."""
-        return (self.square / max(self.tokens, 1)).astype(np.float32)
 
     @property
     def damping(self) -> float:
         """The share of the mean diagonal that is added to the diagonal."""
-        needed = FEATURES_PER_TOKEN * len(self.square) / max(self.tokens, 1)
+        needed = FEATURES_PER_TOKEN * len(self.mean) / max(self.tokens, 1)
         return float(np.clip(needed, LEAST_DAMPING, MOST_DAMPING))
 
+    @property
+    def missing(self) -> float:
+        """The share of the tokens that are missing for there to be one for each column."""
+        return max(0.0, 1 - self.tokens / len(self.mean))
 
-def gather(blocks: Iterable[Inputs], weights: dict[str, Floats], columns: int) -> Moments:
-    """Sum what the layers ``weights`` (rows, columns each) see."""
+    def towards(self, layer: Moments) -> None:
+        """Take the missing share from a whole layer's moments; what is not known is not corrected.
+
+        An expert that few tokens reach has moments that say little of others, and its
+        corrections are noise.
+        """
+        own, other = np.float32(1 - self.missing), np.float32(self.missing)
+        self.mean *= own
+        self.mean += other * layer.mean
+        if self.cross is not None:
+            self.cross *= own
+
+    def lacking(self, weights: dict[str, Floats], crew: Crew = ALONE) -> Floats | None:
+        """Return what is to be made up for, times ``yᵀ``: of the input, or of the output.
+
+        Of an output that joins the residual it is what the one weight does not yet give.
+        """
+        if not self.joins or self.cross is None:
+            return self.cross
+        [weight] = weights.values()
+        return self.cross - crew.product(weight, self.mean)
+
+
+def gather(inputs: Iterable[Inputs], columns: int, crew: Crew = ALONE) -> Moments:
+    """Average over what weights of so many columns see."""
     square = np.zeros((columns, columns))
-    shift = {name: np.zeros_like(w) for name, w in weights.items()}
-    tokens = 0
-    for block in blocks:
-        square += block.y.T @ block.y
-        difference = block.x - block.y
-        for name, w in weights.items():
-            missing = difference @ w.T
-            if block.lost is not None:
-                missing += block.lost
-            shift[name] += missing.T @ block.y
-        tokens += len(block.y)
-    return Moments(square, shift, tokens)
+    cross: npt.NDArray[np.float64] | None = None
+    tokens, joins = 0, False
+    for block in inputs:
+        y, joins = block.y, block.wanted is not None
+        crew.all(partial(_add_square, square, y), pieces(columns, PANEL))
+        other = block.wanted if block.x is None else block.x - y
+        if other is not None:
+            if cross is None:
+                cross = np.zeros((other.shape[1], columns))
+            crew.all(partial(_add_cross, cross, other, y), pieces(other.shape[1], PANEL))
+        tokens += len(y)
+    count = max(tokens, 1)
+    mean = np.empty((columns, columns), np.float32)
+    crew.all(partial(_mirror, square, count, mean), pieces(columns, PANEL))
+    return Moments(mean, None if cross is None else _mean(cross, count), joins, tokens)
 
 
-def damped(mean: Floats, share: float) -> Floats:
-    """Return moments that can be factored: a share of the mean diagonal added to it."""
-    h = mean.copy()
-    diagonal = h.diagonal()
-    average = np.float32(diagonal.mean(dtype=np.float64)) or np.float32(1)
-    h[np.diag_indices_from(h)] += np.float32(share) * average
-    return h
+def _mean(total: npt.NDArray[np.float64], count: int) -> Floats:
+    total /= count
+    return total.astype(np.float32)
 
 
-def corrected(weight: Floats, moments: Moments, name: str, triangle: Floats) -> Floats:
-    """Return the target (columns, rows): the weight, and half of what its input has lost.
+def _add_square(square: npt.NDArray[np.float64], y: Floats, panel: slice) -> None:
+    """Add a panel of ``yᵀ y``, from the diagonal on: the rest is the same."""
+    square[panel, panel.start :] += y[:, panel].T @ y[:, panel.start :]
 
-    ``triangle`` is the factor of the inverse of the damped moments, so that
-    ``shift @ inverse = (shift @ triangle.T) @ triangle``.
+
+def _add_cross(cross: npt.NDArray[np.float64], x: Floats, y: Floats, panel: slice) -> None:
+    cross[panel] += x[:, panel].T @ y
+
+
+def _mirror(square: npt.NDArray[np.float64], count: int, mean: Floats, panel: slice) -> None:
+    part = square[panel, panel.start :] / count
+    mean[panel, panel.start :] = part
+    mean[panel.start :, panel] = part.T
+
+
+def damp(mean: Floats, share: float) -> None:
+    """Make moments such as can be factored: add a share of the mean diagonal to it."""
+    average = np.float32(mean.diagonal().mean(dtype=np.float64)) or np.float32(1)
+    mean[np.diag_indices_from(mean)] += np.float32(share) * average
+
+
+def targets(
+    weights: dict[str, Floats], lacking: Floats | None, joins: bool, triangle: Floats, crew: Crew
+) -> Iterator[tuple[str, Floats]]:
+    """Give each weight's target (columns, rows): itself, and half of what its input has lost.
+
+    ``lacking`` is what :meth:`Moments.lacking` gave before the damping, ``triangle`` the factor
+    of the damped moments' inverse, ``triangleᵀ @ triangle``.
     """
-    change = (moments.shift[name] / np.float32(max(moments.tokens, 1))) @ triangle.T @ triangle
-    return np.ascontiguousarray((weight + np.float32(CORRECTION) * change).T)
+    change = None
+    if lacking is not None:
+        change = crew.product(crew.product(lacking, triangle.T), triangle)
+        change *= np.float32(CORRECTION)
+    for name, weight in weights.items():
+        target = weight
+        if change is not None:
+            target = weight + (change if joins else crew.product(weight, change))
+        yield name, target.T

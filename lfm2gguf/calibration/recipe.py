@@ -6,13 +6,16 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 
+from lfm2gguf.calibration.blas import one_thread
+from lfm2gguf.calibration.crew import ALONE, Crew
 from lfm2gguf.calibration.feedback import factor
 from lfm2gguf.calibration.grids import Bytes, Floats
-from lfm2gguf.calibration.moments import corrected, damped, gather
+from lfm2gguf.calibration.moments import damp, gather, targets
 from lfm2gguf.calibration.rounding import Rounded, round_tensor
 from lfm2gguf.calibration.streams import Inputs, Stage, Streams
 from lfm2gguf.executors import spread
@@ -22,6 +25,7 @@ from lfm2gguf.reference import EMBEDDING, HEAD, Ids, Weights
 
 EMBEDDING_IDENTITY = 1.0  # how far an embedding is kept as input, too, in mean squares
 EMBEDDING_DAMPING = 0.001
+EMBEDDING_TOKENS = 8192  # of the text, from all over it
 MATRICES = 8  # that are on their way to an executor's workers: bounds what is held
 
 Progress: TypeAlias = Callable[[int, int], None]
@@ -44,6 +48,9 @@ def calibrate_layers(
     done: Callable[[str], Bytes | None] = lambda name: None,
     progress: Progress | None = None,
     executor: Executor | None = None,
+    *,
+    threads: int | None = None,
+    folder: Path | None = None,
 ) -> Iterator[CalibratedTensor]:
     """Quantize every linear layer, and the embedding, on the tokens of ``sequences``.
 
@@ -56,23 +63,28 @@ def calibrate_layers(
         progress: called with layers done and in all.
         executor: what rounds the matrices that see the same input, such as a layer's experts; it
             is sent each with its moments, 8 bytes for each pair of columns.
+        threads: that share the work, by default one for each processor. The values are the same.
+        folder: where one layer's activations wait, 4 bytes for each token and column.
 
     """
     _load_kernels(weights, types)
-    streams = Streams(weights, sequences)
-    layers = len(weights.config.layers)
-    work = _Work(streams, types, done, executor)
-    yield from work.embedding()
-    streams.begin()
-    for i in range(layers):
+    with Crew(threads) as crew, one_thread():
+        streams = Streams(weights, sequences, crew, folder)
+        layers = len(weights.config.layers)
+        work = _Work(streams, types, done, crew, executor)
         if progress:
-            progress(i, layers)
-        for stage in streams.layer(i):
-            yield from work.stage(stage)
-    if HEAD in weights.shapes:
-        yield from work.stage(Stage((HEAD,), streams.states))
-    if progress:
-        progress(layers, layers)
+            progress(0, layers)
+        yield from work.embedding()
+        streams.begin()
+        for i in range(layers):
+            if progress:
+                progress(i, layers)
+            for stage in streams.layer(i):
+                yield from work.stage(stage)
+        if HEAD in weights.shapes:
+            yield from work.stage(Stage((HEAD,), streams.states()))
+        if progress:
+            progress(layers, layers)
 
 
 def _load_kernels(weights: Weights, types: Mapping[str, GGMLType]) -> None:
@@ -94,9 +106,10 @@ class _Rounding:
     triangle: Floats
 
 
-def round_one(one: _Rounding) -> Rounded:
+def round_one(one: _Rounding, crew: Crew = ALONE) -> Rounded:
     """Round a matrix, here or on a worker."""
-    return round_tensor(one.type, one.weight, one.target, one.mean, one.triangle)
+    with one_thread():
+        return round_tensor(one.type, one.weight, one.target, one.mean, one.triangle, crew)
 
 
 @dataclass(frozen=True)
@@ -106,6 +119,7 @@ class _Work:
     streams: Streams
     types: Mapping[str, GGMLType]
     done: Callable[[str], Bytes | None]
+    crew: Crew
     executor: Executor | None = None
 
     def stage(self, stage: Stage) -> Iterator[CalibratedTensor]:
@@ -115,13 +129,16 @@ class _Work:
             return
         matrices = {name: self.streams.exact.matrix(name) for name in names}
         columns = next(iter(matrices.values())).shape[1]
-        moments = gather(stage.blocks(), matrices, columns)
-        mean = damped(moments.mean, moments.damping)
-        triangle = factor(mean)
+        moments = gather(stage.inputs, columns, self.crew)
+        if moments.missing and stage.layer is not None:
+            moments.towards(gather(stage.layer(), columns, self.crew))
+        lacking = moments.lacking(matrices, self.crew)
+        mean = moments.mean
+        damp(mean, moments.damping)
+        triangle = factor(mean, self.crew)
         work = (
-            _Rounding(name, self.types[name], weight, target, mean, triangle)
-            for name, weight in matrices.items()
-            for target in (corrected(weight, moments, name, triangle),)
+            _Rounding(name, self.types[name], matrices[name], target, mean, triangle)
+            for name, target in targets(matrices, lacking, moments.joins, triangle, self.crew)
         )
         for name, rounded in self._rounded(work):
             yield self._finish(name, moments.tokens, rounded)
@@ -129,25 +146,25 @@ class _Work:
     def _rounded(self, work: Iterator[_Rounding]) -> Iterator[tuple[str, Rounded]]:
         """Round matrices that see the same input: one does not need another."""
         if self.executor is None:
-            yield from ((one.name, round_one(one)) for one in work)
+            yield from ((one.name, round_one(one, self.crew)) for one in work)
             return
         done = spread(self.executor, round_one, work, "calibrating", window=MATRICES)
         yield from ((one.name, rounded) for one, rounded in done)
 
     def embedding(self) -> Iterator[CalibratedTensor]:
-        """Quantize it for both its roles: the head sees the final states, the input all tokens."""
+        """Quantize it for both its roles: the head sees the final states, the input all tokens.
+
+        Since it is kept as input as well, few tokens say enough of the head's.
+        """
         if not self._is_open(EMBEDDING):
             return
         weight = self.streams.exact.matrix(EMBEDDING)
-        states = (Inputs(h, h) for h in self.streams.exact_states())
-        moments = gather(states, {}, weight.shape[1])
-        mean = moments.mean
-        average = mean.diagonal().mean()
-        mean[np.diag_indices_from(mean)] += np.float32(EMBEDDING_IDENTITY) * average
-        target = np.ascontiguousarray(weight.T)
-        rounded = round_tensor(
-            self.types[EMBEDDING], weight, target, damped(mean, EMBEDDING_DAMPING)
-        )
+        states = map(Inputs, self.streams.exact_states(EMBEDDING_TOKENS))
+        moments = gather(states, weight.shape[1], self.crew)
+        damp(moments.mean, EMBEDDING_IDENTITY)
+        damp(moments.mean, EMBEDDING_DAMPING)
+        type = self.types[EMBEDDING]
+        rounded = round_tensor(type, weight, weight.T, moments.mean, crew=self.crew)
         yield self._finish(EMBEDDING, moments.tokens, rounded)
 
     def _is_open(self, name: str) -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+from lfm2gguf.calibration.crew import ALONE, Crew, pieces
 from lfm2gguf.calibration.feedback import factor, round_with_feedback
 from lfm2gguf.calibration.grids import GRIDS, Bytes, Floats, put_together
 from lfm2gguf.calibration.refine import Refinement, loss
@@ -13,7 +15,7 @@ from lfm2gguf.ggml import GGMLType
 from lfm2gguf.quants import dequantize, quantize
 
 ROUNDS = 2  # of refitting scales and moving levels
-ROWS = 8192  # rows that are rounded together: rows do not depend on each other
+ROWS = 1024  # rows that are rounded together: rows do not depend on each other
 
 
 @dataclass(frozen=True)
@@ -36,35 +38,53 @@ class Rounded:
 
 
 def round_tensor(
-    type: GGMLType, weight: Floats, target: Floats, moments: Floats, triangle: Floats | None = None
+    type: GGMLType,
+    weight: Floats,
+    target: Floats,
+    moments: Floats,
+    triangle: Floats | None = None,
+    crew: Crew = ALONE,
 ) -> Rounded:
     """Round ``weight`` (rows, columns) so that it does what ``target`` (columns, rows) would do.
 
     ``moments`` are damped, ``triangle`` their :func:`~lfm2gguf.calibration.feedback.factor`.
     """
-    importance = np.ascontiguousarray(moments.diagonal())
-    plain = quantize(weight, type, importance=importance)
-    plain_values = dequantize(plain, type, weight.shape)
-    plain_loss = loss(np.ascontiguousarray(plain_values.T) - target, moments)
-    if type not in GRIDS:
-        return Rounded(plain, plain_values, plain_loss, plain_loss)
-    triangle = factor(moments) if triangle is None else triangle
-    parts = [
-        _round_rows(type, np.ascontiguousarray(target[:, start : start + ROWS]), moments, triangle)
-        for start in range(0, len(weight), ROWS)
-    ]
-    data = np.concatenate(parts)
+    if type in GRIDS and triangle is None:
+        triangle = factor(moments, crew)
+
+    def both(rows: slice) -> tuple[_Rows, _Rows]:
+        return _round_rows(
+            type, weight[rows], np.ascontiguousarray(target[:, rows]), moments, triangle
+        )
+
+    found, plain = zip(*crew.each(both, pieces(len(weight), ROWS)), strict=True)
+    lost, plain_lost = (sum(rows.loss for rows in parts) for parts in (found, plain))
+    data = np.concatenate([rows.data for rows in (found if lost < plain_lost else plain)])
     values = dequantize(data, type, weight.shape)
-    found = loss(np.ascontiguousarray(values.T) - target, moments)
-    if found < plain_loss:
-        return Rounded(data, values, found, plain_loss)
-    return Rounded(plain, plain_values, plain_loss, plain_loss)
+    return Rounded(data, values, min(lost, plain_lost), plain_lost)
 
 
-def _round_rows(type: GGMLType, target: Floats, moments: Floats, triangle: Floats) -> Bytes:
+class _Rows(NamedTuple):
+    data: Bytes
+    loss: float
+
+
+def _round_rows(
+    type: GGMLType, weight: Floats, target: Floats, moments: Floats, triangle: Floats | None
+) -> tuple[_Rows, _Rows]:
+    """Round some rows with feedback, and plainly."""
+
+    def judged(data: Bytes) -> _Rows:
+        values = dequantize(data, type, weight.shape)
+        return _Rows(data, loss(np.ascontiguousarray(values.T) - target, moments))
+
+    importance = np.ascontiguousarray(moments.diagonal())
+    plain = judged(quantize(weight, type, importance=importance))
+    if triangle is None:
+        return plain, plain
     levels = round_with_feedback(type, target, moments, triangle)
     state = Refinement.start(type, levels, target, moments)
     for _ in range(ROUNDS):
         state.fit_scales()
         state.move_levels()
-    return put_together(type, state.levels)
+    return judged(put_together(type, state.levels)), plain

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from lfm2gguf.calibration import blas
 from lfm2gguf.calibration.judge import Judgement, judge
 from lfm2gguf.calibration.material import (
     DEFAULT_CHUNKS,
@@ -43,7 +44,8 @@ class Calibrated:
     """A calibrated file, how it was made, and how it compares with the plain one.
 
     ``kept_plain`` are tensors whose plain rounding lost no more; ``few_tokens`` are experts
-    that fewer tokens reached than they have columns.
+    that fewer tokens reached than they have columns, which were rounded partly for what their
+    layer sees.
     """
 
     conversion: Conversion
@@ -96,7 +98,8 @@ class CalibrationPlan:
         Args:
             workspace: a folder for finished tensors, which a later run of the same takes up
                 again; by default a temporary one.
-            jobs: processes that write the file.
+            jobs: threads that calibrate and processes that write the file, by default one for
+                each processor; the bytes are the same.
             executor: what rounds matrices that do not need each other, and writes the file, such
                 as a Dask cluster's ``Client.get_executor()``: its workers see the same files,
                 ``workspace`` included.
@@ -113,7 +116,7 @@ class CalibrationPlan:
         with _workspace(workspace) as folder:
             store = Store(folder / _run_key(model, draft, self.used))
             names = quantized_names(model, draft)
-            made = _calibrate(model, draft, self.used, store, names, progress, executor)
+            made = _calibrate(model, draft, self.used, store, names, progress, executor, jobs)
             judgement = judge(model, draft, store, names, self.held_out, progress)
             calibrated = replace(draft, sources=finished_sources(draft, names, store))
             written = replace(self.files, drafts=(calibrated,)).write(
@@ -236,6 +239,7 @@ def _calibrate(
     names: Mapping[str, str],
     progress: ProgressCallback | None,
     executor: Executor | None = None,
+    jobs: int | None = None,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Finish every tensor; return those whose plain rounding was kept, and those of few tokens."""
     types = {tensor.name: tensor.type for tensor in draft.tensors}
@@ -248,6 +252,8 @@ def _calibrate(
         lambda name: store.load(*single[name]),
         counting(progress, "calibrating", "layers"),
         executor,
+        threads=jobs,
+        folder=store.folder,
     ):
         tensor, expert = single[made.name]
         store.save(tensor, expert, made.rounded.data)
@@ -282,6 +288,7 @@ def about(material: CalibrationMaterial) -> dict[str, str | int]:
         "sha256": material.digest,
         "version": __version__,
         "tokens": material.tokens,
+        "blas": blas.recorded(),
     }
     return {KEY + key: value for key, value in said.items()}
 
@@ -315,6 +322,7 @@ def _run_key(model: ReferenceModel, draft: Draft, material: CalibrationMaterial)
     for tensor in draft.tensors:
         digest.update(f"{tensor.name} {tensor.type.name} {tensor.shape}".encode())
     digest.update(f"{__version__} {ROUNDS} {CORRECTION} {FEATURES_PER_TOKEN}".encode())
+    digest.update(blas.recorded().encode())
     return digest.hexdigest()[:16]
 
 

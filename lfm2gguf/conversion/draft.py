@@ -14,19 +14,18 @@ import gguf
 
 from lfm2gguf.conversion.importance import check_matrix, matrix_keys
 from lfm2gguf.conversion.mixtures import (
-    PROJECTOR_TYPES,
     Facts,
     assign,
     assign_projector,
     file_order,
     lacking_importance,
 )
-from lfm2gguf.conversion.overrides import Overrides
 from lfm2gguf.conversion.recipe import Recipe
 from lfm2gguf.conversion.sources import SourceTensor
 from lfm2gguf.errors import OptionError
 from lfm2gguf.ggml import FileType, GGMLType
 from lfm2gguf.gguf_file import (
+    KEYS,
     MOST_FILES,
     Layout,
     Metadata,
@@ -59,6 +58,8 @@ class Model:
     left_out: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     files: tuple[Stamp, ...] = ()  # that are read
+    spans: tuple[slice, ...] = ()  # of the sources, the files that they are to stay in
+    is_gguf: bool = False  # and not a checkpoint
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ class DraftedFile:
 class Draft:
     """A model to be written: every tensor's type and place, and the metadata.
 
-    It becomes one file, or several where the recipe gives a size.
+    It becomes one file, or several where the recipe gives a size, or the source's are kept
+    (``spans`` of the tensors).
     """
 
     target: Path
@@ -82,6 +84,7 @@ class Draft:
     sources: tuple[SourceTensor, ...] = field(repr=False)
     tensors: tuple[TensorSpec, ...] = field(repr=False)
     recipe: Recipe = field(repr=False, default=Recipe())
+    spans: tuple[slice, ...] = field(repr=False, default=())
 
     @cached_property
     def layout(self) -> Layout:
@@ -97,7 +100,7 @@ class Draft:
 
         """
         sizes = [tensor.nbytes for tensor in self.tensors]
-        groups = group(sizes, self.recipe.max_bytes or self.layout.size)
+        groups = self.spans or group(sizes, self.recipe.max_bytes or self.layout.size)
         if (n := len(groups)) == 1:
             return (DraftedFile(self.target, self.layout),)
         if n > MOST_FILES:
@@ -107,7 +110,10 @@ class Draft:
             )
         files = []
         for i, span in enumerate(groups):
-            own = (self.metadata if i == 0 else {}) | split_keys(i, n, len(sizes))
+            keys = split_keys(i, n, len(sizes))
+            if self.spans:
+                keys = {key: keys[key] for key in KEYS}
+            own = (self.metadata if i == 0 else {}) | keys
             layout = lay_out(own, self.tensors[span])
             files.append(DraftedFile(split_path(self.target, i, n), layout))
         return tuple(files)
@@ -141,12 +147,26 @@ class Draft:
 def draft(model: Model, target: Path, type: FileType, recipe: Recipe) -> Draft:
     """Decide a file: tensors in llama-quantize's order, with the types of the mixture.
 
+    Where the source's files are kept the order is theirs, and the mixture counts in it.
+
     Raises:
-        OptionError: a projector is not stored in this type, a size or a type cannot be read, or
-            the type needs an importance matrix.
+        OptionError: a size or a type cannot be read, or the type needs an importance matrix.
 
     """
-    sources = tuple(sorted(model.sources, key=lambda source: file_order(source.name)))
+    if recipe.keep_split and not model.spans:
+        raise OptionError(
+            "keep_split (--keep-split): the source is not a GGUF in several files; split_max_size "
+            "(--split-max-size) makes several"
+        )
+    if recipe.keep_split and recipe.max_bytes:
+        raise OptionError(
+            "keep_split (--keep-split) and split_max_size (--split-max-size): one says which "
+            "files there are, the other how large; leave one out"
+        )
+    spans = model.spans if recipe.keep_split else ()
+    sources = tuple(model.sources)
+    if not spans:
+        sources = tuple(sorted(sources, key=lambda source: file_order(source.name)))
     types = _mixture(model, sources, type, recipe)
     tensors = tuple(
         TensorSpec(source.name, type or source.kept, source.shape)
@@ -161,7 +181,7 @@ def draft(model: Model, target: Path, type: FileType, recipe: Recipe) -> Draft:
         check_matrix(recipe.imatrix, sources)
         last |= matrix_keys(recipe.imatrix)
     rest = {key: value for key, value in model.metadata.items() if key not in last}
-    return Draft(target, type, rest | last, sources, tensors, recipe)
+    return Draft(target, type, rest | last, sources, tensors, recipe, spans)
 
 
 def _said(value: str | int) -> Value:
@@ -173,17 +193,12 @@ def _mixture(
 ) -> Sequence[GGMLType | None]:
     named = [(source.name, source.shape) for source in sources]
     if _is_projector(model.metadata):
-        _check_projector_type(type)
-        if recipe.overrides != Overrides():
-            raise OptionError(
-                "a projector has no mixture; pure, leave_output_tensor and types of single tensors "
-                "(--tensor-type and such) are for the text model"
-            )
-        return assign_projector(type, named)
+        types = assign_projector(type, named, recipe.overrides, quantized=model.is_gguf)
+    else:
+        weighted = recipe.imatrix is not None or recipe.calibrated
+        facts = Facts(model.n_layers, model.n_experts, _gqa(model.metadata), weighted)
+        types = assign(type, named, facts, recipe.overrides)
     known = recipe.imatrix.entries if recipe.imatrix else {}
-    weighted = recipe.imatrix is not None or recipe.calibrated
-    facts = Facts(model.n_layers, model.n_experts, _gqa(model.metadata), weighted)
-    types = assign(type, named, facts, recipe.overrides)
     changed = [
         (source.name, new if new is not source.kept else None)
         for source, new in zip(sources, types, strict=True)
@@ -229,14 +244,6 @@ def default_name(metadata: Metadata, label: str) -> str:
 def _is_projector(metadata: Metadata) -> bool:
     kind = metadata.get("general.type")
     return kind is not None and kind.value == gguf.GGUFType.MMPROJ
-
-
-def _check_projector_type(type: FileType) -> None:
-    if type not in PROJECTOR_TYPES:
-        raise OptionError(
-            f"a projector is stored as {', '.join(t.name for t in PROJECTOR_TYPES)}, not as "
-            f"{type.name}; {type.name} is for the text model"
-        )
 
 
 def target_paths(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 from lfm2gguf.conversion.draft import Model
@@ -10,7 +11,7 @@ from lfm2gguf.conversion.recipe import Recipe, Types
 from lfm2gguf.conversion.sources import Part, SourceTensor
 from lfm2gguf.conversion.write import WrittenFile
 from lfm2gguf.errors import GGUFError, UnsupportedError
-from lfm2gguf.gguf_file import GGUFFile, TensorInfo
+from lfm2gguf.gguf_file import GGUFFile, TensorInfo, number_in_name
 from lfm2gguf.members import ARCHITECTURES
 from lfm2gguf.progress import ProgressCallback
 from lfm2gguf.quants import CODECS
@@ -53,7 +54,8 @@ def plan_quantization(
         for info in file.tensors.values()
     ]
     counts = (_count(file, "block_count"), _count(file, "expert_count"))
-    model = Model(metadata, sources, *counts, files=stamps(file.files))
+    read = stamps(file.files)
+    model = Model(metadata, sources, *counts, files=read, spans=_spans(file), is_gguf=True)
     return ConversionPlan.of(model, target, recipe, DEFAULT_TYPE)
 
 
@@ -81,7 +83,8 @@ def quantize(
 
 
 def _check(file: GGUFFile, allow_requantize: bool) -> None:
-    if file.architecture not in ARCHITECTURES:
+    projector = str(file.get("clip.projector_type", ""))
+    if file.architecture not in ARCHITECTURES and not projector.startswith(ARCHITECTURES[0]):
         raise UnsupportedError(
             f"{file.path}: the architecture is {file.architecture!r}; the mixtures of "
             f"{' and '.join(ARCHITECTURES)} are known. llama-quantize takes any architecture"
@@ -100,6 +103,15 @@ def _check(file: GGUFFile, allow_requantize: bool) -> None:
                 "from an F32, F16 or BF16 file, or accept the loss with "
                 "allow_requantize=True (--allow-requantize)"
             )
+
+
+def _spans(file: GGUFFile) -> tuple[slice, ...]:
+    """Return which tensors, in order, each file of several has; nothing for one file."""
+    numbers = [number_in_name(info.file) for info in file.tensors.values()]
+    if len(file.files) == 1:
+        return ()
+    ends = [sum(n <= i for n in numbers) for i in range(max(numbers) + 1)]
+    return tuple(slice(start, end) for start, end in pairwise([0, *ends]))
 
 
 def _part(info: TensorInfo) -> Part:

@@ -34,10 +34,12 @@ KEPT = (
     ".patch_embd",
 )
 
-# A projector (mmproj) is small, and stored in a type that needs no mixture: conversion/base.py and
-# conversion/gemma.py (``tensor_force_quant``). These parts of names stay float32.
+# A projector (mmproj) is small, and llama.cpp's converter stores it in types without a mixture:
+# conversion/base.py and conversion/gemma.py (``tensor_force_quant``). These parts of names stay
+# float32; llama-quantize would change the kernels of convolutions, and stops there.
 PROJECTOR_TYPES = (FileType.F32, FileType.F16, FileType.BF16, FileType.Q8_0)
-PROJECTOR_FLOATS = ("_norm.weight", ".position_embd", ".conv1d.", ".conv_")
+PROJECTOR_KERNELS = (".conv1d.", ".conv_")
+PROJECTOR_FLOATS = ("_norm.weight", ".position_embd", *PROJECTOR_KERNELS)
 
 BLOCK = re.compile(r"blk\.(\d+)\.")
 OUTPUT, EMBEDDING_NAME = "output.weight", "token_embd.weight"
@@ -165,10 +167,28 @@ class _Mixture:
 
 
 def assign_projector(
-    file_type: FileType, tensors: Sequence[tuple[str, Sequence[int]]]
-) -> list[GGMLType]:
-    """Return the type of each tensor of a projector, given as (name, shape in NumPy's order)."""
-    return [_projector_type(file_type, name, shape) for name, shape in tensors]
+    file_type: FileType,
+    tensors: Sequence[tuple[str, Sequence[int]]],
+    overrides: Overrides,
+    *,
+    quantized: bool,
+) -> Sequence[GGMLType | None]:
+    """Return the type of each tensor of a projector, given as :func:`assign` has them.
+
+    ``quantized``: from a GGUF, as llama-quantize has it, to which a projector is a model without
+    layers. The converter's types are its own, where nothing asks for others.
+
+    Raises:
+        OptionError: as :func:`assign`.
+
+    """
+    if not quantized and file_type in PROJECTOR_TYPES and overrides == Overrides():
+        return [_projector_type(file_type, name, shape) for name, shape in tensors]
+    types = assign(file_type, tensors, Facts(0), overrides)
+    return [
+        None if any(part in name for part in PROJECTOR_KERNELS) else type
+        for (name, _), type in zip(tensors, types, strict=True)
+    ]
 
 
 def _projector_type(file_type: FileType, name: str, shape: Sequence[int]) -> GGMLType:

@@ -36,6 +36,8 @@ class Recipe:
             first that is; as in llama.cpp it is put into lower case.
         label: what the default name of a file says in place of its type.
         about: texts and counts by key for the file's metadata, such as how types were chosen.
+        keep_split: of a GGUF in several files, as many files with the same tensors in each, as
+            ``llama-quantize --keep-split``.
         calibrated: the types that an importance matrix would give, and no matrix: what is
             quantized is rounded elsewhere (:func:`~lfm2gguf.calibrate`).
 
@@ -52,6 +54,7 @@ class Recipe:
     label: str | None = None
     about: Mapping[str, str | int] = field(default_factory=dict)
     calibrated: bool = False
+    keep_split: bool = False
 
     @classmethod
     def of(cls, type: Types | Recipe | None) -> Recipe:

@@ -5,11 +5,20 @@ llama.cpp, commit 0c1e57098, is what it is in practice. Nothing here knows of LF
 """
 
 from lfm2gguf.gguf_file.reader import GGUFFile, TensorInfo
-from lfm2gguf.gguf_file.splits import MOST_FILES, group, parse_size, split_keys, split_path
+from lfm2gguf.gguf_file.splits import (
+    KEYS,
+    MOST_FILES,
+    group,
+    number_in_name,
+    parse_size,
+    split_keys,
+    split_path,
+)
 from lfm2gguf.gguf_file.values import UNSTORABLE, Metadata, Value, ValueType
 from lfm2gguf.gguf_file.writer import Layout, TensorSpec, lay_out
 
 __all__ = [
+    "KEYS",
     "MOST_FILES",
     "UNSTORABLE",
     "GGUFFile",
@@ -21,6 +30,7 @@ __all__ = [
     "ValueType",
     "group",
     "lay_out",
+    "number_in_name",
     "parse_size",
     "split_keys",
     "split_path",

@@ -33,8 +33,17 @@ def siblings(path: Path, count: int) -> list[Path] | None:
     return [split_path(path.with_name(match["stem"]), i, count) for i in range(count)]
 
 
+def number_in_name(path: Path) -> int:
+    """Return which file of a model in several it is by its name, from 0; 0 by another name."""
+    match = NAME.fullmatch(path.name)
+    return int(match["number"]) - 1 if match else 0
+
+
 def split_keys(i: int, count: int, n_tensors: int) -> Metadata:
-    """Return the metadata by which file ``i`` is known as one of ``count``."""
+    """Return the metadata by which file ``i`` is known as one of ``count``.
+
+    In llama-gguf-split's order; llama-quantize has that of :data:`KEYS`.
+    """
     return {
         NO: Value(ValueType.UINT16, i),
         TENSORS: Value(ValueType.INT32, n_tensors),

@@ -19,6 +19,7 @@ from lfm2gguf.llamacpp.machine import available_memory
 from lfm2gguf.llamacpp.model import Adapter, Model, Tokens
 from lfm2gguf.llamacpp.probes import probe
 from lfm2gguf.llamacpp.projector import Pixels, Projector
+from lfm2gguf.llamacpp.rpc import serve_devices
 from lfm2gguf.llamacpp.sampling import Sampler
 from lfm2gguf.llamacpp.selection import DeviceReport, choose, overview, report
 
@@ -51,4 +52,5 @@ __all__ = [
     "overview",
     "probe",
     "report",
+    "serve_devices",
 ]

@@ -105,6 +105,7 @@ class Context:
         self._batch = _Batch(llama, self.n_batch)
         self._n_outputs = n_outputs or self.n_batch
         self._rows = 0
+        self._seen, self._seen_at = np.empty((0, 0), np.float32), (0, 0, 0)  # the view given last
 
     def close(self) -> None:
         """Free the context. Arrays returned as views are invalid afterwards."""
@@ -179,10 +180,12 @@ class Context:
     def _view(self, pointer: Any, width: int) -> Floats:
         if not pointer or not self._rows:
             raise RuntimeFailureError("the last decode asked for no outputs")
-        room = (ctypes.c_float * (self._rows * width)).from_address(
-            ctypes.addressof(pointer.contents)
-        )
-        return np.frombuffer(memoryview(room), np.float32).reshape(self._rows, width)
+        place = ctypes.addressof(pointer.contents), self._rows, width
+        if place != self._seen_at:  # it stays where it is from token to token
+            room = (ctypes.c_float * (self._rows * width)).from_address(place[0])
+            self._seen = np.frombuffer(memoryview(room), np.float32).reshape(self._rows, width)
+            self._seen_at = place
+        return self._seen
 
     # memory of sequences
 
@@ -273,6 +276,7 @@ class _Batch:
         self._seq = np.zeros(capacity, np.int32)
         self._output = np.zeros(capacity, np.int8)
         self._ones = np.ones(capacity, np.int32)
+        self._upward = np.arange(capacity, dtype=np.int32)
         # seq_id is a table of pointers: entry i points at element i of _seq
         self._seq_at = (self._seq.ctypes.data + 4 * np.arange(capacity)).astype(np.uintp)
         self.struct = llama.llama_batch()
@@ -297,14 +301,14 @@ class _Batch:
         for chunk in chunks:
             stop = at + len(chunk.tokens)
             self._token[at:stop] = chunk.tokens if chunk.rows is None else 0
-            self._pos[at:stop] = range(chunk.start, chunk.start + stop - at)
+            np.add(self._upward[: stop - at], chunk.start, out=self._pos[at:stop])
             self._seq[at:stop] = chunk.seq
-            self._output[at:stop] = 0
+            self._output[at : stop - chunk.outputs] = 0
             self._output[stop - chunk.outputs : stop] = 1
             at = stop
         self._take_rows(chunks)
         self.struct.n_tokens = total
-        return int(self._output[:total].sum())
+        return sum(chunk.outputs for chunk in chunks)
 
     def _take_rows(self, chunks: Sequence[Chunk]) -> None:
         """Point C at tokens or at embeddings: a batch has one or the other."""

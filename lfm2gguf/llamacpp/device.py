@@ -52,6 +52,10 @@ def libggml() -> Any:
         ("ggml_backend_reg_name", [pointer], text),
         ("ggml_backend_reg_count", [], size),
         ("ggml_backend_reg_get", [size], pointer),
+        ("ggml_backend_reg_by_name", [text], pointer),
+        ("ggml_backend_reg_dev_count", [pointer], size),
+        ("ggml_backend_reg_dev_get", [pointer, size], pointer),
+        ("ggml_backend_reg_get_proc_address", [pointer, text], pointer),
     ):
         function = getattr(found, name)
         function.argtypes, function.restype = arguments, result
@@ -68,12 +72,12 @@ def backends() -> list[str]:
 def devices() -> list[Device]:
     """Return the devices that the installed build finds on this machine."""
     ggml = libggml()
-    return [
-        _device(ggml, ggml.ggml_backend_dev_get(i)) for i in range(ggml.ggml_backend_dev_count())
-    ]
+    return [device_of(ggml.ggml_backend_dev_get(i)) for i in range(ggml.ggml_backend_dev_count())]
 
 
-def _device(ggml: Any, handle: int) -> Device:
+def device_of(handle: int) -> Device:
+    """Return what ggml says of a device."""
+    ggml = libggml()
     free, total = ctypes.c_size_t(), ctypes.c_size_t()
     ggml.ggml_backend_dev_memory(handle, ctypes.byref(free), ctypes.byref(total))
     registry = ggml.ggml_backend_dev_backend_reg(handle)

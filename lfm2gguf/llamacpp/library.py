@@ -13,6 +13,8 @@ from typing import Any
 
 from lfm2gguf.errors import MissingDependencyError, RuntimeFailureError
 from lfm2gguf.install import install_command
+from lfm2gguf.llamacpp.backend import library_help
+from lfm2gguf.llamacpp.companions import load_companions
 
 logger = logging.getLogger("lfm2gguf.llamacpp")
 
@@ -27,6 +29,7 @@ def library() -> Any:
     Raises:
         MissingDependencyError: llama-cpp-python is absent, or cannot be loaded.
     """
+    load_companions()
     try:
         from llama_cpp import llama_cpp
     except ImportError as error:
@@ -36,7 +39,7 @@ def library() -> Any:
     except (OSError, RuntimeError) as error:  # the package is there, its shared library is not
         raise MissingDependencyError(
             f"llama-cpp-python is installed but its library does not load ({error}); "
-            "reinstall it for this machine: "
+            f"{library_help(str(error))}reinstall it for this machine: "
             "pip install --force-reinstall --no-cache-dir llama-cpp-python"
         ) from error
     llama_cpp.llama_log_set(log_callback(), None)

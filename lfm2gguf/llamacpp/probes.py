@@ -78,7 +78,6 @@ def _library() -> Any:
         ("ggml_backend_dev_init", pointer, [pointer, ctypes.c_char_p]),
         ("ggml_backend_free", None, [pointer]),
         ("ggml_backend_graph_compute", ctypes.c_int, [pointer, pointer]),
-        ("ggml_backend_reg_get_proc_address", pointer, [pointer, ctypes.c_char_p]),
     ):
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments

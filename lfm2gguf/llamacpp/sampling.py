@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-import math
 import os
 import re
-from collections import Counter, deque
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from lfm2gguf.errors import OptionError, RuntimeFailureError
+from lfm2gguf.llamacpp.candidates import CandidateArray, promising
 from lfm2gguf.llamacpp.chain import make_chain
 from lfm2gguf.llamacpp.context import Floats
 from lfm2gguf.llamacpp.grammar import json_schema_grammar
 from lfm2gguf.llamacpp.lazy import LazyGrammar, Watch
 from lfm2gguf.llamacpp.library import captured_log, captured_stderr, last_words, library
 from lfm2gguf.llamacpp.model import Model, Tokens
+from lfm2gguf.llamacpp.penalties import Changes
 from lfm2gguf.options import Options
 
 DEEPEST = 2_000  # llama.cpp's parser recurses at each parenthesis; a full stack ends the process
-LARGEST_BIAS = 1e9  # decides as any larger one does, and stays finite through all samplers
 LARGEST = 2_000_000  # characters: a second of parsing, and some hundred megabytes
 
 
@@ -42,7 +40,7 @@ class Sampler:
         self._llama = llama = library()
         self._chain: Any = None
         self._grammar: Any = None
-        bias = _bias_of(model, options)
+        self._changes = Changes(model, options)
         if (grammar := _grammar_of(options)) is not None:
             self._grammar = self._compile(model, grammar)
         self._model = model
@@ -55,17 +53,8 @@ class Sampler:
         early = options.top_p < 1 or options.typical_p < 1  # these look before min_p does
         self._top_k = 0 if whole else int(options.top_k)
         self._min_p = 0.0 if whole or early else float(options.min_p)
-        self._biased = np.array(list(bias), np.int64)
-        self._bias = np.array([_float32(value) for value in bias.values()], np.float32)
-        self._repeat = np.float32(options.repeat_penalty)
-        self._frequency = np.float32(options.frequency_penalty)
-        self._presence = np.float32(options.presence_penalty)
-        window = model.n_ctx_train if options.repeat_window < 0 else int(options.repeat_window)
-        self._window: deque[int] = deque(maxlen=window if options.penalizes else 0)
-        self._array = _CandidateArray(llama, *model.candidates)
+        self._array = CandidateArray(llama, *model.candidates)
         self._once, self._over = lazy is not None and lazy.once, False
-        self._too_early = int(options.min_tokens)  # tokens before which none of the ends is drawn
-        self._ends = [*model.end_tokens, *options.stop_tokens] if self._too_early else []
 
     def _compile(self, model: Model, grammar: str) -> Any:
         try:
@@ -107,10 +96,13 @@ class Sampler:
 
     def see(self, tokens: Tokens) -> None:
         """Take prompt tokens into the penalty window."""
-        self._window.extend(tokens)
+        self._changes.see(tokens)
 
     def sample(self, logits: Floats) -> int:
         """Pick, accept and return the next token; ``logits`` is ``(n_vocab,)`` float32.
+
+        Bias and penalties are written into the logits and taken out again in the end: a copy
+        would cost as much as all the rest.
 
         Raises:
             RuntimeFailureError: bias and grammar leave no token to pick, or the model's weights
@@ -118,68 +110,49 @@ class Sampler:
         """
         if self._over:
             return self._model.end_tokens[0]
-        logits = self._adjusted(logits)
-        if not logits.max() < np.inf:  # C code would pick what is no token
+        places = self._changes.places()
+        raw = logits[places]
+        try:
+            self._changes.apply(logits)
+            return self._sample(logits)
+        finally:
+            logits[places] = raw
+
+    def _sample(self, logits: Floats) -> int:
+        most, token = self._pick(logits)
+        if not most < np.inf:  # C code would pick what is no token
             raise RuntimeFailureError(
                 "the model computes logits that are not numbers: its weights are damaged, or the "
                 "options go beyond float32; see what `lfm2gguf doctor` says of the file"
             )
-        token = self._pick(logits)
         bound = self._grammar and (self._watch is None or self._watch.applies)
         if bound and not self._allows(logits, token):
             logits = self._filtered(logits)
-            token = self._pick(logits)
-        if logits[token] == -np.inf and self._too_early > 0:  # the grammar is at its end
+            _, token = self._pick(logits)
+        if logits[token] == -np.inf and self._changes.too_early > 0:  # the grammar is at its end
             return self._model.end_tokens[0]
         if logits[token] == -np.inf:  # accepting it would throw in C++ and end the process
             raise RuntimeFailureError("grammar and logit bias leave no token to continue with")
-        self._window.append(token)
+        self._changes.see([token])
         if bound:
             self._llama.llama_sampler_accept(self._grammar, token)
         if self._watch and self._watch.follow(self._model.detokenize([token], special=True)):
             self._llama.llama_sampler_reset(self._grammar)
             self._over = self._once and len(self._model.end_tokens) > 0
-        self._too_early -= 1
+        self._changes.too_early -= 1
         return token
 
-    def _adjusted(self, logits: Floats) -> Floats:
-        """Apply bias and penalties, as ``llama_sampler_penalties_apply`` does."""
-        if not len(self._biased) and not self._window and self._too_early <= 0:
-            return logits
-        logits = logits.copy()
-        if self._too_early > 0:
-            logits[self._ends] = -np.inf
-        logits[self._biased] += self._bias
-        if self._window:
-            counts = Counter(self._window)
-            seen, count = np.array(list(counts)), np.array(list(counts.values()), np.float32)
-            new = logits[seen]
-            new = np.where(new <= 0, new * self._repeat, new / self._repeat)
-            logits[seen] = new - (count * self._frequency + self._presence)
-        return logits
-
-    def _pick(self, logits: Floats) -> int:
+    def _pick(self, logits: Floats) -> tuple[float, int]:
+        """Return the largest logit, NaN if one is, and the token that is picked."""
         if self._greedy:
-            return int(logits.argmax())
-        array = self._array.fill(logits, self._promising(logits))
+            token = int(logits.argmax())
+            return float(logits[token]), token
+        most, ids = promising(logits, self._top_k, self._min_p)
+        if not most < np.inf:
+            return most, 0
+        array = self._array.fill(logits, ids)
         self._llama.llama_sampler_apply(self._chain, ctypes.byref(array))
-        return int(array.data[array.selected].id)
-
-    def _promising(self, logits: Floats) -> npt.NDArray[np.int64] | None:
-        """Return the ids that top_k or min_p can leave, and perhaps a few more; None: all.
-
-        The chain is linear in its candidates, and would spend a millisecond on 65,536.
-        """
-        if self._top_k:
-            groups = logits[: len(logits) // 64 * 64].reshape(64, -1).max(axis=0)
-            if len(groups) <= self._top_k:
-                return None
-            floor = np.partition(groups, -self._top_k)[-self._top_k]  # k tokens reach it
-        elif self._min_p:
-            floor = logits.max() + np.log(self._min_p) - 0.001
-        else:
-            return None
-        return np.flatnonzero(logits >= floor)
+        return most, int(array.data[array.selected].id)
 
     def _filtered(self, logits: Floats) -> Floats:
         """Return the logits with -inf for all tokens that the grammar refuses."""
@@ -193,40 +166,7 @@ class Sampler:
         return bool(array.data[0].logit != -np.inf)
 
 
-class _CandidateArray:
-    """A ``llama_token_data_array`` over a NumPy array."""
-
-    def __init__(self, llama: Any, data: npt.NDArray[Any], ids: npt.NDArray[np.int32]) -> None:
-        self.data, self._ids = data, ids
-        self._struct = llama.llama_token_data_array()
-        kind = dict(llama.llama_token_data_array._fields_)["data"]
-        self._pointer = ctypes.cast(data.ctypes.data, kind)
-
-    def fill(self, logits: Floats, ids: npt.NDArray[np.int64] | None = None) -> Any:
-        """Write the candidates, all or those of ``ids``, and return the C structure."""
-        size = len(self.data) if ids is None else len(ids)
-        self.data["id"][:size] = self._ids if ids is None else ids
-        self.data["logit"][:size] = logits if ids is None else logits[ids]
-        array = self._struct
-        array.data, array.size, array.selected, array.sorted = self._pointer, size, -1, False
-        return array
-
-
 _TEXT = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|#[^\n]*', re.DOTALL)
-
-
-def _float32(bias: float) -> float:
-    return min(bias, LARGEST_BIAS) if bias >= -LARGEST_BIAS else -math.inf
-
-
-def _bias_of(model: Model, options: Options) -> dict[int, float]:
-    bias = dict(options.logit_bias or {})
-    for name, tokens in (("logit_bias", bias), ("stop_tokens", options.stop_tokens)):
-        if wrong := [token for token in tokens if not 0 <= token < model.n_vocab]:
-            raise OptionError(f"{name}: {wrong[0]} is not a token id (0 to {model.n_vocab - 1})")
-    if options.ignore_eos:
-        bias |= dict.fromkeys(model.end_tokens, -np.inf)
-    return bias
 
 
 def _grammar_of(options: Options) -> str | None:

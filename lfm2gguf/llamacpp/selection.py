@@ -7,20 +7,19 @@ says what is missing (the build, the driver or the hardware) and how to get it.
 from __future__ import annotations
 
 import re
-import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from lfm2gguf.errors import DeviceError, OptionError
-from lfm2gguf.llamacpp.backend import BACKENDS, GPUS, Backend
+from lfm2gguf.llamacpp.availability import all_backends, missing, missing_rpc
+from lfm2gguf.llamacpp.backend import BACKENDS, GPUS, RPC
 from lfm2gguf.llamacpp.context import Context
 from lfm2gguf.llamacpp.device import Device, backends, default_threads, devices
 from lfm2gguf.llamacpp.library import build_info
 from lfm2gguf.llamacpp.machine import available_memory
 from lfm2gguf.llamacpp.model import Model
+from lfm2gguf.llamacpp.rpc import PREFIX, remote_devices
 
 _PATTERN = re.compile(r"(?P<kind>[a-z]+):?(?P<index>\d*)")  # cuda, cuda:1, cuda1
 
@@ -55,7 +54,8 @@ def choose(wanted: str, found: Sequence[Device] | None = None) -> list[Device]:
 
     The one rule of what a device's name means, in capitals or not: ``auto`` is the discrete GPU
     with the most free memory, else an integrated one, else the CPU; ``cuda`` is the first of its
-    kind and ``cuda:1`` the second; ``CUDA1`` and ``MTL0`` are llama.cpp's own names for them.
+    kind and ``cuda:1`` the second; ``CUDA1`` and ``MTL0`` are llama.cpp's own names for them;
+    ``rpc:HOST:PORT,HOST:PORT`` are all devices of servers on other machines.
 
     Raises:
         DeviceError: the device is missing; the message says what it lacks.
@@ -66,11 +66,8 @@ def choose(wanted: str, found: Sequence[Device] | None = None) -> list[Device]:
     name = wanted.lower()
     if name == "cpu":
         return []
-    if name.startswith("rpc:"):
-        raise DeviceError(
-            f"{wanted}: a model over several machines (llama.cpp's RPC backend) is not run here; "
-            "use llama-server --rpc HOST:PORT, which reads the same file"
-        )
+    if name.startswith(PREFIX):
+        return remote_devices(name)
     if name == "auto":
         return sorted(there, key=lambda d: (d.kind != "gpu", -d.memory_free))[:1]
     if named := [device for device in there if device.name.lower() == name]:
@@ -82,7 +79,8 @@ def choose(wanted: str, found: Sequence[Device] | None = None) -> list[Device]:
     if not match or match["kind"] not in registries:
         known = ", ".join(["auto", "cpu", *GPUS])
         raise OptionError(
-            f"device (--device) is {wanted!r}: it must be {known}, or one with a number (cuda:1)"
+            f"device (--device) is {wanted!r}: it must be {known}, one with a number (cuda:1), "
+            "or rpc:HOST:PORT"
         )
     registry, index = registries[match["kind"]], int(match["index"] or 0)
     mine = [device for device in there if device.backend == registry]
@@ -101,30 +99,6 @@ def use_name(registry: str) -> str:
     return next(ours, registry.lower())
 
 
-def missing(name: str, built: Sequence[str] | None = None, driver: bool | None = None) -> str:
-    """Say which of three things a missing device lacks, and how to get it."""
-    backend = GPUS[name]
-    if name == "metal" and not _on_mac():
-        return f"{name}: no such hardware: {backend.driver_help}"
-    if backend.registry not in (backends() if built is None else built):
-        built_one = (
-            f"\nor, where there is one for this Python, take a prebuilt wheel:\n  "
-            f"{backend.install_wheel}"
-        )
-        return (
-            f"{name}: the installed llama-cpp-python was built without it. Build it:\n  "
-            f"{backend.install}{built_one if backend.wheel else ''}"
-        )
-    if not (_has_driver(backend) if driver is None else driver):
-        return f"{name}: the build has it, but no driver answers: {backend.driver_help}"
-    hint = " (GGML_VK_VISIBLE_DEVICES=0 accepts a software device)" if name == "vulkan" else ""
-    return f"{name}: build and driver are there, but they find no such hardware{hint}"
-
-
-def _has_driver(backend: Backend) -> bool:
-    return any(shutil.which(sign) or Path(sign).exists() for sign in backend.driver)
-
-
 def report(model: Model, context: Context, on: Sequence[Device]) -> DeviceReport:
     """Say what a loaded model runs on.
 
@@ -137,7 +111,7 @@ def report(model: Model, context: Context, on: Sequence[Device]) -> DeviceReport
     info = build_info()
     return DeviceReport(
         backend=used.backend,
-        device=used.description,
+        device=", ".join(dict.fromkeys(d.description for d in on)) or used.description,
         layers_offloaded=model.offloaded,
         layers=model.n_layer + 1,
         flash_attention=context.flash_attention,
@@ -158,14 +132,14 @@ def overview() -> dict[str, Any]:
         if device.kind == "cpu":  # llama.cpp calls all of it free
             entry["memory_free"] = available_memory() or device.memory_free
         found.append({"use": name if name == "cpu" else f"{name}:{index}", **entry})
-    absent = [name for name in GPUS if name not in seen and (name == "metal") == _on_mac()]
+    known = all_backends()
+    lacking = {name: missing(name) for name in known if name not in seen}
+    if RPC.registry not in backends():
+        lacking["rpc"] = missing_rpc()
     return {
         "build": build_info(),
         "threads": default_threads(),
         "devices": found,
-        "missing": {name: missing(name) for name in absent},
+        "backends": known,
+        "missing": lacking,
     }
-
-
-def _on_mac() -> bool:
-    return sys.platform == "darwin"

@@ -26,7 +26,7 @@ Progress: TypeAlias = Callable[[int, int], None]
 
 GROUP_TOKENS = 16384  # tokens that go through the layers together: bounds the activations
 LINEAR_TOKENS = 1024  # tokens of one feed-forward product: bounds its (tokens, F) buffers
-VOCABULARY_ROWS = 8192  # rows of the embedding or head that are widened at a time
+VOCABULARY_ROWS = 2048  # of the embedding or head, widened at a time: memory that malloc keeps
 SCORE_BYTES = 16 << 20  # attention scores of one block of queries
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -45,12 +46,10 @@ class Steps(Reference):
 
     def mixed(self, i: int, x: Array, lengths: Sequence[int]) -> Array:
         """Return what the convolution's or attention's output layer sees."""
-        mix = self._convolution if self.config.layers[i] == CONV else self._attention
-        self._until = self.mixer_output(i).removesuffix(".weight")
-        try:
-            return mix(f"model.layers.{i}.", self.mixer_input(i, x), lengths)
-        finally:
-            self._until = ""
+        part = copy.copy(self)  # threads go through a layer side by side
+        part._until = self.mixer_output(i).removesuffix(".weight")
+        mix = part._convolution if self.config.layers[i] == CONV else part._attention
+        return mix(f"model.layers.{i}.", self.mixer_input(i, x), lengths)
 
     def ffn_names(self, i: int, expert: int | None = None) -> tuple[str, str, str]:
         """Return w1, w2 and w3 of a layer, or of one of its experts (:meth:`matrix` reads it)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 from lfm2gguf.errors import DeviceError, GGUFError, OptionError, UnsupportedError
@@ -103,8 +104,8 @@ def check_adapter(path: Path, model: GGUFFile) -> None:
         )
 
 
-def layers_that_fit(file: GGUFFile, device: Device, cache_bytes: int) -> int:
-    """Return how many layers, the output counting as one, fit into a device's free memory.
+def layers_that_fit(file: GGUFFile, on: Sequence[Device], cache_bytes: int) -> int:
+    """Return how many layers, the output counting as one, fit into the devices' free memory.
 
     ``cache_bytes`` is what the context needs if everything is offloaded.
     """
@@ -117,7 +118,7 @@ def layers_that_fit(file: GGUFFile, device: Device, cache_bytes: int) -> int:
             sizes[int(parts[1])] += info.nbytes
         else:
             rest += info.nbytes
-    free = device.memory_free - MARGIN - rest
+    free = sum(max(0, device.memory_free - MARGIN) for device in on) - rest
     # llama.cpp offloads the last layers first, and the output when all blocks are there
     needed = itertools.accumulate(sizes[block] for block in sorted(sizes, reverse=True))
     fitting = sum(total <= free for total in needed)
@@ -161,10 +162,10 @@ def place(
     if layers is not None:
         return on, layers
     cache = 4 * n_ctx * int(str(file.get(f"{file.architecture}.embedding_length", 0)))  # generous
-    fit = layers_that_fit(file, on[0], cache)
+    fit = layers_that_fit(file, on, cache)
     if fit:
         return on, fit
     if asked == "auto":
         return [], 0
-    free = on[0].memory_free / 1e9
+    free = sum(device.memory_free for device in on) / 1e9
     raise DeviceError(f"{asked}: no layer fits into its {free:.1f} GB of free memory")

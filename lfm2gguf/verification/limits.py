@@ -52,10 +52,14 @@ class TensorLimits:
     """What one tensor type may and does lose.
 
     ``run`` is the largest relative error of a run of 32 weights that passes: from exactness or
-    from the step of the type (a run's error is at most half a step on each weight), for K-quants
-    from what was seen (Q4_K 0.13, Q5_K 0.06, Q6_K 0.034) with room for importance matrices.
-    ``noise`` is the error of a whole tensor relative to its size, as weights of heavy tails have
-    it (Student's t with 4 degrees of freedom); normal ones have 0.7 to 0.9 of it.
+    from the step of the type (a run's error is at most half a step on each weight, and of ternary
+    types at most the weight), for K-quants from what was seen (Q4_K 0.13, Q5_K 0.06, Q6_K 0.034)
+    with room for importance matrices. Of types of two bits and less it is about 1.3 times what
+    weights of heavy tails, or of columns of very different size, showed under importance of very
+    different columns (tests/benchmarks/run_limits.py): much, so that :mod:`.verdict.gates` looks
+    at whole tensors as well. ``noise`` is the error of a whole tensor relative to its size, as
+    weights of heavy tails have it (Student's t with 4 degrees of freedom); normal ones have 0.6
+    to 1 of it.
     """
 
     run: float
@@ -118,7 +122,19 @@ TENSOR_LIMITS = {  # run  noise
     "IQ4_NL": TensorLimits(0.36, 0.094),
     "IQ4_XS": TensorLimits(0.60, 0.095),
     "Q3_K": TensorLimits(0.80, 0.183),
-    "Q2_K": TensorLimits(2.5, 0.34),
+    "Q2_K": TensorLimits(2.2, 0.34),
+    "MXFP4": TensorLimits(0.45, 0.132),
+    "IQ3_S": TensorLimits(1.1, 0.20),
+    "IQ3_XXS": TensorLimits(1.1, 0.26),
+    "IQ2_S": TensorLimits(1.4, 0.34),
+    "IQ2_XS": TensorLimits(1.4, 0.35),
+    "IQ2_XXS": TensorLimits(2.6, 0.42),
+    "IQ1_M": TensorLimits(2.6, 0.60),
+    "IQ1_S": TensorLimits(3.0, 0.58),
+    "Q1_0": TensorLimits(1.5, 0.71),
+    "Q2_0": TensorLimits(1.05, 0.73),
+    "TQ2_0": TensorLimits(1.02, 0.84),
+    "TQ1_0": TensorLimits(1.02, 0.84),
 }
 
 

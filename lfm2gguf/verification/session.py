@@ -263,15 +263,17 @@ def _judge(
         check_loadable(candidate.file)
     found = [_settings_gate(prepared, candidate, weights)]
     with clock.timed("tensors"):
-        differences = tensors.tensor_differences(candidate.file, weights, prepared.model.weights)
-    feedback = gates.rounded_with_feedback(candidate.file, differences)
-    found.extend(gates.tensor_gate(differences, feedback=feedback))
+        differences = tensors.tensor_differences(
+            candidate.file, weights, prepared.model.weights, progress
+        )
+    room = gates.room_of(candidate.file, differences)
+    found.extend(gates.tensor_gate(differences, room))
     deltas: Sequence[TensorDelta] = ()
     if isinstance(prepared.model.weights, AdaptedWeights):
         with clock.timed("adapter"):
             deltas = tensor_deltas(candidate.file, weights, prepared.model.weights)
             grown = growth(candidate.file, weights, prepared.model.weights)
-        found.extend(delta_gates(deltas, grown))
+        found.extend(delta_gates(deltas, grown, room))
     measure = measure_vectors if prepared.model.retrieval else measure_predictions
     measured = measure(prepared, candidate, weights, engine, clock, progress)
     found.extend(gates.stage_gates(measured, allowed))

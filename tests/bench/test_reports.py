@@ -43,12 +43,20 @@ def saved(report: Report, path: Path) -> Path:
 
 
 def test_the_definitions() -> None:
-    m = Measurement(prompt_tokens=600, output_tokens=101, first=2, last=7, total=7.5, steps=100)
+    m = Measurement(
+        prompt_tokens=600,
+        output_tokens=101,
+        first=2,
+        last=7,
+        total=7.5,
+        steps=100,
+        guessed_right=60,
+    )
     values = {id: metric.of(m) for id, metric in METRICS.items()}
     assert values == {
         "decode": 20, "end_to_end": 101 / 7.5, "prefill": 300, "first_token": 2,
-        "per_token": 0.05, "prompt_tokens": 600, "output_tokens": 101, "latency": 7.5,
-        "throughput": None,
+        "per_token": 0.05, "per_step": 2.5, "prompt_tokens": 600, "output_tokens": 101,
+        "latency": 7.5, "throughput": None,
     }  # fmt: skip
 
 

@@ -29,7 +29,7 @@ from lfm2gguf.verification import load_texts
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE, TURNS = ROOT / "examples" / "tiny-lfm2", ROOT / "lfm2gguf" / "bench" / "texts"
-CHUNKS, JUDGED, TRIES = 64, 16, 5
+CHUNKS, JUDGED, TRIES = 64, 16, 20
 TYPES = ("Q2_K", "Q3_K_M", "Q4_0", "Q4_K_S", "Q4_K_M", "IQ4_XS", "Q5_K_M", "Q6_K")
 PAIRS = (("docs", "docs"), ("wiki", "wiki"), ("docs", "wiki"), ("wiki", "docs"),
          ("docs", "chat"), ("wiki", "chat"))  # fmt: skip

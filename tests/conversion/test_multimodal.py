@@ -316,9 +316,9 @@ def test_a_text_model_has_no_projector(small: Path, tmp_path: Path) -> None:
         convert(small, tmp_path, projector=True)
 
 
-def test_a_projector_has_few_types(vl: Path, tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="F32, F16, BF16, Q8_0, not as Q4_K_M"):
-        convert(vl, tmp_path, "Q4_K_M", projector=True)
+def test_a_projector_has_no_importance_matrix(vl: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="IQ2_XXS needs an importance matrix"):
+        convert(vl, tmp_path, "IQ2_XXS", projector=True)
 
 
 def test_the_pooling_head_is_left_out(tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ from tests.golden.summary import digest
 from tests.making.checkpoints import LARGE, make
 from tests.making.llama import logits
 
-GOLDEN = json.loads((ROOT / "tests/golden/splits.json").read_text())["sizes"]
+SPLITS = json.loads((ROOT / "tests/golden/splits.json").read_text())
+GOLDEN = SPLITS["sizes"]
 N = 7  # files of the BF16 at 1M
 
 
@@ -68,6 +69,16 @@ def test_quantizing_from_and_to_several_files(
     found = {path.name: digest(path.read_bytes()) for path in tmp_path.glob("Q4_K_M-1M-*")}
     assert found == GOLDEN["1M"]["Q4_K_M"]
     assert split.n_files == len(found)
+
+
+@pytest.mark.parametrize("type", SPLITS["kept"])
+def test_the_same_tensors_in_as_many_files(type: str, parts: list[Path], tmp_path: Path) -> None:
+    """As llama-quantize --keep-split."""
+    (tmp_path / "out").mkdir()
+    target = tmp_path / "out" / f"kept-{type}.gguf"
+    assert run("quantize", parts[0], "-t", type, "-o", target, "--keep-split").code == 0
+    found = {path.name: digest(path.read_bytes()) for path in (tmp_path / "out").iterdir()}
+    assert found == SPLITS["kept"][type]
 
 
 def test_reading_them_as_one(whole: Path, parts: list[Path]) -> None:
@@ -125,6 +136,15 @@ class TestRefusals:
     def test_a_file_that_is_there(self, parts: list[Path], source: Path, tmp_path: Path) -> None:
         options = ["-t", "BF16", "-o", tmp_path / "m.gguf", "--split-max-size", "1M"]
         assert "m-00001-of-00007.gguf" in refusal("convert", source, *options, within=tmp_path)
+
+    def test_no_files_to_keep(self, whole: Path, source: Path, parts: list[Path]) -> None:
+        kept = Recipe(keep_split=True)
+        for one in (lambda: quantize(whole, "x.gguf", kept), lambda: convert(source, "x", kept)):
+            with pytest.raises(OptionError, match="is not a GGUF in several files"):
+                one()
+        both = Recipe(keep_split=True, split_max_size="1M")
+        with pytest.raises(OptionError, match="leave one out"):
+            quantize(parts[0], "x.gguf", both)
 
     @pytest.mark.parametrize("size", ["", "4", "4K", "0M", "-1G", "1.5G", -5, 0, True])
     def test_what_is_no_size(self, size: object) -> None:

@@ -1,5 +1,7 @@
 """Make splits.json: what llama-gguf-split makes of the file of tests.making.checkpoints.LARGE.
 
+And, under "kept", what llama-quantize --keep-split makes of its BF16 files of 1M.
+
     python -m tests.golden.make_splits LLAMA_CPP QUANTIZE SPLIT_PROGRAM
 
 LLAMA_CPP is llama.cpp's source (commit 0c1e57098), the others are the llama-quantize and the
@@ -18,7 +20,19 @@ from tests.golden.make_llama_cpp import convert
 from tests.golden.summary import digest
 from tests.making.checkpoints import LARGE, make
 
+KEPT = ("Q4_K_M", "Q3_K_M", "Q8_0")  # the first two count tensors of a kind in the file's order
 TARGET = Path(__file__).with_name("splits.json")
+
+
+def keep_split(quantize: Path, first: Path, folder: Path) -> dict[str, dict[str, str]]:
+    """Return the digests of the files that each type of :data:`KEPT` becomes, by name."""
+    found = {}
+    for type in KEPT:
+        prefix = folder / f"kept-{type}"
+        subprocess.run([quantize, "--keep-split", first, prefix, type, "2"], check=True)
+        parts = sorted(folder.glob(f"{prefix.name}-0*.gguf"))
+        found[type] = {part.name: digest(part.read_bytes()) for part in parts}
+    return found
 
 
 def main(llama_cpp: Path, quantize: Path, split: Path) -> None:
@@ -34,9 +48,12 @@ def main(llama_cpp: Path, quantize: Path, split: Path) -> None:
                 subprocess.run([split, "--split-max-size", size, small, prefix], check=True)
                 parts = sorted(folder.glob(f"{prefix.name}-0*.gguf"))
                 files[type] = {part.name: digest(part.read_bytes()) for part in parts}
+        first = min(folder.glob("BF16-1M-0*.gguf"))
+        kept = keep_split(quantize, first, folder)
     document = {
-        "made by": "tests/golden/make_splits.py: llama-gguf-split, 0c1e57098",
+        "made by": "tests/golden/make_splits.py: llama-gguf-split, llama-quantize, 0c1e57098",
         "sizes": sizes,
+        "kept": kept,
     }
     TARGET.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import pytest
+
+from lfm2gguf.llamacpp import Floats, Sampler
 from lfm2gguf.runner import Runner
 from tests.making.models import tiny_gguf
 
@@ -25,6 +30,28 @@ def endless(lfm: Runner) -> dict[int, float]:
 
 def literally(text: str) -> str:
     return f"root ::= {json.dumps(text)}"
+
+
+@contextlib.contextmanager
+def dictated(tokens: Sequence[int]) -> Iterator[None]:
+    """Have every answer be these tokens: what a model says that knows what is wanted.
+
+    Each is drawn as ever, and then exchanged. So steps, guesses and their cost are those of a
+    model that copies a text, whatever the weights are.
+    """
+
+    class Dictated(Sampler):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            self._rest = iter(tokens)
+
+        def sample(self, logits: Floats) -> int:
+            drawn = super().sample(logits)
+            return next(self._rest, drawn)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lfm2gguf.runner.engine.scheduler.Sampler", Dictated)
+        yield
 
 
 def wait_until(condition: Any, seconds: float = 20) -> None:

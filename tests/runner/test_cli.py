@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from lfm2gguf import convert
-from lfm2gguf.llamacpp import BACKENDS
+from lfm2gguf.llamacpp.backend import BACKENDS, RPC
 from lfm2gguf.runner import ToolCall
 from lfm2gguf_cli.chat import called
 from tests.making.models import EXAMPLE, tiny_gguf
@@ -137,7 +137,10 @@ def test_devices_says_what_is_there_and_how_to_get_the_rest() -> None:
         assert reason.startswith(f"{name}: ")
         assert reason in text
         if "built without" in reason:
-            assert BACKENDS[name].install in reason
+            assert (RPC if name == "rpc" else BACKENDS[name]).install in reason
+    for name, known in value["backends"].items():
+        assert known["install"] == BACKENDS[name].install
+        assert (name in value["missing"]) == all(d["use"] != f"{name}:0" for d in value["devices"])
 
 
 @pytest.mark.slow

@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lfm2gguf.bench.workloads import workload
 from lfm2gguf.errors import GGUFError, OptionError, RuntimeFailureError
 from lfm2gguf.gguf_file import GGUFFile
 from lfm2gguf.llamacpp import Chunk, Context, Model
 from lfm2gguf.runner import Reply, Runner
 from lfm2gguf.runner.engine.guesses import LENGTHS, Guesses, Lookup
 from tests.making.models import tiny_gguf
-from tests.making.runners import GREEDY, endless, fresh, literally
+from tests.making.runners import GREEDY, dictated, endless, fresh, literally
 
 LIST = "\n".join(f"def get_{name}(self): return self.{name}" for name in "abcdefgh")
 
@@ -102,6 +103,18 @@ def test_what_repeats_takes_fewer_steps(guessing: Runner) -> None:
     usage = guessing.complete("a b c d e f g " * 20, **options).usage
     assert usage.guessed_right > usage.completion_tokens / 2
     assert usage.guessed_right <= usage.guessed_tokens
+
+
+def test_a_file_with_one_change_takes_fewer_steps(guessing: Runner) -> None:
+    """What `bench` measures as "edit", the answer dictated as a model gives it that can copy."""
+    messages = workload("edit").messages(0)
+    code = messages[1]["content"].partition("\n\n")[2].replace("of_gauge", "from_gauge")
+    answer = guessing.tokens.encode(code, bos=False)
+    with dictated(answer):
+        reply = guessing.chat(messages, **GREEDY, max_tokens=len(answer), ignore_eos=True)
+    assert reply.text.strip() == code.strip()
+    usage = reply.usage
+    assert usage.completion_tokens >= 1.5 * (usage.completion_tokens - usage.guessed_right)
 
 
 def test_the_context_ends_an_answer_at_the_same_place(plain: Runner) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lfm2gguf import Runner
+from lfm2gguf import Runner, quantize
 from lfm2gguf.errors import GGUFError, OptionError
 from lfm2gguf.llamacpp import Chunk, Context, Model, Pixels, Projector
 from lfm2gguf.runner.media import PLACE, Encoder, take_out
@@ -63,6 +63,21 @@ def test_logits_behind_an_image_are_those_of_transformers(vision: tuple[Path, Pa
         found = context.logits()[0].copy()
         projector.close()
     np.testing.assert_allclose(found, expected["logits"], atol=0.02)
+
+
+def test_a_projector_of_fewer_bits_sees_nearly_the_same(
+    vision: tuple[Path, Path], tmp_path: Path
+) -> None:
+    seen = []
+    fewer = quantize(vision[1], tmp_path / "q8.gguf", "Q8_0", jobs=1)[0].path
+    with Model(vision[0]) as model:
+        for path in (vision[1], fewer):
+            projector = Projector(path, model)
+            parts = projector.encode(Pixels(256, 320, image().tobytes()))
+            seen += [part for part in parts if not isinstance(part, list)]
+            projector.close()
+    assert fewer.stat().st_size < vision[1].stat().st_size / 2
+    assert 0 < np.square(seen[1] - seen[0]).mean() < 1e-2 * np.square(seen[0]).mean()
 
 
 def test_the_runner_computes_what_the_parts_say(lfm: Runner, vision: tuple[Path, Path]) -> None:

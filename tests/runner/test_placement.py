@@ -31,10 +31,10 @@ def test_layers_are_counted_by_what_fits() -> None:
     file = check_file(tiny_gguf())
     blocks = int(str(file.get("lfm2.block_count")))
     whole = sum(info.nbytes for info in file.tensors.values())
-    assert layers_that_fit(file, device("CUDA", free=MARGIN + whole), 0) == blocks + 1
-    assert 0 < layers_that_fit(file, device("CUDA", free=MARGIN + whole - 1), 0) < blocks + 1
-    assert layers_that_fit(file, device("CUDA", free=MARGIN + whole), 10**9) < blocks + 1
-    assert layers_that_fit(file, device("CUDA", free=0), 0) == 0
+    assert layers_that_fit(file, [device("CUDA", free=MARGIN + whole)], 0) == blocks + 1
+    assert 0 < layers_that_fit(file, [device("CUDA", free=MARGIN + whole - 1)], 0) < blocks + 1
+    assert layers_that_fit(file, [device("CUDA", free=MARGIN + whole)], 10**9) < blocks + 1
+    assert layers_that_fit(file, [device("CUDA", free=0)], 0) == 0
 
 
 def test_how_many_layers_go_where() -> None:

@@ -23,10 +23,14 @@ from lfm2gguf.verification.verdict.baseline import drift_gates
 from lfm2gguf.verification.verdict.gates import (
     CALIBRATED,
     CONFIG,
+    FEEDBACK,
+    IMPORTANCE,
+    PLAIN,
+    WEIGHED,
     Gate,
     figure_gates,
     metadata_gate,
-    rounded_with_feedback,
+    room_of,
     tensor_gate,
     tolerated_ratio_error,
 )
@@ -139,7 +143,7 @@ def test_the_tensor_nearest_to_its_limit_decides() -> None:
     )
     assert gate.value == pytest.approx(0.9)
     assert gate.detail.startswith("a:")
-    assert list(tensor_gate([TensorDifference("a", "IQ3_S", 0.1, 0.2)])) == []
+    assert list(tensor_gate([TensorDifference("a", "NVFP4", 0.1, 0.2)])) == []
 
 
 def test_settings_are_compared_as_float32() -> None:
@@ -200,27 +204,39 @@ def test_an_absent_baseline_is_refused(result: Verification, tmp_path: Path) -> 
         drift_gates(tmp_path / "absent.json", result)
 
 
-def test_feedback_moves_weights_and_is_told_from_a_fault() -> None:
-    """Most tensors beyond plain rounding: another rounding. One of them: a fault."""
+def tensors(*excesses: float) -> list[TensorDifference]:
+    """Tensors that are off by so many times what rounding loses."""
+    return [
+        TensorDifference(f"blk.{i}.x.weight", "Q2_K", 0.3 * excess, 0.5, excess)
+        for i, excess in enumerate(excesses)
+    ]
 
-    def tensors(*shares: float) -> list[TensorDifference]:
-        limits = TENSOR_LIMITS["Q4_K"]
-        return [
-            TensorDifference(f"blk.{i}.x.weight", "Q4_K", share * limits.noise, share * limits.run)
-            for i, share in enumerate(shares)
-        ]
 
-    plain = SimpleNamespace(metadata={})
-    moved, faulty = tensors(1.3, 1.4, 1.2, 2.0), tensors(0.8, 0.9, 0.8, 2.0)
-    assert rounded_with_feedback(plain, moved)
-    assert not rounded_with_feedback(plain, faulty)
-    assert rounded_with_feedback(SimpleNamespace(metadata={CALIBRATED: "x"}), faulty)
-    [gate] = tensor_gate(moved, feedback=True)
-    assert gate.passed
+def test_a_tensor_is_held_to_what_rounding_it_loses() -> None:
+    """Where the type's own loss would hide a fault."""
+    faulty = tensors(1.0, 1.0, 1.2)
     [gate] = tensor_gate(faulty)
     assert not gate.passed
-    [gate] = tensor_gate(tensors(9.0), feedback=True)
+    assert gate.detail.startswith("blk.2")
+    [gate] = tensor_gate(faulty, IMPORTANCE)
+    assert gate.passed
+    [gate] = tensor_gate(tensors(1.0, math.nan))
+    assert not gate.passed
+
+
+def test_feedback_moves_weights_and_is_told_from_a_fault() -> None:
+    """Most tensors beyond plain rounding: another rounding. One of them: a fault."""
+    plain, weighed = SimpleNamespace(metadata={}), SimpleNamespace(metadata={f"{WEIGHED}file": "m"})
+    moved, faulty = tensors(1.3, 1.4, 1.2, 2.0), tensors(1.0, 1.0, 1.0, 2.0)
+    assert room_of(plain, moved) is FEEDBACK
+    assert room_of(plain, faulty) is PLAIN
+    assert room_of(weighed, tensors(1.2, 1.2, 1.2)) is IMPORTANCE
+    assert room_of(weighed, tensors(1.5, 1.5, 1.5)) is FEEDBACK
+    assert room_of(SimpleNamespace(metadata={CALIBRATED: "x"}), faulty) is FEEDBACK
+    [gate] = tensor_gate(moved, FEEDBACK)
+    assert gate.passed
+    [gate] = tensor_gate(tensors(9.0), FEEDBACK)
     assert not gate.passed
     exact = TensorDifference("token_embd.weight", "F16", 1e-3, 2e-3)
-    [gate] = tensor_gate([exact], feedback=True)
+    [gate] = tensor_gate([exact], FEEDBACK)
     assert not gate.passed

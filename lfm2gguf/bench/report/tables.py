@@ -14,7 +14,7 @@ from lfm2gguf.bench.report.data import Report, Row, Subject
 from lfm2gguf.rendering import Table, csv_text, escaped, markdown_table
 
 DEPTH_METRICS = ("decode", "prefill")
-WORKLOAD_METRICS = ("decode", "end_to_end", "prefill", "first_token", "per_token",
+WORKLOAD_METRICS = ("decode", "end_to_end", "prefill", "first_token", "per_token", "per_step",
                     "prompt_tokens", "output_tokens", "latency", "throughput")  # fmt: skip
 UNKNOWN = "-"
 GIB = 2**30

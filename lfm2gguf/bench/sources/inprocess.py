@@ -41,6 +41,7 @@ class InProcess:
         gpu_layers: int | None = None,
         threads: int | None = None,
         prompt_cache: bool = False,
+        lookup: int = 8,
     ) -> None:
         self.path, self.file = path, check_file(path)
         check_loadable(self.file)
@@ -48,6 +49,7 @@ class InProcess:
         self.on, self._layers = place(self.file, choose(device), gpu_layers, device, deepest)
         self._settings = {"device": device, "gpu_layers": gpu_layers, "threads": threads}
         self._cells, self._threads, self._prompt_cache = cells, threads, prompt_cache
+        self._lookup = lookup
         self.device: DeviceReport | None = None  # what it really ran on, once it has
         self._model: Model | None = None
         self._context: Context | None = None
@@ -166,6 +168,7 @@ class InProcess:
         state_bytes = 256 << 20 if self._prompt_cache else 0
         return Runner(
             self.path, context=context, parallel=parallel, state_bytes=state_bytes,
+            lookup=self._lookup,
             **self._settings,  # type: ignore[arg-type]
         )  # fmt: skip
 
@@ -179,5 +182,6 @@ def _measurement(usage: Usage) -> Measurement:
         total=usage.seconds,
         steps=usage.completion_tokens - 1,
         cached_tokens=usage.cached_tokens,
+        guessed_right=usage.guessed_right,
         counted=RUNTIME,
     )

@@ -27,9 +27,9 @@ import numpy.typing as npt
 from lfm2gguf.errors import OptionError
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.gguf_file import GGUFFile
-from lfm2gguf.quants import dequantize, quantize
 from lfm2gguf.reference import EMBEDDING, HEAD, AdaptedWeights, Weights
 from lfm2gguf.verification.limits import TENSOR_LIMITS
+from lfm2gguf.verification.measure.rounding import plainly_rounded
 from lfm2gguf.verification.measure.tensors import paired_names, windows
 
 Sums = npt.NDArray[np.float64]
@@ -143,7 +143,7 @@ def _errors(
     """Return the sums of squares of the file's error and of quantization's."""
     base = reference.base.read(_of_base(reference, name), *rows)
     found = candidate.read(name, *rows).reshape(base.shape)
-    own = dequantize(quantize(base, type), type, base.shape)
+    own = plainly_rounded(base, type)
     return np.array([np.square(x - base, dtype=np.float64).sum() for x in (found, own)])
 
 

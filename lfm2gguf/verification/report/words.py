@@ -10,7 +10,7 @@ from typing import Any
 from lfm2gguf.verification.measure.engine import SHIPPED
 from lfm2gguf.verification.measure.figures import Estimate, Figures
 from lfm2gguf.verification.measure.similarity import BEST, Similarity
-from lfm2gguf.verification.verdict.gates import Gate, nearest_to_its_limit
+from lfm2gguf.verification.verdict.gates import WEIGHTS, Gate
 from lfm2gguf.verification.verdict.result import Verification
 
 
@@ -42,13 +42,13 @@ def headings(result: Verification) -> tuple[str, ...]:
 
 def summary_cells(result: Verification) -> tuple[str, ...]:
     """Return one row of the ladder, under :func:`headings`."""
-    nearest = nearest_to_its_limit(result.tensors)
+    weights = next((gate.value for gate in result.gates if gate.name == WEIGHTS), math.nan)
     return (
         result.candidate,
         "passed" if result.passed else "FAILED",
         f"{result.size / 1e6:.1f} MB",
         *_summary(result.stages[SHIPPED]).values(),
-        number(nearest[1] if nearest else math.nan, percent=True),
+        number(weights, percent=True),
     )
 
 

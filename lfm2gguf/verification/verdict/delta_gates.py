@@ -6,19 +6,20 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from lfm2gguf.verification.measure.deltas import TensorDelta, together
-from lfm2gguf.verification.verdict.gates import Gate
+from lfm2gguf.verification.verdict.gates import PLAIN, Gate, Room
 
 SIGMAS = 5.0  # of the projection's standard error
 MAX_DEVIATION = 0.1  # of a projection from 1, beside the noise
 TELLING = 0.3  # a tensor whose noise is larger than this does not testify by itself
-MAX_GROWTH = 1.1  # of the error of a tensor that the adapter leaves alone
 
 
-def delta_gates(deltas: Sequence[TensorDelta], grown: Mapping[str, float]) -> Iterator[Gate]:
+def delta_gates(
+    deltas: Sequence[TensorDelta], grown: Mapping[str, float], room: Room = PLAIN
+) -> Iterator[Gate]:
     """Yield gates of the tensor that carries least, of all of them together, and of the others.
 
     ``grown`` is the error of each tensor that the adapter leaves alone, as
-    :func:`~lfm2gguf.verification.measure.deltas.growth` gives it.
+    :func:`~lfm2gguf.verification.measure.deltas.growth` gives it, and ``room`` what it may be.
     """
     telling = [d for d in deltas if SIGMAS * d.noise <= TELLING]
     if telling:
@@ -36,7 +37,7 @@ def delta_gates(deltas: Sequence[TensorDelta], grown: Mapping[str, float]) -> It
     yield _departure("all tensors", share, min(noise, TELLING / SIGMAS), detail)
     if grown:
         name = max(grown, key=lambda name: grown[name])
-        yield Gate("other tensors are the base's", grown[name], MAX_GROWTH,
+        yield Gate("other tensors are the base's", grown[name], room.excess,
                    detail=f"{name}: error in units of that of quantizing the base's")  # fmt: skip
 
 

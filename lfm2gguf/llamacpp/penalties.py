@@ -1,0 +1,86 @@
+"""What changes single logits before a token is drawn: bias, penalties, ends that are too early."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+
+import numpy as np
+import numpy.typing as npt
+
+from lfm2gguf.errors import OptionError
+from lfm2gguf.llamacpp.context import Floats
+from lfm2gguf.llamacpp.model import Model, Tokens
+from lfm2gguf.options import Options
+
+LARGEST_BIAS = 1e9  # decides as any larger one does, and stays finite through all samplers
+
+
+class Changes:
+    """The logits of one request that are not the model's own.
+
+    The penalties look at the last ``repeat_window`` tokens. ``too_early`` is how many tokens are
+    to come before one of the ends may be drawn.
+    """
+
+    def __init__(self, model: Model, options: Options) -> None:
+        bias = _bias_of(model, options)
+        self._biased = np.array(list(bias), np.int64)
+        self._bias = np.array([_float32(value) for value in bias.values()], np.float32)
+        self._repeat = np.float32(options.repeat_penalty)
+        self._frequency = np.float32(options.frequency_penalty)
+        self._presence = np.float32(options.presence_penalty)
+        window = model.n_ctx_train if options.repeat_window < 0 else int(options.repeat_window)
+        self._window: deque[int] = deque()
+        self._length = window if options.penalizes else 0
+        self._counts: Counter[int] = Counter()  # of the tokens in the window
+        self.too_early = int(options.min_tokens)
+        ends = [*model.end_tokens, *options.stop_tokens] if self.too_early > 0 else []
+        self._ends = np.array(ends, np.int64)
+
+    def see(self, tokens: Tokens) -> None:
+        """Take tokens into the penalty window."""
+        for token in tokens if self._length else ():
+            self._window.append(token)
+            self._counts[token] += 1
+            if len(self._window) > self._length:
+                self._forget(self._window.popleft())
+
+    def _forget(self, token: int) -> None:
+        self._counts[token] -= 1
+        if not self._counts[token]:
+            del self._counts[token]
+
+    def places(self) -> npt.NDArray[np.int64]:
+        """Return the ids whose logits :meth:`apply` changes; some of them perhaps twice."""
+        return np.array([*self._biased, *self._ends, *self._counts], np.int64)
+
+    def apply(self, logits: Floats) -> None:
+        """Change logits in place, as ``llama_sampler_penalties_apply`` does."""
+        if self.too_early > 0:
+            logits[self._ends] = -np.inf
+        if len(self._biased):
+            logits[self._biased] += self._bias
+        if not self._counts:
+            return
+        seen = np.array([*self._counts], np.int64)
+        new = logits[seen]
+        new = np.where(new <= 0, new * self._repeat, new / self._repeat)
+        if self._frequency or self._presence:
+            count = np.array([*self._counts.values()], np.float32)
+            new -= count * self._frequency + self._presence
+        logits[seen] = new
+
+
+def _float32(bias: float) -> float:
+    return min(bias, LARGEST_BIAS) if bias >= -LARGEST_BIAS else -math.inf
+
+
+def _bias_of(model: Model, options: Options) -> dict[int, float]:
+    bias = dict(options.logit_bias or {})
+    for name, tokens in (("logit_bias", bias), ("stop_tokens", options.stop_tokens)):
+        if wrong := [token for token in tokens if not 0 <= token < model.n_vocab]:
+            raise OptionError(f"{name}: {wrong[0]} is not a token id (0 to {model.n_vocab - 1})")
+    if options.ignore_eos:
+        bias |= dict.fromkeys(model.end_tokens, -np.inf)
+    return bias

@@ -1,0 +1,31 @@
+"""The BLAS that NumPy uses: named, and held to one thread."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lfm2gguf.calibration import blas
+
+
+def test_it_is_named_as_numpy_was_built() -> None:
+    built = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    found = blas.describe()
+    assert found.name.lower() in built["name"].lower() or "openblas" in built["name"].lower()
+    assert found.version
+    assert blas.recorded().startswith(str(found))
+
+
+def test_one_thread_and_then_as_before() -> None:
+    openblas = blas._openblas()
+    if openblas is None:
+        assert "threads as it chose" in blas.recorded()
+        return
+    before = openblas.threads()
+    openblas.set_threads(2)
+    try:
+        with blas.one_thread():
+            assert openblas.threads() == 1
+        assert openblas.threads() == 2
+    finally:
+        openblas.set_threads(before)
+    assert blas.describe().kernels
