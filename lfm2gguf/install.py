@@ -30,8 +30,9 @@ def install_elsewhere(extra: str = "") -> str:
     name = f"{NAME}[{extra}]" if extra else NAME
     parts = urlsplit(str(origin.get("url", "")))
     if parts.scheme in ("http", "https", "ssh") and "dir_info" not in origin:
-        public = parts._replace(netloc=parts.netloc.rpartition("@")[2])  # no name, no token
-        return f"pip install {_target(origin | {'url': urlunsplit(public)}, name, '')}"
+        host = parts.netloc.rpartition("@")[2]  # no name, no token
+        url = urlunsplit((parts.scheme, host, *parts[2:]))
+        return f"pip install {_target(origin | {'url': url}, name, '')}"
     where = f"[{extra}]" if extra else ""
     remark = f'  # in a checkout: pip install ".{where}"' if origin else ""
     return f'pip install "{name}"{remark}'

@@ -42,6 +42,8 @@ WEIGHTS = {
 }
 # Looked for last, as they may stand beside any of the others.
 OTHERS = {
+    "adapter_model*.safetensors": "has an adapter's weights ({1}) without its adapter_config.json; "
+    "save the adapter again, whole, and give it as --lora ADAPTER",
     "*.safetensors": "has {1}, a name that is not looked for; if it is the whole model, call it "
     "model.safetensors",
     **dict.fromkeys(

@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from lfm2gguf_cli.main import COMMANDS, _load
+from lfm2gguf_cli.main import COMMANDS
 from tests.cli.command import refusal
 from tests.cli.test_options import options
 
@@ -78,7 +79,8 @@ PARAMETERS = list(parameters())
 def test_each_option_that_is_a_path_says_what_it_takes() -> None:
     """By which this file finds it."""
     for command in COMMANDS:
-        hints = get_type_hints(_load(command))
+        name = command.replace("-", "_")
+        hints = get_type_hints(getattr(import_module(f"lfm2gguf_cli.{name}"), name))
         for param in options(command).values():
             kinds = [hints.get(param.name), *get_args(hints.get(param.name))]
             if Path in kinds or list[Path] in kinds:

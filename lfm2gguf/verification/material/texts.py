@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +52,18 @@ def load_texts(names: Sequence[str | Path]) -> list[Text]:
 
     """
     return [_load(name) for name in names]
+
+
+def check_texts(names: Iterable[str | Path]) -> None:
+    """Refuse files that cannot be read, before any work; what would be downloaded is passed over.
+
+    Raises:
+        OptionError: a file cannot be read, or is not UTF-8.
+
+    """
+    for name in names:
+        if name != WIKITEXT:
+            _load(name)
 
 
 def _load(name: str | Path) -> Text:
