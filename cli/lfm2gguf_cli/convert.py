@@ -28,7 +28,7 @@ from lfm2gguf_cli.options import (
 
 if TYPE_CHECKING:
     from lfm2gguf.calibration import Calibrated
-    from lfm2gguf.conversion import Conversion, ConversionPlan
+    from lfm2gguf.conversion import Conversion
     from lfm2gguf.verification import ReferenceModel
     from lfm2gguf_cli.console import Display
 
@@ -110,7 +110,11 @@ def convert(
         passes.check(overwrite=force)
     recipe, more = passes.recipe(display)
     plan, calibration = passes.plan(recipe, projector=mmproj, target_model=target, name=model_name)
-    reference = _reference(plan, source, revision, lora) if verify and not dry_run else None
+    reference: ReferenceModel | None = None
+    if verify and not dry_run:  # what opening it raises is raised before the files are there
+        from lfm2gguf.verification import open_reference
+
+        reference = open_reference(source, revision, lora)
     show_notes(display, plan.notes, plan.left_out)
     judged = reference is not None
     made: Calibrated | None = None
@@ -125,21 +129,6 @@ def convert(
         _judge(display, written, reference, more)
     if made:
         exit_unless_better(display, made)
-
-
-def _reference(
-    plan: ConversionPlan, source: str, revision: str | None, lora: str | None
-) -> ReferenceModel:
-    """Open what the files are compared with: what that raises is raised before they are there."""
-    from lfm2gguf.verification import open_reference, text_limits
-
-    for draft in plan.drafts:
-        if draft.type.name not in text_limits():
-            raise OptionError(
-                f"--verify has no limits for {draft.type.name} yet; convert without it, then "
-                "verify with --max-ppl-increase and the other limits"
-            )
-    return open_reference(source, revision, lora)
 
 
 def _judge(

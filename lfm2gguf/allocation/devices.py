@@ -1,10 +1,17 @@
 """Which types run fast where, by what llama.cpp has kernels of their own for.
 
-Read in ggml's backends, llama.cpp commit 0c1e57098: products by integers in
-``ggml_cuda_should_use_mmq`` (ggml-cuda/mmq.cu) and in vulkan-shaders-gen.cpp
-(``mul_mat_vec_..._q8_1``); on the CPU the types that repack.cpp interleaves on some processor, and
-Q3_K, whose levels need no table. The IQ2 and IQ3 types look every eight or four weights up in a
-table and are left out everywhere.
+Read in ggml's backends, llama.cpp commit 0c1e57098 (ggml/src):
+
+- cuda: products by integers, of many rows ``ggml_cuda_should_use_mmq`` (ggml-cuda/mmq.cu) and of
+  one ``ggml_cuda_mul_mat_vec_q`` (ggml-cuda/mmvq.cu);
+- vulkan: the same, ``matmul_..._q8_1`` and ``mul_mat_vec_..._q8_1`` of
+  ggml-vulkan/vulkan-shaders/vulkan-shaders-gen.cpp;
+- metal: products of a few rows, ``ggml_metal_op_mul_mat`` (ggml-metal/ggml-metal-ops.cpp), which
+  IQ4_XS lacks;
+- cpu: what ``ggml_repack_get_optimal_repack_type`` (ggml-cpu/repack.cpp) interleaves on some
+  processor, and Q3_K, whose levels need no table.
+
+The IQ2 and IQ3 types look every eight or four weights up in a table and are left out everywhere.
 """
 
 from __future__ import annotations

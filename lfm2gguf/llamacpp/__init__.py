@@ -8,8 +8,9 @@ Objects are not thread-safe: one thread drives a :class:`Context`.
 """
 
 from lfm2gguf.llamacpp.backend import BACKENDS, Backend
+from lfm2gguf.llamacpp.batch import Chunk, Floats
 from lfm2gguf.llamacpp.choices import choice_rules
-from lfm2gguf.llamacpp.context import Chunk, Context, Floats, RefusedBatchError
+from lfm2gguf.llamacpp.context import Context, RefusedBatchError
 from lfm2gguf.llamacpp.device import Device, backends, default_threads, devices
 from lfm2gguf.llamacpp.grammar import SchemaRules, json_schema_grammar
 from lfm2gguf.llamacpp.images import check_size

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
 
 import numpy as np
 import numpy.typing as npt
 
 from lfm2gguf.errors import OptionError
-from lfm2gguf.llamacpp.context import Floats
+from lfm2gguf.llamacpp.batch import Floats
 from lfm2gguf.llamacpp.model import Model, Tokens
 from lfm2gguf.options import Options
 
@@ -31,29 +30,29 @@ class Changes:
         self._frequency = np.float32(options.frequency_penalty)
         self._presence = np.float32(options.presence_penalty)
         window = model.n_ctx_train if options.repeat_window < 0 else int(options.repeat_window)
-        self._window: deque[int] = deque()
-        self._length = window if options.penalizes else 0
-        self._counts: Counter[int] = Counter()  # of the tokens in the window
+        self._window = np.empty(window if options.penalizes else 0, np.int64)  # a ring
+        self._taken = 0  # tokens that went into it
         self.too_early = int(options.min_tokens)
         ends = [*model.end_tokens, *options.stop_tokens] if self.too_early > 0 else []
         self._ends = np.array(ends, np.int64)
 
     def see(self, tokens: Tokens) -> None:
         """Take tokens into the penalty window."""
-        for token in tokens if self._length else ():
-            self._window.append(token)
-            self._counts[token] += 1
-            if len(self._window) > self._length:
-                self._forget(self._window.popleft())
+        length = len(self._window)
+        for token in tokens if length else ():
+            self._window[self._taken % length] = token
+            self._taken += 1
 
-    def _forget(self, token: int) -> None:
-        self._counts[token] -= 1
-        if not self._counts[token]:
-            del self._counts[token]
+    @property
+    def _seen(self) -> npt.NDArray[np.int64]:
+        """The tokens in the window, as often as they are there."""
+        return self._window[: self._taken]
 
     def places(self) -> npt.NDArray[np.int64]:
-        """Return the ids whose logits :meth:`apply` changes; some of them perhaps twice."""
-        return np.array([*self._biased, *self._ends, *self._counts], np.int64)
+        """Return the ids whose logits :meth:`apply` changes; some of them more than once."""
+        if not len(self._biased) and not len(self._ends):
+            return self._seen
+        return np.concatenate([self._biased, self._ends, self._seen])
 
     def apply(self, logits: Floats) -> None:
         """Change logits in place, as ``llama_sampler_penalties_apply`` does."""
@@ -61,14 +60,15 @@ class Changes:
             logits[self._ends] = -np.inf
         if len(self._biased):
             logits[self._biased] += self._bias
-        if not self._counts:
+        seen = self._seen
+        if not len(seen):
             return
-        seen = np.array([*self._counts], np.int64)
+        if self._frequency or self._presence:
+            seen, count = np.unique(seen, return_counts=True)
         new = logits[seen]
         new = np.where(new <= 0, new * self._repeat, new / self._repeat)
         if self._frequency or self._presence:
-            count = np.array([*self._counts.values()], np.float32)
-            new -= count * self._frequency + self._presence
+            new -= count.astype(np.float32) * self._frequency + self._presence
         logits[seen] = new
 
 

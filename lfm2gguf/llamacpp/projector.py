@@ -15,7 +15,7 @@ import numpy as np
 
 from lfm2gguf.errors import GGUFError, OptionError, RuntimeFailureError, UnsupportedError
 from lfm2gguf.install import install_command
-from lfm2gguf.llamacpp.context import Floats
+from lfm2gguf.llamacpp.batch import Floats
 from lfm2gguf.llamacpp.device import default_threads
 from lfm2gguf.llamacpp.images import check_medium, check_size
 from lfm2gguf.llamacpp.library import Closed, captured_log, last_words, log_callback

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from lfm2gguf.errors import OptionError, RuntimeFailureError
+from lfm2gguf.llamacpp.batch import Floats
 from lfm2gguf.llamacpp.candidates import CandidateArray, promising
 from lfm2gguf.llamacpp.chain import make_chain
-from lfm2gguf.llamacpp.context import Floats
 from lfm2gguf.llamacpp.grammar import json_schema_grammar
 from lfm2gguf.llamacpp.lazy import LazyGrammar, Watch
 from lfm2gguf.llamacpp.library import captured_log, captured_stderr, last_words, library

@@ -2,7 +2,8 @@
 
 Chosen from two kinds of good files, with room for other models and texts:
 
-- the example model of this repository on three texts (examples/ci/README.md has the table);
+- the example model of this repository on three texts (examples/ci/README.md has the table,
+  tests/benchmarks/type_limits.py makes it);
 - llama.cpp's own table for Llama 3 8B, the least forgiving of the published ones
   (tools/perplexity/README.md, commit 0c1e57098): Q8_0 0.0014, Q6_K 0.0055, Q5_K_M 0.0108,
   Q5_K_S 0.0166, Q4_K_M 0.0313, Q4_K_S 0.0431, Q4_0 0.0719 nats.
@@ -102,6 +103,30 @@ MORE_TEXT_LIMITS = {  #     PPL   KLD    top-1
     "Q3_K_M": TextLimits(0.16, 0.19, 0.755),
     "Q3_K_S": TextLimits(0.39, 0.34, 0.70),
     "Q2_K": TextLimits(0.85, 0.75, 0.57),
+    # By tests/benchmarks/type_limits.py and llama.cpp's table, with importance matrices where
+    # llama.cpp demands one: IQ3_M 0.125 and 0.19, IQ3_S 0.16 and 0.22, IQ3_XS 0.15 and 0.17,
+    # IQ3_XXS 0.20 and 0.26, Q2_K_S 0.50 and 0.46, IQ2_M 0.38 and 0.38, IQ2_S 0.55 and 0.51, IQ2_XS
+    # 0.73 and 0.68, IQ2_XXS 1.26 and 0.82, IQ1_M 3.1 and 1.39, IQ1_S 9.1 and 2.29; MXFP4 0.08 and
+    # 0.10, of every matrix but the embedding.
+    "MXFP4_MOE": TextLimits(0.12, 0.155, 0.77),
+    "IQ3_M": TextLimits(0.19, 0.29, 0.70),
+    "IQ3_S": TextLimits(0.24, 0.335, 0.675),
+    "Q2_K_S": TextLimits(0.75, 0.69, 0.58),
+    "IQ3_XS": TextLimits(0.225, 0.25, 0.725),
+    "IQ3_XXS": TextLimits(0.30, 0.39, 0.665),
+    "IQ2_M": TextLimits(0.57, 0.57, 0.61),
+    "IQ2_S": TextLimits(0.82, 0.77, 0.565),
+    "IQ2_XS": TextLimits(1.1, 1.0, 0.51),
+    "IQ2_XXS": TextLimits(1.9, 1.25, 0.46),
+    "IQ1_M": TextLimits(4.6, 2.1, 0.39),
+    "IQ1_S": TextLimits(13.7, 3.4, 0.31),
+    # Types for models that are trained in them. These are what weights of any other model come to
+    # (Q1_0 110 and 4.6, Q2_0 174 and 5.1, TQ 571 and 6.2): nothing of use, and told by nothing but
+    # the weights' gate. For a trained one give limits.
+    "Q1_0": TextLimits(170.0, 7.0, 0.0),
+    "Q2_0": TextLimits(260.0, 7.6, 0.0),
+    "TQ2_0": TextLimits(860.0, 9.3, 0.0),
+    "TQ1_0": TextLimits(860.0, 9.3, 0.0),
 }
 
 # llama.cpp rounds the activations of a quantized product to 8 bits, the file itself does not.

@@ -26,13 +26,13 @@ from typing import Any
 import lfm2gguf
 from lfm2gguf.chat.dialect import LFM2
 from lfm2gguf.verification import load_texts
+from tests.benchmarks import fidelity_tables
+from tests.benchmarks.fidelity_tables import PAIRS
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE, TURNS = ROOT / "examples" / "tiny-lfm2", ROOT / "lfm2gguf" / "bench" / "texts"
 CHUNKS, JUDGED, TRIES = 64, 16, 20
-TYPES = ("Q2_K", "Q3_K_M", "Q4_0", "Q4_K_S", "Q4_K_M", "IQ4_XS", "Q5_K_M", "Q6_K")
-PAIRS = (("docs", "docs"), ("wiki", "wiki"), ("docs", "wiki"), ("wiki", "docs"),
-         ("docs", "chat"), ("wiki", "chat"))  # fmt: skip
+TYPES = ("Q2_K", "Q3_K_M", "Q4_0", "Q4_K_S", "Q4_K_M", "IQ4_XS", "Q5_K_M", "Q6_K", "Q8_0")
 FIGURES = {
     "kld": r"Mean\s+KLD:\s+(\S+)",
     "p99": r"99\.0%\s+KLD:\s+(\S+)",
@@ -139,25 +139,6 @@ def measure(
                     yield Row(type, made, name, judged, path.stat().st_size, seconds, **figures)
 
 
-def show(rows: list[Row]) -> None:
-    """Print a table for each pair of texts: imatrix's figures, then ours."""
-    for calibrated, judged in PAIRS:
-        print(f"\nCalibrated on {calibrated}, judged on {judged}:\n")
-        print(
-            "| type | bytes | KLD plain | imatrix | calibrated | ratio | 99% KLD | same top | PPL |"
-        )
-        print("|---|---|---|---|---|---|---|---|---|")
-        for type in dict.fromkeys(row.type for row in rows):
-            here = {(r.made, r.calibrated_on): r for r in rows
-                    if r.type == type and r.judged_on == judged}  # fmt: skip
-            p, i, c = here["plain", ""], here["imatrix", calibrated], here["calibrated", calibrated]
-            print(
-                f"| {type} | {i.nbytes:,} / {c.nbytes:,} | {p.kld:.6f} | {i.kld:.6f} "
-                f"| {c.kld:.6f} | **{c.kld / i.kld:.2f}** | {i.p99:.4f} / {c.p99:.4f} "
-                f"| {i.top:.2f}% / {c.top:.2f}% | {i.ppl:.3f} / {c.ppl:.3f} |"
-            )
-
-
 def main() -> None:
     """Measure, write lines, print tables."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -167,13 +148,11 @@ def main() -> None:
     parser.add_argument("--types", nargs="+", default=list(TYPES))
     parser.add_argument("--out", type=Path, default=Path("fidelity.jsonl"))
     arguments = parser.parse_args()
-    rows = []
     with tempfile.TemporaryDirectory() as name, arguments.out.open("w") as out:
         programs = Programs(arguments.llama, arguments.checkpoint, Path(name))
         for row in measure(programs, arguments.checkpoint, arguments.types, arguments.wikitext):
-            rows.append(row)
             print(json.dumps(asdict(row)), file=out, flush=True)
-    show(rows)
+    fidelity_tables.main(str(arguments.out))
 
 
 if __name__ == "__main__":

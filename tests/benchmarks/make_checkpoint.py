@@ -1,11 +1,13 @@
 """Make a checkpoint of a real model's shapes with random weights.
 
     python tests/benchmarks/make_checkpoint.py CONFIG.json OUT [--tokenizer FOLDER]
-        [--layers N] [--vocab N] [--shards N] [--dtype BF16|F16|F32] [--seed 0]
+        [--layers N] [--vocab N] [--shards N] [--dtype BF16|F16|F32] [--seed 0] [--sharp X]
 
 No weights of the LFM2 family can be shipped, and speed and parity do not need them: normal
 weights of the size that trained ones have (standard deviation 0.02, norms around 1) take
-the same paths. Written one tensor at a time, so that memory stays small at any size.
+the same paths. Their logits are nearly alike, which leaves a sampler thousands of candidates
+where a trained model leaves it a few: ``--sharp 6`` scales the last norm, and so sets them apart.
+Written one tensor at a time, so that memory stays small at any size.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+LAST_NORM = "model.embedding_norm.weight"
 ITEM_SIZE = {"BF16": 2, "F16": 2, "F32": 4}
 
 
@@ -77,7 +80,11 @@ def to_bytes(values: np.ndarray, dtype: str) -> bytes:
 
 
 def write_shard(
-    path: Path, tensors: dict[str, tuple[int, ...]], dtype: str, rng: np.random.Generator
+    path: Path,
+    tensors: dict[str, tuple[int, ...]],
+    dtype: str,
+    rng: np.random.Generator,
+    sharp: float = 1.0,
 ) -> None:
     header, offset = {}, 0
     for name, shape in tensors.items():
@@ -93,21 +100,30 @@ def write_shard(
             for start in range(0, size, 1 << 22):
                 part = rng.standard_normal(min(1 << 22, size - start), dtype=np.float32)
                 part *= 0.1 if norm else 0.3 if conv else 0.02
-                file.write(to_bytes(part + 1 if norm else part, dtype))
+                part = part + 1 if norm else part
+                file.write(to_bytes(part * sharp if name == LAST_NORM else part, dtype))
 
 
-def make(config: dict, out: Path, *, shards: int = 1, dtype: str = "BF16", seed: int = 0) -> None:
+def make(
+    config: dict,
+    out: Path,
+    *,
+    shards: int = 1,
+    dtype: str = "BF16",
+    seed: int = 0,
+    sharp: float = 1.0,
+) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / "config.json").write_text(json.dumps(config, indent=2))
     tensors, rng = shapes(config), np.random.default_rng(seed)
     names = list(tensors)
     if shards == 1:
-        write_shard(out / "model.safetensors", tensors, dtype, rng)
+        write_shard(out / "model.safetensors", tensors, dtype, rng, sharp)
         return
     weight_map = {}
     for i, part in enumerate(np.array_split(names, shards), 1):
         file = f"model-{i:05d}-of-{shards:05d}.safetensors"
-        write_shard(out / file, {name: tensors[name] for name in part}, dtype, rng)
+        write_shard(out / file, {name: tensors[name] for name in part}, dtype, rng, sharp)
         weight_map |= dict.fromkeys(map(str, part), file)
     index = {"metadata": {}, "weight_map": weight_map}
     (out / "model.safetensors.index.json").write_text(json.dumps(index))
@@ -123,6 +139,7 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=1)
     parser.add_argument("--dtype", choices=ITEM_SIZE, default="BF16")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--sharp", type=float, default=1.0)
     args = parser.parse_args()
     config = json.loads(args.config.read_text())
     if args.layers:
@@ -134,7 +151,9 @@ def main() -> None:
         config["num_hidden_layers"] = args.layers
     if args.vocab:
         config["vocab_size"] = args.vocab
-    make(config, args.out, shards=args.shards, dtype=args.dtype, seed=args.seed)
+    make(
+        config, args.out, shards=args.shards, dtype=args.dtype, seed=args.seed, sharp=args.sharp
+    )  # fmt: skip
     for file in args.tokenizer.iterdir() if args.tokenizer else ():
         if file.name != "config.json":
             shutil.copy(file, args.out)

@@ -4,7 +4,9 @@
 
 Prints JSON: decode speed of one request against ``llama-bench``, and tokens/s in and out of
 four agent-like requests (600 in, 200 out) at once against ``llama-server`` with four slots.
-Every request is greedy and never ends early, so that all do the same work.
+No answer ends early and nothing is guessed (``lookup=0``), so that all do the same work. Of files
+with random weights, one of a checkpoint made with ``--sharp 6`` (``make_checkpoint.py``) leaves
+the model's own sampling as few candidates as a trained one does.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from lfm2gguf.runner import Runner
 
 GREEDY = {"temperature": 0.0, "repeat_penalty": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
 PORT = 18_080
+TOKENS = 64  # of an answer to one request
 
 
 def never_ending(lfm: Runner) -> dict[int, float]:
@@ -46,11 +49,11 @@ def text_of(lfm: Runner, tokens: int, seed: int) -> str:
 
 
 def ours_alone(lfm: Runner, options: dict[str, Any]) -> float:
-    return lfm.chat("Go on.", max_tokens=97, **options).usage.decode_speed
+    return lfm.chat("Go on.", max_tokens=TOKENS + 1, **options).usage.decode_speed
 
 
 def bench(programs: Path, model: Path, threads: int) -> float:
-    command = [programs / "llama-bench", "-m", model, "-p", "0", "-n", "96", "-r", "1"]
+    command = [programs / "llama-bench", "-m", model, "-p", "0", "-n", str(TOKENS), "-r", "1"]
     out = subprocess.run(
         [*map(str, command), "-t", str(threads), "-o", "json"], capture_output=True, check=True
     )
@@ -60,7 +63,7 @@ def bench(programs: Path, model: Path, threads: int) -> float:
 def alone(programs: Path, model: Path, rounds: int) -> dict[str, Any]:
     """Decode speed of each in turn; the ratios are medians over rounds, as machines drift."""
     threads = default_threads()
-    with Runner(model, device="cpu", context=1024) as lfm:
+    with Runner(model, device="cpu", context=1024, lookup=0) as lfm:
         bias = never_ending(lfm)
         runs: dict[str, Callable[[], float]] = {
             "llama_bench": lambda: bench(programs, model, threads),
@@ -146,7 +149,7 @@ def _is_up() -> bool:
 def together(programs: Path, model: Path) -> dict[str, Any]:
     seconds: dict[str, float] = {}
     first: dict[str, list[float]] = {}
-    with Runner(model, device="cpu", context=4096, parallel=4, state_bytes=0) as lfm:
+    with Runner(model, device="cpu", context=4096, parallel=4, lookup=0, state_bytes=0) as lfm:
         for name, seed in (("batch", 0), ("threads", 10)):
             prompts = [text_of(lfm, 585, seed + i) for i in range(4)]
             tokens = [lfm.tokens.of_chat(p) for p in prompts]

@@ -109,10 +109,10 @@ def test_a_file_with_one_change_takes_fewer_steps(guessing: Runner) -> None:
     """What `bench` measures as "edit", the answer dictated as a model gives it that can copy."""
     messages = workload("edit").messages(0)
     code = messages[1]["content"].partition("\n\n")[2].replace("of_gauge", "from_gauge")
-    answer = guessing.tokens.encode(code, bos=False)
+    answer = guessing.tokens.encode(code, bos=False)[:250]  # as much as has room
     with dictated(answer):
         reply = guessing.chat(messages, **GREEDY, max_tokens=len(answer), ignore_eos=True)
-    assert reply.text.strip() == code.strip()
+    assert code.startswith(reply.text)
     usage = reply.usage
     assert usage.completion_tokens >= 1.5 * (usage.completion_tokens - usage.guessed_right)
 

@@ -147,9 +147,9 @@ def test_limits_can_be_set_one_by_one() -> None:
         default.max_ppl_increase, 1.0, default.min_top1
     )
     asked = {"max_ppl_increase": 0.1, "max_kld": 0.2, "min_top1": 0.3}
-    assert Limits(**asked).of_text("IQ2_XXS") == TextLimits(**asked)
-    with pytest.raises(OptionError, match="no default limits for IQ2_XXS"):
-        Limits(max_kld=1.0).of_text("IQ2_XXS")
+    assert Limits(**asked).of_text("NVFP4") == TextLimits(**asked)
+    with pytest.raises(OptionError, match="no default limits for NVFP4"):
+        Limits(max_kld=1.0).of_text("NVFP4")
 
 
 def test_one_file_or_many(example: Path, files: dict[str, Path]) -> None:
