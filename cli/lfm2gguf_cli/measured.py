@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lfm2gguf.conversion import ConversionPlan, Recipe, plan
@@ -62,13 +61,13 @@ class Passes:
         plan(self.source, self.output, early, **self.opening).check_targets(overwrite=overwrite)
 
     def _refuse_unused_material(self) -> None:
-        for option, given in (("--text", self.material.text), ("--chat", self.material.chat)):
-            if given:
-                shown = given if isinstance(given, Path) else given[0]
-                raise OptionError(
-                    f"{option} {shown}: is what --calibrate, --imatrix auto, --size, --bpw and "
-                    "--kld read; give one of them, or leave it out"
-                )
+        files = [f"--text {file}" for file in self.material.text or ()]
+        files += [f"--chat {self.material.chat}"] * (self.material.chat is not None)
+        if files:
+            raise OptionError(
+                f"{files[0]}: is what --calibrate, --imatrix auto, --size, --bpw and --kld read; "
+                "give one of them, or leave it out"
+            )
 
     def recipe(self, display: Display) -> tuple[Recipe, dict[str, Any]]:
         """Return how weights are stored, and what to say of it as data."""
