@@ -25,8 +25,7 @@ async def docs(request: Request) -> HTMLResponse:
 
 def _page(description: dict[str, Any]) -> Iterator[str]:
     yield '<p class="legend">Paths with <code>/v1</code> work without it, too. The same for '
-    yield 'programs: <a href="openapi.json">openapi.json</a>; to talk: <a href="./">the chat '
-    yield "page</a>.</p>"
+    yield 'programs: <a href="openapi.json">openapi.json</a>.</p>'
     schemas = description["components"]["schemas"]
     for path, operations in description["paths"].items():
         for method, operation in operations.items():
