@@ -28,9 +28,7 @@ def read_text_file(
             data = file.read((size or largest) + 1) if size <= largest else b""
     except OSError as error:
         why = error.strerror or type(error).__name__
-        raise OptionError(
-            f"{path}: {what} cannot be read ({why[:1].lower()}{why[1:]}); name a file that can"
-        ) from error
+        raise OptionError(f"{path}: {what} cannot be read ({why}); name another file") from error
     except ValueError as error:  # a null byte in the name
         raise OptionError(f"{path!r}: {what} is no file's name; name a file") from error
     if max(size, len(data)) > largest:

@@ -36,15 +36,16 @@ def finish_calibration(
     if few := made.few_tokens:
         names = ", ".join(few[:SHOWN]) + (", ..." if len(few) > SHOWN else "")
         display.note(
-            f"{len(few)} experts' matrices saw fewer tokens than they have columns and are rounded "
-            f"partly for what their layer sees: use more text ({names})"
+            f"{len(few)} matrices saw fewer tokens than they have columns: use more text; experts "
+            f"are rounded in part for what their layer sees ({names})"
         )
     told = {**more, "calibration": made.to_json()}
     show_written(display, made.conversion, told, data=not judged)
     judgement = made.judgement
     if not display.json:
+        unit = "tokens" if judgement.measure.key == "kld" else "vectors"
         display.line(
-            f"mean KL divergence on {judgement.tokens} tokens kept aside: "
+            f"mean {judgement.measure.words} on {judgement.tokens} {unit} kept aside: "
             f"{judgement.calibrated:.6f}, and {judgement.plain:.6f} of the plain file "
             f"({judgement.ratio:.2f})"
         )

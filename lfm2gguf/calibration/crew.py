@@ -40,14 +40,14 @@ class Crew:
             self._pool.shutdown(cancel_futures=True)
 
     def each(self, do: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """Give the results in the items' order; few more than threads are held."""
+        """Give the results in the items' order; no more than threads are held."""
         if self._pool is None:
             yield from map(do, items)
             return
         waiting = deque[Future[Result]]()
         for item in items:
             waiting.append(self._pool.submit(do, item))
-            if len(waiting) > self.threads:
+            if len(waiting) >= self.threads:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,22 +14,34 @@ from lfm2gguf.calibration.material import CalibrationMaterial
 from lfm2gguf.conversion import Draft
 from lfm2gguf.progress import ProgressCallback, counting
 from lfm2gguf.quants import CODECS, dequantize, quantize
-from lfm2gguf.reference import Array, Reference, Weights
+from lfm2gguf.reference import Array, Reference, RetrievalReference, Weights
 from lfm2gguf.verification import ReferenceModel, score
 
 ROWS = 512  # positions whose logits are held together
 
 
+class Measure(Enum):
+    """How far a model is from its checkpoint: its name in data, and in words."""
+
+    KLD = ("kld", "KL divergence")  # of predictions, in nats
+    COSINE = ("cosine_distance", "cosine distance")  # of a retrieval model's vectors
+
+    def __init__(self, key: str, words: str) -> None:
+        self.key, self.words = key, words
+
+
 @dataclass(frozen=True)
 class Judgement:
-    """Mean KL divergence from the checkpoint, in nats, over ``tokens`` held-out positions.
+    """Mean distance from the checkpoint over ``tokens`` held-out positions.
 
     ``plain`` is of the same types rounded as llama-quantize does without an importance matrix.
+    Of a retrieval model that pools, a position is a text.
     """
 
     calibrated: float
     plain: float
     tokens: int
+    measure: Measure = Measure.KLD
 
     @property
     def ratio(self) -> float:
@@ -83,6 +96,7 @@ def judge(
         scored.divergence(model.weights.replaced(quantized, calibrated)),
         scored.divergence(model.weights.replaced(quantized, plain)),
         scored.tokens,
+        Measure.KLD if model.retrieval is None else Measure.COSINE,
     )
 
 
@@ -97,27 +111,44 @@ class _Scored:
     ) -> None:
         self.forward, self.progress = model.forward, progress
         self.sequences = list(material.sequences)
-        self.positions = [np.arange(len(ids) // 2, len(ids) - 1) for ids in self.sequences]
-        pairs = zip(self.sequences, self.positions, strict=True)
-        self.targets = np.concatenate([ids[p + 1] for ids, p in pairs])
+        self.lengths = [len(ids) for ids in self.sequences]
+        self.retrieval = self.forward if isinstance(self.forward, RetrievalReference) else None
+        halves = [(0, n) if self.retrieval else (n // 2, n - 1) for n in self.lengths]
+        self.positions = [np.arange(start, stop) for start, stop in halves]
         self.states = self._states(self.forward, "checkpoint")
 
     @property
     def tokens(self) -> int:
-        """Positions that are scored."""
-        return len(self.targets)
+        """Positions that are scored, or vectors."""
+        if self.retrieval is None:
+            return len(self.states)
+        return sum(map(len, self.retrieval.pooled(self.states, self.lengths)))
 
     def divergence(self, weights: Weights) -> float:
-        """Return the mean KL divergence of other weights."""
+        """Return the mean distance of other weights."""
         other = self.forward.of(weights)
         states = self._states(other, "held-out text")
+        if self.retrieval is not None:
+            assert isinstance(other, RetrievalReference)
+            return _distance(*(
+                np.concatenate(forward.vectors(found, self.lengths))
+                for forward, found in ((self.retrieval, self.states), (other, states))
+            ))  # fmt: skip
+        pairs = zip(self.sequences, self.positions, strict=True)
+        targets = np.concatenate([ids[p + 1] for ids, p in pairs])
         total = 0.0
         for start in range(0, self.tokens, ROWS):
             part = slice(start, start + ROWS)
             exact, found = self.forward.logits(self.states[part]), other.logits(states[part])
-            total += float(score(exact, found, self.targets[part]).kld.sum())
+            total += float(score(exact, found, targets[part]).kld.sum())
         return total / self.tokens
 
     def _states(self, forward: Reference, stage: str) -> Array:
         count = counting(self.progress, stage, "layers")
         return forward.states(self.sequences, self.positions, count)
+
+
+def _distance(a: Array, b: Array) -> float:
+    """Return one less the mean cosine of two lists of vectors (n, width)."""
+    wide = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in map(np.float64, (a, b))]
+    return float(1 - np.einsum("ij,ij->i", *wide).mean())

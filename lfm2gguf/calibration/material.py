@@ -16,9 +16,10 @@ import numpy as np
 from lfm2gguf.chat.dialect import LFM2
 from lfm2gguf.errors import OptionError
 from lfm2gguf.reference import EMBEDDING, Ids
-from lfm2gguf.verification import ReferenceModel, chat_samples, cut, load_texts
+from lfm2gguf.verification import ReferenceModel, chat_samples, cut, load_texts, passages
 
 DEFAULT_CHUNKS = 128
+PASSAGE = 128  # tokens, about, of a retrieval model's query and document
 BUNDLED = "bundled"
 DOCUMENTATION, CODE = 5, 3  # shares of the bundled mixture's chunks; the rest is conversations
 # Modules of Python whose sources are code to calibrate on: prose-like, algorithmic, data-heavy.
@@ -72,12 +73,16 @@ def calibration_material(
     if ctx < 32 or (chunks is not None and chunks < 1):
         raise OptionError("ctx (--ctx): at least 32 tokens; chunks (--chunks): at least one")
     names, sequences = list[str](), list[Ids]()
-    for name, ids, most in _tokenized(model, texts, chat is None, chunks):
-        found = [sample.ids for sample in cut(ids, ctx, most, model.bos)]
+    if chat is not None and model.retrieval:
+        raise OptionError(
+            f"{model.name}: is a retrieval model; chat (--chat) is for models that answer"
+        )
+    for name, content, most in _contents(texts, chat is None, chunks):
+        found = _sequences(model, content, ctx, most)
         if not found:
             raise OptionError(
-                f"{name}: {len(ids)} tokens are less than one chunk of {ctx}; give a longer text "
-                "or a smaller ctx (--ctx)"
+                f"{name}: is less than one chunk of {ctx} tokens; give a longer text or a smaller "
+                "ctx (--ctx)"
             )
         names.append(name)
         sequences += found
@@ -98,7 +103,7 @@ def company(model: ReferenceModel, count: int, ctx: int, *, texts: bool) -> Cali
     if texts:
         for name, content in (("Python's library", _code()), ("conversations", _conversations())):
             names.append(f"{BUNDLED}: {name}")
-            sequences += [s.ids for s in cut(model.encode(content), ctx, each, model.bos)]
+            sequences += _sequences(model, content, ctx, each)
     return _material(tuple(names), sequences)
 
 
@@ -114,22 +119,34 @@ def _random(model: ReferenceModel, count: int, ctx: int) -> list[Ids]:
     return list(drawn)
 
 
-def _tokenized(
-    model: ReferenceModel, texts: Sequence[str | Path], bundle: bool, chunks: int | None
-) -> Iterator[tuple[str, Ids, int | None]]:
-    """Give each text's name, its ids, and how many chunks of it are used."""
+def _sequences(model: ReferenceModel, content: str, ctx: int, most: int | None) -> list[Ids]:
+    """Cut a text into chunks; for a retrieval model into queries and documents of the same size."""
+    if not model.retrieval:
+        return [sample.ids for sample in cut(model.encode(content), ctx, most, model.bos)]
+    pairs = passages(content, most and max(2, most * ctx // PASSAGE))
+    return [
+        model.encode(prefix + parts[i])
+        for i, prefix in enumerate(model.prefixes)
+        for parts in pairs
+    ]
+
+
+def _contents(
+    texts: Sequence[str | Path], bundle: bool, chunks: int | None
+) -> Iterator[tuple[str, str, int | None]]:
+    """Give each text's name, the text, and how many chunks of it are used."""
     for text in load_texts(texts):
-        yield text.name, model.encode(text.content), chunks
+        yield text.name, text.content, chunks
     if texts or not bundle:
         return
     whole = chunks or DEFAULT_CHUNKS
     [documentation] = load_texts(["python-docs"])
     first = max(1, whole * DOCUMENTATION // 10)
-    yield f"{BUNDLED}: Python's documentation", model.encode(documentation.content), first
+    yield f"{BUNDLED}: Python's documentation", documentation.content, first
     second = max(1, whole * CODE // 10)
-    yield f"{BUNDLED}: Python's library", model.encode(_code()), second
+    yield f"{BUNDLED}: Python's library", _code(), second
     rest = max(1, whole - first - second)
-    yield f"{BUNDLED}: conversations", model.encode(_conversations()), rest
+    yield f"{BUNDLED}: conversations", _conversations(), rest
 
 
 def _code() -> str:

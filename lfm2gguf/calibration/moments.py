@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,8 @@ FEATURES_PER_TOKEN = 1.5
 LEAST_DAMPING, MOST_DAMPING = 0.1, 1.0
 CORRECTION = 0.5  # the share of earlier layers' errors that is made up for
 PANEL = 512  # columns of moments that are summed together
+
+Panel: TypeAlias = tuple[slice, npt.NDArray[np.float64]]  # columns, and sums from their diagonal on
 
 
 @dataclass
@@ -70,12 +73,13 @@ class Moments:
 
 def gather(inputs: Iterable[Inputs], columns: int, crew: Crew = ALONE) -> Moments:
     """Average over what weights of so many columns see."""
-    square = np.zeros((columns, columns))
+    panels = pieces(columns, PANEL)
+    square = [np.zeros((p.stop - p.start, columns - p.start)) for p in panels]
     cross: npt.NDArray[np.float64] | None = None
     tokens, joins = 0, False
     for block in inputs:
         y, joins = block.y, block.wanted is not None
-        crew.all(partial(_add_square, square, y), pieces(columns, PANEL))
+        crew.all(partial(_add_square, y), zip(panels, square, strict=True))
         other = block.wanted if block.x is None else block.x - y
         if other is not None:
             if cross is None:
@@ -84,7 +88,7 @@ def gather(inputs: Iterable[Inputs], columns: int, crew: Crew = ALONE) -> Moment
         tokens += len(y)
     count = max(tokens, 1)
     mean = np.empty((columns, columns), np.float32)
-    crew.all(partial(_mirror, square, count, mean), pieces(columns, PANEL))
+    crew.all(partial(_mirror, count, mean), zip(panels, square, strict=True))
     return Moments(mean, None if cross is None else _mean(cross, count), joins, tokens)
 
 
@@ -93,19 +97,21 @@ def _mean(total: npt.NDArray[np.float64], count: int) -> Floats:
     return total.astype(np.float32)
 
 
-def _add_square(square: npt.NDArray[np.float64], y: Floats, panel: slice) -> None:
+def _add_square(y: Floats, panel: Panel) -> None:
     """Add a panel of ``yᵀ y``, from the diagonal on: the rest is the same."""
-    square[panel, panel.start :] += y[:, panel].T @ y[:, panel.start :]
+    here, total = panel
+    total += y[:, here].T @ y[:, here.start :]
 
 
 def _add_cross(cross: npt.NDArray[np.float64], x: Floats, y: Floats, panel: slice) -> None:
     cross[panel] += x[:, panel].T @ y
 
 
-def _mirror(square: npt.NDArray[np.float64], count: int, mean: Floats, panel: slice) -> None:
-    part = square[panel, panel.start :] / count
-    mean[panel, panel.start :] = part
-    mean[panel.start :, panel] = part.T
+def _mirror(count: int, mean: Floats, panel: Panel) -> None:
+    here, total = panel
+    total /= count
+    mean[here, here.start :] = total
+    mean[here.start :, here] = total.T
 
 
 def damp(mean: Floats, share: float) -> None:

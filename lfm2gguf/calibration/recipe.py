@@ -21,7 +21,15 @@ from lfm2gguf.calibration.streams import Inputs, Stage, Streams
 from lfm2gguf.executors import spread
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.quants import CODECS, compiled_do_all, dequantize, warm_up
-from lfm2gguf.reference import EMBEDDING, HEAD, Ids, Weights
+from lfm2gguf.reference import (
+    DENSE,
+    EMBEDDING,
+    HEAD,
+    Ids,
+    Reference,
+    RetrievalReference,
+    Weights,
+)
 
 EMBEDDING_IDENTITY = 1.0  # how far an embedding is kept as input, too, in mean squares
 EMBEDDING_DAMPING = 0.001
@@ -42,7 +50,7 @@ class CalibratedTensor:
 
 
 def calibrate_layers(
-    weights: Weights,
+    forward: Reference,
     sequences: Sequence[Ids],
     types: Mapping[str, GGMLType],
     done: Callable[[str], Bytes | None] = lambda name: None,
@@ -55,7 +63,8 @@ def calibrate_layers(
     """Quantize every linear layer, and the embedding, on the tokens of ``sequences``.
 
     Args:
-        weights: the checkpoint's.
+        forward: the checkpoint's forward pass. Of a retrieval model the embedding is rounded as
+            input alone, and the dense layer for what is pooled.
         sequences: token ids, each a text of its own.
         types: what each weight becomes, by the names that :class:`~lfm2gguf.reference.Steps` uses.
         done: gives the bytes of a tensor that an earlier run has finished; it is used as it is,
@@ -67,14 +76,16 @@ def calibrate_layers(
         folder: where one layer's activations wait, 4 bytes for each token and column.
 
     """
+    weights = forward.weights
+    retrieval = forward if isinstance(forward, RetrievalReference) else None
     _load_kernels(weights, types)
     with Crew(threads) as crew, one_thread():
-        streams = Streams(weights, sequences, crew, folder)
+        streams = Streams(weights, sequences, crew, folder, forward)
         layers = len(weights.config.layers)
         work = _Work(streams, types, done, crew, executor)
         if progress:
             progress(0, layers)
-        yield from work.embedding()
+        yield from work.embedding(head=retrieval is None)
         streams.begin()
         for i in range(layers):
             if progress:
@@ -83,6 +94,8 @@ def calibrate_layers(
                 yield from work.stage(stage)
         if HEAD in weights.shapes:
             yield from work.stage(Stage((HEAD,), streams.states()))
+        if retrieval is not None and DENSE in weights.shapes:
+            yield from work.stage(Stage((DENSE,), streams.pooled(retrieval)))
         if progress:
             progress(layers, layers)
 
@@ -151,8 +164,8 @@ class _Work:
         done = spread(self.executor, round_one, work, "calibrating", window=MATRICES)
         yield from ((one.name, rounded) for one, rounded in done)
 
-    def embedding(self) -> Iterator[CalibratedTensor]:
-        """Quantize it for both its roles: the head sees the final states, the input all tokens.
+    def embedding(self, *, head: bool) -> Iterator[CalibratedTensor]:
+        """Quantize it for its roles: the ``head`` sees the final states, the input all tokens.
 
         Since it is kept as input as well, few tokens say enough of the head's.
         """
@@ -160,12 +173,12 @@ class _Work:
             return
         weight = self.streams.exact.matrix(EMBEDDING)
         states = map(Inputs, self.streams.exact_states(EMBEDDING_TOKENS))
-        moments = gather(states, weight.shape[1], self.crew)
+        moments = gather(states if head else (), weight.shape[1], self.crew)
         damp(moments.mean, EMBEDDING_IDENTITY)
         damp(moments.mean, EMBEDDING_DAMPING)
         type = self.types[EMBEDDING]
         rounded = round_tensor(type, weight, weight.T, moments.mean, crew=self.crew)
-        yield self._finish(EMBEDDING, moments.tokens, rounded)
+        yield self._finish(EMBEDDING, self.streams.tokens, rounded)
 
     def _is_open(self, name: str) -> bool:
         """Say whether a tensor is still to be quantized; take what an earlier run finished."""

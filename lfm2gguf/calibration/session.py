@@ -27,7 +27,7 @@ from lfm2gguf.calibration.recipe import calibrate_layers
 from lfm2gguf.calibration.rounding import ROUNDS
 from lfm2gguf.calibration.store import Store, finished_sources
 from lfm2gguf.conversion import Conversion, ConversionPlan, Draft, Recipe, plan
-from lfm2gguf.errors import OptionError, UnsupportedError
+from lfm2gguf.errors import OptionError
 from lfm2gguf.progress import ProgressCallback, counting
 from lfm2gguf.reference import gguf_names
 from lfm2gguf.storage import scratch_folder
@@ -61,9 +61,10 @@ class Calibrated:
 
     def to_json(self) -> dict[str, Any]:
         """Return the values as JSON knows them."""
+        figure = self.judgement.measure.key
         return {
-            "kld": self.judgement.calibrated,
-            "kld_plain": self.judgement.plain,
+            figure: self.judgement.calibrated,
+            f"{figure}_plain": self.judgement.plain,
             "held_out_tokens": self.judgement.tokens,
             "tokens": self.tokens,
             "better": self.better,
@@ -155,8 +156,7 @@ def plan_calibration(
         lora: an adapter's folder or Hub id, merged first.
 
     Raises:
-        OptionError: a text cannot be read or is too short.
-        UnsupportedError: a retrieval model.
+        OptionError: a text cannot be read, is too short, or does not go with the model.
         Lfm2ggufError: as :func:`~lfm2gguf.convert`.
 
     """
@@ -169,11 +169,6 @@ def plan_calibration(
     if len(recipe.file_types(DEFAULT_TYPE)) != 1:
         raise OptionError("type (--type): calibration makes one type at a time, not several")
     model = open_reference(source, revision, lora)
-    if model.retrieval:
-        raise UnsupportedError(
-            f"{source}: is a retrieval model; calibration follows the prediction of text. Convert "
-            "it without (--calibrate)"
-        )
     material = calibration_material(model, texts, chat=chat, chunks=chunks, ctx=ctx)
     used, held_out = shares(model, material, ctx, bundled=not texts and chat is None)
     recipe = replace(recipe, about={**recipe.about, **about(used)})
@@ -246,7 +241,7 @@ def _calibrate(
     single = dict(_single(model, names))  # the reference's name of a matrix -> the store's
     kept_plain, few = list[str](), list[str]()
     for made in calibrate_layers(
-        model.weights,
+        model.forward,
         material.sequences,
         {name: types[tensor] for name, (tensor, _) in single.items()},
         lambda name: store.load(*single[name]),
@@ -310,7 +305,7 @@ def shares(
             f"texts (--text): {len(material.sequences)} chunks are too few; {HELD_OUT} or more are "
             "needed, since one in so many is kept to judge the result"
         )
-    return used + company(model, len(used.sequences), ctx, texts=not bundled), held_out
+    return used + company(model, used.tokens // ctx, ctx, texts=not bundled), held_out
 
 
 def _run_key(model: ReferenceModel, draft: Draft, material: CalibrationMaterial) -> str:

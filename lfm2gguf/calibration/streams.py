@@ -19,9 +19,9 @@ import numpy.typing as npt
 
 from lfm2gguf.calibration.crew import ALONE, Crew, pieces
 from lfm2gguf.calibration.spill import Spill
-from lfm2gguf.reference import Array, Ids, Steps, Weights
+from lfm2gguf.reference import Array, Ids, Reference, RetrievalReference, Steps, Weights
 
-BLOCK_TOKENS = 4096  # of the sequences that go through a layer together
+BLOCK_TOKENS = 2048  # of the sequences that go through a layer together
 SAMPLE_TOKENS = 4096  # of all, that stand for a layer's where an expert's own are too few
 PIECE_TOKENS = 1024  # of a block that go through a feed-forward layer together
 
@@ -64,15 +64,22 @@ class Streams:
         sequences: Sequence[Ids],
         crew: Crew = ALONE,
         folder: Path | None = None,
+        like: Reference | None = None,
     ) -> None:
         self.quantized: dict[str, Array] = {}
         self._held: dict[str, Array] = {}  # the checkpoint's weights that are in use
         self._crew, self._folder = crew, folder
         exact = _overlaid(weights, self._held)
-        self.exact, self.rounded = Steps(exact), Steps(_overlaid(exact, self.quantized))
+        self.exact = Steps(exact, like)
+        self.rounded = Steps(_overlaid(exact, self.quantized), like)
         self._sequences = sequences
         self._blocks = list(_blocks([len(ids) for ids in sequences]))
         self._ids = np.concatenate(sequences)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all sequences."""
+        return len(self._ids)
 
     def begin(self) -> None:
         """Take the embeddings, the quantized one's as well if it is there."""
@@ -97,6 +104,13 @@ class Streams:
         """Give what the head sees at the end of both streams."""
         for tokens, _ in self._blocks:
             yield Inputs(self.rounded.final(self.y[tokens]), self.exact.final(self.x[tokens]))
+
+    def pooled(self, forward: RetrievalReference) -> Iterator[Inputs]:
+        """Give what a retrieval model's dense layer sees at the end of both streams."""
+        for states, (_, lengths) in zip(self.states(), self._blocks, strict=True):
+            assert states.x is not None
+            y, x = (np.concatenate(forward.pooled(s, lengths)) for s in (states.y, states.x))
+            yield Inputs(y, x)
 
     def layer(self, i: int) -> Iterator[Stage]:
         """Give a layer's stages; a stage's weights must be quantized before the next is taken.

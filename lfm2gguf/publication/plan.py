@@ -163,7 +163,7 @@ def plan_publication(
         _check_gate(type.name, retrieval)
     if retrieval and settings.calibrate:
         raise OptionError(
-            "calibrate (--calibrate): a retrieval model cannot be calibrated; leave it out"
+            "calibrate (--calibrate): retrieval models are published rounded plainly; leave it out"
         )
     quantized = any(type.default.is_quantized for type in chosen)
     weighted = quantized and not retrieval and (settings.imatrix or settings.calibrate)

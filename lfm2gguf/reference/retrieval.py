@@ -133,12 +133,16 @@ class RetrievalReference(Reference):
 
     def vectors(self, states: Array, lengths: Sequence[int]) -> list[Array]:
         """Compute what :meth:`embed` makes of the final states (tokens of all sequences, H)."""
-        parts = np.split(states, np.cumsum(lengths)[:-1])
-        pooled = [pool(part, self.settings.pooling) for part in parts]
+        pooled = self.pooled(states, lengths)
         if DENSE not in self.weights.shapes:
             return pooled
         dense = self.weights.read(DENSE)
         return [vector @ dense.T for vector in pooled]
+
+    def pooled(self, states: Array, lengths: Sequence[int]) -> list[Array]:
+        """Compute what the dense layer sees of the final states, sequence by sequence."""
+        parts = np.split(states, np.cumsum(lengths)[:-1])
+        return [pool(part, self.settings.pooling) for part in parts]
 
     def _convolve(self, x: Array, kernel: Array) -> Array:
         if self.settings.bidirectional:

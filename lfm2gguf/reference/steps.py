@@ -9,7 +9,7 @@ import numpy as np
 
 from lfm2gguf.reference.experts import Chosen
 from lfm2gguf.reference.forward import Ids, Reference, swiglu
-from lfm2gguf.reference.weights import CONV, Array
+from lfm2gguf.reference.weights import CONV, Array, Weights
 
 
 class Steps(Reference):
@@ -20,6 +20,11 @@ class Steps(Reference):
     """
 
     _until = ""  # the linear layer whose input is wanted, in place of its output
+
+    def __init__(self, weights: Weights, like: Reference | None = None) -> None:
+        """Take layers apart; convolution and attention look as those of ``like`` do."""
+        super().__init__(weights)
+        self._like = like
 
     def embed(self, ids: Ids) -> Array:
         """Return the rows of the embedding, (tokens, H)."""
@@ -97,6 +102,14 @@ class Steps(Reference):
     def final(self, x: Array) -> Array:
         """Return the states that the head sees."""
         return self._norm(x, "model.embedding_norm")
+
+    def _convolve(self, x: Array, kernel: Array) -> Array:
+        if self._like is None:
+            return super()._convolve(x, kernel)
+        return self._like._convolve(x, kernel)
+
+    def _attend(self, q: Array, k: Array, v: Array) -> Array:
+        return super()._attend(q, k, v) if self._like is None else self._like._attend(q, k, v)
 
     def _linear(self, x: Array, name: str) -> Array:
         return np.ascontiguousarray(x) if name == self._until else super()._linear(x, name)
