@@ -93,11 +93,12 @@ def serve(
             "while it is served then ends the server.",
         ),
     ] = False,
-    grammars: Annotated[
+    any_grammar: Annotated[
         bool,
         typer.Option(
-            "--grammars",
-            help="Let clients write grammars (GBNF); a bad one can stop the server.",
+            "--any-grammar",
+            help="Take clients' grammars (GBNF) without a bound on their cost; an ambiguous one "
+            "can stop the server.",
         ),
     ] = False,
     max_body: Annotated[
@@ -126,7 +127,7 @@ def serve(
 
     limits = server.Limits(
         body_bytes=max_body, prompt_tokens=max_prompt, queue=max_queue, seconds=max_seconds,
-        grammars=grammars,
+        any_grammar=any_grammar,
     )  # fmt: skip
     create_app, run = server.create_app, server.run  # what is missing is said before it loads
     logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of each client that hangs up
@@ -178,11 +179,10 @@ def _adapter(given: str) -> tuple[str, str]:
 def _keys_in(file: Path) -> list[str]:
     """Read a file of keys; one without any would open the server to all."""
     from lfm2gguf.errors import OptionError
+    from lfm2gguf.text_file import SMALL, read_text_file
 
-    try:
-        keys = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
-        raise OptionError(f"--api-key-file: {file} cannot be read: {error}") from error
+    text = read_text_file(file, "--api-key-file", largest=SMALL)
+    keys = [line.strip() for line in text.splitlines()]
     found = [key for key in keys if key and not key.startswith("#")]
     if not found:
         raise OptionError(f"--api-key-file: {file} has no keys; write one a line")
