@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 from urllib.request import url2pathname
 
 NAME = "lfm2gguf"
@@ -19,6 +19,23 @@ def install_command(extra: str = "", *options: str) -> str:
     name = f"{NAME}[{extra}]" if extra else NAME
     where = f"[{extra}]" if extra else ""
     return " ".join(["pip install", *options, _target(_origin(), name, where)])
+
+
+def install_elsewhere(extra: str = "") -> str:
+    """Return the command for another machine: from an address that is not this one's, or an index.
+
+    Of a checkout, whose folder nobody else has, a remark says what to do before there is a release.
+    """
+    origin = _origin()
+    name = f"{NAME}[{extra}]" if extra else NAME
+    parts = urlsplit(str(origin.get("url", "")))
+    if parts.scheme in ("http", "https", "ssh") and "dir_info" not in origin:
+        host = parts.netloc.rpartition("@")[2]  # no name, no token
+        url = urlunsplit((parts.scheme, host, *parts[2:]))
+        return f"pip install {_target(origin | {'url': url}, name, '')}"
+    where = f"[{extra}]" if extra else ""
+    remark = f'  # in a checkout: pip install ".{where}"' if origin else ""
+    return f'pip install "{name}"{remark}'
 
 
 def _origin() -> dict[str, object]:

@@ -41,6 +41,30 @@ def test_where_it_came_from(note: str, tmp_path: Path, monkeypatch: pytest.Monke
     assert install.install_command("run") == f"pip install {ORIGINS[note]}"
 
 
+ELSEWHERE = {
+    "": '"lfm2gguf[run]"',
+    '{"url": "file:///home/me/a", "dir_info": {"editable": true}}': (
+        '"lfm2gguf[run]"  # in a checkout: pip install ".[run]"'
+    ),
+    '{"url": "file:///tmp/lfm2gguf-1.whl", "archive_info": {}}': (
+        '"lfm2gguf[run]"  # in a checkout: pip install ".[run]"'
+    ),
+    '{"url": "https://me:token@host/a.git", "vcs_info": {"vcs": "git", "commit_id": "abc"}}': (
+        '"lfm2gguf[run] @ git+https://host/a.git@abc"'
+    ),
+    '{"url": "https://host/lfm2gguf-1.whl", "archive_info": {}}': (
+        '"lfm2gguf[run] @ https://host/lfm2gguf-1.whl"'
+    ),
+}
+
+
+@pytest.mark.parametrize("note", ELSEWHERE)
+def test_for_another_machine(note: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a folder of this one nor a secret."""
+    monkeypatch.setattr(install, "_origin", lambda: json.loads(note or "{}"))
+    assert install.install_elsewhere("run") == f"pip install {ELSEWHERE[note]}"
+
+
 def test_a_checkout_that_nobody_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [])
     root = Path(install.__file__).parents[1]

@@ -16,6 +16,7 @@ LAYERS = [
         "members",
         "options",
         "progress",
+        "text_file",
         "version",
     ],
     ["llamacpp", "quants"],

@@ -7,6 +7,7 @@ from typing import Any
 
 from lfm2gguf.errors import OptionError
 from lfm2gguf.json_text import parse_json
+from lfm2gguf.text_file import SMALL, read_text_file
 
 
 def read_tools(path: Path | None) -> list[dict[str, Any]] | None:
@@ -18,7 +19,7 @@ def read_tools(path: Path | None) -> list[dict[str, Any]] | None:
     """
     if path is None:
         return None
-    found = _load(_read(path, "--tools"), f"--tools: {path}")
+    found = _load(read_text_file(path, "--tools", largest=SMALL), f"--tools: {path}")
     if isinstance(found, dict):
         found = found.get("tools", [found])
     if isinstance(found, list) and found and all(isinstance(tool, dict) for tool in found):
@@ -39,22 +40,16 @@ def schema(given: str | None) -> dict[str, Any] | None:
     if given is None:
         return None
     inline = given.lstrip().startswith("{")
-    text = given if inline else _read(Path(given), "--json-schema")
-    found = _load(text, "--json-schema" if inline else f"--json-schema: {given}")
+    text = given if inline else read_text_file(given, "--json-schema", largest=SMALL)
+    where = "--json-schema" if inline else f"--json-schema: {given}"
+    found = _load(text, where)
     if not isinstance(found, dict):
-        raise OptionError(f"--json-schema: is {type(found).__name__}, not an object")
+        raise OptionError(f"{where}: is a {type(found).__name__}, not an object; give a schema")
     return found
-
-
-def _read(path: Path, option: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise OptionError(f"{option}: {path} cannot be read: {error}") from error
 
 
 def _load(text: str, where: str) -> Any:
     try:
         return parse_json(text)
     except ValueError as error:
-        raise OptionError(f"{where}: is not JSON: {error}") from error
+        raise OptionError(f"{where}: is not JSON: {error}; correct it") from error

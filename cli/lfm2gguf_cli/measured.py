@@ -53,11 +53,21 @@ class Passes:
                 "--imatrix out"
             )
         if not self.wanted:
+            self._refuse_unused_material()
             return
         budget = self.budgets.budget()
         label = None if budget is None else str(budget)
         early = replace(self.storage.recipe(), calibrated=True, label=label)
         plan(self.source, self.output, early, **self.opening).check_targets(overwrite=overwrite)
+
+    def _refuse_unused_material(self) -> None:
+        files = [f"--text {file}" for file in self.material.text or ()]
+        files += [f"--chat {self.material.chat}"] * (self.material.chat is not None)
+        if files:
+            raise OptionError(
+                f"{files[0]}: is what --calibrate, --imatrix auto, --size, --bpw and --kld read; "
+                "give one of them, or leave it out"
+            )
 
     def recipe(self, display: Display) -> tuple[Recipe, dict[str, Any]]:
         """Return how weights are stored, and what to say of it as data."""

@@ -352,7 +352,10 @@ class OpeningOptions:
     ] = 8
     draft: Annotated[
         Path | None,
-        typer.Option(help="A small model of the same vocabulary that guesses for a large one."),
+        typer.Option(
+            metavar="FILE",
+            help="A small model of the same vocabulary that guesses for a large one.",
+        ),
     ] = None
 
     def open(self, model: str, **settings: Any) -> Runner:

@@ -178,11 +178,10 @@ def _adapter(given: str) -> tuple[str, str]:
 def _keys_in(file: Path) -> list[str]:
     """Read a file of keys; one without any would open the server to all."""
     from lfm2gguf.errors import OptionError
+    from lfm2gguf.text_file import SMALL, read_text_file
 
-    try:
-        keys = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
-        raise OptionError(f"--api-key-file: {file} cannot be read: {error}") from error
+    text = read_text_file(file, "--api-key-file", largest=SMALL)
+    keys = [line.strip() for line in text.splitlines()]
     found = [key for key in keys if key and not key.startswith("#")]
     if not found:
         raise OptionError(f"--api-key-file: {file} has no keys; write one a line")

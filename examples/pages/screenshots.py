@@ -1,4 +1,4 @@
-"""Pictures of the three pages, as a phone and a desktop show them.
+"""Pictures of the pages, as a phone and a desktop show them.
 
     python examples/pages/screenshots.py [FOLDER]
 
@@ -112,8 +112,11 @@ def main(folder: Path) -> None:
                 tab.goto(address)
                 converse(tab)
                 save(tab, folder / f"chat-{size}.png")
-                for name, page in pages.items():
-                    tab.goto(page.as_uri())
+                addresses = {name: page.as_uri() for name, page in pages.items()}
+                for name, page in (addresses | {"docs": f"{address}docs"}).items():
+                    tab.goto(page)
+                    if name == "docs":
+                        tab.locator("summary").first.click()
                     save(tab, folder / f"{name}-{size}.png")
         browser.close()
 

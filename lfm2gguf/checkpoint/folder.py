@@ -141,7 +141,9 @@ def _parsed(path: Path) -> Any:
     refuse_pointer(path)
     try:
         return parse_json(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}); {AGAIN}") from error
+    except ValueError as error:
         raise CheckpointError(f"{path}: cannot be read as JSON ({error}); {AGAIN}") from error
 
 

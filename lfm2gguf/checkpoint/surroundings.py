@@ -40,6 +40,21 @@ WEIGHTS = {
     "adapter_config.json": "is a LoRA adapter, not a whole checkpoint; convert its base model with "
     "--lora ADAPTER (lora=...), or make an adapter file of it with convert-lora",
 }
+# Looked for last, as they may stand beside any of the others.
+OTHERS = {
+    "adapter_model*.safetensors": "has an adapter's weights ({1}) without its adapter_config.json; "
+    "save the adapter again, whole, and give it as --lora ADAPTER",
+    "*.safetensors": "has {1}, a name that is not looked for; if it is the whole model, call it "
+    "model.safetensors",
+    **dict.fromkeys(
+        ("*.safetensors.incomplete", "*.safetensors.crdownload", "*.safetensors.part*"),
+        "has {1}, which is no whole file as yet; finish the download",
+    ),
+    "*.gguf": "has GGUF files ({1}) only, which quantize takes: lfm2gguf quantize {0}/{1}; for a "
+    "checkpoint, name the model that they were made of",
+    "*onnx*": "has an ONNX model ({1}) only; convert the checkpoint that it was made of",
+}
+BELOW = ("*/config.json", "snapshots/*/config.json")
 PICKLES = ("*.bin", "*.pt", "*.pth")
 # A trainer's own state, which is not the model.
 STATE = re.compile(
@@ -80,6 +95,19 @@ def refuse_stand_in(folder: Path) -> None:
             "save_pretrained(folder, safe_serialization=True)"
         )
     _refuse_found(folder, WEIGHTS)
+    if below := _below(folder):
+        raise CheckpointError(
+            f"{folder}: has no weights itself; there are some in {below.relative_to(folder)}: "
+            f"give {below}"
+        )
+    _refuse_found(folder, OTHERS)
+
+
+def _below(folder: Path) -> Path | None:
+    """Return the newest whole checkpoint one folder below, or in a cache's snapshots."""
+    configs = (path for pattern in BELOW for path in folder.glob(pattern))
+    found = [path for path in configs if any(path.parent.glob("model*.safetensors"))]
+    return max(found, key=lambda path: path.stat().st_mtime).parent if found else None
 
 
 def _refuse_found(folder: Path, table: dict[str, str]) -> None:

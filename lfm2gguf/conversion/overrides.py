@@ -15,6 +15,7 @@ from pathlib import Path
 from lfm2gguf.errors import OptionError
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.quants import CODECS
+from lfm2gguf.text_file import SMALL, read_text_file
 
 
 @dataclass(frozen=True)
@@ -91,13 +92,8 @@ def read_patterns(path: str | Path) -> tuple[str, ...]:
         OptionError: it cannot be read as text.
 
     """
-    try:
-        return tuple(Path(path).read_text("utf-8").split())
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise OptionError(
-            f"tensor_type_file (--tensor-type-file) {path}: cannot be read ({reason})"
-        ) from error
+    what = "tensor_type_file (--tensor-type-file)"
+    return tuple(read_text_file(path, what, largest=SMALL).split())
 
 
 def _pattern(text: str, option: str) -> tuple[re.Pattern[str], GGMLType]:

@@ -15,6 +15,7 @@ from lfm2gguf.errors import CheckpointError, UnsupportedError
 
 _REQUIRED = object()
 COPY = "correct it, or copy the file from the model that this one was made from"
+MAX_FLOAT = 3.4028234663852886e38  # of float32, as a GGUF has them
 MAX_LAYERS = 512  # LLAMA_MAX_LAYERS, src/llama-hparams.h of llama.cpp, commit 0c1e57098
 
 
@@ -101,9 +102,10 @@ def get(
         value = config.get(name)
         if value is None:
             continue
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        if kind is float and type(value) is int and abs(value) <= MAX_FLOAT:
             return float(value)
-        wrong = not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)
+        wrong = isinstance(value, float) and not abs(value) <= MAX_FLOAT  # NaN, too
+        wrong |= not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)
         if wrong or (kind is int and value < least):
             raise CheckpointError(
                 f"{file}: {name} is {value!r}, not a valid {kind.__name__}; {COPY}"

@@ -129,6 +129,7 @@ def vocabulary(checkpoint: Checkpoint, n_rows: int, pre: str | None) -> Metadata
     writer.add_tokenizer_pre(tokenizer.pre)
     writer.add_token_list(tokens)
     writer.add_token_types([type.value for type in types])
+    templates = chat_templates(folder)
     try:
         with _quiet("gguf.vocab"):
             special = gguf.SpecialVocab(folder, load_merges=True)
@@ -138,7 +139,7 @@ def vocabulary(checkpoint: Checkpoint, n_rows: int, pre: str | None) -> Metadata
                 for kind in order
                 if kind in special.add_special_token
             }
-            special.chat_template = chat_templates(folder)
+            special.chat_template = templates
             special.add_to_gguf(writer, quiet=True)
             if names := writer.kv_data[0].get("tokenizer.chat_templates"):
                 names.value.sort()  # gguf takes them from a set: in another order each time

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from lfm2gguf.conversion import WrittenFile
+from lfm2gguf.install import install_elsewhere
 from lfm2gguf.publication.origin import HUB
 from lfm2gguf.publication.plan import PublicationPlan
 from lfm2gguf.rendering import Table, escaped, markdown_table
@@ -199,7 +200,7 @@ def _programs(about: Card, to: str, type: str) -> Iterator[tuple[str, Sequence[s
     if about.planned.retrieval:
         yield "llama.cpp", _console(f"llama-server -hf {to}:{type} --embeddings")
         serve = f"lfm2gguf serve {to} -t {type}"
-        yield "lfm2gguf", _console('pip install "lfm2gguf[serve]"', serve)
+        yield "lfm2gguf", _console(install_elsewhere("serve"), serve)
         return
     yield "llama.cpp", _console(f"llama-server -hf {to}:{type}")
     if about.chats:
@@ -218,7 +219,7 @@ def _programs(about: Card, to: str, type: str) -> Iterator[tuple[str, Sequence[s
             "```",
         ],
     )
-    yield "lfm2gguf", _console('pip install "lfm2gguf[run]"', f"lfm2gguf run {to} -t {type}")
+    yield "lfm2gguf", _console(install_elsewhere("run"), f"lfm2gguf run {to} -t {type}")
 
 
 def _console(*commands: str) -> list[str]:

@@ -25,7 +25,7 @@ from lfm2gguf.lfm2 import text_model
 from lfm2gguf.publication.origin import Origin
 from lfm2gguf.reference import is_retrieval
 from lfm2gguf.storage import stamps
-from lfm2gguf.verification import Limits, Material
+from lfm2gguf.verification import Limits, Material, check_texts
 from lfm2gguf.version import __version__
 
 LADDER = ("Q4_0", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0", "BF16")
@@ -155,6 +155,7 @@ def plan_publication(
     settings = settings or Settings()
     target = Path(folder or match["name"])
     chosen = parse_types(types)
+    check_texts((*settings.calibration_texts, *settings.material.texts))
     checkpoint = Checkpoint.open(source, settings.revision)
     origin = Origin.of(checkpoint, settings.base_model)
     retrieval = is_retrieval(text_model(checkpoint))

@@ -165,8 +165,8 @@ def _from_url(url: str, kind: str) -> bytes:
 
 def _from_file(path: Path, kind: str) -> bytes:
     try:
-        if path.stat().st_size > LARGEST:
-            raise OptionError(f"{kind}: {path} is larger than {LARGEST >> 20} MiB")
+        if not 0 < path.stat().st_size <= LARGEST:
+            raise OptionError(f"{kind}: {path} is empty, or larger than {LARGEST >> 20} MiB")
         return path.read_bytes()
     except OSError as error:
         raise OptionError(f"{kind}: {path} cannot be read: {error.strerror}") from None

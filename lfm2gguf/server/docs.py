@@ -9,50 +9,48 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
+from lfm2gguf.rendering import Table, document, html_table
+
 router = APIRouter()
 
-_HEAD = """<!doctype html><html lang="en"><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1"><title>lfm2gguf</title>
-<style>
-body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
-code{font-family:ui-monospace,monospace}h2{margin:2rem 0 .3rem;font-size:1.1rem}
-table{border-collapse:collapse;width:100%}td{border-top:1px solid #8884;padding:.2rem .6rem .2rem 0;
-vertical-align:top}td:first-child{white-space:nowrap}summary{cursor:pointer}
-:root{color-scheme:light dark}</style>
-<h1>lfm2gguf</h1>
-<p>What this server takes. Paths with <code>/v1</code> work without it, too. The same for programs:
-<a href="openapi.json">openapi.json</a>.</p>
-"""
+HEADS = ("parameter", "kind", "what it does")
 
 
 @router.get("/docs", include_in_schema=False, response_class=HTMLResponse)
 async def docs(request: Request) -> HTMLResponse:
     """Show the endpoints and their parameters."""
-    return HTMLResponse("".join(_page(request.app.openapi())))
+    body = _page(request.app.openapi())
+    return HTMLResponse("".join(document("lfm2gguf serve", "What this server takes", body)))
 
 
 def _page(description: dict[str, Any]) -> Iterator[str]:
-    yield _HEAD
+    yield '<p class="legend">Paths with <code>/v1</code> work without it, too. The same for '
+    yield 'programs: <a href="openapi.json">openapi.json</a>.</p>'
     schemas = description["components"]["schemas"]
     for path, operations in description["paths"].items():
         for method, operation in operations.items():
             yield f"<h2><code>{method.upper()} {escape(path)}</code></h2>"
-            yield f"<p>{escape(operation.get('description') or operation['summary'])}</p>"
+            said = operation.get("description") or operation["summary"]
+            yield f'<p class="legend">{escape(said)}</p>'
             content = operation.get("requestBody", {}).get("content", {})
             reference = content.get("application/json", {}).get("schema", {}).get("$ref", "")
             if schema := schemas.get(reference.rpartition("/")[2]):
-                yield from _parameters(schema)
-    yield "</html>"
+                yield "<details><summary>Parameters</summary>"
+                yield from html_table(_parameters(schema))
+                yield "</details>"
 
 
-def _parameters(schema: dict[str, Any]) -> Iterator[str]:
+def _parameters(schema: dict[str, Any]) -> Table:
     required = schema.get("required", ())
-    yield "<details><summary>Parameters</summary><table>"
-    for name, field in schema["properties"].items():
-        said = escape(field.get("description", ""))
-        needed = " (required)" if name in required else ""
-        yield f"<tr><td><code>{escape(name)}</code>{needed}<td>{_kind(field)}<td>{said}"
-    yield "</table></details>"
+    rows = [
+        (
+            name + " (required)" * (name in required),
+            _kind(field),
+            field.get("description", ""),
+        )
+        for name, field in schema["properties"].items()
+    ]
+    return Table("", HEADS, rows, texts=len(HEADS))
 
 
 def _kind(field: dict[str, Any]) -> str:
@@ -61,4 +59,4 @@ def _kind(field: dict[str, Any]) -> str:
         " or ".join(map(repr, part["enum"])) if "enum" in part else part.get("type", "")
         for part in choices
     )
-    return escape(" or ".join(filter(None, words)))
+    return " or ".join(filter(None, words))

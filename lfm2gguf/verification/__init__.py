@@ -18,7 +18,7 @@ from lfm2gguf.verification.limits import (
 from lfm2gguf.verification.material.conversations import chat_samples
 from lfm2gguf.verification.material.models import Candidate, ReferenceModel, open_reference
 from lfm2gguf.verification.material.preparation import Material, Prepared, prepare
-from lfm2gguf.verification.material.texts import cut, load_texts, passages
+from lfm2gguf.verification.material.texts import check_texts, cut, load_texts, passages
 from lfm2gguf.verification.measure.engine import Engine
 from lfm2gguf.verification.measure.figures import ChunkFigures, Estimate, Figures
 from lfm2gguf.verification.measure.scores import score
@@ -49,6 +49,7 @@ __all__ = [
     "TypeLimits",
     "Verification",
     "chat_samples",
+    "check_texts",
     "cut",
     "load_texts",
     "open_reference",

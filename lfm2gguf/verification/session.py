@@ -31,7 +31,7 @@ from lfm2gguf.verification.measure.measurement import (
     measure_vectors,
 )
 from lfm2gguf.verification.verdict import gates
-from lfm2gguf.verification.verdict.baseline import drift_gates
+from lfm2gguf.verification.verdict.baseline import check_baseline, drift_gates
 from lfm2gguf.verification.verdict.delta_gates import delta_gates
 from lfm2gguf.verification.verdict.gates import Gate
 from lfm2gguf.verification.verdict.result import Verification
@@ -107,6 +107,8 @@ def verify(
     many: Sequence[str | Path] = [files] if isinstance(files, str | Path) else files
     engine = engine.resolved()
     opened = [Candidate.open(path) for path in many]
+    if baseline is not None:
+        check_baseline(Path(baseline))
     with Session(reference, material, progress=progress) as session:
         for file in opened:
             _limits(session.model, file, limits)  # before the reference is computed

@@ -62,7 +62,7 @@ def main() -> None:
         try:
             report: object = json.loads(done.stdout)
         except ValueError:
-            report = (done.stdout or done.stderr[-2000:]).splitlines()
+            report = (done.stdout + done.stderr[-2000:]).splitlines()
         found[name] = {"seconds": round(time.perf_counter() - began), "report": report}
         print(f"{name}: {found[name]['seconds']} s", flush=True)  # type: ignore[index]
         given.out.write_text(json.dumps(found, indent=1), encoding="utf-8")

@@ -54,6 +54,10 @@ def steps(folder: Path) -> None:
         (lambda f: (f / "consolidated.safetensors").write_bytes(b"x"), "consolidated.safetensors"),
         (lambda f: (f / "weights.npz").write_bytes(b"x"), "mlx_lm.convert"),
         (lambda f: (f / "adapters.safetensors").write_bytes(b"x"), "MLX adapter"),
+        (lambda f: (f / "weights.safetensors").write_bytes(b"x"), "call it model.safetensors"),
+        (lambda f: (f / "a.safetensors.incomplete").write_bytes(b"x"), "finish the download"),
+        (lambda f: (f / "a-Q4_K_M.gguf").write_bytes(b"x"), "lfm2gguf quantize"),
+        (step("onnx", "model.onnx"), "ONNX model"),
     ],
 )
 def test_what_stands_in_place_of_weights(
@@ -64,6 +68,33 @@ def test_what_stands_in_place_of_weights(
     with pytest.raises(Lfm2ggufError) as error:
         Checkpoint.open(folder)
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize("place", ["merged", "epoch_2", "snapshots/0123abcd"])
+@pytest.mark.parametrize("has_config", [True, False])
+def test_a_checkpoint_below_is_named(folder: Path, place: str, has_config: bool) -> None:
+    whole = folder.rename(folder.with_name("whole"))
+    folder.mkdir()
+    if has_config:
+        (folder / "config.json").write_bytes((whole / "config.json").read_bytes())
+    (folder / place).parent.mkdir(exist_ok=True)
+    whole.rename(folder / place)
+    with pytest.raises(CheckpointError, match=rf"some in {place}: give .*{place}$"):
+        Checkpoint.open(folder)
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1" + "0" * 400])
+def test_a_number_that_is_none(folder: Path, value: str) -> None:
+    file = folder / "config.json"
+    file.write_text(file.read_text().replace("1e-05", value))
+    with pytest.raises(CheckpointError, match=r"norm_eps is .*, not a valid float"):
+        make_plan(Checkpoint.open(folder))
+
+
+def test_a_template_that_is_not_utf8_is_named(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_bytes(b"\xe9")
+    with pytest.raises(CheckpointError, match=r"chat_template\.jinja: cannot be read"):
+        make_plan(Checkpoint.open(folder))
 
 
 @pytest.mark.parametrize(

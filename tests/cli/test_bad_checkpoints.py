@@ -113,7 +113,7 @@ FILES: Damages = {
     "config is deep": (text("config.json", "[" * 100_000), "cannot be read as JSON"),
     "config is a list": (text("config.json", "[]"), "holds a list"),
     "pickles only": (instead("pytorch_model.bin"), "safe_serialization=True"),
-    "an adapter only": (instead("adapter_model.safetensors"), "has no weights"),
+    "an adapter only": (instead("adapter_model.safetensors"), "an adapter's weights"),
     "an adapter": (
         lambda folder: (instead("adapter_model.safetensors")(folder),
                         write_json(folder / "adapter_config.json", {})),

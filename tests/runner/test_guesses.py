@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,59 @@ def test_right_guesses_grow_and_wrong_ones_pause() -> None:
     assert len(lookup.guess([*text, *text[:4]], 99)) == 2
     lookup.learn(len(text), 2, 0)
     assert lookup.guess([*text, *text[:9]], 99) == []
+
+
+class Unsure:
+    """A model that is asked, computes, and is sure of something at the places given only."""
+
+    in_vain = False
+
+    def __init__(self, *sure: int) -> None:
+        self.asked: list[int] = []
+        self._sure = sure
+
+    def guess(self, tokens: Sequence[int], most: int) -> list[int]:
+        self.asked.append(len(tokens))
+        self.in_vain = len(tokens) not in self._sure
+        return [] if self.in_vain else [7]
+
+
+def test_who_is_never_sure_is_seldom_asked() -> None:
+    source = Unsure()
+    guesses = Guesses(8, source)
+    for length in range(1, 1001):
+        assert guesses.guess([0] * length, 99) == []
+    assert source.asked == [2**i for i in range(10)]
+
+
+def test_who_was_right_is_asked_again_at_once() -> None:
+    source = Unsure(4)
+    guesses = Guesses(8, source)
+    for length in range(1, 10):
+        if guesses.guess([0] * length, 99):
+            guesses.learn(length + 1, 1, 1)
+    assert source.asked == [1, 2, 4, 5, 6, 8]
+
+
+@pytest.mark.parametrize("right", [0, 1, 2, 3])
+def test_guesses_that_are_seldom_right_cost_little(right: int) -> None:
+    """All were right at first; then ``right`` of each, before a token that was never there."""
+    lookup = Guesses(8, Lookup())
+    text = list(range(10)) * 2
+    for _ in range(4):
+        text += (guess := lookup.guess(text, 99))
+        lookup.learn(len(text), len(guess), len(guess))
+    new, steps, length = 100, 0.0, len(text)
+    while len(text) < length + 256:
+        guess = lookup.guess(text, 99)
+        taken = min(right, len(guess))
+        text += guess[:taken]
+        steps += 1 + 0.5 * len(guess)  # what a step costs, without guesses 1
+        text.append(new if guess else (text[-1] + 1) % 10)
+        new += bool(guess)
+        if guess:
+            lookup.learn(len(text), len(guess), taken)
+    assert steps <= 256 / 0.97
 
 
 @pytest.fixture(scope="module")

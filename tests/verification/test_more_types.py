@@ -13,7 +13,7 @@ from lfm2gguf.conversion import Recipe
 from lfm2gguf.errors import OptionError
 from lfm2gguf.ggml import FileType
 from lfm2gguf.imatrix import ImportanceMatrix
-from lfm2gguf.verification import Session, text_limits
+from lfm2gguf.verification import Limits, Session, text_limits
 from lfm2gguf.verification.limits import MORE_TEXT_LIMITS
 from tests.making.lanes import WEEKLY
 from tests.making.verdicts import judged
@@ -31,6 +31,8 @@ def test_coarser_types_have_wider_limits() -> None:
 
 def test_every_file_type_has_limits() -> None:
     assert text_limits().keys() == set(FileType.__members__)
+    for name in FileType.__members__:
+        assert Limits().of_similarity(name).min_overlap > 0
 
 
 @pytest.fixture(scope="module")

@@ -78,6 +78,16 @@ def test_correct_files_of_every_type_pass(reference: Session, source: Path, tmp_
             assert min(same.cosines) > 1 - 2e-6  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("type", ["Q4_1", "IQ4_XS", "Q3_K_M", "Q2_K", "TQ2_0"])
+def test_correct_files_of_fewer_bits_pass(
+    reference: Session, source: Path, tmp_path: Path, type: str
+) -> None:
+    [file] = lfm2gguf.convert(source, tmp_path / "a.gguf", type, jobs=1).files
+    result = judged(reference, file.path)
+    assert result.passed, result.failures
+
+
 def swapped_layers(e: Editor) -> None:
     """Two layers of convolution trade places."""
     kinds = e.checkpoint.config["layer_types"]
@@ -95,7 +105,7 @@ IN_THE_WEIGHTS = {
 }
 
 
-@pytest.mark.parametrize("type", slow_but(["Q8_0"], ["Q8_0", "Q4_K_M"]))
+@pytest.mark.parametrize("type", slow_but(["Q8_0"], ["Q8_0", "Q4_K_M", "Q2_K"]))
 @pytest.mark.parametrize("fault", IN_THE_WEIGHTS)
 def test_a_fault_in_the_weights_is_caught(
     reference: Session, source: Path, tmp_path: Path, fault: str, type: str

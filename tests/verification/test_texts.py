@@ -56,7 +56,7 @@ def test_files_are_read_as_utf8(tmp_path: Path) -> None:
     (tmp_path / "good.txt").write_bytes("Grüße\r\n日本".encode())
     assert load_texts([tmp_path / "good.txt"])[0].content == "Grüße\r\n日本"
     (tmp_path / "bad.txt").write_bytes(b"abc\xff")
-    with pytest.raises(OptionError, match=r"bad\.txt: is not UTF-8 text \(byte 3\)"):
+    with pytest.raises(OptionError, match=r"bad\.txt: the text is not UTF-8 \(byte 3\)"):
         load_texts([tmp_path / "bad.txt"])
     with pytest.raises(OptionError, match="No such file"):
         load_texts([tmp_path / "absent.txt"])

@@ -22,6 +22,7 @@ class Draft:
 
     def __init__(self, model: Model, threads: int | None, n_ctx: int) -> None:
         self._context = Context(model, n_ctx=n_ctx, n_outputs=1, threads=threads)
+        self.in_vain = False  # whether the last call was sure of nothing
         self._held: list[int] = []  # what is in memory
         self._certain = 0  # how many of them the state was saved behind
         self._state = b""
@@ -32,6 +33,7 @@ class Draft:
 
     def guess(self, tokens: Sequence[int], most: int) -> list[int]:
         """Return up to ``most`` tokens that may follow; none as long as it has to read first."""
+        self.in_vain = False
         if min(tokens) < 0 or len(tokens) + most >= self._context.n_ctx:
             return []
         self._go_back(tokens)
@@ -47,6 +49,7 @@ class Draft:
             if len(guesses) == most:
                 break
             self._read([token])
+        self.in_vain = not guesses
         return guesses
 
     def _go_back(self, tokens: Sequence[int]) -> None:

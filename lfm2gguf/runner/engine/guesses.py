@@ -14,11 +14,16 @@ from typing import Protocol
 
 LENGTHS = (6, 3)  # tokens that must be the same, the surer match first
 SHORTEST = LENGTHS[-1]
+COST = 0.5  # of a step: computing one more token in it, where a processor computes
+MARGIN = 2.0  # steps that a source may cost before it has to pause
+PAUSE = 64  # tokens
 FIRST = 2  # guesses at the beginning, while it is not known whether they are worth anything
 
 
 class Source(Protocol):
-    """Where guesses come from."""
+    """Where guesses come from; ``in_vain``: the last call computed something, and gave none."""
+
+    in_vain: bool
 
     def guess(self, tokens: Sequence[int], most: int) -> list[int]:
         """Return up to ``most`` tokens that may follow ``tokens``."""
@@ -42,6 +47,8 @@ class Guesses:
             if guesses := source.guess(tokens, size):
                 self._trust = trust
                 return guesses
+            if source.in_vain:
+                trust.doubt(len(tokens))
         return []
 
     def learn(self, tokens: int, guessed: int, right: int) -> None:
@@ -55,13 +62,18 @@ class Trust:
 
     A step with guesses takes longer than one without. So a guess that was right lets the next
     be twice as long, up to ``most``; one that was wrong from its first token makes a pause, four
-    times as long each time.
+    times as long each time. So does asking in vain, twice as long each time and none at first.
+
+    And what guesses gain is booked, in steps without guesses. A source that has cost more than it
+    gave makes a long pause, twice as long each time until it pays. The cost of a guess is a
+    constant and not measured, so that the same request is computed in the same steps each time.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._size = min(FIRST, most)
-        self._misses = 0
+        self._misses = self._doubts = 0  # since a guess was right
+        self._gained, self._losses = 0.0, 0
         self._resume = 0  # number of tokens from which on there are guesses again
 
     def size(self, tokens: int) -> int:
@@ -70,18 +82,36 @@ class Trust:
 
     def learn(self, tokens: int, guessed: int, right: int) -> None:
         """Take into account that ``right`` of ``guessed`` were drawn; ``tokens`` are there now."""
+        self._book(tokens, right - COST * guessed)
         if right == guessed:
             self._size = min(2 * self._size, self._most)
-        elif not right:
+        elif right:
+            self._size = min(right + 1, self._most)
+        else:
             self._size = min(FIRST, self._most)
             self._misses += 1
-            self._resume = tokens + 4**self._misses
+            self._resume = max(self._resume, tokens + 4**self._misses)
         if right:
-            self._misses = 0
+            self._misses = self._doubts = 0
+
+    def _book(self, tokens: int, gain: float) -> None:
+        self._gained += gain
+        if self._gained > MARGIN:
+            self._gained, self._losses = MARGIN, 0
+        elif self._gained < -MARGIN:
+            self._resume = tokens + PAUSE * 2**self._losses
+            self._gained, self._losses = 0.0, self._losses + 1
+
+    def doubt(self, tokens: int) -> None:
+        """Take into account that the source was asked after so many tokens, and knew nothing."""
+        self._resume = tokens + 2**self._doubts
+        self._doubts += 1
 
 
 class Lookup:
     """Where each run of tokens stood last, and so what may follow it."""
+
+    in_vain = False  # looking costs next to nothing
 
     def __init__(self) -> None:
         self._follower: dict[tuple[int, ...], int] = {}  # a run of tokens: where it went on

@@ -12,6 +12,7 @@ from typing import Any
 
 from lfm2gguf.errors import OptionError
 from lfm2gguf.json_text import parse_json
+from lfm2gguf.text_file import read_text_file
 
 Message = dict[str, Any]
 Row = Mapping[str, Any]
@@ -38,10 +39,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         OptionError: a line fits none of the forms; the message says what one looks like.
 
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise OptionError(f"{path}: the conversations cannot be read ({error})") from error
+    text = read_text_file(path, "the file of conversations")
     found = [_conversation(where, value) for where, value in _values(path, text)]
     if not found:
         raise OptionError(f"{path}: holds no conversation; write one on each line")

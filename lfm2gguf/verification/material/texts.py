@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from lfm2gguf.errors import HubError, OptionError
+from lfm2gguf.errors import HubError
+from lfm2gguf.text_file import read_text_file
 
 PASSAGE, QUERY = 512, 128  # characters of a passage, and of its beginning that is the query
 WIKITEXT = "wikitext-2"
@@ -53,17 +54,24 @@ def load_texts(names: Sequence[str | Path]) -> list[Text]:
     return [_load(name) for name in names]
 
 
+def check_texts(names: Iterable[str | Path]) -> None:
+    """Refuse files that cannot be read, before any work; what would be downloaded is passed over.
+
+    Raises:
+        OptionError: a file cannot be read, or is not UTF-8.
+
+    """
+    for name in names:
+        if name != WIKITEXT:
+            _load(name)
+
+
 def _load(name: str | Path) -> Text:
     if name == WIKITEXT:
         return Text(WIKITEXT, _wikitext())
     if name == PYTHON:
         return Text(PYTHON, python_docs())
-    try:
-        return Text(Path(name).name, Path(name).read_bytes().decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise OptionError(f"{name}: is not UTF-8 text (byte {error.start}); convert it") from error
-    except OSError as error:
-        raise OptionError(f"{name}: the text cannot be read ({error.strerror})") from error
+    return Text(Path(name).name, read_text_file(name, "the text", encoding="utf-8"))
 
 
 def python_docs() -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from lfm2gguf.errors import OptionError
 from lfm2gguf.json_text import parse_json
+from lfm2gguf.text_file import SMALL, read_text_file
 from lfm2gguf.verification.verdict.gates import Gate
 from lfm2gguf.verification.verdict.result import Verification
 
@@ -59,18 +60,32 @@ def _of_vectors(before: Mapping[str, Any], result: Verification) -> Iterator[Gat
                detail=f"baseline {rank:.6f}")  # fmt: skip
 
 
-def _entry(path: Path, type: str) -> Mapping[str, Any]:
+def check_baseline(path: Path) -> None:
+    """Refuse what is no report, before anything is computed.
+
+    Raises:
+        OptionError: the file cannot be read, or is something else.
+
+    """
+    _entries(path)
+
+
+def _entries(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
+    """Read a report's files, each with its type."""
     try:
-        report = parse_json(path.read_text(encoding="utf-8"))
-        entries = [entry for entry in report["files"] if entry["type"] == type]
-    except OSError as error:
-        raise OptionError(f"{path}: the baseline cannot be read ({error.strerror})") from error
+        report = parse_json(read_text_file(path, "the baseline", largest=SMALL))
+        entries = [(str(entry["type"]), entry) for entry in report["files"]]
     except (ValueError, KeyError, TypeError) as error:
         raise OptionError(
             f"{path}: is not a report of lfm2gguf verify; write one with --write-baseline"
         ) from error
     if report.get("version") != 1:
         raise OptionError(f"{path}: is a report of version {report.get('version')}; write it again")
+    return entries
+
+
+def _entry(path: Path, type: str) -> Mapping[str, Any]:
+    entries = [entry for of, entry in _entries(path) if of == type]
     if not entries:
         raise OptionError(f"{path}: the baseline has no {type} file; write it again")
     found: Mapping[str, Any] = entries[0]
