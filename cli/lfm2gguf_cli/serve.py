@@ -93,11 +93,12 @@ def serve(
             "while it is served then ends the server.",
         ),
     ] = False,
-    grammars: Annotated[
+    any_grammar: Annotated[
         bool,
         typer.Option(
-            "--grammars",
-            help="Let clients write grammars (GBNF); a bad one can stop the server.",
+            "--any-grammar",
+            help="Take clients' grammars (GBNF) without a bound on their cost; an ambiguous one "
+            "can stop the server.",
         ),
     ] = False,
     max_body: Annotated[
@@ -126,7 +127,7 @@ def serve(
 
     limits = server.Limits(
         body_bytes=max_body, prompt_tokens=max_prompt, queue=max_queue, seconds=max_seconds,
-        grammars=grammars,
+        any_grammar=any_grammar,
     )  # fmt: skip
     create_app, run = server.create_app, server.run  # what is missing is said before it loads
     logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of each client that hangs up

@@ -7,6 +7,7 @@ structures, pointers and log lines stay here. Facts are from llama.cpp commit 0c
 Objects are not thread-safe: one thread drives a :class:`Context`.
 """
 
+from lfm2gguf.llamacpp.ambiguity import check_grammar
 from lfm2gguf.llamacpp.backend import BACKENDS, Backend
 from lfm2gguf.llamacpp.batch import Chunk, Floats
 from lfm2gguf.llamacpp.choices import choice_rules
@@ -44,6 +45,7 @@ __all__ = [
     "available_memory",
     "backends",
     "build_info",
+    "check_grammar",
     "check_size",
     "choice_rules",
     "choose",

@@ -76,7 +76,7 @@ class Automaton:
         self._moves: list[list[tuple[Ranges, int]]] = []
         self._final = self._build(tree, self._place())
         sets = {ranges for moves in self._moves for ranges, _ in moves}
-        self._alphabet, self._classes = _alphabet({*sets, _LESS, _BAR})
+        self._alphabet, self._classes = characters.alphabet({*sets, _LESS, _BAR})
         self._less = self._classes[_LESS][0]
         self._anything = self._closure({self._final})
         self._start = State(self._closure({0}, start=True), 0, started=False)
@@ -210,24 +210,3 @@ class Automaton:
                 live.add(state)
                 todo += before[state]
         return live
-
-
-def _alphabet(sets: set[Ranges]) -> tuple[list[Ranges], dict[Ranges, list[int]]]:
-    """Return the classes of characters that the sets tell apart, and those of each set."""
-    bounds = sorted({edge for part in sets for low, high in part for edge in (low, high + 1)})
-    at = {bound: i for i, bound in enumerate(bounds)}
-    members: dict[int, list[int]] = defaultdict(list)
-    for number, ranges in enumerate(sets):
-        for low, high in ranges:
-            for i in range(at[low], at[high + 1]):
-                members[i].append(number)
-    parts: dict[tuple[int, ...], list[tuple[int, int]]] = defaultdict(list)
-    for i, within in members.items():
-        parts[tuple(within)].append((bounds[i], bounds[i + 1] - 1))
-    classes: dict[int, list[int]] = defaultdict(list)
-    for i, numbers in enumerate(parts):
-        for number in numbers:
-            classes[number].append(i)
-    return [joined(part) for part in parts.values()], {
-        ranges: classes[number] for number, ranges in enumerate(sets)
-    }

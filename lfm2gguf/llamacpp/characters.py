@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import defaultdict
 from collections.abc import Iterable
 
 Ranges = tuple[tuple[int, int], ...]  # sorted, disjoint, both ends included
@@ -70,6 +71,27 @@ def negated(ranges: Ranges, letters: Iterable[str]) -> Ranges:
     """Return what a class ``[^...]`` of ranges and named sets stands for, in every dialect."""
     wide = (part for letter in letters for part in without(ALL, named(letter.swapcase())))
     return without(ALL, joined([*ranges, *wide]))
+
+
+def alphabet(sets: set[Ranges]) -> tuple[list[Ranges], dict[Ranges, list[int]]]:
+    """Return the classes of characters that the sets tell apart, and those of each set."""
+    bounds = sorted({edge for part in sets for low, high in part for edge in (low, high + 1)})
+    at = {bound: i for i, bound in enumerate(bounds)}
+    members: dict[int, list[int]] = defaultdict(list)
+    for number, ranges in enumerate(sets):
+        for low, high in ranges:
+            for i in range(at[low], at[high + 1]):
+                members[i].append(number)
+    parts: dict[tuple[int, ...], list[tuple[int, int]]] = defaultdict(list)
+    for i, within in members.items():
+        parts[tuple(within)].append((bounds[i], bounds[i + 1] - 1))
+    classes: dict[int, list[int]] = defaultdict(list)
+    for i, numbers in enumerate(parts):
+        for number in numbers:
+            classes[number].append(i)
+    return [joined(part) for part in parts.values()], {
+        ranges: classes[number] for number, ranges in enumerate(sets)
+    }
 
 
 # RFC 8259, 7: what a string cannot hold as it is, and the short escapes.

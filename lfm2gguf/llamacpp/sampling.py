@@ -6,6 +6,7 @@ import ctypes
 import itertools
 import os
 import re
+import time
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from lfm2gguf.options import Options
 
 DEEPEST = 2_000  # llama.cpp's parser recurses at each parenthesis; a full stack ends the process
 LARGEST = 2_000_000  # characters: a second of parsing, and some hundred megabytes
+# Seconds of the processor for a grammar: at first, and for each token on average.
+FIRST_SECONDS, TOKEN_SECONDS = 5.0, 0.3
 
 
 class Sampler:
@@ -55,6 +58,7 @@ class Sampler:
         self._min_p = 0.0 if whole or early else float(options.min_p)
         self._array = CandidateArray(llama, *model.candidates)
         self._once, self._over = lazy is not None and lazy.once, False
+        self._left = FIRST_SECONDS
 
     def _compile(self, model: Model, grammar: str) -> Any:
         try:
@@ -105,6 +109,7 @@ class Sampler:
         would cost as much as all the rest.
 
         Raises:
+            OptionError: the grammar takes too long.
             RuntimeFailureError: bias and grammar leave no token to pick, or the model's weights
                 have it compute what is not a number.
         """
@@ -135,7 +140,8 @@ class Sampler:
             raise RuntimeFailureError("grammar and logit bias leave no token to continue with")
         self._changes.see([token])
         if bound:
-            self._llama.llama_sampler_accept(self._grammar, token)
+            self._ask(self._llama.llama_sampler_accept, self._grammar, token)
+            self._check_time()
         if self._watch and self._watch.follow(self._model.detokenize([token], special=True)):
             self._llama.llama_sampler_reset(self._grammar)
             self._over = self._once and len(self._model.end_tokens) > 0
@@ -157,13 +163,28 @@ class Sampler:
     def _filtered(self, logits: Floats) -> Floats:
         """Return the logits with -inf for all tokens that the grammar refuses."""
         array = self._array.fill(logits)
-        self._llama.llama_sampler_apply(self._grammar, ctypes.byref(array))
+        self._ask(self._llama.llama_sampler_apply, self._grammar, ctypes.byref(array))
         return self._array.data["logit"].copy()
 
     def _allows(self, logits: Floats, token: int) -> bool:
         array = self._array.fill(logits, np.array([token]))
-        self._llama.llama_sampler_apply(self._grammar, ctypes.byref(array))
+        self._ask(self._llama.llama_sampler_apply, self._grammar, ctypes.byref(array))
         return bool(array.data[0].logit != -np.inf)
+
+    def _ask(self, call: Any, *arguments: Any) -> None:
+        """Call the grammar, and count the time that it takes."""
+        began = time.thread_time()
+        call(*arguments)
+        self._left -= time.thread_time() - began
+
+    def _check_time(self) -> None:
+        """End an answer whose grammar holds up all the others that are computed with it."""
+        self._left += TOKEN_SECONDS
+        if self._left < 0:
+            raise OptionError(
+                f"grammar: it takes llama.cpp more than {TOKEN_SECONDS:g} s for each token: write "
+                "classes ([a-z]) in place of alternatives, and less nesting"
+            )
 
 
 _TEXT = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|#[^\n]*', re.DOTALL)

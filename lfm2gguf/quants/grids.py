@@ -57,7 +57,7 @@ class Grid:
         return index
 
     @cached_property
-    def _neighbours(self) -> tuple[npt.NDArray[np.int16], Indices, Indices]:
+    def neighbours(self) -> tuple[npt.NDArray[np.int16], Indices, Indices]:
         """Near points, nearest first: a row for each code that is not a point; the row; how many.
 
         A row's rest repeats its first, which changes no choice of the first that is best.
@@ -100,7 +100,7 @@ class Grid:
             QuantizationError: an error is beyond float32, where ggml gives up.
 
         """
-        table, row, counts = self._neighbours
+        table, row, counts = self.neighbours
         values = value[self.levels.astype(np.intp)]
         rows = row[codes]
         order = np.argsort(counts[rows], kind="stable")

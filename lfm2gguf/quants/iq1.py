@@ -14,7 +14,7 @@ import numpy.typing as npt
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.quants import grids
 from lfm2gguf.quants.codec import Blocks, Bytes, Codec, Floats, Weighting, twice_mean
-from lfm2gguf.quants.grids import Indices
+from lfm2gguf.quants.grids import Indices, too_large
 from lfm2gguf.quants.lattice import by_blocks, scale_bits
 from lfm2gguf.quants.search import ONE, total
 from lfm2gguf.quants.splits import Integers, Split, best_split_m, best_split_s
@@ -80,6 +80,8 @@ def _fit(x: Floats, w: Floats, split: Split, least: float) -> tuple[Floats, Indi
     sum_qx, sum_q2 = total(wq * x[:, again]), total(wq * q)
     fits = (sum_qx > 0) & (sum_q2 > 0)
     scale[again] = np.where(fits, sum_qx / sum_q2, scale[again])
+    if np.isnan(scale).any():
+        raise too_large()
     points[:, empty] = 0
     return scale, points, of_groups
 
@@ -173,6 +175,7 @@ CODECS = (
         ("d",),
         Weighting(twice_mean),
         needs_importance=True,
+        compiled="iq1",
     ),
     Codec(
         GGMLType.IQ1_M,
@@ -183,5 +186,6 @@ CODECS = (
         ("d",),
         Weighting(twice_mean),
         read_scale=lambda blocks, field: _d_of_iq1_m(blocks),
+        compiled="iq1",
     ),
 )

@@ -34,16 +34,16 @@ VALUES = np.array([8, 25, 43], np.float32)
 FUDGE = np.float32(0.9875)  # of IQ2_S
 PAIRS = np.array([0, 2, 4, 6], np.uint8)
 
-_XXS = Lattice(grids.IQ2_XXS, 6, 0.1, float(GROUP_MAX_EPS), True, "all", first_fit=True)
-_XS = Lattice(grids.IQ2_XS, 9, 0.1, float(GROUP_MAX_EPS), True, "off")
-_S = Lattice(grids.IQ2_S, 9, 0.1, 1e-8, False, "off")
+XXS = Lattice(grids.IQ2_XXS, 6, 0.1, float(GROUP_MAX_EPS), True, "all", first_fit=True)
+XS = Lattice(grids.IQ2_XS, 9, 0.1, float(GROUP_MAX_EPS), True, "off")
+S = Lattice(grids.IQ2_S, 9, 0.1, 1e-8, False, "off")
 
 
 def _encode_iq2_xxs(x: Floats, out: Blocks, weights: Floats | None) -> None:
     assert weights is not None
     columns, w, *_ = as_columns(x, 32)
     np.copyto(w, weights.reshape(-1, 32).T)
-    found = _XXS.search(columns, w)
+    found = XXS.search(columns, w)
     sc, out["d"] = scale_bits(found.scale.reshape(-1, 8), 31, 15)
     low = found.points.astype(np.uint32).T << np.arange(0, 32, 8, dtype=np.uint32)
     high = found.signs.astype(np.uint32).T << np.arange(0, 28, 7, dtype=np.uint32)
@@ -57,7 +57,7 @@ def _encode_iq2_xs(x: Floats, out: Blocks, weights: Floats | None) -> None:
     assert weights is not None
     columns, w, *_ = as_columns(x, 16)
     np.copyto(w, weights.reshape(-1, 16).T)
-    found = _XS.search(columns, w)
+    found = XS.search(columns, w)
     sc, out["d"] = scale_bits(found.scale.reshape(-1, 16), 31, 15)
     both = found.points.astype(np.uint16) | found.signs.astype(np.uint16) << np.uint16(9)
     out["qs"] = by_blocks(both, len(out))
@@ -74,7 +74,7 @@ def _encode_iq2_s(x: Floats, out: Blocks, weights: Floats | None) -> None:
         squares += (np.float32(0.25) * variance)[:, None]
         weights = squares
     np.copyto(w, weights.reshape(-1, 16).T)
-    found = _S.search(columns, w)
+    found = S.search(columns, w)
     sc, d = scale_bits(found.scale.reshape(-1, 16), 31, 15)
     out["d"] = d * FUDGE
     points = by_blocks(found.points, len(out))
@@ -154,6 +154,7 @@ CODECS = (
         ("d",),
         Weighting(mean),
         needs_importance=True,
+        compiled="iq2",
     ),
     Codec(
         GGMLType.IQ2_XS,
@@ -164,6 +165,16 @@ CODECS = (
         ("d",),
         Weighting(mean),
         needs_importance=True,
+        compiled="iq2",
     ),
-    Codec(GGMLType.IQ2_S, IQ2_S, 16, _encode_iq2_s, _decode_iq2_s, ("d",), Weighting(twice_mean)),
+    Codec(
+        GGMLType.IQ2_S,
+        IQ2_S,
+        16,
+        _encode_iq2_s,
+        _decode_iq2_s,
+        ("d",),
+        Weighting(twice_mean),
+        compiled="iq2",
+    ),
 )

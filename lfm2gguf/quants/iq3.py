@@ -29,8 +29,8 @@ VALUES_S = np.arange(1, 16, 2, dtype=np.float32)
 FUDGE_XXS, FUDGE_S = np.float32(1.0125), np.float32(1.033)
 SEVENS = np.arange(0, 28, 7, dtype=np.uint32)
 
-_XXS = Lattice(grids.IQ3_XXS, 15, 0.2, 1e-8, True, "off")
-_S = Lattice(grids.IQ3_S, 9, 0.2, 1e-45, False, "off, whole")  # any weight but 0 is one
+XXS = Lattice(grids.IQ3_XXS, 15, 0.2, 1e-8, True, "off")
+S = Lattice(grids.IQ3_S, 9, 0.2, 1e-45, False, "off, whole")  # any weight but 0 is one
 
 
 def _search(lattice: Lattice, x: Floats, weights: Floats | None) -> Found:
@@ -43,7 +43,7 @@ def _search(lattice: Lattice, x: Floats, weights: Floats | None) -> Found:
 
 
 def _encode_iq3_xxs(x: Floats, out: Blocks, weights: Floats | None) -> None:
-    found = _search(_XXS, x, weights)
+    found = _search(XXS, x, weights)
     scale = found.scale.reshape(-1, 8)
     sc, d = scale_bits(scale, 31, 15)
     out["d"] = d * FUDGE_XXS
@@ -55,7 +55,7 @@ def _encode_iq3_xxs(x: Floats, out: Blocks, weights: Floats | None) -> None:
 
 
 def _encode_iq3_s(x: Floats, out: Blocks, weights: Floats | None) -> None:
-    found = _search(_S, x, weights)
+    found = _search(S, x, weights)
     scale = found.scale.reshape(-1, 8)
     sc, d = scale_bits(scale, 31, 15)
     out["d"] = d * FUDGE_S
@@ -97,6 +97,16 @@ CODECS = (
         _decode_iq3_xxs,
         ("d",),
         Weighting(twice_mean),
+        compiled="iq3",
     ),
-    Codec(GGMLType.IQ3_S, IQ3_S, 32, _encode_iq3_s, _decode_iq3_s, ("d",), Weighting(twice_mean)),
+    Codec(
+        GGMLType.IQ3_S,
+        IQ3_S,
+        32,
+        _encode_iq3_s,
+        _decode_iq3_s,
+        ("d",),
+        Weighting(twice_mean),
+        compiled="iq3",
+    ),
 )

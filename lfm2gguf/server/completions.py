@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
 
 from lfm2gguf.runner import Reply, Runner, Stream, TokenLogprob
+from lfm2gguf.server.errors import Refusal
 from lfm2gguf.server.generation import Event, Generating
 from lfm2gguf.server.requests import CompletionRequest, prompts_of
 from lfm2gguf.server.responses import (
@@ -37,13 +39,18 @@ async def completions(body: CompletionRequest, service: Served, generation: Gene
     """Continue a text, or several."""
     common = {"object": "text_completion", **head("cmpl", service.name_of(body.model))}
     prompts = prompts_of(body.prompt)
-    generation.admit(len(prompts) * (body.n or 1))
+    _check(body)
+    generation.admit(len(prompts) * _tries(body))
     streams = await run_in_threadpool(_streams, service, body, prompts)
     if body.stream:
         events = await generation.events(streams)
-        return event_stream(_chunks(service.runner, body, len(prompts), common, events))
+        return event_stream(_chunks(service.runner, body, prompts, common, events))
     replies = await generation.replies(streams)
-    choices = [_choice(service.runner, i, reply) for i, reply in enumerate(replies)]
+    echoed = _echoed(service.runner, body, prompts)
+    choices = [
+        _choice(body, service.runner, i, reply, echoed[i // (body.n or 1)])
+        for i, reply in enumerate(_likeliest(body, replies))
+    ]
     usage, timings = usage_of(len(prompts), replies), timings_of(replies[0].usage)
     return Completion(choices=choices, usage=usage, timings=timings, **common)
 
@@ -52,8 +59,10 @@ def _streams(
     service: Service, body: CompletionRequest, prompts: Sequence[str | list[int]]
 ) -> list[Stream]:
     """Tokenize the prompts; nothing is computed yet."""
-    logprobs = {} if body.logprobs is None else {"logprobs": body.logprobs}
-    asked = [{**options, **logprobs} for options in options_of(service, body)]
+    ranked = _tries(body) > (body.n or 1)
+    logprobs = {"logprobs": body.logprobs or 0} if ranked or body.logprobs is not None else {}
+    several = body.model_copy(update={"n": _tries(body)})
+    asked = [{**options, **logprobs} for options in options_of(service, several)]
     return [
         service.check_prompt(service.runner.stream_complete(prompt, **options))
         for prompt in prompts
@@ -61,11 +70,62 @@ def _streams(
     ]
 
 
-def _choice(runner: Runner, index: int, reply: Reply) -> TextChoice:
-    entries = reply.logprobs
+def _check(body: CompletionRequest) -> None:
+    """Refuse what contradicts itself, or what is not there."""
+    if _tries(body) < (body.n or 1):
+        raise Refusal(400, "best_of is smaller than n: give n or more", param="best_of")
+    if body.stream and _tries(body) > (body.n or 1):
+        raise Refusal(
+            400,
+            "the best of several cannot be streamed: leave out best_of or stream",
+            param="best_of",
+        )
+    if body.echo and body.logprobs is not None:
+        raise Refusal(
+            400,
+            "echo with logprobs asks for those of the prompt, which are not computed here: leave "
+            "out one of them",
+            param="echo",
+        )
+
+
+def _tries(body: CompletionRequest) -> int:
+    return body.best_of or body.n or 1
+
+
+def _likeliest(body: CompletionRequest, replies: Sequence[Reply]) -> list[Reply]:
+    """Return the ``n`` best answers to each prompt, the best first, by mean log-probability."""
+    tries, kept = _tries(body), body.n or 1
+    if tries == kept:
+        return list(replies)
+    groups = (replies[i : i + tries] for i in range(0, len(replies), tries))
+    return [reply for group in groups for reply in sorted(group, key=_mean, reverse=True)[:kept]]
+
+
+def _mean(reply: Reply) -> float:
+    entries = reply.logprobs or ()
+    return sum(entry.logprob for entry in entries) / len(entries) if entries else -math.inf
+
+
+def _echoed(
+    runner: Runner, body: CompletionRequest, prompts: Sequence[str | list[int]]
+) -> list[str]:
+    """Return what stands before the answers to each prompt."""
+    if not body.echo:
+        return [""] * len(prompts)
+    return [
+        prompt if isinstance(prompt, str) else _text(b"".join(map(runner.tokens.bytes_of, prompt)))
+        for prompt in prompts
+    ]
+
+
+def _choice(
+    body: CompletionRequest, runner: Runner, index: int, reply: Reply, before: str
+) -> TextChoice:
+    entries = None if body.logprobs is None else reply.logprobs
     return TextChoice(
         index=index,
-        text=reply.text,
+        text=before + reply.text,
         logprobs=None if entries is None else _logprobs(runner, entries, 0),
         finish_reason=finish_reason(reply),
     )
@@ -74,11 +134,16 @@ def _choice(runner: Runner, index: int, reply: Reply) -> TextChoice:
 async def _chunks(
     runner: Runner,
     body: CompletionRequest,
-    prompts: int,
+    prompts: Sequence[str | list[int]],
     common: dict[str, Any],
     events: AsyncIterator[tuple[int, Event]],
 ) -> AsyncIterator[Completion]:
     replies: dict[int, Reply] = {}
+    echoed = _echoed(runner, body, prompts)
+    for index in range(len(prompts) * (body.n or 1) if body.echo else 0):
+        text = echoed[index // (body.n or 1)]
+        choice = TextChoice(index=index, text=text, logprobs=None, finish_reason=None)
+        yield Completion(choices=[choice], **common)
     offsets: dict[int, int] = {}
     tells_usage = bool(body.stream_options and body.stream_options.include_usage)
     usage: dict[str, Any] = {"usage": None} if tells_usage else {}
@@ -95,7 +160,7 @@ async def _chunks(
         yield Completion(choices=[choice], **common, **usage)
     if tells_usage:
         whole = [replies[index] for index in sorted(replies)]
-        yield Completion(choices=[], usage=usage_of(prompts, whole), **common)
+        yield Completion(choices=[], usage=usage_of(len(prompts), whole), **common)
 
 
 def _logprobs(runner: Runner, entries: Sequence[TokenLogprob], offset: int) -> TextLogprobs:

@@ -18,8 +18,9 @@ class Limits:
     ``body_bytes`` of a request (413), ``prompt_tokens`` of a prompt (400; None: what the context
     holds), ``queue`` answers that wait while others are computed (429), ``seconds`` until an
     answer is whole (504), ``body_seconds`` until a request's body has arrived (408).
-    ``grammars``: whether clients may write grammars (GBNF), which is refused otherwise (400): an
-    ambiguous one takes llama.cpp for ever, and nothing bounds it.
+    ``any_grammar``: whether clients' grammars (GBNF) are taken as they are. Otherwise one is
+    refused (400) if no bound is known for what a token costs: an ambiguous one takes llama.cpp for
+    ever.
     """
 
     body_bytes: int = 32 << 20
@@ -27,11 +28,11 @@ class Limits:
     queue: int = 64
     seconds: float = 600.0
     body_seconds: float = 30.0
-    grammars: bool = False
+    any_grammar: bool = False
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            least = 0 if name in ("queue", "grammars") else 1e-3
+            least = 0 if name in ("queue", "any_grammar") else 1e-3
             if value is not None and not value >= least:
                 raise OptionError(f"{name} is {value}: it must be at least {least:g}")
 

@@ -205,6 +205,11 @@ class CompletionRequest(Sampling):
     prompt: Prompt
     max_tokens: int | None = _option("max_tokens", default=16)
     logprobs: int | None = Field(None, ge=0, le=20)
+    best_of: int | None = Field(
+        None, ge=1, le=MAX_ANSWERS,
+        description="So many are computed, and the n likeliest by their mean logprob come.",
+    )  # fmt: skip
+    echo: bool | None = Field(None, description="The prompt stands before each answer.")
 
 
 class EmbeddingRequest(Request):

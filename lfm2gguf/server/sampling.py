@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from lfm2gguf.errors import OptionError
+from lfm2gguf.llamacpp import check_grammar
 from lfm2gguf.options import LARGEST_SEED, option_table
 from lfm2gguf.runner import Runner, text_grammar
 from lfm2gguf.server.errors import Refusal
@@ -33,7 +35,11 @@ def options_of(service: Service, body: Sampling) -> list[dict[str, Any]]:
 
 
 def _grammar(service: Service, body: Sampling) -> str | None:
-    """Return the grammar asked for; an empty one asks for none."""
+    """Return the grammar asked for; an empty one asks for none.
+
+    Raises:
+        Refusal: nothing bounds what it costs, and the operator does not trust clients with it.
+    """
     forms = ("grammar", "json_schema", "choice")
     asked = [name for name in forms if getattr(body, name) not in (None, "")]
     if len(asked) > 1:
@@ -42,13 +48,11 @@ def _grammar(service: Service, body: Sampling) -> str | None:
         )
     if body.choice is not None:
         return text_grammar(body.choice)
-    if body.grammar and not service.limits.grammars:
-        raise Refusal(
-            400,
-            "this server takes no grammars from clients, since what one costs has no bound: send "
-            "a JSON schema (response_format), or start the server with --grammars",
-            param="grammar",
-        )
+    if body.grammar and not service.limits.any_grammar:
+        try:
+            check_grammar(body.grammar)
+        except OptionError as error:
+            raise Refusal(400, str(error), param="grammar") from error
     return body.grammar or None
 
 

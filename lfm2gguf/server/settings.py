@@ -201,10 +201,17 @@ def _same(value: Any, neutral: Any) -> bool:
     return value == neutral and isinstance(value, bool) == isinstance(neutral, bool)
 
 
+_WHY = {
+    "suffix": "nothing says how LFM2 fills in the middle: its vocabulary has <|fim_pre|>, "
+    "<|fim_suf|> and <|fim_mid|>, which neither its documentation nor llama.cpp has a form for",
+}
+
+
 def _reason(name: str) -> str:
     neutral = " or ".join(map(repr, NEUTRAL[name]))
     leave = f"leave it out, or give {neutral}" if neutral else "leave it out"
-    return f"this server does not support it: {leave} (--lenient passes it over)"
+    why = f" ({_WHY[name]})" if name in _WHY else ""
+    return f"this server does not support it{why}: {leave} (--lenient passes it over)"
 
 
 def _refused(title: str, name: str, value: Any, reason: str) -> ValidationError:

@@ -16,6 +16,7 @@ import time
 
 import numpy as np
 
+from lfm2gguf.calibration.blas import describe
 from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.reference.forward import Reference
 from lfm2gguf.reference.weights import EMBEDDING, Weights
@@ -65,6 +66,7 @@ def main() -> None:
     head = int(np.prod(weights.shapes[weights.head]))
     count = 2 * (linear * options.ctx + head * len(positions)) * options.chunks
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"BLAS                 {describe()}")  # OPENBLAS_CORETYPE may have chosen slower kernels
     print(f"pass                 {seconds:.2f} s, {count / seconds / 1e9:.0f} GFLOP/s")
     print(f"plain matrix product {plain / 1e9:.0f} GFLOP/s")
     print(f"share                {count / seconds / plain:.2f}")

@@ -96,8 +96,7 @@ def main() -> None:
 
 def commands(model: Path, programs: Path) -> dict[str, list[str]]:
     ours = [sys.executable, "-m", "lfm2gguf_cli.main", "serve", str(model), "--device", "cpu",
-            "--threads", "1", "--context", str(CONTEXT), "--parallel", str(PLACES),
-            "--grammars"]  # fmt: skip
+            "--threads", "1", "--context", str(CONTEXT), "--parallel", str(PLACES)]  # fmt: skip
     theirs = [
         str(programs / "llama-server"),
         "-m",

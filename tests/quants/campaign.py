@@ -37,6 +37,18 @@ DISTRIBUTIONS = {
         rng.standard_normal((*SHAPE[:-1], SHAPE[-1] // 16, 16))
         * 10 ** rng.uniform(-3, 3, (*SHAPE[:-1], SHAPE[-1] // 16, 1))
     ).reshape(SHAPE),
+    "zeros of both signs": lambda rng: np.where(rng.random(SHAPE) < 0.5, -0.0, 0.0),
+    "constant sub-blocks": lambda rng: rng.standard_normal((SHAPE[0], SHAPE[1] // 16)).repeat(
+        16, axis=1
+    ),
+    "denormal": lambda rng: rng.integers(-(1 << 23), 1 << 23, SHAPE) * 2.0**-149,
+    "any finite bits": lambda rng: np.nan_to_num(
+        rng.integers(0, 1 << 32, SHAPE, np.uint32).view(np.float32), posinf=1, neginf=-1
+    ).astype(float),
+    "one outlier": lambda rng: (
+        rng.standard_normal(SHAPE) * np.where(np.arange(SHAPE[1]) % 256 == 7, 1e6, 1e-3)
+    ),
+    "far from zero": lambda rng: 100 + rng.standard_normal(SHAPE) * 1e-4,
 }
 
 
@@ -45,6 +57,8 @@ def batch(seed: int) -> tuple[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     name = list(DISTRIBUTIONS)[rng.integers(len(DISTRIBUTIONS))]
     exponent = rng.choice([-2.0, -2.0, rng.uniform(-30, 30)])
+    if name in ("denormal", "any finite bits"):
+        exponent = 0.0
     with np.errstate(over="ignore", under="ignore"):
         x = (DISTRIBUTIONS[name](rng) * 10**exponent).astype(np.float32)
     x = np.clip(x, -3e38, 3e38)
@@ -79,7 +93,7 @@ def differences(seed: int, type: GGMLType) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", type=float, default=10, help="millions of each type")
     parser.add_argument("--types", default=",".join(type.name for type in CODECS))
     parser.add_argument("--first", type=int, default=0, help="seed of the first batch")
@@ -93,7 +107,8 @@ def main() -> None:
         found = sum(differences(seed, type) for seed in seeds)
         weights = len(seeds) * SHAPE[0] * SHAPE[1] / 1e6
         seconds = time.perf_counter() - began
-        print(f"{type.name}: {weights:.0f} M weights, {found} blocks differ, {seconds:.0f} s")
+        blocks = f"{weights / type.block_size:.2f} M blocks"
+        print(f"{type.name}: {blocks}, {found} differ, {seconds:.0f} s", flush=True)
         wrong += found
     raise SystemExit(bool(wrong))
 

@@ -45,7 +45,7 @@ def code() -> dict[str, str]:
     calls = {
         search.search_with_min: (x, 0, x, x, 32, F32(15), F32(-1), F32(0.1), 20, *4 * (x,), 0),
         search.symmetric_search: (x, 0, x, x, 16, F32(32), x, x, x, 0),
-        descent.descend: (x, 0, x, F32(4), x, 0),
+        descent.descend: (x, x, F32(4), x, x.view(np.int32), x),
         descent.positive_scale: (x, x, 8, 63, x, x),
     }
     found = {}

@@ -48,7 +48,7 @@ def runner() -> Iterator[Runner]:
 
 @pytest.fixture(scope="session")
 def url(runner: Runner) -> Iterator[str]:
-    with serving(runner, limits=Limits(body_bytes=1 << 20, queue=200, grammars=True)) as address:
+    with serving(runner, limits=Limits(body_bytes=1 << 20, queue=200)) as address:
         yield address
 
 

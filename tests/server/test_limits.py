@@ -221,10 +221,19 @@ def test_metrics(url: str) -> None:
     assert after["process_resident_memory_bytes[]"] > 1e6
 
 
-def test_grammars_of_clients_are_the_operator_s_choice(runner: Runner) -> None:
-    """An ambiguous one takes llama.cpp for ever."""
+def test_grammars_of_clients_are_bounded(runner: Runner) -> None:
+    """An ambiguous one takes llama.cpp for ever; the operator may trust clients all the same."""
+    harmless = {**ASK, "max_tokens": 3, "grammar": 'root ::= ("a"? | "a"?) "b"'}
+    recursive = {**ASK, "max_tokens": 3, "grammar": 'root ::= "a" t | "b"\nt ::= "a" root | "a" t'}
     with serving(runner) as url:
-        refused = chat(url, {**ASK, "grammar": 'root ::= (("a"?){30}){30}'})
-        assert (refused.status_code, error(refused)["param"]) == (400, "grammar")
-        assert "--grammars" in error(refused)["message"]
+        for grammar in ('root ::= (("a"?){30}){30}', 'root ::= ("a" | "a")*'):
+            refused = chat(url, {**ASK, "grammar": grammar})
+            assert (refused.status_code, error(refused)["param"]) == (400, "grammar")
+            assert "--any-grammar" in error(refused)["message"]
         assert chat(url, {**ASK, "max_tokens": 3, "guided_choice": ["a", "b"]}).status_code == 200
+        assert chat(url, harmless).status_code == 200
+    trusting = Limits(any_grammar=True)
+    twice = {**ASK, "max_tokens": 3, "grammar": 'root ::= ("a" | "a")* "b"'}
+    with serving(runner, limits=trusting) as url:
+        assert chat(url, twice).status_code == 200
+        assert chat(url, recursive).status_code == 200

@@ -13,6 +13,7 @@ import numpy as np
 
 from lfm2gguf.quants.compiled.lanes import joined, load, splat, store, to_float, to_ints, where
 from lfm2gguf.quants.compiled.numbers import F32, I32, driver, get_half, inlined
+from lfm2gguf.quants.compiled.point_decoders import DECODERS as OF_POINTS
 from lfm2gguf.quants.compiled.withmin import pair, scale_of
 from lfm2gguf.quants.nonlinear import VALUES
 
@@ -192,4 +193,5 @@ DECODERS = {
     "Q6_K": decode_q6_k,
     "IQ4_NL": decode_iq4_nl,
     "IQ4_XS": decode_iq4_xs,
+    **OF_POINTS,
 }

@@ -32,71 +32,138 @@ from lfm2gguf.quants.compiled.numbers import (
     kernel,
     level,
     nearest_int,
+    quick_level,
 )
 from lfm2gguf.quants.compiled.search import EPSILON
 
 PASSES = 5
-PAIR = 2 * LANES  # two sub-blocks of each block: one alone waits for its own divisions
+SIZE = 16  # weights in a sub-block, and sub-blocks in a super-block
+PAIR = 2 * LANES
+TEAM = 4 * LANES  # sub-blocks whose levels are moved side by side: fewer wait for their divisions
+CLOSE = F32(0.499)  # nearer to a level than this, whatever rounding does, is nearest to it
+LEFT_OVER = F32(1 / 512)  # the part of a sum that has to be left for that to be so
 
 
 @inlined
 def load_pair(planes: Any, at: int) -> Any:
-    """Return a number of two sub-blocks of 16 weights, that of the second one behind."""
-    return joined(load(planes, at, LANES), load(planes, at + 16 * LANES, LANES))
+    """Return a number of two sub-blocks of 16 weights that follow each other."""
+    return joined(load(planes, at, LANES), load(planes, at + SIZE * LANES, LANES))
 
 
 @inlined
 def store_pair(planes: Any, at: int, pair: Any) -> None:
     """Store what :func:`load_pair` loads."""
     store(planes, at, part(pair, 0, LANES))
-    store(planes, at + 16 * LANES, part(pair, LANES, LANES))
+    store(planes, at + SIZE * LANES, part(pair, LANES, LANES))
 
 
 @kernel
-def descend(x: Any, at: int, levels: Any, nmax: Any, scales: Any, to: int) -> None:
-    """Fit x = scale * level, weighed by x², one level after another (``make_q3_quants``).
+def set_levels(x: Any, at: int, levels: Any, nmax: Any, sums: Any, to: int, restless: Any) -> None:
+    """Set the levels of two sub-blocks of 16 blocks as C does before it moves them.
 
-    For two sub-blocks of 16 weights that follow each other. ``levels`` become those from 0 on.
+    ``sums`` gets both sums. ``restless`` becomes 1 where a level might move: where, under these
+    sums, it is not safely the nearest to ``v * less_l2 / less_lx`` (see :func:`signed_step`), or
+    v * sum_l2 - level * sum_lx, which is the same as their difference times less_lx, not small.
+    Three sub-blocks in four are at rest. Both sums of an empty one are 0.
     """
-    low, high = I32(ZERO - nmax), I32(nmax - ONE)
     peak, far = splat(ZERO, PAIR), splat(ZERO, PAIR)
-    for i in range(16):
+    for i in range(SIZE):
         v = load_pair(x, at + LANES * i)
         distance = absolute(v)
         further = distance > far
         far, peak = where(further, distance, far), where(further, v, peak)
     factor = (ZERO - nmax) / peak
     sum_lx, sum_l2 = splat(ZERO, PAIR), splat(ZERO, PAIR)
-    for i in range(16):
+    for i in range(SIZE):
         v = load_pair(x, at + LANES * i)
-        rung = to_float(level(factor * v, low, high))
+        rung = quick_level(factor * v, ZERO - nmax, nmax - ONE)  # at most nmax before rounding
         store_pair(levels, at + LANES * i, rung)
         sum_lx = sum_lx + v * v * v * rung
         sum_l2 = sum_l2 + v * v * rung * rung
+    least_left = sum_lx * LEFT_OVER
+    at_rest = far == far
+    for i in range(SIZE):
+        v, rung = load_pair(x, at + LANES * i), load_pair(levels, at + LANES * i)
+        left = sum_lx - v * v * v * rung
+        off, close = v * sum_l2 - rung * sum_lx, CLOSE * left
+        near = ((off < close) | (rung == nmax - ONE)) & (
+            (off > ZERO - close) | (rung == ZERO - nmax)
+        )
+        at_rest = at_rest & ((left <= ZERO) | ((left > least_left) & near))
+    empty = far < EPSILON
+    store(sums[0], to, where(empty, ZERO, sum_lx))
+    store(sums[1], to, where(empty, ZERO, sum_l2))
+    store(restless, to, where(at_rest | empty, ZERO, splat(ONE, PAIR)))
+    if any_true(empty):
+        for i in range(SIZE):
+            rung = load_pair(levels, at + LANES * i)
+            store_pair(levels, at + LANES * i, where(empty, ZERO - nmax, rung))
+
+
+@inlined
+def signed_step(v: Any, rung: Any, sum_lx: Any, sum_l2: Any, low: Any, high: Any) -> Any:
+    """Return whether the level of each lane's weight moves, and the level and sums then."""
+    weight = v * v
+    less_lx = sum_lx - weight * v * rung
+    less_l2 = sum_l2 - weight * rung * rung
+    new = to_float(level(v * less_l2 / less_lx, low, high))
+    new_lx, new_l2 = less_lx + weight * v * new, less_l2 + weight * new * new
+    move = (less_lx > ZERO) & (new != rung) & (new_l2 > ZERO)
+    move = move & (new_lx * new_lx * sum_l2 > sum_lx * sum_lx * new_l2)
+    return move, where(move, new, rung), where(move, new_lx, sum_lx), where(move, new_l2, sum_l2)
+
+
+@kernel
+def move_levels(v: Any, levels: Any, nmax: Any, sums: Any) -> None:
+    """Move the levels of a team of sub-blocks, one after another, until none moves any more."""
+    low, high = I32(ZERO - nmax), I32(nmax - ONE)
+    sum_lx, sum_l2 = load(sums, 0, TEAM), load(sums, TEAM, TEAM)
     for _ in range(PASSES):
-        changed = False
-        for i in range(16):
-            v, rung = load_pair(x, at + LANES * i), load_pair(levels, at + LANES * i)
-            weight = v * v
-            less_lx = sum_lx - weight * v * rung
-            less_l2 = sum_l2 - weight * rung * rung
-            new = to_float(level(v * less_l2 / less_lx, low, high))
-            new_lx, new_l2 = less_lx + weight * v * new, less_l2 + weight * new * new
-            move = (less_lx > ZERO) & (new != rung) & (new_l2 > ZERO)
-            move = move & (new_lx * new_lx * sum_l2 > sum_lx * sum_lx * new_l2)
-            if any_true(move):
-                changed = True
-                store_pair(levels, at + LANES * i, where(move, new, rung))
-                sum_lx, sum_l2 = where(move, new_lx, sum_lx), where(move, new_l2, sum_l2)
-        if not changed:
+        moved = sum_lx != sum_lx
+        for i in range(SIZE):
+            x, rung = load(v, TEAM * i, TEAM), load(levels, TEAM * i, TEAM)
+            moves, rung, sum_lx, sum_l2 = signed_step(x, rung, sum_lx, sum_l2, low, high)
+            store(levels, TEAM * i, rung)
+            moved = moved | moves
+        if not any_true(moved):
             break
-    zero = far < EPSILON
-    scale = where(zero, ZERO, where(sum_l2 > ZERO, sum_lx / sum_l2, ZERO))
-    store(scales, to, part(scale, 0, LANES))
-    store(scales, to + LANES, part(scale, LANES, LANES))
-    for i in range(16):
-        rung = load_pair(levels, at + LANES * i) + nmax
-        store_pair(levels, at + LANES * i, where(zero, ZERO, rung))
+    store(sums, 0, sum_lx)
+    store(sums, TEAM, sum_l2)
+
+
+@kernel
+def descend(x: Any, levels: Any, nmax: Any, room: Any, chosen: Any, scales: Any) -> None:
+    """Fit x = scale * level, weighed by x², one level after another (``make_q3_quants``).
+
+    For the sub-blocks of 16 super-blocks, of which those that are not at rest are ``chosen``;
+    ``levels`` are from ``-nmax`` on.
+    """
+    sums, restless, team = room[:512].reshape(2, 256), room[512:768], room[768:896]
+    v, own = room[896:1920], room[1920:2944]
+    for j in range(0, SIZE, 2):
+        set_levels(x, SIZE * LANES * j, levels, nmax, sums, LANES * j, restless)
+    n = 0
+    for s in range(SIZE * LANES):
+        chosen[n] = s
+        n += restless[s] == ONE
+    for first in range(0, n, TEAM):
+        count = min(TEAM, n - first)
+        for k in range(TEAM):
+            s = chosen[first + min(k, count - 1)]  # where there are too few, the last one again
+            at = s // LANES * SIZE * LANES + s % LANES
+            team[k], team[TEAM + k] = sums[0, s], sums[1, s]
+            for i in range(SIZE):
+                v[TEAM * i + k], own[TEAM * i + k] = x[at + LANES * i], levels[at + LANES * i]
+        move_levels(v, own, nmax, team)
+        for k in range(count):
+            s = chosen[first + k]
+            at = s // LANES * SIZE * LANES + s % LANES
+            sums[0, s], sums[1, s] = team[k], team[TEAM + k]
+            for i in range(SIZE):
+                levels[at + LANES * i] = own[TEAM * i + k]
+    for j in range(SIZE):
+        sum_lx, sum_l2 = load(sums[0], LANES * j, LANES), load(sums[1], LANES * j, LANES)
+        store(scales, LANES * j, where(sum_l2 > ZERO, sum_lx / sum_l2, ZERO))
 
 
 @inlined

@@ -59,13 +59,16 @@ SIZE = 16  # weights in a sub-block, and sub-blocks in a super-block
 
 @kernel
 def fit_sub_blocks(
-    planes: Any, q: Any, nmax: int, work: Any, found: Any, levels: Any, sums: Any
+    planes: Any, q: Any, nmax: int, work: Any, found: Any, levels: Any, sums: Any, chosen: Any
 ) -> None:
     """Search the scale of each sub-block; ``nmax`` is 4 (Q3_K) or 32 (Q6_K).
 
     ``q`` is the importance of the group, block after block, or empty. ``found`` gets planes of
     scales, factors and flags, or ``levels`` those that C's search of Q3_K ends with.
     """
+    if nmax == 4 and not q.size:
+        descend(planes, levels, F32(nmax), work, chosen, found[0])
+        return
     w, wx, variance = work[:256], work[256:512], work[512:528]
     if q.size and nmax == 4:
         sums_of_squares(planes, SUPER, variance)
@@ -77,10 +80,6 @@ def fit_sub_blocks(
             if nmax == 4:
                 weigh(planes, at, SIZE, variance, w)
                 total(w, SIZE, sums, to)
-        elif nmax == 4:
-            if j % 2 == 0:
-                descend(planes, at, levels, F32(nmax), found[0], to)
-            continue
         else:
             weigh_by_square(planes, at, SIZE, w)
         symmetric_search(planes, at, w, wx, SIZE, F32(nmax), found[0], found[1], found[2], to)
@@ -154,7 +153,7 @@ def levels_of(x: Any, k: int, j: int, nmax: Any, found: Any, levels: Any) -> Any
             at = SIZE * LANES * j + k
             for i in range(32):
                 found[3, i] = levels[at + LANES * i]
-            searched = nearest_int(load(found[3], 0, 32))
+            searched = nearest_int(load(found[3], 0, 32)) + nmax
         else:
             searched = level(pair(found[1], a, b) * v, low, high) + nmax
             searched = where(pair(found[2], a, b) == ONE, I32(0), searched)
@@ -216,7 +215,7 @@ def encode_group(
     searched = nmax == 4 and not q.size
     for j in range(SIZE):
         columns(x, SIZE * j, SUPER, SIZE, planes, LANES * SIZE * j)
-    fit_sub_blocks(planes, q, nmax, work, found, levels, sums)
+    fit_sub_blocks(planes, q, nmax, work, found, levels, sums, stored)
     weights = sums if nmax == 4 and q.size else sums[:0]
     if nmax == 32:
         far, _ = furthest(found[0])

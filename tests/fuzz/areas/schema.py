@@ -23,9 +23,9 @@ GRAMMARS = (
     'root ::= "a"*', 'root ::= ("a" | "b")+ "c"', 'root ::= x\nx ::= [a-z]{1,9} | "é"',
     'root ::= "[" (v ("," v)*)? "]"\nv ::= "1" | root', "root ::= .*", 'root ::= "a" root | ""',
 )  # fmt: skip
-# No repetitions: what an ambiguous grammar costs has no bound, so no client writes one.
 PIECES = (*'()[]{}|"\\.^-\n ', "::=", "root", "x", "{2,1}", "{99999}", "\\x", "\\u12",
-          "\ud800", "🙂", "\x00", "#", "[^", "<[1]>", "!<[2]>")  # fmt: skip
+          "\ud800", "🙂", "\x00", "#", "[^", "<[1]>", "!<[2]>", "*", "+", "?", " | ", "{3}",
+          "{0,40}", "(root)", '"a"', "[a-z]")  # fmt: skip
 prepare = gguf.prepare
 
 
@@ -149,6 +149,7 @@ def make(draw: random.Random, base: Path, folder: Path) -> str:
 def check(base: Path, folder: Path) -> str:
     """Let a model follow it for a few tokens."""
     from lfm2gguf import Runner
+    from lfm2gguf.llamacpp import check_grammar
 
     case = json.loads((folder / "case.json").read_text())
     if not _runners:
@@ -161,6 +162,7 @@ def check(base: Path, folder: Path) -> str:
     elif case["kind"] == "schema":
         lfm.complete("x", json_schema=value, max_tokens=12, seed=1)
     else:
+        check_grammar(value)  # as the server does
         lfm.complete("x", grammar=value, max_tokens=12, seed=1)
     return "ok"
 
