@@ -49,9 +49,12 @@ class Changes:
         return self._window[: self._taken]
 
     def places(self) -> npt.NDArray[np.int64]:
-        """Return the ids whose logits :meth:`apply` changes; some of them more than once."""
+        """Return the ids whose logits :meth:`apply` changes; some of them more than once.
+
+        They stay what they are: the token drawn next takes a place of the full window.
+        """
         if not len(self._biased) and not len(self._ends):
-            return self._seen
+            return self._seen.copy()
         return np.concatenate([self._biased, self._ends, self._seen])
 
     def apply(self, logits: Floats) -> None:

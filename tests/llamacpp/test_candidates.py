@@ -57,6 +57,8 @@ def test_the_largest_is_nan_where_one_is(place: int) -> None:
 @pytest.mark.parametrize("options", [
     {"logit_bias": {3: 2.0, 4: -np.inf}, "repeat_penalty": 1.3, "temperature": 0.0},
     {"repeat_penalty": 1.3, "frequency_penalty": 0.2, "min_p": 0.1},
+    {"repeat_penalty": 1.3, "repeat_window": 1, "temperature": 0.0},
+    {"repeat_penalty": 1.3, "repeat_window": 3},
     {"min_tokens": 5, "ignore_eos": True},
 ])  # fmt: skip
 def test_the_logits_come_out_as_they_went_in(model: Model, options: dict[str, Any]) -> None:

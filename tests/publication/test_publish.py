@@ -18,7 +18,7 @@ from lfm2gguf import publish
 from lfm2gguf.errors import HubError, OptionError, OutputError
 from lfm2gguf.gguf_file import GGUFFile
 from lfm2gguf.publication import Publication, Settings, plan_publication
-from lfm2gguf.verification import Material
+from lfm2gguf.verification import Limits, Material
 from tests.cli.command import run
 from tests.conftest import EXAMPLE
 from tests.publication.hub_server import COMMIT, TOKEN, UploadHub, serve
@@ -208,9 +208,15 @@ def test_what_is_no_repository(to: str) -> None:
         plan_publication(EXAMPLE, to)
 
 
-def test_a_type_that_nothing_vouches_for() -> None:
+def test_a_type_that_nothing_vouches_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every type has limits as yet: here one has none."""
+
+    def none(self: Limits, type: str) -> None:
+        raise OptionError(f"no limits for {type}")
+
+    monkeypatch.setattr(Limits, "of_text", none)
     with pytest.raises(OptionError, match="nothing would vouch"):
-        plan_publication(EXAMPLE, TO, ["Q1_0"])
+        plan_publication(EXAMPLE, TO, ["Q4_0"])
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
