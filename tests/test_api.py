@@ -127,6 +127,14 @@ def test_a_commands_help_loads_that_command(command: str) -> None:
     assert not others & found
 
 
+def test_a_plain_conversion_loads_neither_verification_nor_allocation(tmp_path: Path) -> None:
+    example = Path(__file__).parents[1] / "examples" / "tiny-lfm2"
+    found = command_line("convert", str(example), "-q", "-o", str(tmp_path / "x.gguf"))
+    assert (tmp_path / "x.gguf").is_file()
+    assert "lfm2gguf.conversion.write" in found
+    assert not {"lfm2gguf.verification", "lfm2gguf.allocation", "lfm2gguf.calibration"} & found
+
+
 def test_the_list_of_commands_is_complete() -> None:
     """A command is the function of its module's name."""
     folder = Path(lfm2gguf_cli.__file__).parent

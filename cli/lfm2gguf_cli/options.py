@@ -211,12 +211,13 @@ class BudgetOptions:
 
     def budget(self) -> Budget | None:
         """Return what is asked for, None where nothing is."""
+        if self.size is None and self.bpw is None and self.kld is None:
+            if self.device is None:
+                return None  # without what allocation imports, verification above all
+            raise OptionError("--for chooses types under --size, --bpw or --kld; give one of them")
         from lfm2gguf.allocation import Budget
 
-        budget = Budget.of(self.size, self.bpw, self.kld)
-        if budget is None and self.device is not None:
-            raise OptionError("--for chooses types under --size, --bpw or --kld; give one of them")
-        return budget
+        return Budget.of(self.size, self.bpw, self.kld)
 
 
 @dataclass(frozen=True)
