@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from lfm2gguf.server.hosted import OPENAI, refuse_hosted
+
 Schema = dict[str, Any]
 
 
@@ -113,6 +115,12 @@ class Tool(_Wire):
 
     type: Literal["function"]
     function: Function
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_a_function(cls, given: Any) -> Any:
+        refuse_hosted(given, OPENAI)
+        return given
 
 
 class FunctionName(_Wire):

@@ -6,7 +6,7 @@ Other names, and settings that have no field here: :mod:`lfm2gguf.server.setting
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from lfm2gguf.options import option_table
+from lfm2gguf.server.hosted import OPENAI, Tools
 from lfm2gguf.server.messages import AllowedTools, Message, NamedTool, Schema, Tool
 from lfm2gguf.server.settings import NO_EFFECT, settled
 
@@ -48,6 +49,8 @@ class Request(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra=_describe)
 
+    own_tools: ClassVar[Tools] = OPENAI  # the types of tools that clients run
+
     model: str | None = Field(
         None, description="The served model's name, an adapter's, or any other, or nothing."
     )
@@ -55,7 +58,7 @@ class Request(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _settle(cls, data: Any, validate: ValidatorFunctionWrapHandler) -> Any:
-        return settled(cls.__name__, cls.model_fields, data, validate)
+        return settled(cls.__name__, cls.model_fields, data, validate, cls.own_tools)
 
 
 class StreamOptions(BaseModel):

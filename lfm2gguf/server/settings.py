@@ -19,6 +19,8 @@ from pydantic import ValidationError, ValidatorFunctionWrapHandler
 from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from lfm2gguf.server.hosted import OPENAI, Tools, pass_over_hosted
+
 logger = logging.getLogger(__name__)
 
 # A second name of a field: llama.cpp's and vLLM's.
@@ -111,10 +113,12 @@ def settled(
     fields: Mapping[str, FieldInfo],
     data: Any,
     validate: ValidatorFunctionWrapHandler,
+    own_tools: Tools = OPENAI,
 ) -> Any:
     """Validate what a client sends, its other names and settings without effect resolved.
 
-    Nulls say nothing: typed clients send one for every field that they know.
+    Nulls say nothing: typed clients send one for every field that they know. ``own_tools`` are
+    the types of tools that a client runs itself.
 
     Raises:
         ValidationError: a setting is refused.
@@ -130,6 +134,9 @@ def settled(
             if known is not value and known != value:
                 raise _refused(title, other, value, f"it is {name}, which is given too")
     _respell(given, fields)
+    if leniency().lenient and "tools" in fields:
+        for name in pass_over_hosted(given, own_tools):
+            leniency().note(name)
     for name in [name for name in given if name not in fields]:
         value = given[name]
         if name in NO_EFFECT or any(_same(value, neutral) for neutral in NEUTRAL.get(name, ())):
@@ -202,8 +209,8 @@ def _same(value: Any, neutral: Any) -> bool:
 
 
 _WHY = {
-    "suffix": "nothing says how LFM2 fills in the middle: its vocabulary has <|fim_pre|>, "
-    "<|fim_suf|> and <|fim_mid|>, which neither its documentation nor llama.cpp has a form for",
+    "suffix": "its vocabulary has <|fim_pre|>, <|fim_suf|> and <|fim_mid|>, which llama.cpp does "
+    "not recognise; no form of a prompt with them is documented that we know of",
 }
 
 

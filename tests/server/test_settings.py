@@ -81,6 +81,78 @@ def test_a_lenient_server_passes_over_and_tells(url: str, lenient: str) -> None:
     assert chat(lenient, model="tiny").status_code == 200
 
 
+OWN = {"name": "look", "description": "Looks."}
+SCHEMA = {"type": "object", "properties": {}}
+FUNCTION = {"type": "function", "function": {**OWN, "parameters": SCHEMA}}
+FLAT = {"type": "function", **OWN, "parameters": SCHEMA}
+CUSTOM = {**OWN, "input_schema": SCHEMA}
+HOSTED = [
+    ("/v1/chat/completions", {"messages": ASK["messages"]}, FUNCTION, {"type": "web_search"}),
+    ("/v1/chat/completions", {"messages": ASK["messages"]}, FUNCTION,
+     {"type": "custom", "custom": {"name": "code"}}),
+    *(
+        ("/v1/responses", {"input": "What?"}, FLAT, tool)
+        for tool in (
+            {"type": "web_search", "search_context_size": "low"},
+            {"type": "file_search", "vector_store_ids": ["v"]},
+            {"type": "code_interpreter", "container": {"type": "auto"}},
+        )
+    ),
+    *(
+        ("/v1/messages", {"messages": ASK["messages"], "max_tokens": 8}, CUSTOM, tool)
+        for tool in (
+            {"type": "web_search_20250305", "name": "web_search", "max_uses": 5},
+            {"type": "computer_20250124", "name": "computer", "display_width_px": 9,
+             "display_height_px": 9},
+        )
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "ask", "own", "hosted"), HOSTED)
+def test_hosted_tools(
+    url: str, lenient: str, path: str, ask: Any, own: Any, hosted: dict[str, Any]
+) -> None:
+    """Refused by their types, or passed over: then the prompt is the same as without them."""
+    kind = hosted["type"]
+
+    def sent(to: str, *tools: Any, **more: Any) -> httpx.Response:
+        body = {**ask, "tools": [*tools], "temperature": 0, **more}
+        return httpx.post(to + path, json=body, timeout=60)
+
+    refused = sent(url, own, hosted)
+    assert refused.status_code == 400
+    assert "tools.1" in refused.text
+    assert f"no tool of type '{kind}'" in refused.text
+    assert "--lenient" in refused.text
+    assert sent(lenient, own, {"type": 5}).status_code == 400  # that is no tool
+    plain, passed = sent(lenient, own), sent(lenient, own, hosted)
+    assert passed.status_code == 200, passed.text
+    assert passed.headers[WARNING] == f"tools.{kind} is passed over"
+    cost = "prompt_tokens" if "chat" in path else "input_tokens"
+    assert passed.json()["usage"][cost] == plain.json()["usage"][cost]
+
+
+def test_a_choice_that_hosted_tools_alone_could_meet(lenient: str) -> None:
+    hosted = {"type": "web_search_20250305", "name": "web_search"}
+    any_tool, named = {"type": "any"}, {"type": "tool", "name": "web_search"}
+    ask = {"messages": ASK["messages"], "max_tokens": 4}
+    for path, fields in (
+        ("/v1/messages", {**ask, "tools": [hosted], "tool_choice": any_tool}),
+        ("/v1/messages", {**ask, "tools": [CUSTOM, hosted], "tool_choice": named}),
+        ("/v1/responses", {"input": "What?", "max_output_tokens": 4, "tools": [FLAT, hosted],
+                           "tool_choice": {"type": "web_search_20250305"}}),
+        ("/v1/chat/completions", {**ask, "tools": [hosted], "tool_choice": "required"}),
+    ):  # fmt: skip
+        answer = httpx.post(lenient + path, json=fields, timeout=60)
+        assert answer.status_code == 200, answer.text
+        assert "tool_choice is passed over" in answer.headers[WARNING]
+    both = {**ask, "tools": [CUSTOM, hosted], "tool_choice": any_tool}  # that one can be met
+    answer = httpx.post(f"{lenient}/v1/messages", json={**both, "max_tokens": 64}, timeout=60)
+    assert "tool_choice" not in answer.headers[WARNING]
+    assert answer.json()["content"][-1]["name"] == "look"
+
+
 @pytest.mark.parametrize(
     ("odd", "status"),
     [

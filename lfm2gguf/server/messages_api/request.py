@@ -5,11 +5,12 @@ Source of the shapes: Anthropic's API reference, "Messages".
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lfm2gguf.options import option_table
+from lfm2gguf.server.hosted import ANTHROPIC, Tools, refuse_hosted
 from lfm2gguf.server.messages import Schema
 from lfm2gguf.server.requests import Request, Stop
 
@@ -142,10 +143,7 @@ class Tool(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _is_the_clients(cls, given: Any) -> Any:
-        if isinstance(given, dict) and given.get("type") not in (None, "custom"):
-            raise ValueError(
-                f"this server has no tool of type {given['type']!r}, custom ones alone"
-            )
+        refuse_hosted(given, ANTHROPIC)
         return given
 
 
@@ -188,6 +186,8 @@ class OutputConfig(BaseModel):
 
 class CountRequest(Request):
     """``POST /v1/messages/count_tokens``; what has no effect on the prompt is passed over."""
+
+    own_tools: ClassVar[Tools] = ANTHROPIC
 
     messages: list[Message] = Field(min_length=1)
     system: str | list[Text] | None = None

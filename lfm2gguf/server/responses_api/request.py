@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from lfm2gguf.options import option_table
+from lfm2gguf.server.hosted import OPENAI, refuse_hosted
 from lfm2gguf.server.messages import Schema, Sound
 from lfm2gguf.server.requests import Sampling
 
@@ -131,8 +132,7 @@ class Function(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _is_a_function(cls, given: Any) -> Any:
-        if isinstance(given, dict) and given.get("type", "function") != "function":
-            raise ValueError(f"this server has no tool of type {given['type']!r}, functions alone")
+        refuse_hosted(given, OPENAI)
         return given
 
 
