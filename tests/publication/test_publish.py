@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 import lfm2gguf.verification.limits
-from lfm2gguf import publish
+from lfm2gguf import convert, publish
 from lfm2gguf.errors import HubError, OptionError, OutputError
 from lfm2gguf.gguf_file import GGUFFile
 from lfm2gguf.publication import Publication, Settings, plan_publication
@@ -230,3 +230,31 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert said["front_matter"]["license"] == "mit"
     assert any("--base-model" in note for note in said["notes"])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_calibrated_file_is_made_judged_and_uploaded(
+    hub: UploadHub, settings: Settings, tmp_path: Path
+) -> None:
+    """Rounded with care in place of an importance matrix: other bytes, and the card says so."""
+    text = tmp_path / "text.txt"
+    text.write_text(Path(json.__file__).with_name("decoder.py").read_text("utf-8"), "utf-8")
+    careful = replace(settings, calibrate=True, calibration_texts=(text,))
+    done = publish(EXAMPLE, TO, ["Q4_K_M", "BF16"], folder=tmp_path / "made", settings=careful)
+    [commit] = hub.commits
+    assert set(commit) == set(done.files)
+    assert "imatrix.gguf" not in commit
+    [name] = [name for name in commit if "Q4_K_M" in name]
+    plain = convert(EXAMPLE, tmp_path / name, "Q4_K_M").files[0]
+    ours, theirs = (GGUFFile.open(path) for path in (done.folder / name, plain.path))
+    assert ours.tensors.keys() == theirs.tensors.keys()
+    assert {n: i.type for n, i in ours.tensors.items()} == {
+        n: i.type for n, i in theirs.tensors.items()
+    }
+    assert commit[name] != plain.path.read_bytes()
+    report = json.loads(commit["verification.json"])
+    assert all(file["passed"] for file in report["files"])
+    [card] = hub.cards
+    assert " --calibrate --to me/tiny-lfm2-GGUF" in card
+    assert "rounded for what its layer sees" in card
+    assert not [name for name in commit if name.startswith(".")]  # what it works with
