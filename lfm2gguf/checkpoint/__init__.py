@@ -22,7 +22,6 @@ from lfm2gguf.checkpoint.lowrank import Factor, LowRank
 from lfm2gguf.checkpoint.names import unwrapped
 from lfm2gguf.checkpoint.safetensors import TensorInfo
 from lfm2gguf.checkpoint.tokenizer import Tokenizer, TokenType
-from lfm2gguf.checkpoint.tokenizer_schema import tokenizer_notes
 
 __all__ = [
     "ADAPTER_WEIGHTS",
@@ -47,7 +46,6 @@ __all__ = [
     "repository_files",
     "snapshot_of",
     "tokenizer_folder",
-    "tokenizer_notes",
     "trained_name",
     "unwrapped",
 ]

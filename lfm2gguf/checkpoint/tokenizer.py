@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lfm2gguf.checkpoint.folder import read_json
+from lfm2gguf.checkpoint.tokenizer_schema import tokenizer_notes
 from lfm2gguf.errors import CheckpointError, UnsupportedError
 
 LFM2_SPLIT = (
@@ -52,6 +53,7 @@ class Tokenizer:
 
     tokens: Mapping[int, tuple[str, TokenType]] = field(repr=False)
     pre: str
+    notes: tuple[str, ...] = ()  # what can change tokens and is not in a GGUF
 
     @classmethod
     def load(cls, folder: Path, pre: str | None = None) -> Tokenizer:
@@ -59,7 +61,8 @@ class Tokenizer:
 
         Raises:
             CheckpointError: the file is missing or damaged.
-            UnsupportedError: the tokenizer is not a byte-level BPE that llama.cpp knows.
+            UnsupportedError: the tokenizer is not a byte-level BPE that llama.cpp knows, or does
+                what changes almost every text and llama.cpp does not do.
 
         """
         path = folder / "tokenizer.json"
@@ -79,9 +82,8 @@ class Tokenizer:
             raise CheckpointError(
                 f"{path}: its vocabulary is damaged ({error!r}); save it again"
             ) from error
-        return cls(
-            tokens, pre or recognise(path, data.get("pre_tokenizer"), _is_large(tokens, model))
-        )
+        pre = pre or recognise(path, data.get("pre_tokenizer"), _is_large(tokens, model))
+        return cls(tokens, pre, tokenizer_notes(path, data))
 
     def padded(self, n_rows: int) -> tuple[list[str], list[TokenType]]:
         """Return a token for each of the embedding's ``n_rows`` rows; rows without one are unused.

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lfm2gguf.checkpoint.folder import read_json
 from lfm2gguf.errors import CheckpointError, UnsupportedError
 
 Json = Mapping[str, Any]
@@ -45,8 +44,10 @@ NOT_DONE = "which llama.cpp does not do"
 TRAINED = "if the model was trained with the base model's tokenizer, copy that tokenizer.json"
 
 
-def tokenizer_notes(folder: Path) -> list[str]:
-    """Return what of a folder's tokenizer.json can change tokens and is not in a GGUF.
+def tokenizer_notes(path: Path, data: Json) -> tuple[str, ...]:
+    """Return what of a tokenizer.json can change tokens and is not in a GGUF.
+
+    ``path`` is for messages, ``data`` what the file holds: it is megabytes, and parsed once.
 
     Raises:
         CheckpointError: a part is damaged.
@@ -56,10 +57,8 @@ def tokenizer_notes(folder: Path) -> list[str]:
     checks: tuple[Callable[[Path, Json], Iterator[str]], ...] = (
         _normalizer, _affixes, _dropout, _added_tokens, _post_processor, _decoder,
     )  # fmt: skip
-    path = folder / "tokenizer.json"
-    data = read_json(path, needed_for="the vocabulary")
     try:
-        return [note for check in checks for note in check(path, data)]
+        return tuple(note for check in checks for note in check(path, data))
     except (AttributeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: is damaged ({error!r}); save it again") from error
 

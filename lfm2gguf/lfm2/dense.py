@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lfm2gguf.checkpoint import Checkpoint, chat_template_notes, tokenizer_notes
+from lfm2gguf.checkpoint import Checkpoint, chat_template_notes
 from lfm2gguf.gguf_file import Metadata, Value, ValueType
 from lfm2gguf.lfm2 import tied_head
 from lfm2gguf.lfm2.config import Lfm2Config
-from lfm2gguf.lfm2.metadata import vocabulary
+from lfm2gguf.lfm2.metadata import Vocabulary, vocabulary
 from lfm2gguf.lfm2.plan import PlannedTensor, Source
 
 U32, F32 = ValueType.UINT32, ValueType.FLOAT32
@@ -96,14 +96,14 @@ class Dense:
         """Return keys under the architecture's name."""
         return {f"{self.architecture}.{key}": value for key, value in keys.items()}
 
-    def vocabulary(self, pre: str | None) -> Metadata:
-        """Return the ``tokenizer.*`` keys: a token for each row of the embedding."""
+    def vocabulary(self, pre: str | None) -> Vocabulary:
+        """Return the vocabulary: a token for each row of the embedding."""
         return vocabulary(self.checkpoint, self.config.vocab_size, pre)
 
     def notes(self) -> list[str]:
-        """Return what was decided about the head and the chat template, and what tokens lose."""
+        """Return what was decided about the head and the chat template."""
         folder = self.checkpoint.tokenizer_path or self.checkpoint.path
-        return [*self.decided, *chat_template_notes(folder), *tokenizer_notes(folder)]
+        return [*self.decided, *chat_template_notes(folder)]
 
 
 def layout(

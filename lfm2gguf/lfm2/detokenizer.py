@@ -16,6 +16,7 @@ from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.gguf_file import Metadata, Value, ValueType
 from lfm2gguf.lfm2.config import get
 from lfm2gguf.lfm2.dense import U32, Dense
+from lfm2gguf.lfm2.metadata import Vocabulary
 from lfm2gguf.lfm2.plan import PlannedTensor, Source
 
 SLIDING = "sliding_attention"
@@ -71,9 +72,9 @@ class Detokenizer(Dense):
         }
         return super().metadata() | self.named(own)
 
-    def vocabulary(self, pre: str | None) -> Metadata:
+    def vocabulary(self, pre: str | None) -> Vocabulary:
         """Return the key that says there is no text."""
-        return {"tokenizer.ggml.model": Value(ValueType.STRING, "none")}
+        return Vocabulary({"tokenizer.ggml.model": Value(ValueType.STRING, "none")})
 
     def notes(self) -> list[str]:
         """Return what was decided about the head: without text, no template matters."""

@@ -22,7 +22,7 @@ from lfm2gguf.ggml import GGMLType
 from lfm2gguf.gguf_file import Metadata, Value, ValueType
 from lfm2gguf.lfm2.config import COPY, get
 from lfm2gguf.lfm2.dense import F32, U32, Table, expand
-from lfm2gguf.lfm2.metadata import vocabulary
+from lfm2gguf.lfm2.metadata import Vocabulary, vocabulary
 from lfm2gguf.lfm2.plan import PlannedTensor, Source
 
 Weights = NDArray[np.float32]
@@ -172,17 +172,17 @@ class Drafter:
         keys["has_confidence_head"] = Value(ValueType.BOOL, confident)
         return {f"{self.architecture}.{key}": value for key, value in keys.items()}
 
-    def vocabulary(self, pre: str | None) -> Metadata:
+    def vocabulary(self, pre: str | None) -> Vocabulary:
         """Return the target's ``tokenizer.*`` keys, and the token that stands for a guess."""
         if self.checkpoint.tokenizer_path is None:
             raise OptionError(
                 f"{self.checkpoint.path}: is a draft, which has the tokenizer of the model that it "
                 "drafts for; name that model with target_model (--target)"
             )
-        keys = vocabulary(self.checkpoint, self.sizes["vocab"], pre)
+        keys = vocabulary(self.checkpoint, self.sizes["vocab"], pre).keys
         if self.mask_token is not None:
             keys["tokenizer.ggml.mask_token_id"] = Value(U32, self.mask_token)
-        return keys
+        return Vocabulary(keys)  # without notes: the target's own file has told them
 
     def notes(self) -> list[str]:
         """Return what a draft is for."""

@@ -102,15 +102,16 @@ def _text_plan(whole: Checkpoint, pre: str | None, adapter: Adapter | None) -> P
     tensors = tuple(opened.tensors())
     left_out = match(opened.checkpoint, tensors, {**others, **opened.left_out()})
     check_deltas(adapted, tensors)
-    about = general(opened.checkpoint, opened.architecture, tensors)
+    about = general(opened.checkpoint, opened.architecture, tensors) | opened.metadata()
+    vocabulary = opened.vocabulary(pre)
     return Plan(
         opened.checkpoint,
-        _leading(opened.leading, about | opened.metadata() | opened.vocabulary(pre)),
+        _leading(opened.leading, about | vocabulary.keys),
         tensors,
         left_out,
         opened.n_layers,
         opened.n_experts,
-        notes=(*whole.notes, *adapted.notes, *opened.notes()),
+        notes=(*whole.notes, *adapted.notes, *opened.notes(), *vocabulary.notes),
         deltas=adapted.deltas,
         column_lengths=adapted.column_lengths,
     )

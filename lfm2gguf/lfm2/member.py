@@ -11,6 +11,7 @@ from typing import Protocol
 
 from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.gguf_file import Metadata
+from lfm2gguf.lfm2.metadata import Vocabulary
 from lfm2gguf.lfm2.plan import PlannedTensor
 
 
@@ -62,8 +63,8 @@ class TextMember(Protocol):
 
         """
 
-    def vocabulary(self, pre: str | None) -> Metadata:
-        """Return the ``tokenizer.*`` keys; ``pre`` forces the pre-tokenizer's name.
+    def vocabulary(self, pre: str | None) -> Vocabulary:
+        """Return the ``tokenizer.*`` keys and notes; ``pre`` forces the pre-tokenizer's name.
 
         Raises:
             CheckpointError: a file is missing or damaged, or ids lie past the embedding.

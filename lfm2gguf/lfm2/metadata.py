@@ -10,6 +10,7 @@ import contextlib
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,14 @@ SAMPLING = {
     "sampling_mirostat_tau": ("mirostat_tau",),
     "sampling_mirostat_eta": ("mirostat_eta",),
 }
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The ``tokenizer.*`` keys, and what of the tokenizer is not in them."""
+
+    keys: Metadata
+    notes: tuple[str, ...] = ()
 
 
 def general(
@@ -110,8 +119,8 @@ def parameter_counts(tensors: Sequence[PlannedTensor]) -> tuple[int, int, int, i
     return total, total - in_experts, in_one, expert_shapes[0][0] if expert_shapes else 0
 
 
-def vocabulary(checkpoint: Checkpoint, n_rows: int, pre: str | None) -> Metadata:
-    """Return the ``tokenizer.*`` keys for an embedding of ``n_rows`` rows.
+def vocabulary(checkpoint: Checkpoint, n_rows: int, pre: str | None) -> Vocabulary:
+    """Return the vocabulary for an embedding of ``n_rows`` rows.
 
     Raises:
         CheckpointError: a file is missing or damaged, or ids lie past the embedding.
@@ -156,7 +165,7 @@ def vocabulary(checkpoint: Checkpoint, n_rows: int, pre: str | None) -> Metadata
                 f"{folder}: the {kind} token has id {id}, past the {n_rows} embeddings; "
                 "correct tokenizer_config.json"
             )
-    return recorded(writer)
+    return Vocabulary(recorded(writer), tokenizer.notes)
 
 
 def recorded(writer: gguf.GGUFWriter) -> Metadata:

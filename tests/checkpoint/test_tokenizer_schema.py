@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 import tokenizers
 
-from lfm2gguf.checkpoint import tokenizer_notes
+from lfm2gguf.checkpoint import Checkpoint, Tokenizer
 from lfm2gguf.errors import CheckpointError, UnsupportedError
+from lfm2gguf.lfm2 import make_plan
 from lfm2gguf.verification.material import models
 from tests.making.checkpoints import CASES, make
 
@@ -73,11 +74,11 @@ def ids(file: Path, text: str) -> list[int]:
 @pytest.mark.parametrize("name", NOTED)
 def test_what_can_change_tokens_is_told(folder: Path, name: str) -> None:
     change, text = NOTED[name]
-    assert tokenizer_notes(folder) == []
+    assert Tokenizer.load(folder).notes == ()
     before = ids(folder / "tokenizer.json", text)
     file = changed(folder, change)
     assert ids(file, text) != before
-    (note,) = tokenizer_notes(folder)
+    (note,) = Tokenizer.load(folder).notes
     assert name in note
 
 
@@ -85,13 +86,13 @@ def test_what_can_change_tokens_is_told(folder: Path, name: str) -> None:
 def test_what_always_does_is_refused(folder: Path, name: str) -> None:
     changed(folder, REFUSED[name][0])
     with pytest.raises(UnsupportedError, match=name):
-        tokenizer_notes(folder)
+        Tokenizer.load(folder)
 
 
 def test_a_sequence_is_looked_into(folder: Path) -> None:
     parts = [{"type": "NFC"}, {"type": "Sequence", "normalizers": [{"type": "NFKC"}]}]
     changed(folder, normalizer("Sequence", normalizers=parts))
-    assert [note.split("normalizer ")[1].split()[0] for note in tokenizer_notes(folder)] == [
+    assert [note.split("normalizer ")[1].split()[0] for note in Tokenizer.load(folder).notes] == [
         "NFC",
         "NFKC",
     ]
@@ -107,7 +108,7 @@ def test_templates_of_special_tokens(folder: Path, single: str, told: bool) -> N
     parts = [text if part == "A" else token for part in single]
     processor = {"type": "TemplateProcessing", "single": parts, "pair": [], "special_tokens": {}}
     changed(folder, lambda data: data.update(post_processor=processor))
-    assert bool(tokenizer_notes(folder)) is told
+    assert bool(Tokenizer.load(folder).notes) is told
 
 
 def test_truncation_and_padding_are_nothing(folder: Path) -> None:
@@ -119,7 +120,7 @@ def test_truncation_and_padding_are_nothing(folder: Path) -> None:
     cut.enable_padding(length=2000)
     cut.save(str(file))
     assert ids(file, text) != whole
-    assert tokenizer_notes(folder) == []
+    assert Tokenizer.load(folder).notes == ()
     assert models.load_tokenizer(file).encode(text).ids == whole
 
 
@@ -127,4 +128,19 @@ def test_truncation_and_padding_are_nothing(folder: Path) -> None:
 def test_damaged(folder: Path, damage: dict[str, Any]) -> None:
     changed(folder, lambda data: data.update(damage))
     with pytest.raises(CheckpointError, match="damaged"):
-        tokenizer_notes(folder)
+        Tokenizer.load(folder)
+
+
+def test_the_file_is_parsed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By this package; gguf's SpecialVocab takes a folder, and parses it a second time."""
+    file = changed(folder, normalizer("NFC"))
+    loads, parsed = json.loads, []
+
+    def counted(text: Any, **how: Any) -> Any:
+        parsed.append(text)
+        return loads(text, **how)
+
+    monkeypatch.setattr(json, "loads", counted)
+    plan = make_plan(Checkpoint.open(folder))
+    assert parsed.count(file.read_text()) == 2
+    assert sum("its normalizer NFC" in note for note in plan.notes) == 1
