@@ -158,6 +158,8 @@ def test_the_command_succeeds_with_warnings_only(checkpoint: Path) -> None:
 def test_the_command_refuses_what_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "text.gguf").write_text("no model")
     assert "not a GGUF file" in refusal("doctor", tmp_path / "text.gguf", within=tmp_path)
+    assert "has GGUF files (text.gguf) only" in refusal("doctor", tmp_path, within=tmp_path)
+    (tmp_path / "text.gguf").unlink()
     assert "config.json" in refusal("doctor", tmp_path, within=tmp_path)
 
 

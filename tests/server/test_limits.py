@@ -169,7 +169,10 @@ def test_who_hangs_up_frees_the_place_at_once(runner: Runner, url: str) -> None:
             with httpx.stream(
                 "POST", f"{url}/v1/chat/completions", json={**LONG, "stream": True}, timeout=60
             ) as answer:
-                next(answer.iter_lines())
+                next(answer.iter_lines())  # it may come before the first token is computed
+                end = time.monotonic() + 5
+                while runner.load.running < 1 and time.monotonic() < end:
+                    time.sleep(0.001)
                 assert runner.load.running == 1
             wait_until_idle(runner, seconds=5)
 

@@ -56,7 +56,9 @@ def differences(
         rows = {theirs(name): x for name, x in tensors.items()}
         return Weights(config, shapes, lambda name, start, stop: rows[name][start:stop])  # type: ignore[arg-type]
 
-    file: Any = SimpleNamespace(tensors={name: SimpleNamespace(type=type) for name in expected})
+    file: Any = SimpleNamespace(
+        tensors={name: SimpleNamespace(type=type, shape=x.shape) for name, x in expected.items()}
+    )
     return tensor_differences(file, side(stored), side(expected))
 
 
