@@ -44,6 +44,10 @@ LONGER = (
 BEGINNINGS = (
     2886, 6600, 11157, 15259, 17705, 16124, 12949, 9620, 6773, 4580, 2858, 1603, 927, 856, 602, 399,
 )  # fmt: skip
+# The most tokens of more than n characters that have their first n in common.
+ALIKE = (
+    63778, 34017, 2082, 978, 489, 487, 487, 487, 487, 487, 487, 487, 110, 11, 2, 2,
+)  # fmt: skip
 MOST_DIGITS = 3
 DIGITS: Ranges = ((0x30, 0x39),)
 
@@ -137,6 +141,10 @@ class Exploration:
             OptionError: a text may be read in too many ways, or nothing could be proven.
         """
         check_left_recursion(self._rules)
+        texts = self._texts_to_choose_from()
+        if 0 < texts <= MOST_WAYS and texts * sum(ALIKE) <= MOST_COMPARISONS:
+            self.bound.ways = [texts] * len(self.bound.ways)  # each text is read in one way
+            return
         for level, mask, most in self._between_tokens():
             for depth in range(1, most):
                 level = {
@@ -149,6 +157,19 @@ class Exploration:
         worst = max(self._came, key=lambda ways: ways.count, default=None)
         if self.bound.comparisons > MOST_COMPARISONS or self.bound.expanded > MOST_EXPANSIONS:
             self._refuse(worst)
+
+    def _texts_to_choose_from(self) -> int:
+        """Return how many texts the grammar is a choice of; 0 if it is something else.
+
+        A stack then goes along one text: behind n characters it meets the tokens alone that begin
+        with them, and expands one frame.
+        """
+        sequences = [list(sequence) for sequence in self._rules.references(self._rules.root)]
+        while len(sequences) == len(sequences[0]) == 1 and isinstance(sequences[0][0], int):
+            sequences = [list(sequence) for sequence in self._rules.references(sequences[0][0])]
+        characters = itertools.chain.from_iterable(sequences)
+        plain = all(isinstance(e, tuple) and [low for low, _ in e] == [e[0][1]] for e in characters)
+        return len(sequences) if plain else 0
 
     def _between_tokens(self) -> list[tuple[set[Ways], int, int]]:
         """Explore what may stand before a token; return what is behind the first character of one.

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from lfm2gguf import convert
 from lfm2gguf.errors import OptionError
 from lfm2gguf.llamacpp import Model, Sampler, check_grammar, choice_rules, json_schema_grammar
-from lfm2gguf.llamacpp.ambiguity import Exploration
+from lfm2gguf.llamacpp.ambiguity import ALIKE, LONGER, Exploration
 from lfm2gguf.llamacpp.gbnf import parse
 from lfm2gguf.options import Options
 from tests.making.checkpoints import make
@@ -51,6 +51,9 @@ TAKEN = {
     "parentheses": 'root ::= "(" root ")" | ""', "long": "root ::= [a-z]{1,2000}",
     "alike for ever": 'root ::= x | y\nx ::= "a" x | "b"\ny ::= "a" y | "c"',
     "labels": "root ::= " + " | ".join(f'"label {i}"' for i in range(200)),
+    "many labels": "root ::= answer\nanswer ::= (" + " | ".join(
+        f'"label{i}"' for i in range(900)) + ")",
+    "many spaces": "root ::= " + " | ".join(f'" s{i}"' for i in range(900)),
     "choice": "\n".join(f"{name} ::= {rule}" for name, rule in
                         choice_rules([f"n{i}" for i in range(500)], "root").items()),
     "schema": json_schema_grammar({
@@ -109,12 +112,19 @@ def test_a_token_is_cheap_in_the_real_vocabulary(tmp_path: Path) -> None:
     file = convert(source, tmp_path / "real.gguf", "Q8_0", jobs=1).files[0].path
     draw = np.random.default_rng(1)
     with Model(file) as loaded:
+        pieces = [loaded.piece(token, special=True) for token in range(loaded.n_vocab)]
+        texts = [piece.decode("utf-8", "ignore") for piece in pieces]
+        for n, (longer, alike) in enumerate(zip(LONGER, ALIKE, strict=True)):
+            tokens = [text for text in texts if len(text) > n]
+            assert len(tokens) == longer
+            assert max(Counter(text[:n] for text in tokens).values()) == alike
         for name, grammar in TAKEN.items():
             sampler = Sampler(loaded, Options(temperature=0.0, grammar=grammar))
             for _ in range(6):
                 began = time.thread_time()
                 token = sampler.sample(draw.standard_normal(loaded.n_vocab, np.float32))
-                assert time.thread_time() - began < 2, name  # 0.02 s; 0.1 s of 200 labels
+                # 0.01 s and less; of 200 labels 0.1 s, of 900 up to 0.5 s
+                assert time.thread_time() - began < 2, name
                 if loaded.ends_generation(token):
                     break
             sampler.close()
@@ -126,6 +136,17 @@ def test_attacks_are_refused_soon(grammar: str) -> None:
     with pytest.raises(OptionError, match=r"^grammar: "):
         check_grammar(grammar)
     assert time.thread_time() - began < 5  # 0.3 s where nothing traces or slows it
+
+
+def test_choices_of_texts_are_told_from_all_else() -> None:
+    """Many alternatives of plain characters are cheap; of classes, or repeated, they are not."""
+    texts = [f'"label{i}"' for i in range(400)]
+    for root in ("(" + " | ".join(texts) + ")", " | ".join(texts), " | ".join([*texts, '""'])):
+        check_grammar(f"root ::= {root}")
+    classes = " | ".join(text + " [a-z]" for text in texts)
+    for root in (classes, "(" + " | ".join(texts) + ")*", " | ".join([*texts, "root"])):
+        with pytest.raises(OptionError, match=r"^grammar: "):
+            check_grammar(f"root ::= {root}")
 
 
 def test_the_error_shows_rule_and_text() -> None:
