@@ -126,7 +126,7 @@ def _message(turn: Any) -> Message | None:
 
 def _text(content: Any) -> Any:
     """Join parts that are texts by line breaks, as llama.cpp does; others stay what they are."""
-    parts = content if isinstance(content, list) else [None]
+    parts: list[Any] = content if isinstance(content, list) else [None]
     if all(isinstance(p, Mapping) and isinstance(p.get("text"), str) for p in parts):
         return "\n".join(part["text"] for part in parts)
     return content
@@ -166,7 +166,7 @@ def _alpaca(row: Row) -> list[Message] | None:
 def _completion(row: Row) -> list[Message] | None:
     """Read a prompt and its completion: texts or messages, each for itself."""
     prompt, answer = row.get("prompt"), row.get("completion", row.get("response"))
-    sides = []
+    sides: list[Any] = []
     for given, role in ((prompt, "user"), (answer, "assistant")):
         if not isinstance(given, str | list):
             return None
