@@ -18,6 +18,8 @@ from lfm2gguf.server.responses import (
     ChatChunk,
     ChatChunkChoice,
     ChatCompletion,
+    FinishReason,
+    ToolCall,
     finish_reason,
     head,
     timings_of,
@@ -43,7 +45,7 @@ async def chat_completions(body: ChatRequest, service: Served, generation: Gener
         chunks = _Chunks(service.runner, body, common, streams)
         return event_stream(chunks.of(await generation.events(streams)))
     replies = await generation.replies(streams)
-    choices = [_choice(service.runner, i, reply) for i, reply in enumerate(replies)]
+    choices = [_choice(service.runner, body, i, reply) for i, reply in enumerate(replies)]
     return ChatCompletion(
         object="chat.completion",
         choices=choices,
@@ -53,19 +55,27 @@ async def chat_completions(body: ChatRequest, service: Served, generation: Gener
     )
 
 
-def _choice(runner: Runner, index: int, reply: Reply) -> ChatChoice:
+def _choice(runner: Runner, body: ChatRequest, index: int, reply: Reply) -> ChatChoice:
     calls, text = calls_of(reply), reply.text + unreadable(reply)
     message = AnswerMessage(role="assistant", content=text or (None if calls else ""), refusal=None)
     if reply.thinking:
         message.reasoning_content = reply.thinking
-    if calls:
+    if calls and body.calls_as_of_old:
+        message.function_call = calls[0].function  # there is no other: the answer ends behind one
+    elif calls:
         message.tool_calls = calls
     return ChatChoice(
         index=index,
         message=message,
         logprobs=None if reply.logprobs is None else logprobs_of(runner, reply.logprobs),
-        finish_reason="tool_calls" if calls else finish_reason(reply),
+        finish_reason=_reason(body, reply, calls),
     )
+
+
+def _reason(body: ChatRequest, reply: Reply, calls: list[ToolCall]) -> FinishReason:
+    if not calls:
+        return finish_reason(reply)
+    return "function_call" if body.calls_as_of_old else "tool_calls"
 
 
 class _Chunks:
@@ -78,7 +88,7 @@ class _Chunks:
         common: dict[str, Any],
         streams: Sequence[Stream],
     ) -> None:
-        self._runner, self._common, self._streams = runner, common, streams
+        self._runner, self._body, self._common, self._streams = runner, body, common, streams
         self._times = bool(body.timings_per_token)
         self._answers = body.n or 1
         options = body.stream_options
@@ -120,10 +130,13 @@ class _Chunks:
         calls = calls_of(reply)
         for i, call in enumerate(calls):
             call.index = i
-        deltas = [AnswerMessage(tool_calls=[call]) for call in calls]
+        if self._body.calls_as_of_old:
+            deltas = [AnswerMessage(function_call=call.function) for call in calls]
+        else:
+            deltas = [AnswerMessage(tool_calls=[call]) for call in calls]
         if rest := unreadable(reply):
             deltas.append(AnswerMessage(content=rest))
-        reason = "tool_calls" if calls else finish_reason(reply)
+        reason = _reason(self._body, reply, calls)
         return [
             *(self._chunk(index, delta) for delta in deltas),
             self._chunk(index, AnswerMessage(), reply.usage, finish_reason=reason),

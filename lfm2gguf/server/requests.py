@@ -18,8 +18,16 @@ from pydantic import (
 
 from lfm2gguf.options import option_table
 from lfm2gguf.server.hosted import OPENAI, Tools
-from lfm2gguf.server.messages import AllowedTools, Message, NamedTool, Schema, Tool
-from lfm2gguf.server.settings import NO_EFFECT, settled
+from lfm2gguf.server.messages import (
+    AllowedTools,
+    Function,
+    FunctionName,
+    Message,
+    NamedTool,
+    Schema,
+    Tool,
+)
+from lfm2gguf.server.settings import NO_EFFECT, contradiction, settled
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Bias = Finite | Literal[False]
@@ -187,6 +195,38 @@ class ChatRequest(Sampling):
     continue_final_message: bool | Literal["content", "reasoning_content"] | None = Field(
         None, description="Go on with the last message: so unless false, if it is an assistant's."
     )
+    functions: list[Function] | None = Field(
+        None, description="tools, as of old: the answer has one function_call at most."
+    )
+    function_call: Literal["none", "auto"] | FunctionName | None = Field(
+        None, description="tool_choice, as of old."
+    )
+
+    @property
+    def calls_as_of_old(self) -> bool:
+        """Whether a call is answered as ``function_call``."""
+        return bool(self.functions)
+
+    @model_validator(mode="after")
+    def _take_functions_as_tools(self) -> ChatRequest:
+        choice, names = self.function_call, [f.name for f in self.functions or ()]
+        if isinstance(choice, FunctionName) and choice.name not in names:
+            raise contradiction("ChatRequest", "function_call", choice,
+                                f"it asks for {choice.name!r}, which functions lacks")  # fmt: skip
+        if not self.functions:
+            return self
+        for old, new in (("functions", "tools"), ("function_call", "tool_choice")):
+            if getattr(self, new):
+                raise contradiction("ChatRequest", new, getattr(self, new),
+                                    f"{old} says it as of old: give one form or the other"
+                                    )  # fmt: skip
+        self.tools = [Tool(type="function", function=function) for function in self.functions]
+        if isinstance(choice, FunctionName):
+            self.tool_choice = NamedTool(type="function", function=choice)
+        else:
+            self.tool_choice = choice
+        self.parallel_tool_calls = False
+        return self
 
 
 Prompt = (

@@ -12,7 +12,7 @@ from lfm2gguf import runner
 from lfm2gguf.version import __version__
 
 FINGERPRINT = f"lfm2gguf-{__version__}"
-FinishReason = Literal["stop", "length", "tool_calls"]
+FinishReason = Literal["stop", "length", "tool_calls", "function_call"]
 _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length", "context": "length"}
 
 
@@ -86,6 +86,7 @@ class AnswerMessage(BaseModel):
     content: str | None = None
     reasoning_content: str | None = None
     tool_calls: list[ToolCall] | None = None
+    function_call: FunctionCall | None = None  # where functions were given
     refusal: None = None
 
 

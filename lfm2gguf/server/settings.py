@@ -49,9 +49,8 @@ NO_EFFECT = frozenset({
 # What a setting asks for nothing with; with anything else the answer would be another.
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     # OpenAI's
-    "modalities": (["text"],), "audio": (), "web_search_options": (), "functions": ([],),
-    "function_call": ("none", "auto"), "echo": (False,), "best_of": (1,), "suffix": ("",),
-    "background": (False,), "moderation": (),
+    "modalities": (["text"],), "audio": (), "web_search_options": (), "echo": (False,),
+    "best_of": (1,), "suffix": ("",), "background": (False,), "moderation": (),
     # llama.cpp's
     "mirostat": (0,), "dry_multiplier": (0,), "adaptive_target": (-1,), "min_keep": (0,),
     "n_indent": (0,),
@@ -219,6 +218,12 @@ def _reason(name: str) -> str:
     leave = f"leave it out, or give {neutral}" if neutral else "leave it out"
     why = f" ({_WHY[name]})" if name in _WHY else ""
     return f"this server does not support it{why}: {leave} (--lenient passes it over)"
+
+
+def contradiction(title: str, name: str, value: Any, reason: str) -> ValidationError:
+    """Return the error of a field that others contradict."""
+    return _error(title, PydanticCustomError("contradiction", "{reason}", {"reason": reason}),
+                  name, value)  # fmt: skip
 
 
 def _refused(title: str, name: str, value: Any, reason: str) -> ValidationError:

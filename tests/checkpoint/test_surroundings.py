@@ -29,10 +29,14 @@ def change(file: Path, **keys: Any) -> None:
 
 def step(name: str, file: str) -> Callable[[Path], object]:
     def lay(folder: Path) -> None:
-        (folder / name).mkdir()
+        (folder / name).mkdir(parents=True)
         (folder / name / file).write_bytes(b"x")
 
     return lay
+
+
+def file(*names: str) -> Callable[[Path], object]:
+    return lambda folder: [(folder / name).write_bytes(b"x") for name in names]
 
 
 def steps(folder: Path) -> None:
@@ -48,6 +52,17 @@ def steps(folder: Path) -> None:
         (step("checkpoint-7", "adapter_model.safetensors"), "the newest are in checkpoint-7"),
         (step("pytorch_model_fsdp_0", "__0_0.distcp"), "accelerate merge-weights"),
         (step("global_step100", "mp_rank_00_model_states.pt"), "zero_to_fp32.py"),
+        (step("global_step1_universal/zero", "optimizer_state.pt"), "deepspeed.utils.zero_to_fp32"),
+        (step("zero/model.embed_tokens.weight", "fp32.pt"), "DeepSpeed's universal checkpoint"),
+        (file("latest_universal"), "universal checkpoint (latest_universal)"),
+        (file("hf_model_0001_0.pt"), "torchtune's pickles (hf_model_0001_0.pt)"),
+        (file("meta_model_2.pt"), "FullModelHFCheckpointer"),
+        (file("torchtune_model_0.pt"), "tune run"),
+        (file("adapter_0.pt"), "torchtune's adapter (adapter_0.pt)"),
+        (file("adapter_model.pt", "adapter_config.json", "recipe_state.pt"), "is a LoRA adapter"),
+        (file("adapter_model.bin", "adapter_config.json"), "is a LoRA adapter"),
+        (step("epoch_0", "adapter_config.json"), "a LoRA adapter below (epoch_0/adapter_config.js"),
+        (file("ft-model-00001-of-00002.safetensors"), "take ft- off"),
         (lambda f: (f / "__0_0.distcp").write_bytes(b"x"), "format_utils dcp_to_torch"),
         (lambda f: (f / "pytorch_model.bin").write_bytes(b"x"), "PyTorch pickles"),
         (lambda f: (f / "training_args.bin").write_bytes(b"x"), "has no weights (model.saf"),

@@ -243,6 +243,59 @@ def test_calls_the_model_makes_by_itself(
     assert names == called
 
 
+def test_functions_as_of_old(
+    runner: Runner, client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call comes as ``function_call``, by itself or forced, whole and streamed, and goes back."""
+    create: Any = client.chat.completions.create
+    weather, time = WEATHER["function"], TIME["function"]
+    forced = {"functions": [time, weather], "function_call": {"name": "weather"}}
+    free = {"functions": [time, weather]}
+    for given, name, said in ((forced, "weather", None), (free, "get_time", "Yes.")):
+        if said:
+            text = literally(said + CALL + CALL)  # no second call: the form has no place for it
+            monkeypatch.setattr(runner, "defaults", runner.defaults.changed(grammar=text))
+        choice = create(messages=ASK, **given, **GREEDY).choices[0]
+        assert choice.finish_reason == "function_call"
+        assert choice.message.content == said
+        assert choice.message.tool_calls is None
+        call = choice.message.function_call
+        assert call.name == name
+        assert set(json.loads(call.arguments)) == {"city"}
+        chunks = list(create(messages=ASK, stream=True, **given, **GREEDY))
+        deltas = [chunk.choices[0].delta for chunk in chunks]
+        (streamed,) = [delta.function_call for delta in deltas if delta.function_call]
+        assert streamed.model_dump() == call.model_dump()
+        assert "".join(delta.content or "" for delta in deltas) == (said or "")
+        assert chunks[-1].choices[0].finish_reason == "function_call"
+        back = {"role": "function", "name": name, "content": "sunny"}
+        again = [*ASK, choice.message.model_dump(exclude_none=True), back]
+        assert create(messages=again, max_tokens=2, **given, **GREEDY).usage
+    none = create(messages=ASK, **free, function_call="none", **GREEDY).choices[0]
+    assert none.message.content == "Yes." + CALL + CALL  # no call is wanted: that is text
+    assert none.message.function_call is None
+
+
+def test_functions_as_of_old_are_tools_to_the_prompt(client: openai.OpenAI) -> None:
+    create: Any = client.chat.completions.create
+    ask = {"messages": ASK, "max_tokens": 1, **GREEDY}
+    old = create(functions=[WEATHER["function"]], function_call="auto", **ask)
+    new = create(tools=[WEATHER], tool_choice="auto", **ask)
+    assert old.usage.prompt_tokens == new.usage.prompt_tokens
+    assert create(functions=[], tools=[WEATHER], function_call="auto", **ask).usage == new.usage
+    functions = {"functions": [WEATHER["function"]]}
+    for wrong, param in (
+        ({**functions, "tools": [WEATHER]}, "tools"),
+        ({**functions, "function_call": "auto", "tool_choice": "required"}, "tool_choice"),
+        ({**functions, "function_call": {"name": "other"}}, "function_call"),
+        ({"function_call": {"name": "weather"}}, "function_call"),
+        ({"functions": [{"name": "no name"}]}, "functions.0.name"),
+    ):
+        with pytest.raises(openai.BadRequestError) as refused:
+            create(**wrong, **ask)
+        assert refused.value.param == param, refused.value
+
+
 def test_a_stored_call_with_broken_arguments_blocks_nothing(client: openai.OpenAI) -> None:
     call: Any = {
         "id": "call_1",
