@@ -186,7 +186,16 @@ def test_real_templates_render(name: str, tmp_path: Path) -> None:
         ('\n["text"]', "row 1: is a value, which fits no form"),
         ('{"text": "Hi"}', "line 1: has the keys text, which fits no form"),
         ('{"messages": []}', "fits no form"),
-        ('{"messages": [{"role": "narrator", "content": "x"}]}', "fits no form"),
+        ('{"messages": [{"role": "narrator", "content": "x"}]}', "not read: .*narrator"),
+        (
+            '{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}',
+            "not read: .*imag",
+        ),
+        (
+            '{"prompt": "Hi", "chosen": "a", "rejected": "b"}',
+            "prompt, chosen, rejected, which fits",
+        ),
+        ('{"question": "Hi", "answer": "a"}', r"fits no form .* a line looks like \{"),
         ('{"messages": [{"role": "user"}]}', "fits no form"),
         ('{"instruction": "x"}', "fits no form"),
         ('{"prompt": "x", "completion": [1]}', "fits no form"),
@@ -210,6 +219,7 @@ HI: list[dict[str, Any]] = [
 ]
 SAID = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]
 SYSTEM: list[dict[str, Any]] = [{"role": "system", "content": "Be brief."}]
+CALL = {"name": "f", "arguments": {"a": 1}}
 TOOL = {"type": "function", "function": {"name": "f"}}
 FORMS: dict[str, tuple[object, list[dict[str, Any]]]] = {
     "messages": ({"messages": HI}, HI),
@@ -237,6 +247,28 @@ FORMS: dict[str, tuple[object, list[dict[str, Any]]]] = {
     ),
     "prompt and completion": ({"prompt": "Hi", "completion": "Hello"}, HI),
     "prompt and response": ({"prompt": "Hi", "response": "Hello"}, HI),
+    "parts that are texts": (
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}, HI[1]]},
+        HI,
+    ),
+    "a context, as in Dolly": (
+        {"instruction": "Say", "context": "it", "response": "Hello"},
+        [{"role": "user", "content": "Say\nit"}, HI[1]],
+    ),
+    "Alpaca with an input alone": ({"instruction": "", "input": "Hi", "output": "Hello"}, HI),
+    "a prompt as messages, a completion as text": ({"prompt": HI[:1], "completion": "Hello"}, HI),
+    "ShareGPT with a call": (
+        {"conversations": [SAID[0], {"from": "function_call", "value": json.dumps(CALL)}]},
+        [HI[0], {"role": "assistant", "content": "", "tool_calls": [CALL]}],
+    ),
+    "ShareGPT with a call that is none": (
+        {"conversations": [SAID[0], {"from": "function_call", "value": "f()"}]},
+        [HI[0], {"role": "assistant", "content": "f()"}],
+    ),
+    "messages with a call": (
+        {"messages": [HI[0], {"role": "assistant", "content": None, "tool_calls": [CALL]}]},
+        [HI[0], {"role": "assistant", "content": "", "tool_calls": [CALL]}],
+    ),
     "prompt and completion as messages": ({"prompt": HI[:1], "completion": HI[1:]}, HI),
 }
 
@@ -259,6 +291,15 @@ def test_every_example_of_a_line_is_one(tmp_path: Path) -> None:
     path = tmp_path / "chat.jsonl"
     path.write_text("\n".join(EXAMPLES))
     assert [row["messages"][1:] for row in read_rows(path)] == [HI[1:]] * len(EXAMPLES)
+
+
+@pytest.mark.parametrize("name", ["ShareGPT with a call", "messages with a call"])
+def test_a_call_is_scored(example: Path, tmp_path: Path, name: str) -> None:
+    """Though the template knows none: it stands as the model writes it, and serve's prompts."""
+    ((text, _, sample),) = chat_samples(example, write_lines(tmp_path / "c.jsonl", FORMS[name][0]))
+    call = "<|tool_call_start|>[f(a=1)]<|tool_call_end|>"
+    assert f"<|im_start|>assistant\n{call}<|im_end|>" in text
+    assert len(sample.targets) > 8
 
 
 def test_all_forms_give_the_same_tokens(example: Path, tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ def rendered(
 ) -> Iterator[tuple[str, list[Span]]]:
     """Give texts with the spans of the assistant's turns in each.
 
+    Calls and thinking stand in the content where the template would lose them, as in a prompt.
     One text, if the template leaves earlier turns as they were; where it rewrites them
     (thinking that is dropped), one for each turn, as the model saw it when it answered.
     """
@@ -74,10 +75,10 @@ def rendered(
     turns = [i for i, message in enumerate(messages) if message.get("role") == "assistant"]
     parts = []
     for i in turns:
-        text = template.render(messages[: i + 1], tools)
-        prompt = template.render(messages[:i], tools, add_generation_prompt=True)
+        text = template.prompt_of(messages[: i + 1], tools, add_generation_prompt=False)
+        prompt = template.prompt_of(messages[:i], tools)
         if not text.startswith(prompt):  # some templates open a turn with more than they keep
-            prompt = template.render(messages[:i], tools)
+            prompt = template.prompt_of(messages[:i], tools, add_generation_prompt=False)
         parts.append((text, (len(prompt), len(text))))
     if parts and all(parts[-1][0].startswith(text) for text, _ in parts):
         yield parts[-1][0], [span for _, span in parts]

@@ -29,6 +29,7 @@ ROLES = {
     "gpt": "assistant", "assistant": "assistant", "model": "assistant", "chatgpt": "assistant",
     "bot": "assistant", "function_call": "assistant", "developer": "system",
     "system": "system", "tool": "tool", "observation": "tool", "function_response": "tool",
+    "function": "tool", "ipython": "tool",
 }  # fmt: skip
 
 
@@ -84,19 +85,23 @@ def _conversation(where: str, value: Any) -> dict[str, Any]:
             if (messages := form(row)) is not None:
                 return {"messages": messages, "tools": _tools(where, row.get("tools"))}
     has = f"has the keys {', '.join(map(str, row))}" if isinstance(row, Mapping) else "is a value"
-    raise OptionError(f"{where}: {has}, which fits no form of a conversation; {_look()}")
+    turns = (_given(row) or []) if isinstance(row, Mapping) else []
+    unread = next((f" (not read: {turn!r:.120})" for turn in turns if _message(turn) is None), "")
+    raise OptionError(f"{where}: {has}{unread}, which fits no form of a conversation; {_look()}")
 
 
 def _look() -> str:
     return f"a line looks like {', '.join(EXAMPLES[:-1])} or {EXAMPLES[-1]}"
 
 
+def _given(row: Row) -> list[Any] | None:
+    keys = ("messages", "conversations", "conversation")
+    return next((row[key] for key in keys if isinstance(row.get(key), list)), None)
+
+
 def _turns(row: Row) -> list[Message] | None:
     """Read messages, with the Hub's names or ShareGPT's."""
-    given = next((row[k] for k in ("messages", "conversations", "conversation") if k in row), None)
-    if not isinstance(given, list):
-        return None
-    found = [_message(turn) for turn in given]
+    found = [_message(turn) for turn in _given(row) or []]
     if not found or None in found:
         return None
     return [*_system(row), *(message for message in found if message)]
@@ -105,23 +110,50 @@ def _turns(row: Row) -> list[Message] | None:
 def _message(turn: Any) -> Message | None:
     if not isinstance(turn, Mapping):
         return None
-    role = ROLES.get(str(turn.get("role", turn.get("from"))).lower())
-    content = turn.get("content", turn.get("value"))
-    if role is None or not isinstance(content, str | list | None):
-        return None
-    if content is None and not turn.get("tool_calls"):
-        return None
+    speaker = str(turn.get("role", turn.get("from"))).lower()
+    role, content = ROLES.get(speaker), _text(turn.get("content", turn.get("value")))
     kept = {k: v for k, v in turn.items() if k not in ("from", "value", "weight")}
-    return {**kept, "role": role, "content": "" if content is None else content}
+    if speaker == "function_call" and (calls := _calls(content)):
+        kept["tool_calls"], content = calls, ""
+    if role is None or not isinstance(content, str | None):
+        return None
+    if not _are_calls(kept.get("tool_calls") or []):
+        return None
+    if content is None and not kept.get("tool_calls"):
+        return None
+    return {**kept, "role": role, "content": content or ""}
+
+
+def _text(content: Any) -> Any:
+    """Join parts that are texts by line breaks, as llama.cpp does; others stay what they are."""
+    parts: list[Any] = content if isinstance(content, list) else [None]
+    if all(isinstance(p, Mapping) and isinstance(p.get("text"), str) for p in parts):
+        return "\n".join(part["text"] for part in parts)
+    return content
+
+
+def _calls(content: Any) -> list[Any]:
+    """Return the calls that LLaMA-Factory's ``function_call`` holds as JSON; none of other text."""
+    value = _whole(content) if isinstance(content, str) else None
+    calls = value if isinstance(value, list) else [value]
+    return calls if _are_calls(calls) else []
+
+
+def _are_calls(given: Any) -> bool:
+    """Say whether they are calls in OpenAI's form, or the functions of such alone."""
+    if not isinstance(given, list) or not all(isinstance(call, Mapping) for call in given):
+        return False
+    functions = [call.get("function", call) for call in given]
+    return all(isinstance(f, Mapping) and isinstance(f.get("name"), str) for f in functions)
 
 
 def _alpaca(row: Row) -> list[Message] | None:
-    """Read an instruction and its output; an input stands on a line below the instruction."""
+    """Read an instruction and its output; an input (Dolly's context) stands on a line below."""
     instruction, output = row.get("instruction"), row.get("output", row.get("response"))
     if not isinstance(instruction, str) or not isinstance(output, str):
         return None
-    more = row.get("input") or ""
-    question = f"{instruction}\n{more}" if more else instruction
+    more = row.get("input") or row.get("context")
+    question = "\n".join(str(text) for text in (instruction, more) if text)
     earlier = row.get("history") or []
     pairs = [pair for pair in earlier if isinstance(pair, list | tuple) and len(pair) == 2]
     return [
@@ -132,13 +164,14 @@ def _alpaca(row: Row) -> list[Message] | None:
 
 
 def _completion(row: Row) -> list[Message] | None:
-    """Read a prompt and its completion: texts, or messages."""
+    """Read a prompt and its completion: texts or messages, each for itself."""
     prompt, answer = row.get("prompt"), row.get("completion", row.get("response"))
-    if isinstance(prompt, str) and isinstance(answer, str):
-        return [*_system(row), *_pair(prompt, answer)]
-    if isinstance(prompt, list) and isinstance(answer, list):
-        return _turns({"messages": [*prompt, *answer], "system": row.get("system")})
-    return None
+    sides: list[Any] = []
+    for given, role in ((prompt, "user"), (answer, "assistant")):
+        if not isinstance(given, str | list):
+            return None
+        sides += [{"role": role, "content": given}] if isinstance(given, str) else given
+    return _turns({"messages": sides, "system": row.get("system")})
 
 
 def _system(row: Row) -> list[Message]:
