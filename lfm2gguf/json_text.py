@@ -25,15 +25,21 @@ def parse_json(
         value = json.loads(text, object_pairs_hook=pairs)
     except RecursionError:
         raise ValueError(f"it nests deeper than {DEEPEST}") from None
+    if too_deep(value):
+        raise ValueError(f"it nests deeper than {DEEPEST}")
+    return value
+
+
+def too_deep(value: Any) -> bool:
+    """Return whether a value nests deeper than :data:`DEEPEST`.
+
+    To walk through one that does may end in a RecursionError, and so may comparing, showing and
+    writing it.
+    """
     level = [value]
-    for _ in range(DEEPEST):
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, dict | list)
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, dict | list)
-        ]
+    for _ in range(DEEPEST + 1):
+        level = [x for x in level if isinstance(x, dict | list)]
         if not level:
-            return value
-    raise ValueError(f"it nests deeper than {DEEPEST}")
+            return False
+        level = [y for x in level for y in (x.values() if isinstance(x, dict) else x)]
+    return True

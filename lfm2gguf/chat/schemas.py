@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from lfm2gguf.errors import OptionError
+from lfm2gguf.json_text import too_deep
 
 Schema = Mapping[str, Any] | bool
 
@@ -93,8 +94,14 @@ def schema_problem(value: Any, schema: Schema, where: str) -> str | None:
 
     Looks at type, nullable, enum, const, anyOf, oneOf, required, properties,
     additionalProperties, items and the bounds of numbers; other keywords constrain nothing. A
-    keyword that is null is one that is not there.
+    keyword that is null is one that is not there. No value nests deeper than a JSON text may.
     """
+    if too_deep(value):
+        return f"{where}: it nests too deep"
+    return _problem(value, schema, where)
+
+
+def _problem(value: Any, schema: Schema, where: str) -> str | None:
     if schema is False:
         return f"{where}: nothing may stand there"
     if schema is True or (value is None and schema.get("nullable")):
@@ -148,7 +155,7 @@ def _of_object(value: Any, schema: Mapping[str, Any], where: str) -> str | None:
         if name not in properties and other is False:
             return f"{where}: there is no {name!r}; known are {sorted(properties)}"
         inner = properties.get(name, other if isinstance(other, Mapping) else {})
-        found = schema_problem(item, inner, f"{where}.{name}")
+        found = _problem(item, inner, f"{where}.{name}")
         if found:
             return found
     return None
@@ -158,7 +165,7 @@ def _of_items(value: Any, schema: Mapping[str, Any], where: str) -> str | None:
     items = schema.get("items")
     if not isinstance(value, list) or not isinstance(items, Mapping):
         return None
-    found = (schema_problem(item, items, f"{where}[{i}]") for i, item in enumerate(value))
+    found = (_problem(item, items, f"{where}[{i}]") for i, item in enumerate(value))
     return next(filter(None, found), None)
 
 
@@ -166,5 +173,5 @@ def _of_choice(value: Any, schema: Mapping[str, Any], where: str) -> str | None:
     choices = schema.get("anyOf") or schema.get("oneOf")
     if not choices:
         return None
-    problems = [schema_problem(value, choice, where) for choice in choices]
+    problems = [_problem(value, choice, where) for choice in choices]
     return None if None in problems else problems[0]

@@ -14,7 +14,7 @@ from lfm2gguf.chat.dialect import dialect_of
 from lfm2gguf.chat.environment import environment
 from lfm2gguf.chat.tool_calls import BadCall, ToolCall, write_calls
 from lfm2gguf.errors import GGUFError, MissingDependencyError, OptionError
-from lfm2gguf.json_text import parse_json
+from lfm2gguf.json_text import parse_json, too_deep
 
 Message = Mapping[str, Any]
 Messages = str | Sequence[Message]
@@ -195,6 +195,8 @@ def _as_call(call: Any) -> ToolCall | BadCall:
             arguments = parse_json(arguments)
         except ValueError:
             return BadCall(f"{name}({arguments})", "its arguments are not JSON")
+    if too_deep(arguments):
+        raise OptionError("tool_calls: the arguments of a call nest too deep; make them flatter")
     if not isinstance(name, str):
         raise OptionError(f"tool_calls: {call!r} needs a name")
     if not isinstance(arguments, Mapping):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+import numpy as np
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lfm2gguf.errors import OptionError
 from lfm2gguf.server.errors import Refusal, response_of
+
+DEEPEST = 200  # in a request; pydantic writes 255 levels, and a schema may have 100
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ class BoundedBody:
             return await self._app(scope, receive, send)
         try:
             body = await asyncio.wait_for(self._read(scope, receive), self._limits.body_seconds)
+            if b"json" in dict(scope["headers"]).get(b"content-type", b"") and _too_deep(body):
+                raise Refusal(400, f"the body nests deeper than {DEEPEST}", code="invalid_json")
         except asyncio.TimeoutError:
             late = f"the request's body did not arrive within {self._limits.body_seconds:g} s"
             return await response_of(Refusal(408, late), scope["path"])(scope, receive, send)
@@ -80,3 +85,19 @@ class BoundedBody:
                 f"the request's body is larger than {self._limits.body_bytes} bytes",
                 code="request_too_large",
             )
+
+
+def _too_deep(body: bytes) -> bool:
+    """Return whether lists and objects of a JSON text stand deeper in one another than DEEPEST.
+
+    What validates, renders and writes a request's values recurses as deep as they nest. Takes a
+    second at most for 32 MiB, whatever they hold.
+    """
+    if body.count(b"[") + body.count(b"{") <= DEEPEST:
+        return False
+    plain = np.frombuffer(body.replace(rb"\\", b"").replace(rb"\"", b""), np.uint8)
+    in_text = np.cumsum(plain == ord('"'), dtype=np.uint8) & 1
+    bare = plain[in_text == 0]
+    closing = (bare == ord("]")) | (bare == ord("}"))
+    steps = ((bare == ord("[")) | (bare == ord("{"))).astype(np.int8) - closing
+    return bool(np.cumsum(steps, dtype=np.int32).max(initial=0) > DEEPEST)

@@ -153,3 +153,14 @@ def test_calls_that_are_written_are_read_as_the_same(name: str, key: str) -> Non
     start, end = LFM2.calls
     written = write_calls(calls)
     assert read_calls(written.removeprefix(start).removesuffix(end)) == (calls, [])
+
+
+@pytest.mark.parametrize("schema", [{}, {"type": "string"}, {"const": 1}, {"enum": [1]}])
+@pytest.mark.parametrize("form", ["{'a': 0}", "[0]"])
+def test_a_value_that_nests_too_deep_is_said(schema: dict[str, Any], form: str) -> None:
+    """To go through it, to compare it or to show it would end in a RecursionError."""
+    value: Any = 0
+    for _ in range(100_000):
+        value = {"a": value} if "a" in form else [value]
+    assert "nests too deep" in str(schema_problem(value, {"properties": {"x": schema}}, "x"))
+    assert "nests too deep" in str(schema_problem({"x": value}, {"properties": {"x": schema}}, "x"))

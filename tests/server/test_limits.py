@@ -241,3 +241,35 @@ def test_grammars_of_clients_are_bounded(runner: Runner) -> None:
     with serving(runner, limits=trusting) as url:
         assert chat(url, twice).status_code == 200
         assert chat(url, recursive).status_code == 200
+
+
+DEEP = (
+    ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}, {
+        "role": "assistant", "content": None, "tool_calls": [
+            {"id": "c", "type": "function", "function": {"name": "f", "arguments": "DEEP"}}]}]}),
+    ("/v1/chat/completions", {**ASK, "metadata": {"x": "DEEP"}}),
+    ("/v1/responses", {"input": "x", "max_output_tokens": 16, "metadata": {"x": "DEEP"}}),
+    ("/v1/responses", {"input": "x", "max_output_tokens": 16, "text": {"format": {
+        "type": "json_schema", "name": "x", "schema": {"enum": ["DEEP"]}}}}),
+    ("/v1/messages", {"max_tokens": 2, "messages": [{"role": "user", "content": "x"}], "tools": [
+        {"name": "f", "input_schema": {"type": "object", "default": "DEEP"}}]}),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "body"), DEEP)
+@pytest.mark.parametrize("form", ["[]", '{"]":}'])
+def test_what_nests_too_deep(url: str, path: str, body: dict[str, Any], form: str) -> None:
+    for levels in (90, 150, 250, 450, 700, 990):  # json itself reads about 990
+        value = form[:-1] * levels + "1" + form[-1] * levels
+        content = json.dumps(body).replace('"DEEP"', value)
+        headers = {"content-type": "application/json"}
+        answer = httpx.post(f"{url}{path}", content=content, headers=headers, timeout=60)
+        assert answer.status_code < 500, (levels, answer.text)
+        if levels > 200:
+            assert answer.status_code == 400
+
+
+def test_brackets_in_texts_are_none(url: str) -> None:
+    text = 'a "[[[[{{{{' * 300 + "\\"
+    answer = chat(url, {**ASK, "messages": [{"role": "user", "content": text}]})
+    assert "nests" not in answer.text
