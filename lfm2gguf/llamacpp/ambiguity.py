@@ -168,7 +168,7 @@ class Exploration:
         while len(sequences) == len(sequences[0]) == 1 and isinstance(sequences[0][0], int):
             sequences = [list(sequence) for sequence in self._rules.references(sequences[0][0])]
         characters = itertools.chain.from_iterable(sequences)
-        plain = all(isinstance(e, tuple) and [low for low, _ in e] == [e[0][1]] for e in characters)
+        plain = all(isinstance(e, tuple) and len(e) == 1 and e[0][0] == e[0][1] for e in characters)
         return len(sequences) if plain else 0
 
     def _between_tokens(self) -> list[tuple[set[Ways], int, int]]:

@@ -246,3 +246,8 @@ class Simulation:
             for i, alternative in enumerate(self._rules[symbol]):
                 todo.append((*rest, (symbol, i, 0)) if alternative else rest)
         return found
+
+
+def test_a_class_that_no_character_is_in() -> None:
+    """``[a-)]`` ends before it begins: nothing to choose, and nothing that fails."""
+    check_grammar('root ::= x\nx ::= [a-)]{1,9} | "\u00e9"')
