@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import _thread
 import io
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
-from importlib import import_module
+from importlib import _bootstrap, import_module
+from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -94,21 +97,45 @@ def common(
 
 def _begin() -> None:
     """Begin the command."""
-    _interrupt_by(signal.SIG_DFL, signal.default_int_handler)
+    _interrupt_by(signal.SIG_DFL, _stop)
 
 
 def _interrupt_by(before: object, after: object) -> None:
     """Change what Ctrl-C does, where it does ``before``: who ignores it goes on doing so.
 
-    Until the command begins it ends the process at once: there is nothing to tidy up, and a
-    KeyboardInterrupt inside of an import may be lost.
+    Until the command begins it ends the process at once: there is nothing to tidy up.
     """
     if signal.getsignal(signal.SIGINT) is before:
         signal.signal(signal.SIGINT, after)  # type: ignore[arg-type]
 
 
-def _terminated(signal_number: int, frame: object) -> NoReturn:
-    sys.exit(128 + signal_number)  # by way of every finally: partial files are removed
+def _stop(signal_number: int, frame: FrameType | None) -> None:
+    """End the command by way of every finally, so that partial files are removed.
+
+    An import is left to its end: inside of it the exception would be lost, since modules in C
+    make an ImportError of it (NumPy's import_array), and weak references swallow it.
+    """
+    if _imports(frame):
+        again = threading.Timer(0.02, _signal_again, [signal_number])
+        again.daemon = True
+        again.start()
+    elif signal_number == signal.SIGINT:
+        raise KeyboardInterrupt
+    else:
+        sys.exit(128 + signal_number)
+
+
+def _imports(frame: FrameType | None) -> bool:
+    while frame is not None and frame.f_globals is not vars(_bootstrap):
+        frame = frame.f_back
+    return frame is not None
+
+
+def _signal_again(signal_number: int) -> None:
+    if hasattr(signal, "pthread_kill") and (main := threading.main_thread().ident):
+        signal.pthread_kill(main, signal_number)  # wakes it where it waits
+    else:
+        _thread.interrupt_main(signal.Signals(signal_number))
 
 
 def one_line(text: str) -> str:
@@ -133,7 +160,7 @@ def _unexpected(error: Exception) -> NoReturn:
 
 def main() -> None:
     """Run the command line."""
-    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGTERM, _stop)
     _interrupt_by(signal.default_int_handler, signal.SIG_DFL)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # files hold texts that are not UTF-8

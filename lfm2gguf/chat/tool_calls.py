@@ -57,13 +57,18 @@ class CallReader:
         self.text = ""
         self._at = 0  # behind the last call that was read
         self._lexed, self._depth = 0, 0  # as far as brackets were counted, and how many are open
+        self._quote = ""  # of the string that is open there
+        self._unreadable = False  # the next call, whose brackets are closed
         self._budget = [_MOST_READ]
 
     def feed(self, new: str) -> list[ToolCall]:
         """Take new text and return the calls that are certain now."""
         self.text += new
         calls: list[ToolCall] = []
-        while self._closes() and (read := self._next(_FOLLOWS)) is not None:
+        while not self._unreadable and self._closes():
+            if (read := self._next(_FOLLOWS)) is None:
+                self._unreadable = True
+                break
             calls.append(read)
             self._lexed, self._depth = self._at, 0
         return calls
@@ -71,12 +76,17 @@ class CallReader:
     def _closes(self) -> bool:
         """Count brackets; return whether those of the next call are closed and one follows.
 
-        Only then is it worth reading, which a long span would otherwise be at every comma.
+        Only then is it worth reading, which a long span would otherwise be at every comma. Each
+        character is looked at once, however small the pieces are in which a text comes.
         """
+        if self._quote and not self._string_ends():
+            return False
         if not self._depth:
-            self._lexed = _start(self.text, self._at)
+            self._lexed = max(self._lexed, _start(self.text, self._at))
         for match in _LEXEMES.finditer(self.text, self._lexed):
-            if match[0] in ("'", '"') or self._depth < 0:
+            if match[0] in ("'", '"'):
+                self._quote, self._lexed = match[0], match.end()
+                self._string_ends()
                 return False
             step = _DEPTH.get(match[0], 0)
             if step < 0 and self._depth + step <= 0:
@@ -85,6 +95,15 @@ class CallReader:
             self._lexed = match.end()
         self._lexed = len(self.text)
         return False
+
+    def _string_ends(self) -> bool:
+        """Pass over an open string, as far as it is there; return whether it ends."""
+        if match := _INSIDE[self._quote].match(self.text, self._lexed):
+            self._lexed = match.end()
+        if not self.text.startswith(self._quote, self._lexed):
+            return False
+        self._lexed, self._quote = self._lexed + 1, ""
+        return True
 
     def close(self, *, whole: bool = True) -> list[ToolCall | BadCall]:
         """Return the rest: calls, and what cannot be read.
@@ -157,6 +176,7 @@ _LEXEMES = re.compile(
     r"|'(?:\\.|[^\\'])*'|\"(?:\\.|[^\\\"])*\"|[()\[\]{}'\"]",
     re.DOTALL,
 )
+_INSIDE = {quote: re.compile(rf"(?:\\.|[^\\{quote}])*", re.DOTALL) for quote in "'\""}
 _DEPTH = {**dict.fromkeys("([{", 1), **dict.fromkeys(")]}", -1)}
 _MOST_READ = 400_000  # characters, in all the ways that are tried
 

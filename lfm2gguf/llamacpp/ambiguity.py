@@ -29,7 +29,7 @@ from lfm2gguf.llamacpp.recursion import check_left_recursion, returns
 MOST_STEPS = 300_000  # of the analysis: 0.5 s was the worst seen
 MOST_WAYS = 2_000  # to read one token
 # For one filtering of the vocabulary, if every token had the most ways that any text has:
-MOST_COMPARISONS = 100_000_000  # of a token with a stack, 20 ns each
+MOST_COMPARISONS = 50_000_000  # of a token with a stack: 20 ns each, 30 on a busy machine
 MOST_EXPANSIONS = 50_000_000  # of a stack's last frame, 50 ns each
 KEPT = 1  # frames that all stacks of a list share, and that are remembered
 

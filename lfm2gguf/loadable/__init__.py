@@ -5,7 +5,7 @@ rule that it takes for granted. Those that are known are in :mod:`lfm2gguf.loada
 nobody foresaw happens in a child process (:mod:`lfm2gguf.loadable.trial`) and is an error here.
 """
 
-from lfm2gguf.loadable.check import check_loadable
+from lfm2gguf.loadable.check import check_loadable, check_rules
 from lfm2gguf.loadable.rules import (
     AGAIN,
     NAMED_TOKENS,
@@ -16,6 +16,7 @@ from lfm2gguf.loadable.rules import (
     types,
     vocabulary,
 )
+from lfm2gguf.loadable.trial import Trial
 
 __all__ = [
     "AGAIN",
@@ -23,7 +24,9 @@ __all__ = [
     "NOT_WEIGHTS",
     "Contents",
     "Problem",
+    "Trial",
     "check_loadable",
+    "check_rules",
     "problems",
     "types",
     "vocabulary",

@@ -1,11 +1,14 @@
 """The first load of a file, in a child process: a crash there is an error here.
 
 What was loaded once is remembered in the user's cache by its path, size, time, header, and the
-version of the library, so that the same file is not tried again.
+version of the library, so that the same file is not tried again. The child works beside its
+caller, which goes on as far as it can: it reads the header while the child loads the library, and
+loads the file itself while the child computes with it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -14,9 +17,14 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
+from collections.abc import Iterable
 from pathlib import Path
+from types import TracebackType
+from typing import IO
 
-from lfm2gguf.errors import GGUFError
+from lfm2gguf.errors import GGUFError, TensorError
 from lfm2gguf.gguf_file import GGUFFile
 from lfm2gguf.loadable import child
 from lfm2gguf.members import is_retrieval
@@ -24,7 +32,7 @@ from lfm2gguf.storage import cache_folder, stamps
 
 VARIABLE = "LFM2GGUF_TRIAL"
 OFF = ("0", "off", "no", "false")
-FOLDER, MOST = "loaded", 500  # entries of no bytes
+FOLDER, MOST = "loaded", 500  # entries of a digest each
 SECONDS, BYTES_A_SECOND = 120.0, 20e6  # what a load may take: a constant, and a slow disk
 # The child runs on the CPU: starting a GPU's driver would take longer than all the rest. And
 # ggml_abort starts a debugger for a backtrace, and may wait for it for ever.
@@ -36,28 +44,167 @@ ENVIRONMENT = dict.fromkeys(("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"), "-1
 ASSERTED = re.compile(r"[\w.-]+\.(?:c|cpp|h|cu|m):\d+: .+|what\(\): .+")
 
 
-def tried(file: GGUFFile, projector: Path | None = None) -> None:
-    """Load a file in a child process, unless that went well before.
+class Trial:
+    """A file's first load, if it is one; without that nothing is started, and nothing waited for.
 
-    Raises:
-        GGUFError: the child did not survive it.
-
+    ``start`` says that the file's header is sound, ``loaded`` and ``computed`` wait. They raise
+    :class:`GGUFError` where the child did not survive the file.
     """
-    if os.environ.get(VARIABLE, "").lower() in OFF or not sys.executable:
-        return
-    entry = cache_folder() / FOLDER / _key(file, projector)
-    if entry.exists():
-        return
-    _load(file, projector)
-    _remember(entry)
+
+    def __init__(self, path: Path, projector: Path | None = None) -> None:
+        self._path, self._projector = path, projector
+        self._child: _Child | None = None
+        self._entry: Path | None = None  # where this file is remembered
+        self._digest = ""
+        if os.environ.get(VARIABLE, "").lower() in OFF or not sys.executable:
+            return
+        files = [path, *([projector] if projector else [])]
+        if not all(file.is_file() for file in files):
+            return  # the caller has the words for it
+        with contextlib.suppress(TensorError):  # gone in this moment
+            self._entry = cache_folder() / FOLDER / _digest(files)
+            if not self._entry.exists():
+                self._child = _Child.started()
+
+    def start(self, file: GGUFFile) -> None:
+        """Let the child load the file, unless that went well before."""
+        if self._entry is None:
+            return
+        # The header is no part of the entry's name: whether a child will be needed has to be
+        # known before it is read.
+        header = min((t.offset for t in file.tensors.values() if t.file == file.path), default=0)
+        if self._child is None:
+            self._digest = _digest(file.files, file.path, header)
+            if _text(self._entry) == self._digest:
+                return
+            self._child = _Child.started()
+        if self._child:
+            embeddings = [False, True] if is_retrieval(file, file.tensors) else [False]
+            projector = self._projector and os.fspath(self._projector)
+            request = {"file": os.fspath(file.path), "projector": projector}
+            size = sum(info.nbytes for info in file.tensors.values())
+            self._child.give({**request, "embeddings": embeddings}, SECONDS + size / BYTES_A_SECOND)
+            self._digest = self._digest or _digest(file.files, file.path, header)
+
+    def loaded(self) -> None:
+        """Wait until the child has loaded the file."""
+        if self._child:
+            self._wait(child.LOADED)
+
+    def computed(self) -> None:
+        """Wait until the child has computed with the file, and remember that."""
+        if self._child and self._entry:
+            self._wait(child.COMPUTED)
+            _remember(self._entry, self._digest)
+
+    def _wait(self, word: bytes) -> None:
+        if self._child and (what := self._child.failed_before(word)):
+            names = f"{self._path} with {self._projector}" if self._projector else str(self._path)
+            raise GGUFError(
+                f"{names}: llama.cpp {what}; the file is damaged or hostile: download or convert "
+                "it again, and see what `lfm2gguf doctor` says of it"
+            )
+
+    def close(self) -> None:
+        """End the child, if it still runs."""
+        if self._child:
+            self._child.close()
+
+    def __enter__(self) -> Trial:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
 
 
-def _key(file: GGUFFile, projector: Path | None) -> str:
-    """Return a digest of what would be another load if it changed."""
-    header = min((t.offset for t in file.tensors.values() if t.file == file.path), default=0)
-    with file.path.open("rb") as opened:
-        found = hashlib.sha256(opened.read(header))
-    for stamp in stamps([*file.files, *([projector] if projector else [])]):
+class _Child:
+    """The child process, and what it says."""
+
+    def __init__(self, process: subprocess.Popen[bytes], errors: IO[bytes]) -> None:
+        self._process, self._errors = process, errors
+        self._seconds, self._late = 0.0, False
+        self._timer: threading.Timer | None = None
+
+    @classmethod
+    def started(cls) -> _Child | None:
+        """Start it; None where no process can be: the load itself has to show what comes of it."""
+        command = [sys.executable, "-I", "-S", child.__file__, json.dumps(sys.path)]
+        try:
+            errors = tempfile.TemporaryFile()  # noqa: SIM115  # a pipe would have to be emptied
+        except OSError:
+            return None
+        try:
+            process = subprocess.Popen(
+                command,
+                bufsize=0,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=os.environ | ENVIRONMENT,
+            )
+        except OSError:
+            errors.close()
+            return None
+        return cls(process, errors)
+
+    def give(self, request: dict[str, object], seconds: float) -> None:
+        """Name the file, for whose load there are so many seconds."""
+        assert self._process.stdin
+        self._seconds = seconds
+        self._timer = threading.Timer(seconds, self._end)
+        self._timer.daemon = True
+        self._timer.start()
+        with contextlib.suppress(OSError):  # it has ended: that will be seen
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+
+    def failed_before(self, word: bytes) -> str:
+        """Wait until the child says so, or ends; return how it failed, empty if it did not."""
+        assert self._process.stdout
+        for line in iter(self._process.stdout.readline, b""):
+            if line == word:
+                return ""
+        code = self._process.wait()
+        if self._late:
+            return f"did not load it in {self._seconds:.0f} s"
+        if 0 <= code <= 255:
+            return ""
+        # a signal; on Windows an exception's code
+        return f"ends the process with it ({self._last_words(code)})"
+
+    def _last_words(self, code: int) -> str:
+        """Return the line in which the library says why it ended, or what ended it."""
+        self._errors.seek(0)
+        for line in self._errors:
+            if said := ASSERTED.search(line.decode("utf-8", "replace")):
+                return said[0].strip()
+        return signal.Signals(-code).name if code < 0 else str(code)
+
+    def _end(self) -> None:
+        self._late = True
+        self._process.kill()
+
+    def close(self) -> None:
+        """End it, though it be still freeing what it computed with, and wait for that."""
+        if self._timer:
+            self._timer.cancel()
+            self._timer.join()
+        self._process.kill()
+        self._process.communicate()  # closes the pipes
+        self._errors.close()
+
+
+def _digest(files: Iterable[Path], first: Path | None = None, header: int = 0) -> str:
+    """Return a digest of what would be another load if it changed: files and a header."""
+    found = hashlib.sha256()
+    if first:
+        with first.open("rb") as opened:
+            found.update(opened.read(header))
+    for stamp in stamps(files):
         found.update(f"{stamp.path.resolve()!r} {stamp.size} {stamp.modified}\n".encode())
     found.update(_version().encode())
     return found.hexdigest()
@@ -70,54 +217,18 @@ def _version() -> str:
         return ""
 
 
-def _load(file: GGUFFile, projector: Path | None) -> None:
-    request = {
-        "path": sys.path,
-        "file": os.fspath(file.path),
-        "projector": projector and os.fspath(projector),
-        "embeddings": [False, True] if is_retrieval(file, file.tensors) else [False],
-    }
-    command = [sys.executable, "-I", "-S", child.__file__, json.dumps(request)]
-    seconds = SECONDS + sum(info.nbytes for info in file.tensors.values()) / BYTES_A_SECOND
+def _text(entry: Path) -> str:
     try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            env=os.environ | ENVIRONMENT,
-            timeout=seconds,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise _error(file, projector, f"did not load it in {seconds:.0f} s") from error
-    except OSError:  # no process can be started here: the load itself has to show it
-        return
-    if done.returncode < 0 or done.returncode > 255:  # a signal; on Windows an exception's code
-        raise _error(file, projector, f"ends the process with it ({_last_words(done)})")
+        return entry.read_text(encoding="ascii")
+    except (OSError, ValueError):
+        return ""
 
 
-def _last_words(done: subprocess.CompletedProcess[bytes]) -> str:
-    """Return the line in which the library says why it ended, or what ended it."""
-    for line in done.stderr.decode("utf-8", "replace").splitlines():
-        if said := ASSERTED.search(line):
-            return said[0].strip()
-    return signal.Signals(-done.returncode).name if done.returncode < 0 else str(done.returncode)
-
-
-def _error(file: GGUFFile, projector: Path | None, what: str) -> GGUFError:
-    names = f"{file.path} with {projector}" if projector else str(file.path)
-    return GGUFError(
-        f"{names}: llama.cpp {what}; the file is damaged or hostile: "
-        "download or convert it again, and see what `lfm2gguf doctor` says of it"
-    )
-
-
-def _remember(entry: Path) -> None:
+def _remember(entry: Path, digest: str) -> None:
     """Note that a load went well; a folder that cannot be written is not an error."""
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
-        entry.touch()
+        entry.write_text(digest, encoding="ascii")
         entries = sorted(entry.parent.iterdir(), key=lambda path: path.stat().st_mtime_ns)
         for old in entries[:-MOST]:
             old.unlink(missing_ok=True)

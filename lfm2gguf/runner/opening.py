@@ -22,7 +22,7 @@ from lfm2gguf.llamacpp import (
     choose,
     report,
 )
-from lfm2gguf.loadable import check_loadable
+from lfm2gguf.loadable import Trial, check_loadable, check_rules
 from lfm2gguf.members import member_of, trained_context
 from lfm2gguf.runner import placement
 from lfm2gguf.runner.arguments import FilePath
@@ -79,19 +79,23 @@ def open_model(
     _check(parallel=parallel, context=context, threads=threads)
     if not 0 <= lookup <= MOST_GUESSES:
         raise OptionError(f"lookup is {lookup}: it must be 0 (off) to {MOST_GUESSES}")
-    file = placement.check_file(path)
-    draft_file = placement.check_draft(Path(draft), file) if draft else None
-    projector = placement.check_projector(Path(mmproj)) if mmproj else None
-    check_loadable(file, projector.path if projector else None)
-    if draft_file:
-        check_loadable(draft_file, None)
-    n_ctx = context or min(trained_context(file), DEFAULT_CONTEXT)
-    on, layers = placement.place(file, choose(device), gpu_layers, device, n_ctx)
-    if not on:
-        size = sum(info.nbytes for info in file.tensors.values())
-        placement.check_memory(path, size, available_memory())
-    with contextlib.ExitStack() as parts:  # what is open is closed if the rest fails
+    trying = Trial(path, Path(mmproj) if mmproj else None)  # its child starts while this goes on
+    with trying as trial, contextlib.ExitStack() as parts:  # closed if the rest fails
+        file = placement.check_file(path)
+        draft_file = placement.check_draft(Path(draft), file) if draft else None
+        projector = placement.check_projector(Path(mmproj)) if mmproj else None
+        check_rules(file)
+        trial.start(file)
+        if draft_file:
+            check_loadable(draft_file)
+        n_ctx = context or min(trained_context(file), DEFAULT_CONTEXT)
+        on, layers = placement.place(file, choose(device), gpu_layers, device, n_ctx)
+        if not on:
+            size = sum(info.nbytes for info in file.tensors.values())
+            placement.check_memory(path, size, available_memory())
+        trial.loaded()
         model = parts.enter_context(Model(path, on, layers, mmap=mmap))
+        trial.computed()
         loaded = _load_adapters(model, adapters, file)
         most = lookup or (MOST_DRAFTED if draft_file else 0)
         made = parts.enter_context(

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lfm2gguf.errors import OutputError
-from lfm2gguf.storage.partial import begin
+from lfm2gguf.storage.partial import begin, partial_of
 
 
 @contextlib.contextmanager
@@ -28,19 +28,22 @@ def create(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
     """
     check_target(target, overwrite=overwrite)
-    with output_errors(target):
-        partial, lock = begin(target)
-    try:
+    with contextlib.ExitStack() as stack:
+        partial = partial_of(target)
+        stack.callback(_remove, partial)  # before it is there: Ctrl-C may come at any moment
+        with output_errors(target):
+            lock = stack.enter_context(begin(partial))
         check_target(target, overwrite=overwrite)  # who held it may have ended just now
         yield partial
         with output_errors(target):
             if os.name == "nt":  # what is open there cannot be renamed
                 lock.close()
             partial.replace(target)
-    finally:
-        lock.close()
-        with contextlib.suppress(OSError):
-            partial.unlink()
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def write_whole(target: Path, content: str | bytes, *, overwrite: bool = False) -> None:

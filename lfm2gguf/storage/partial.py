@@ -34,27 +34,34 @@ LOCKS = sys.platform != "win32"
 PATIENCE = 2.0  # seconds for others to look through the folder
 
 
-def begin(target: Path) -> tuple[Path, BinaryIO]:
-    """Make the temporary file of a target; return its path and the opening that holds its lock.
+def partial_of(target: Path) -> Path:
+    """Return a temporary name for a target, beside it, that nobody can foresee."""
+    return target.with_name(f"{target.name}.{secrets.token_hex(4)}{SUFFIX}")
 
-    What killed runs left in the folder is removed.
+
+def begin(partial: Path) -> BinaryIO:
+    """Make a temporary file; return the opening that holds its lock.
+
+    What killed runs left in the folder is removed. After an exception, which an interrupt may be
+    at any moment, the file may be there.
 
     Raises:
         OutputError: another run is writing the target.
         OSError: the file cannot be made.
 
     """
-    with turn(target.parent):
-        writing = _sweep(target.parent)
-        if target.name in writing:
+    with turn(partial.parent):
+        target = target_of(partial)
+        if target.name in _sweep(partial.parent):
             raise OutputError(
                 f"{target}: another run is writing it now; wait until it has ended, or give "
                 "another name"
             )
-        path = target.with_name(f"{target.name}.{secrets.token_hex(4)}{SUFFIX}")
-        file = path.open("xb")
-        locked(file.fileno())
-        return path, file
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(partial.open("xb"))
+            locked(file.fileno())
+            stack.pop_all()
+            return file
 
 
 def target_of(partial: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -29,8 +30,10 @@ def scratch_folder() -> Iterator[Path]:
     with contextlib.ExitStack() as stack:
         with turn(parent):
             _sweep(parent)
-            folder = Path(tempfile.mkdtemp(SUFFIX, PREFIX, parent))
+            folder = parent / f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}"
+            # before it is there: Ctrl-C may come at any moment
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            folder.mkdir(mode=0o700)
             if LOCKS:
                 locked(stack.enter_context(opened(folder, os.O_DIRECTORY)))
         yield folder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import itertools
 import json
+import time
 from typing import Any
 
 import pytest
@@ -135,6 +136,24 @@ def test_no_text_does_worse_than_be_malformed(text: str) -> None:
     assert all(isinstance(call, ToolCall) for call in calls)
     assert all(call.reason for call in bad)
     json.dumps([call.arguments for call in calls], allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[f(x="' + r"it's \"so\" " * 20_000 + '"), g()]',
+        '{"name": "f", "arguments": {"x": "' + "(a" * 100_000 + '"}}',
+        "[a.b" + "'a' " * 50_000,
+        '[f(x="' + "a" * 100_000 + '" 1), ' + "g(), " * 20_000,
+    ],
+    ids=["a string", "JSON", "no call", "not to be read"],
+)
+def test_small_pieces_cost_no_more_than_their_text(text: str) -> None:
+    """Each was read again from its beginning with every piece: 24,000 characters took seconds."""
+    reader, began = CallReader(), time.process_time()
+    for i in range(0, len(text), 7):
+        reader.feed(text[i : i + 7])
+    assert time.process_time() - began < 5
 
 
 @given(st.text(alphabet="[]{}()=,'\" fx1", max_size=60), st.lists(st.integers(0, 60), max_size=9))

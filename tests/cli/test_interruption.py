@@ -139,6 +139,35 @@ def test_interrupted_while_it_starts(
     assert 'File "<string>"' not in said  # nothing of the workers
 
 
+IMPORTING = """
+import os, runpy, sys, time
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "lfm2gguf.conversion":
+            try:
+                os.kill(os.getpid(), {number})
+                time.sleep(0.1)
+            except BaseException:
+                pass
+
+sys.meta_path.insert(0, Finder())
+runpy.run_module("lfm2gguf_cli.main", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_in_an_import_that_loses_exceptions(
+    wide: Path, target: Path, number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    """As NumPy's import_array and weak references' callbacks do."""
+    (tmp_path / "start.py").write_text(IMPORTING.format(number=int(number)))
+    arguments = [sys.executable, str(tmp_path / "start.py"), *command(wide, target)[len(COMMAND) :]]
+    done = subprocess.run(arguments, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == code, done.stderr
+    assert not list(target.iterdir())
+
+
 def test_killed(long: Path, wide: Path, target: Path) -> None:
     """Nothing has the final name, and the workers go; what is left goes with the next run."""
     with converting(long, target) as (process, workers):

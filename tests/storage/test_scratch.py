@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from lfm2gguf.storage import scratch_folder
+from lfm2gguf.storage import scratch, scratch_folder
 
 KILLED = """
 import os, signal, tempfile
-from lfm2gguf.storage import scratch_folder
+from lfm2gguf.storage import scratch, scratch_folder
 tempfile.tempdir = {folder!r}
 with scratch_folder() as made:
     (made / "x").write_bytes(bytes(9))
@@ -43,3 +43,14 @@ def test_what_a_killed_run_left_goes_and_what_runs_stays(temporary: Path) -> Non
     other.symlink_to(left)  # a link is nobody's folder
     with scratch_folder() as one, scratch_folder() as two:
         assert {*temporary.iterdir()} == {one, two, other}
+
+
+def test_interrupted_while_it_is_made(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(descriptor: int) -> bool:
+        assert list(temporary.iterdir())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scratch, "locked", interrupted)
+    with pytest.raises(KeyboardInterrupt), scratch_folder():
+        pass
+    assert not list(temporary.iterdir())
