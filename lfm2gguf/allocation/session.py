@@ -44,8 +44,8 @@ class Allocation:
     """Types chosen for a budget.
 
     ``recipe`` makes the file. ``predicted`` sums the tensors' losses, and ``measured`` is the
-    whole model's mean KL divergence on the same ``positions``, its weights rounded without
-    calibration.
+    whole model's mean KL divergence on the same ``positions``: its weights rounded without
+    calibration, but for a budget of KL divergence as the file's will be.
     """
 
     recipe: Recipe
@@ -97,7 +97,8 @@ def allocate(
         source: a checkpoint folder, or a Hub id.
         budget: bytes, bits per weight, or a KL divergence.
         recipe: what else is asked of the file. Tensors whose types it names keep them; its
-            importance matrix weighs the errors; if it will be calibrated, one is computed.
+            importance matrix weighs the errors; if it will be calibrated, one is computed, and
+            what is measured is text that it is not calibrated on.
         device: the types must run fast there: cpu, cuda, vulkan or metal.
         texts: UTF-8 files to measure on; by default the bundled mixture.
         chat: conversations as JSON in any usual form, rendered by the model's own template.
@@ -136,9 +137,9 @@ def allocate(
         "version": __version__,
     }
     keys: dict[str, str | int] = {KEY + key: text for key, text in said.items()}
-    matrix = recipe.imatrix
+    matrix, used, measured_on = recipe.imatrix, None, material
     if recipe.calibrated:
-        used, _ = shares(model, material, ctx, bundled=not texts and chat is None)
+        used, measured_on = shares(model, material, ctx, bundled=not texts and chat is None)
         keys |= about(used)
         matrix = matrix_of(model, used, ctx, progress=progress)
     recipe = replace(recipe, type=BASE, label=str(budget), about={**recipe.about, **keys})
@@ -147,12 +148,12 @@ def allocate(
         [draft] = plan(source, None, recipe, revision=revision, pre=pre, lora=lora).drafts
         return draft
 
-    free = FreeTensors.of(model, drafted(recipe), recipe, types, budget, matrix)
+    free = FreeTensors.of(model, drafted(recipe), recipe, types, budget, matrix, used)
     free.check_room()
-    sequences = _spread(material.sequences, SAMPLED)
+    sequences = _spread(measured_on.sequences, SAMPLED)
     sensitivity = Sensitivity(model.weights, sequences)
     tensors = free.options(sensitivity, progress)
-    chosen, measured = free.choose(tensors, sensitivity)
+    chosen, measured = free.choose(tensors, sensitivity, drafted, progress)
     recipe, draft = free.fitted(tensors, chosen, drafted)
     return _allocation(free, recipe, draft, tensors, measured, len(sensitivity.targets))
 

@@ -13,7 +13,7 @@ from lfm2gguf.allocation.choice import Choice, Option, nbytes, smallest, within_
 from lfm2gguf.allocation.devices import FILE_TYPES
 from lfm2gguf.allocation.rounding import Importance, importance_of, relative_losses, rounded
 from lfm2gguf.allocation.sensitivity import Read, Sensitivity
-from lfm2gguf.calibration import quantized_names
+from lfm2gguf.calibration import CalibrationMaterial, calibrated_rows, quantized_names
 from lfm2gguf.conversion import Draft, Recipe, fitting
 from lfm2gguf.errors import OptionError
 from lfm2gguf.ggml import GGMLType
@@ -23,6 +23,10 @@ from lfm2gguf.reference import Array
 from lfm2gguf.verification import ReferenceModel
 
 TRIES = 6  # of a choice whose measured loss is to meet a limit
+SLACK = 0.03  # of the limit, that a choice need not use up
+# The same where each try is a calibration; the first one's guess is what calibration leaves of the
+# loss on the example model (examples/fidelity).
+CALIBRATED_TRIES, CALIBRATED_SLACK, CALIBRATED_SHARE = 4, 0.1, 0.6
 ALIGNMENT = 32  # bytes that tensors begin at multiples of
 
 
@@ -38,6 +42,7 @@ class FreeTensors:
     types: Mapping[str, tuple[GGMLType, ...]]  # of the free ones by the GGUF's names
     importance: Mapping[str, Importance]
     weighted: bool  # by an importance matrix
+    calibrated_on: CalibrationMaterial | None = None  # where the file will be
 
     @classmethod
     def of(
@@ -48,6 +53,7 @@ class FreeTensors:
         fast: Sequence[GGMLType],
         budget: Budget,
         matrix: ImportanceMatrix | None,
+        calibrated_on: CalibrationMaterial | None = None,
     ) -> FreeTensors:
         """Leave those out whose types the recipe names."""
         overrides = recipe.overrides
@@ -62,7 +68,7 @@ class FreeTensors:
             raise OptionError("the types of all tensors are named; there is none to choose")
         importance = {name: importance_of(matrix, name, shape) for name, shape in shapes.items()}
         weighted = matrix is not None
-        return cls(model, draft, recipe, budget, names, types, importance, weighted)
+        return cls(model, draft, recipe, budget, names, types, importance, weighted, calibrated_on)
 
     @property
     def room(self) -> int | None:
@@ -128,22 +134,56 @@ class FreeTensors:
         return tensors
 
     def choose(
-        self, tensors: Mapping[str, Sequence[Option]], sensitivity: Sensitivity
+        self,
+        tensors: Mapping[str, Sequence[Option]],
+        sensitivity: Sensitivity,
+        drafted: Callable[[Recipe], Draft],
+        progress: ProgressCallback | None = None,
     ) -> tuple[Choice, float]:
-        """Choose, and measure the choice as a whole."""
+        """Choose, and measure the choice as a whole.
+
+        What is to meet a quality is measured as the file will be rounded: calibrated, if it will.
+        """
         if self.room is not None:
             chosen = within_bytes(tensors, self.room)
             return chosen, self._measure(chosen, sensitivity)
         limit = self.budget.kld
         assert limit is not None
-        most = limit
+        if self.calibrated_on is None:
+            return self._within(
+                limit, limit, tensors, lambda chosen: self._measure(chosen, sensitivity)
+            )
+
+        def calibrated(chosen: Choice) -> float:
+            assert self.calibrated_on is not None
+            draft = drafted(self._recipe(chosen))
+            with calibrated_rows(self.model, draft, self.calibrated_on, progress) as read:
+                return sensitivity.together(self.names, read)
+
+        return self._within(
+            limit, limit / CALIBRATED_SHARE, tensors, calibrated, CALIBRATED_TRIES, CALIBRATED_SLACK
+        )
+
+    def _within(
+        self,
+        limit: float,
+        most: float,
+        tensors: Mapping[str, Sequence[Option]],
+        measure: Callable[[Choice], float],
+        tries: int = TRIES,
+        slack: float = SLACK,
+    ) -> tuple[Choice, float]:
+        """Return the smallest choice found whose measured loss is at most ``limit``.
+
+        ``most`` is the sum of the tensors' losses that is tried first.
+        """
         best: tuple[Choice, float] | None = None
-        for _ in range(TRIES):
+        for _ in range(tries):
             chosen = within_loss(tensors, most)
-            measured = self._measure(chosen, sensitivity)
+            measured = measure(chosen)
             if measured <= limit and (best is None or nbytes(chosen) < nbytes(best[0])):
                 best = chosen, measured
-            if limit * 0.97 <= measured <= limit or not measured:
+            if limit * (1 - slack) <= measured <= limit or not measured:
                 break
             most *= limit / measured
         if best is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
@@ -78,7 +78,24 @@ def judge(
         needed = np.ones(weight.shape[-1], np.float32) if CODECS[type].needs_importance else None
         return dequantize(quantize(weight, type, needed), type, weight.shape)
 
-    def calibrated(name: str, start: int, stop: int) -> Array:
+    scored = _Scored(model, material, progress)
+    return Judgement(
+        scored.divergence(
+            model.weights.replaced(quantized, finished_rows(model, draft, store, names))
+        ),
+        scored.divergence(model.weights.replaced(quantized, plain)),
+        scored.tokens,
+        Measure.KLD if model.retrieval is None else Measure.COSINE,
+    )
+
+
+def finished_rows(
+    model: ReferenceModel, draft: Draft, store: Tensors, names: Mapping[str, str]
+) -> Callable[[str, int, int], Array]:
+    """Return what reads rows, of experts matrices, of finished tensors."""
+    types = {tensor.name: tensor.type for tensor in draft.tensors}
+
+    def read(name: str, start: int, stop: int) -> Array:
         shape = model.weights.shapes[name]
         if len(shape) == 3:
             return np.stack([rows(name, e, 0, shape[1]) for e in range(start, stop)])
@@ -89,15 +106,9 @@ def judge(
         assert data is not None, name
         height, width = model.weights.shapes[name][-2:]
         part = np.ascontiguousarray(data.reshape(height, -1)[start:stop])
-        return dequantize(part, quantized[name], (len(part), width))
+        return dequantize(part, types[names[name]], (len(part), width))
 
-    scored = _Scored(model, material, progress)
-    return Judgement(
-        scored.divergence(model.weights.replaced(quantized, calibrated)),
-        scored.divergence(model.weights.replaced(quantized, plain)),
-        scored.tokens,
-        Measure.KLD if model.retrieval is None else Measure.COSINE,
-    )
+    return read
 
 
 class _Scored:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lfm2gguf.calibration import blas
-from lfm2gguf.calibration.judge import Judgement, judge
+from lfm2gguf.calibration.judge import Judgement, finished_rows, judge
 from lfm2gguf.calibration.material import (
     DEFAULT_CHUNKS,
     CalibrationMaterial,
@@ -29,7 +29,7 @@ from lfm2gguf.calibration.store import Store, finished_sources
 from lfm2gguf.conversion import Conversion, ConversionPlan, Draft, Recipe, plan
 from lfm2gguf.errors import OptionError
 from lfm2gguf.progress import ProgressCallback, counting
-from lfm2gguf.reference import gguf_names
+from lfm2gguf.reference import Array, gguf_names
 from lfm2gguf.storage import scratch_folder
 from lfm2gguf.verification import ReferenceModel, open_reference
 from lfm2gguf.version import __version__
@@ -212,6 +212,24 @@ def calibrate(
     )
 
 
+@contextlib.contextmanager
+def calibrated_rows(
+    model: ReferenceModel,
+    draft: Draft,
+    material: CalibrationMaterial,
+    progress: ProgressCallback | None = None,
+) -> Iterator[Callable[[str, int, int], Array]]:
+    """Calibrate as a file of this draft would be; give what reads the tensors, and forget them.
+
+    It reads rows, of experts matrices, by the reference's names.
+    """
+    names = quantized_names(model, draft)
+    with scratch_folder() as folder:
+        store = Store(folder)
+        _calibrate(model, draft, material, store, names, progress)
+        yield finished_rows(model, draft, store, names)
+
+
 def quantized_names(model: ReferenceModel, draft: Draft) -> dict[str, str]:
     """Pair the reference's names of all quantized tensors with the GGUF's.
 
@@ -277,8 +295,8 @@ def _single(
 def about(material: CalibrationMaterial) -> dict[str, str | int]:
     """Return what a file says of how it was made, under keys that llama.cpp passes over."""
     said: dict[str, str | int] = {
-        "method": f"feedback, {ROUNDS} refinements, correction {CORRECTION:g}, "
-        f"damping {FEATURES_PER_TOKEN:g} x columns / tokens",
+        "method": f"feedback, {ROUNDS} refinements, "
+        f"correction {CORRECTION:g}, damping {FEATURES_PER_TOKEN:g} x columns / tokens",
         "datasets": ", ".join(material.names),
         "sha256": material.digest,
         "version": __version__,

@@ -105,6 +105,24 @@ def test_a_quality_is_reached(source: Path, at_four_bits: Allocation, text: Path
 
 
 @pytest.mark.slow
+def test_a_quality_is_reached_as_the_file_will_be_rounded(
+    source: Path, at_four_bits: Allocation, text: Path, tmp_path: Path
+) -> None:
+    """What a calibrated choice is measured at is what the calibrated file then has."""
+    limit = at_four_bits.measured / 2
+    settings = {"ctx": 32, "chunks": 64}  # eight are kept aside, and judge both times
+    plain, ours = (
+        allocate(source, Budget(kld=limit), Recipe(calibrated=c), texts=[text], **settings)
+        for c in (False, True)
+    )
+    assert limit / 2 < ours.measured <= limit
+    assert ours.nbytes < plain.nbytes
+    made = calibrate(source, tmp_path, ours.recipe, texts=[text], **settings)
+    assert made.conversion.files[0].nbytes == ours.nbytes
+    assert made.judgement.calibrated == pytest.approx(ours.measured, rel=1e-4)
+
+
+@pytest.mark.slow
 def test_named_types_stay_and_splits_count(source: Path, text: Path, tmp_path: Path) -> None:
     recipe = Recipe(tensor_type=["ffn_down=Q8_0"], token_embedding_type="Q6_K", split_max_size="1M")
     budget = Budget(bits_per_weight=6)

@@ -89,7 +89,8 @@ def sample(name: str) -> np.ndarray:
     return SAMPLES[name]().astype(np.float32)
 
 
-# Weights whose squared errors overflow float32: there ggml's search of a grid ends the program.
+# Weights whose squared errors overflow float32: there ggml's search of the grids of IQ2 and IQ3
+# ends the program. That of IQ1 goes on; what it makes is not always valid.
 OVERFLOWING = (
     "huge",
     "ranges of weights",
@@ -103,9 +104,16 @@ def uses_grid(type: GGMLType) -> bool:
     return type.name.startswith(("IQ1", "IQ2", "IQ3"))
 
 
+def ends_ggml(type: GGMLType, name: str) -> bool:
+    """Whether ggml would end the program (GGML_ASSERT) on a sample, weighed or not."""
+    if type is GGMLType.IQ1_M:
+        return name == "any finite float"  # without importance alone
+    return uses_grid(type) and type is not GGMLType.IQ1_S and name in OVERFLOWING
+
+
 def names(type: GGMLType) -> list[str]:
     """The samples that ggml can quantize to a type."""
-    return [name for name in SAMPLES if not (uses_grid(type) and name in OVERFLOWING)]
+    return [name for name in SAMPLES if not ends_ggml(type, name)]
 
 
 # How important columns are: every kind that an importance matrix may hold.

@@ -153,6 +153,81 @@ def test_a_choice_that_hosted_tools_alone_could_meet(lenient: str) -> None:
     assert answer.json()["content"][-1]["name"] == "look"
 
 
+CALLED = {"type": "web_search_call", "id": "w", "status": "completed", "action": {}}
+USED = {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"query": "x"}}
+FOUND = {"type": "web_search_tool_result", "tool_use_id": "s", "content": []}
+
+
+@pytest.mark.parametrize("kind", ["web_search_call", "mcp_list_tools", "computer_call_output"])
+def test_items_of_hosted_tools(url: str, lenient: str, kind: str) -> None:
+    """What a service's tools left in a conversation is passed over, the client's own is not."""
+    own = {"type": "function_call", "call_id": "c", "name": "look", "arguments": "{}"}
+    result = {"type": "function_call_output", "call_id": "c", "output": "a river"}
+    ask = {"role": "user", "content": "What?"}
+
+    def sent(to: str, *items: Any) -> httpx.Response:
+        body = {"input": [*items], "max_output_tokens": 4, "temperature": 0}
+        return httpx.post(f"{to}/v1/responses", json=body, timeout=60)
+
+    hosted = {**CALLED, "type": kind}
+    assert sent(url, ask, hosted).status_code == 400
+    plain, passed = sent(lenient, ask, own, result), sent(lenient, ask, hosted, own, hosted, result)
+    assert passed.status_code == 200, passed.text
+    assert passed.headers[WARNING] == f"input.{kind} is passed over"
+    assert passed.json()["usage"]["input_tokens"] == plain.json()["usage"]["input_tokens"]
+    assert sent(lenient, hosted).status_code == 400  # nothing is left
+
+
+def test_blocks_of_hosted_tools(url: str, lenient: str) -> None:
+    def sent(to: str, *blocks: Any) -> httpx.Response:
+        turns = [{"role": "user", "content": "What?"}]
+        if blocks:
+            turns.append({"role": "assistant", "content": [*blocks]})
+        turns.append({"role": "user", "content": "And?"})
+        body = {"messages": turns, "max_tokens": 4}
+        return httpx.post(f"{to}/v1/messages", json=body, timeout=60)
+
+    text = {"type": "text", "text": "A river."}
+    for own in ([text], []):
+        assert sent(url, *own, USED, FOUND).status_code == 400
+        plain, passed = sent(lenient, *own), sent(lenient, USED, *own, FOUND)
+        assert passed.status_code == 200, passed.text
+        assert "messages.server_tool_use is passed over" in passed.headers[WARNING]
+        assert passed.json()["usage"]["input_tokens"] == plain.json()["usage"]["input_tokens"]
+
+
+@pytest.mark.parametrize("mode", ["auto", "required"])
+@pytest.mark.parametrize("api", ["responses", "chat"])
+def test_hosted_tools_among_those_allowed(lenient: str, api: str, mode: str) -> None:
+    search, named = {"type": "web_search"}, {"type": "function", "name": "look"}
+    if api == "chat":
+        named = {"type": "function", "function": {"name": "look"}}
+
+    def sent(*among: Any) -> httpx.Response:
+        if api == "responses":
+            choice = {"type": "allowed_tools", "mode": mode, "tools": [*among]}
+            body = {"input": "What?", "max_output_tokens": 64, "tools": [FLAT, search]}
+            return httpx.post(
+                f"{lenient}/v1/responses", json={**body, "tool_choice": choice}, timeout=60
+            )
+        inner = {"mode": mode, "tools": [*among]}
+        choice = {"type": "allowed_tools", "allowed_tools": inner}
+        return chat(lenient, max_tokens=64, tools=[FUNCTION, search], tool_choice=choice)
+
+    both, only = sent(named, search), sent(search)
+    for answer in (both, only):
+        assert answer.status_code == 200, answer.text
+        assert "tool_choice.web_search is passed over" in answer.headers[WARNING]
+    if mode == "required":
+        assert "look" in both.text.partition("tool_choice")[0]
+    said = only.json()
+    calls = [item for item in said.get("output", ()) if item["type"] == "function_call"]
+    calls += [
+        c for part in said.get("choices", ()) for c in part["message"].get("tool_calls") or ()
+    ]
+    assert not calls  # of the client's own none was allowed
+
+
 @pytest.mark.parametrize(
     ("odd", "status"),
     [
