@@ -182,7 +182,10 @@ class _Making:
         """Compare every file with the checkpoint."""
         options = self.settings_of
         reference = open_reference(self.planned.source, options.revision, options.lora)
-        with Session(reference, options.material, progress=self.progress) as session:
+        several = len(files) > 1
+        with Session(
+            reference, options.material, progress=self.progress, several=several
+        ) as session:
             results = [session.judge(file) for file in files]
         reference.close()
         self.failures += [f"{r.candidate}: {explanation(r)}" for r in results if not r.passed]

@@ -11,6 +11,7 @@ D head, V vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
@@ -75,9 +76,7 @@ class Reference:
                 if progress:
                     progress(g * layers + done, len(groups) * layers)
 
-            states = self._forward(sequences[group], step)
-            rows = _flat_positions(sequences[group], positions[group])
-            kept.append(states[rows])
+            kept.append(self._forward(sequences[group], positions[group], step))
         result = np.concatenate(kept)
         if self._finite_only and not np.isfinite(result).all():
             raise TensorError(
@@ -95,21 +94,54 @@ class Reference:
             np.matmul(states, rows.T, out=out[:, start : start + VOCABULARY_ROWS])
         return out
 
-    def _forward(self, sequences: Sequence[Ids], step: Callable[[int], None]) -> Array:
+    def _forward(
+        self,
+        sequences: Sequence[Ids],
+        positions: Sequence[npt.NDArray[np.intp]],
+        step: Callable[[int], None],
+    ) -> Array:
         lengths = [len(ids) for ids in sequences]
+        spans = [slice(0, n) for n in lengths]
         x = self._embed(np.concatenate(sequences))
-        for i in range(len(self.config.layers)):
+        kinds = self.config.layers
+        last = max((i for i, kind in enumerate(kinds) if kind != CONV), default=-1)
+        for i in range(len(kinds)):
             step(i)
-            self._layer(i, x, lengths)
-        step(len(self.config.layers))
-        return self._norm(x, "model.embedding_norm")
+            self._mix(i, x, lengths)
+            if i == last and not self._observe:
+                # No token looks far any more: what is seen by none that is asked for goes.
+                spans = [self._seen(i, p, n) for p, n in zip(positions, lengths, strict=True)]
+                parts = zip(_cut(x, lengths), spans, strict=True)
+                x = np.concatenate([part[span] for part, span in parts])
+                lengths = [span.stop - span.start for span in spans]
+            self._feed_forward(f"model.layers.{i}.", x)
+        step(len(kinds))
+        starts = np.cumsum([0, *lengths[:-1]]) - [span.start for span in spans]
+        rows = [p + start for p, start in zip(positions, starts, strict=True)]
+        return self._norm(x[np.concatenate(rows)], "model.embedding_norm")
+
+    def _seen(self, i: int, positions: npt.NDArray[np.intp], length: int) -> slice:
+        """Return the tokens that the ones asked for see through the convolutions after layer i."""
+        if not positions.size:
+            return slice(0, 0)
+        layers = len(self.config.layers)
+        kernels = (f"model.layers.{j}.conv.conv.weight" for j in range(i + 1, layers))
+        shapes = [self.weights.shapes[name] for name in kernels if name in self.weights.shapes]
+        reach = sum(math.prod(shape[1:]) - 1 for shape in shapes)  # centred ones see half as far
+        return slice(
+            max(0, int(positions.min()) - reach), min(length, int(positions.max()) + 1 + reach)
+        )
 
     def _layer(self, i: int, x: Array, lengths: Sequence[int]) -> None:
         """Take the residual ``x`` (N, H) through a whole layer, in place."""
+        self._mix(i, x, lengths)
+        self._feed_forward(f"model.layers.{i}.", x)
+
+    def _mix(self, i: int, x: Array, lengths: Sequence[int]) -> None:
+        """Add to ``x`` what its layer's convolution or attention makes of it."""
         mix = self._convolution if self.config.layers[i] == CONV else self._attention
         layer = f"model.layers.{i}."
         x += mix(layer, self._norm(x, layer + "operator_norm"), lengths)
-        self._feed_forward(layer, x)
 
     def _embed(self, ids: Ids) -> Array:
         rows, width = self.weights.shapes[EMBEDDING]
@@ -307,10 +339,3 @@ def groups_of(sequences: Sequence[Ids], tokens: int = GROUP_TOKENS) -> Iterator[
             start, held = i, 0
         held += len(ids)
     yield slice(start, len(sequences))
-
-
-def _flat_positions(
-    sequences: Sequence[Ids], positions: Sequence[npt.NDArray[np.intp]]
-) -> npt.NDArray[np.intp]:
-    starts = np.cumsum([0, *(len(ids) for ids in sequences[:-1])])
-    return np.concatenate([p + s for p, s in zip(positions, starts, strict=True)])

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from typing import Any
 
 import h11
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from lfm2gguf.server.errors import Refusal, response_of
@@ -85,6 +85,33 @@ class OnlyHosts:
                 refused = response_of(Refusal(421, message), scope["path"])
                 return await refused(scope, receive, send)
         return await self._app(scope, receive, send)
+
+
+class Unfinished:
+    """ASGI middleware that answers a request which the end of the drain cuts off.
+
+    uvicorn cancels it then, and says 500 in plain text of what has not begun to answer.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on; answer 503 if it is cancelled before its answer begins."""
+        begun = False
+
+        async def noted(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        except asyncio.CancelledError:
+            if begun or scope["type"] != "http":
+                raise
+            ended = Refusal(503, "the server ends: ask again when it is back", code="unavailable")
+            await response_of(ended, scope["path"])(scope, receive, send)
 
 
 def name_of(host: str) -> str:

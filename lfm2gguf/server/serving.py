@@ -11,7 +11,15 @@ import uvicorn
 from fastapi import FastAPI
 
 from lfm2gguf.errors import OptionError
-from lfm2gguf.server.edges import ANY, LOOPBACK, Complaints, OnlyHosts, is_loopback, protocol
+from lfm2gguf.server.edges import (
+    ANY,
+    LOOPBACK,
+    Complaints,
+    OnlyHosts,
+    Unfinished,
+    is_loopback,
+    protocol,
+)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -52,8 +60,9 @@ def run(
         shown = f"[{host}]" if ":" in host else host
         started(f"http://{shown}:{listening.getsockname()[1]}")
         guarded = is_loopback(host) and ANY not in hosts
+        answering = Unfinished(app)
         config = uvicorn.Config(
-            OnlyHosts(app, {*LOOPBACK, host, *hosts}) if guarded else app,
+            OnlyHosts(answering, {*LOOPBACK, host, *hosts}) if guarded else answering,
             http=protocol(header_seconds),
             ws="none",
             log_config=None,

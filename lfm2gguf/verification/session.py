@@ -30,6 +30,7 @@ from lfm2gguf.verification.measure.measurement import (
     measure_predictions,
     measure_vectors,
 )
+from lfm2gguf.verification.measure.scorers import LogitsStore
 from lfm2gguf.verification.verdict import gates
 from lfm2gguf.verification.verdict.baseline import check_baseline, drift_gates
 from lfm2gguf.verification.verdict.delta_gates import delta_gates
@@ -109,7 +110,7 @@ def verify(
     opened = [Candidate.open(path) for path in many]
     if baseline is not None:
         check_baseline(Path(baseline))
-    with Session(reference, material, progress=progress) as session:
+    with Session(reference, material, progress=progress, several=len(opened) > 1) as session:
         for file in opened:
             _limits(session.model, file, limits)  # before the reference is computed
         if executor is not None:
@@ -179,7 +180,8 @@ class Session:
     """A reference whose states on the texts are computed once, for any number of files.
 
     It is a context manager. The reference is opened at once and computed when the first file is
-    judged. Arguments as :func:`verify`.
+    judged. Arguments as :func:`verify`. For ``several`` files the reference's logits are kept, too,
+    in a temporary file of 2 GiB at most.
     """
 
     def __init__(
@@ -188,6 +190,7 @@ class Session:
         material: Material = MATERIAL,
         *,
         progress: ProgressCallback | None = None,
+        several: bool = False,
     ) -> None:
         """Open the reference.
 
@@ -200,6 +203,7 @@ class Session:
             reference if isinstance(reference, ReferenceModel) else open_reference(reference)
         )
         self.material, self._progress = material, progress
+        self._store = LogitsStore() if several else None
 
     @cached_property
     def prepared(self) -> Prepared:
@@ -223,13 +227,17 @@ class Session:
 
         """
         candidate = file if isinstance(file, Candidate) else Candidate.open(file)
-        found = _judge(self.prepared, candidate, limits, engine.resolved(), self._progress)
+        found = _judge(
+            self.prepared, candidate, limits, engine.resolved(), self._progress, self._store
+        )
         if baseline is None:
             return found
         return replace(found, gates=(*found.gates, *drift_gates(Path(baseline), found)))
 
     def close(self) -> None:
         """Free what the session itself opened."""
+        if self._store is not None:
+            self._store.close()
         if self._owned:
             self.model.close()
 
@@ -254,6 +262,7 @@ def _judge(
     limits: Limits,
     engine: Engine,
     progress: ProgressCallback | None,
+    store: LogitsStore | None,
 ) -> Verification:
     allowed = _limits(prepared.model, candidate, limits)
     clock = Clock({"reference": prepared.seconds})
@@ -274,8 +283,11 @@ def _judge(
             deltas = tensor_deltas(candidate.file, weights, prepared.model.weights)
             grown = growth(candidate.file, weights, prepared.model.weights)
         found.extend(delta_gates(deltas, grown, room))
-    measure = measure_vectors if prepared.model.retrieval else measure_predictions
-    measured = measure(prepared, candidate, weights, engine, clock, progress)
+    run = prepared, candidate, weights, engine, clock, progress
+    if prepared.model.retrieval:
+        measured = measure_vectors(*run)
+    else:
+        measured = measure_predictions(*run, store)
     found.extend(gates.stage_gates(measured, allowed))
     check_unchanged((*prepared.model.stamps, *candidate.stamps))
     return Verification(

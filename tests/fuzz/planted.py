@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.fuzz.worker import WrongError, command, nothing_left
 
-KINDS = ("ok", "refused", "traceback", "hang", "died", "memory", "wrong", "left", "command")
+KINDS = ("ok", "refused", "traceback", "hang", "loop", "died", "memory", "wrong", "left", "command")
 
 
 def prepare(base: Path) -> None:
@@ -36,6 +36,9 @@ def check(base: Path, folder: Path) -> str:
         parse_json(json)  # type: ignore[arg-type]
     elif kind == "hang":
         time.sleep(600)
+    elif kind == "loop":
+        while True:
+            pass
     elif kind == "died":
         os.abort()
     elif kind == "memory":

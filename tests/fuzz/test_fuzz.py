@@ -36,11 +36,16 @@ def test_nothing_is_found(area: str) -> None:
 
 def test_every_kind_of_fault_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(campaign, "HANG", 2.0)
-    found = run("planted", 1, 60, count=16)
+    monkeypatch.setattr(campaign, "ASLEEP", 4.0)
+    found = run("planted", 1, 60, count=20)
     told = {fault.what for fault in found.faults.values() if fault.kind == "wrong"}
     assert {fault.kind for fault in found.faults.values()} == set(campaign.FAULTS), str(found)
     assert {"told by the area", "left behind: x.partial"} < told
     assert any("refuses in several lines" in what for what in told), str(found)
     assert {"ok", "refused"} < set(found.kinds)
+    asleep, busy = found.labels["hang"], found.labels["loop"]
+    assert asleep
+    assert busy
+    assert found.kinds["hang"] == asleep + busy
     assert "TypeError in json_text.py, line" in str(found)
     assert "python -m tests.fuzz planted --seed 1 --one" in str(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,39 +34,65 @@ def assembly(ir: str, triple: str, cpu: str) -> str:
     return machine.emit_assembly(module)
 
 
-@pytest.fixture(scope="module")
-def code() -> dict[str, str]:
-    """LLVM's code of the searches, where all sums are."""
-    import numba
-
-    from lfm2gguf.quants.compiled import descent, search
+def searches() -> dict[str, tuple[Any, tuple[Any, ...]]]:
+    """The kernels that all sums are in, and what they are called with."""
+    from lfm2gguf.quants import grids
+    from lfm2gguf.quants.compiled import descent, iq1, iq2, iq3, nonlinear, search
+    from lfm2gguf.quants.compiled.lattice import tables
     from lfm2gguf.quants.compiled.numbers import F32
 
-    x = np.zeros(1024, np.float32)
-    calls = {
-        search.search_with_min: (x, 0, x, x, 32, F32(15), F32(-1), F32(0.1), 20, *4 * (x,), 0),
-        search.symmetric_search: (x, 0, x, x, 16, F32(32), x, x, x, 0),
-        descent.descend: (x, x, F32(4), x, x.view(np.int32), x),
-        descent.positive_scale: (x, x, 8, 63, x, x),
+    x, ints, out = np.zeros(1024, np.float32), np.zeros(1024, np.int32), np.zeros(64, np.uint8)
+    lattices = {
+        "IQ2_XXS": (iq2.iq2_xxs_group, grids.IQ2_XXS),
+        "IQ2_XS": (iq2.iq2_xs_group, grids.IQ2_XS),
+        "IQ2_S": (iq2.iq2_s_group, grids.IQ2_S),
+        "IQ3_XXS": (iq3.iq3_xxs_group, grids.IQ3_XXS),
+        "IQ3_S": (iq3.iq3_s_group, grids.IQ3_S),
     }
-    found = {}
-    for dispatcher, arguments in calls.items():
-        options = {
-            k: v for k, v in dispatcher.targetoptions.items() if k not in ("cache", "nopython")
-        }
-        fresh = numba.njit(**options)(dispatcher.py_func)  # one from the cache has no code to show
-        fresh.compile(tuple(numba.typeof(a) for a in arguments))
-        found[dispatcher.__name__] = fresh.inspect_llvm(fresh.signatures[0])
-    return found
+    splits = tables(grids.IQ1), x, x, x, x, ints, 0, 16, out
+    with_min = x, 0, x, x, 32, F32(15), F32(-1), F32(0.1), 20, *4 * (x,), 0
+    return {
+        "search_with_min": (search.search_with_min, with_min),
+        "symmetric_search": (search.symmetric_search, (x, 0, x, x, 16, F32(32), x, x, x, 0)),
+        "descend": (descent.descend, (x, x, F32(4), x, ints, x)),
+        "positive_scale": (descent.positive_scale, (x, x, 8, 63, x, x)),
+        "IQ4": (nonlinear.fit, (x, x, 256, x, x, x)),
+        **{
+            name: (kernel, (tables(grid), x, x, x, ints, 0, 16, out))
+            for name, (kernel, grid) in lattices.items()
+        },
+        "IQ1_S": (iq1.iq1_s_group, splits),
+        "IQ1_M": (iq1.iq1_m_group, splits),
+    }
 
 
-@pytest.mark.parametrize(("triple", "cpu"), TRIPLES)
-def test_nothing_is_fused(code: dict[str, str], triple: str, cpu: str) -> None:
-    for name, ir in code.items():
+def code_of(dispatcher: Any, arguments: tuple[Any, ...]) -> str:
+    """LLVM's code of a kernel and of all that it calls."""
+    import numba
+
+    unwanted = ("cache", "nopython")  # one from the cache has no code to show
+    options = {k: v for k, v in dispatcher.targetoptions.items() if k not in unwanted}
+    fresh: Any = numba.njit(**options)(dispatcher.py_func)
+    fresh.compile(tuple(numba.typeof(a) for a in arguments))
+    return str(fresh.inspect_llvm(fresh.signatures[0]))
+
+
+NAMES = (
+    "search_with_min", "symmetric_search", "descend", "positive_scale", "IQ4",
+    "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ1_S", "IQ1_M",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_is_fused(name: str) -> None:
+    known = searches()
+    assert tuple(known) == NAMES
+    ir = code_of(*known[name])
+    for triple, cpu in TRIPLES:
         made = assembly(ir, triple, cpu)
-        assert re.search(r"\bfmul\b", made), name
-        assert re.search(r"\bfadd\b", made), name
-        assert not FUSED.search(made), name
+        assert re.search(r"\bfmul\b", made)
+        assert re.search(r"\bfadd\b", made)
+        assert not FUSED.search(made)
 
 
 def test_a_fused_operation_would_be_seen() -> None:

@@ -257,3 +257,25 @@ def test_logits_equal_transformers() -> None:
     found = model.logits(model.states([ids], [positions]))
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
     assert (found.argmax(axis=1) == expected.argmax(axis=1)).all()
+
+
+def test_what_no_position_asked_for_sees_is_left_out_and_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reference = Reference(random_weights())
+    rng = np.random.default_rng(5)
+    sequences = [rng.integers(0, 100, n).astype(np.int32) for n in (30, 9, 12, 1)]
+    positions = [np.array([17, 25]), np.array([0, 1]), np.arange(0), np.array([0])]
+    whole = np.split(reference.states(sequences, everything(sequences)), [30, 39, 51])
+    rows, own = [], reference._feed_forward
+
+    def counted(layer: str, x: Array) -> None:
+        rows.append(len(x))
+        own(layer, x)
+
+    monkeypatch.setattr(reference, "_feed_forward", counted)
+    found = reference.states(sequences, positions)
+    expected = np.concatenate([states[p] for states, p in zip(whole, positions, strict=True)])
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    # From two tokens before the first asked for, what the last convolution sees, to two behind.
+    assert rows == [52, 13 + 4 + 0 + 1, 13 + 4 + 0 + 1]

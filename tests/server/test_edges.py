@@ -12,11 +12,19 @@ from pathlib import Path
 import httpx
 import pytest
 import uvicorn
+from starlette.types import Receive, Scope, Send
 
 from lfm2gguf import Runner
 from lfm2gguf.errors import OptionError
 from lfm2gguf.server import create_app
-from lfm2gguf.server.edges import LOOPBACK, Complaints, OnlyHosts, is_loopback, protocol
+from lfm2gguf.server.edges import (
+    LOOPBACK,
+    Complaints,
+    OnlyHosts,
+    Unfinished,
+    is_loopback,
+    protocol,
+)
 from lfm2gguf.server.serving import listen
 from lfm2gguf_cli.serve import _keys_in
 from tests.server.conftest import serving
@@ -75,6 +83,34 @@ def test_foreign_hosts_are_refused(port: int, host: str) -> None:
     answer = httpx.get(f"http://127.0.0.1:{port}/health", headers={"Host": host})
     assert answer.status_code == 421
     assert "--allow-host" in answer.json()["error"]["message"]
+
+
+def test_what_the_drain_cuts_off_is_told_so() -> None:
+    """It takes longer than the drain: uvicorn alone would say 500, in plain text."""
+    taken = threading.Event()
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        taken.set()
+        await asyncio.sleep(60)
+
+    server = uvicorn.Server(
+        uvicorn.Config(
+            Unfinished(slow), log_config=None, lifespan="off", timeout_graceful_shutdown=1
+        )
+    )
+    answers: list[httpx.Response] = []
+    with listen("127.0.0.1", 0) as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1/models"
+        serve = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        ask = threading.Thread(target=lambda: answers.append(httpx.get(url, timeout=60)))
+        serve.start()
+        ask.start()
+        assert taken.wait(30)
+        server.should_exit = True
+        ask.join()
+        serve.join()
+    assert answers[0].status_code == 503
+    assert answers[0].json()["error"]["code"] == "unavailable"
 
 
 def test_what_is_loopback() -> None:

@@ -39,7 +39,8 @@ from lfm2gguf.quants.compiled.search import EPSILON
 PASSES = 5
 SIZE = 16  # weights in a sub-block, and sub-blocks in a super-block
 PAIR = 2 * LANES
-TEAM = 4 * LANES  # sub-blocks whose levels are moved side by side: fewer wait for their divisions
+TEAM = 2 * LANES  # sub-blocks whose levels are moved side by side: fewer wait for their divisions,
+# and of more there is rather one that others wait for
 CLOSE = F32(0.499)  # nearer to a level than this, whatever rounding does, is nearest to it
 LEFT_OVER = F32(1 / 512)  # the part of a sum that has to be left for that to be so
 
@@ -118,15 +119,18 @@ def move_levels(v: Any, levels: Any, nmax: Any, sums: Any) -> None:
     """Move the levels of a team of sub-blocks, one after another, until none moves any more."""
     low, high = I32(ZERO - nmax), I32(nmax - ONE)
     sum_lx, sum_l2 = load(sums, 0, TEAM), load(sums, TEAM, TEAM)
-    for _ in range(PASSES):
-        moved = sum_lx != sum_lx
-        for i in range(SIZE):
-            x, rung = load(v, TEAM * i, TEAM), load(levels, TEAM * i, TEAM)
-            moves, rung, sum_lx, sum_l2 = signed_step(x, rung, sum_lx, sum_l2, low, high)
+    quiet = 0  # steps since a level was moved: behind those of all others none will
+    for step in range(PASSES * SIZE):
+        i = step % SIZE
+        x, rung = load(v, TEAM * i, TEAM), load(levels, TEAM * i, TEAM)
+        moves, rung, sum_lx, sum_l2 = signed_step(x, rung, sum_lx, sum_l2, low, high)
+        if any_true(moves):
             store(levels, TEAM * i, rung)
-            moved = moved | moves
-        if not any_true(moved):
-            break
+            quiet = 0
+        else:
+            quiet += 1
+            if quiet == SIZE:
+                break
     store(sums, 0, sum_lx)
     store(sums, TEAM, sum_l2)
 

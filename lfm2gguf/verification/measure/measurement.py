@@ -21,6 +21,7 @@ from lfm2gguf.verification.measure.figures import Figures, summarize
 from lfm2gguf.verification.measure.scorers import (
     LlamaCppEmbedder,
     LlamaCppScorer,
+    LogitsStore,
     NumpyScorer,
     Scorer,
     compare,
@@ -72,10 +73,14 @@ def measure_predictions(
     engine: Engine,
     clock: Clock,
     progress: ProgressCallback | None,
+    store: LogitsStore | None = None,
 ) -> Measured:
-    """Compare what a text model and a file of it predict at each position."""
+    """Compare what a text model and a file of it predict at each position.
+
+    ``store`` keeps the reference's logits from one file to the next.
+    """
     samples, tokens = prepared.samples, None
-    models: list[Scorer] = [NumpyScorer(prepared.model.forward, samples, prepared.states)]
+    models: list[Scorer] = [NumpyScorer(prepared.model.forward, samples, prepared.states, store)]
     if engine.dequantizes:
         forward = Reference(weights, finite_only=False)
         states = _dequantized_states(prepared, forward, clock, progress)

@@ -6,9 +6,11 @@ order, so that logits never exist for more than :data:`WINDOW` tokens.
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +26,7 @@ from lfm2gguf.verification.measure.similarity import Vectors
 Logits = npt.NDArray[np.float32]
 
 WINDOW = 512  # tokens of one llama.cpp decode
+KEPT_BYTES = 2 << 30  # of a reference's logits, among temporary files
 
 
 class Scorer(Protocol):
@@ -35,15 +38,23 @@ class Scorer(Protocol):
 
 
 class NumpyScorer:
-    """Logits from final hidden states (all scored positions, hidden), computed beforehand."""
+    """Logits from final hidden states (all scored positions, hidden), computed beforehand.
+
+    With a ``store`` they are multiplied by the head once, for as many passes as there are.
+    """
 
     def __init__(
-        self, model: Reference, samples: Sequence[Sample], states: npt.NDArray[np.float32]
+        self,
+        model: Reference,
+        samples: Sequence[Sample],
+        states: npt.NDArray[np.float32],
+        store: LogitsStore | None = None,
     ) -> None:
         self._model = model
         self._samples = samples
         self._states = np.split(states, np.cumsum([len(s.positions) for s in samples])[:-1])
         self._out = np.empty((0, model.weights.vocabulary), np.float32)
+        self._store = store
 
     def logits(self, sample: int, start: int, stop: int) -> Logits:
         """Multiply the window's states by the head; the array is reused by the next call."""
@@ -51,7 +62,47 @@ class NumpyScorer:
         states = self._states[sample][rows]
         if len(states) > len(self._out):
             self._out = np.empty((len(states), self._out.shape[1]), np.float32)
-        return self._model.logits(states, self._out[: len(states)])
+        out = self._out[: len(states)]
+        if self._store is None:
+            return self._model.logits(states, out)
+        if not self._store.load((sample, start), out):
+            self._model.logits(states, out)
+            self._store.keep((sample, start), out)
+        return out
+
+
+class LogitsStore:
+    """Windows' logits in a nameless file, as many as :data:`KEPT_BYTES` and the disk take."""
+
+    def __init__(self) -> None:
+        self._file: BinaryIO | None = None
+        self._places: dict[tuple[int, int], int] = {}  # by sample and first token
+        self._end = 0
+
+    def close(self) -> None:
+        """Give the room back."""
+        if self._file is not None:
+            self._file.close()
+
+    def load(self, window: tuple[int, int], out: Logits) -> bool:
+        """Fill ``out`` with a window's logits; False where they are not there."""
+        place = self._places.get(window)
+        if place is None or self._file is None:
+            return False
+        self._file.seek(place)
+        return self._file.readinto(out.data) == out.nbytes  # type: ignore[attr-defined, no-any-return]
+
+    def keep(self, window: tuple[int, int], logits: Logits) -> None:
+        """Keep a window's logits, where there is room."""
+        if self._end + logits.nbytes > KEPT_BYTES:
+            return
+        with contextlib.suppress(OSError):  # they will be computed again
+            self._file = self._file or tempfile.TemporaryFile()  # noqa: SIM115 - closed by close
+            self._file.seek(self._end)
+            self._file.write(logits.data)
+            self._file.flush()
+            self._places[window] = self._end
+            self._end += logits.nbytes
 
 
 class LlamaCppScorer:
