@@ -1,6 +1,9 @@
 """What the kernels of the IQ1, IQ2 and IQ3 types share: sub-blocks of a group, and their storage.
 
 From ``quantize_row_iq[123]_*_impl`` of ggml/src/ggml-quants.c, llama.cpp commit 0c1e57098.
+
+Each type's driver is spelled out beside its packing, alike as they are: of a function made around
+other compiled ones numba 0.68 finds nothing in its cache again, and it would be compiled every run.
 """
 
 from __future__ import annotations
