@@ -1,57 +1,36 @@
 """Rounding with error feedback: what a column loses is made up for by the columns after it.
 
-GPTQ (Frantar et al., arXiv 2210.17323) on the grids of GGUF's types: the scales are given, and the
-columns that see most come first, while there are many left to make up for them. All arrays are
-columns first.
+GPTQ (Frantar et al., arXiv 2210.17323) on the grids of GGUF's types: a super-block's scales are
+searched on the weights as they stand when its turn comes. All arrays are columns first.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 import numpy as np
+import numpy.typing as npt
 
 from lfm2gguf.calibration.crew import ALONE, Crew
-from lfm2gguf.calibration.grids import Floats, Grid, Levels, steps
-from lfm2gguf.calibration.streams import Indices
+from lfm2gguf.calibration.grids import GRIDS, Floats, Levels, steps, take_apart
+from lfm2gguf.ggml import GGMLType
+from lfm2gguf.quants import quantize
 
-STEP = 256  # columns between two products that reach all others
-GROUP = 32  # columns between two products within a step
+STEP = 256  # columns whose scales are searched together: a super-block
+GROUP = 32  # columns between two products
 BASE = 128  # size up to which a matrix is factored column by column
 
 
-@dataclass(frozen=True)
-class Factored:
-    """Damped moments (n, n) by a triangle: ``inv(moments[order][:, order]) = U.T @ U``.
+def factor(moments: Floats, crew: Crew = ALONE) -> Floats:
+    """Return the upper triangle U with ``inv(moments) = U.T @ U``, float32 (n, n).
 
-    ``triangle`` is U, upper, float32; ``order`` has the columns by falling mean squares.
-    """
-
-    order: Indices
-    triangle: Floats
-
-    def solve(self, rows: Floats, crew: Crew = ALONE) -> Floats:
-        """Return ``rows @ inv(moments)``."""
-        found = crew.product(crew.product(rows[:, self.order], self.triangle.T), self.triangle)
-        out = np.empty_like(found)
-        out[:, self.order] = found
-        return out
-
-
-def factor(moments: Floats, crew: Crew = ALONE) -> Factored:
-    """Factor moments, which must be positive definite (damped).
-
-    With ``moments = R @ R.T`` and R upper triangular, U is the inverse of R: what
-    :func:`_inverse_factor` finds of the reversed matrix.
+    ``moments`` must be positive definite (damped). With ``moments = R @ R.T`` and R upper
+    triangular, U is the inverse of R: what :func:`_inverse_factor` finds of the reversed matrix.
 
     Raises:
         numpy.linalg.LinAlgError: they are not.
 
     """
-    order = np.argsort(-moments.diagonal(), kind="stable")
-    last_first = order[::-1]
-    reverse = _inverse_factor(moments[np.ix_(last_first, last_first)], crew)
-    return Factored(order, np.ascontiguousarray(reverse[::-1, ::-1]))
+    reverse = _inverse_factor(np.ascontiguousarray(moments[::-1, ::-1]), crew)
+    return np.ascontiguousarray(reverse[::-1, ::-1])
 
 
 def _inverse_factor(moments: Floats, crew: Crew) -> Floats:
@@ -69,27 +48,52 @@ def _inverse_factor(moments: Floats, crew: Crew) -> Floats:
     return out
 
 
-def round_with_feedback(grid: Grid, start: Levels, target: Floats, moments: Factored) -> Levels:
-    """Choose levels anew, with the scales of ``start``, so that errors cancel under the moments.
+def round_with_feedback(
+    type: GGMLType, target: Floats, moments: Floats, triangle: Floats
+) -> Levels:
+    """Quantize ``target`` (columns, rows) so that errors cancel under ``moments``.
 
-    ``target`` is (columns, rows).
+    ``triangle`` is :func:`factor` of the moments.
     """
-    order, triangle = moments.order, moments.triangle
-    scale, offset = steps(grid, start)
+    grid = GRIDS[type]
+    w = target.copy()
+    importance = np.ascontiguousarray(np.diag(moments), np.float32)
+    parts = []
+    for start in range(0, len(w), STEP):
+        here = slice(start, min(start + STEP, len(w)))
+        block = np.ascontiguousarray(w[here].T)
+        levels = take_apart(type, quantize(block, type, importance=importance[here]))
+        errors = _round_block(grid.codes, levels, w[here], triangle[here, here], type)
+        w[here.stop :] -= triangle[here, here.stop :].T @ errors
+        parts.append(levels)
+    return _joined(parts)
+
+
+def _round_block(
+    codes: Floats, levels: Levels, w: Floats, triangle: Floats, type: GGMLType
+) -> Floats:
+    """Choose the levels of some columns one after the other; return their scaled errors."""
+    grid = GRIDS[type]
+    scale, offset = steps(grid, levels)
     inverse = np.divide(1, scale, out=np.zeros_like(scale), where=scale != 0)
-    w, q = target[order], np.empty_like(start.q)
-    for first in range(0, len(w), STEP):
-        stop = min(first + STEP, len(w))
-        errors = np.empty((stop - first, w.shape[1]), np.float32)
-        for low in range(first, stop, GROUP):
-            high = min(low + GROUP, stop)
-            for k in range(low, high):
-                sub = order[k] // grid.sub_block
-                lifted = w[k] if offset is None else w[k] + offset[sub]
-                level = q[order[k]] = grid.nearest(lifted * inverse[sub])
-                lost = lifted - scale[sub] * grid.codes[level]
-                error = errors[k - first] = lost / triangle[k, k]
-                w[k + 1 : high] -= np.multiply.outer(triangle[k, k + 1 : high], error)
-            w[high:stop] -= triangle[low:high, high:stop].T @ errors[low - first : high - first]
-        w[stop:] -= triangle[first:stop, stop:].T @ errors
-    return replace(start, q=q)
+    errors = np.empty_like(w)
+    for start in range(0, len(w), GROUP):
+        stop = min(start + GROUP, len(w))
+        for k in range(start, stop):
+            sub = k // grid.sub_block
+            lifted = w[k] if offset is None else w[k] + offset[sub]
+            q = levels.q[k] = grid.nearest(lifted * inverse[sub])
+            errors[k] = (lifted - scale[sub] * codes[q]) / triangle[k, k]
+            w[k + 1 : stop] -= np.multiply.outer(triangle[k, k + 1 : stop], errors[k])
+        w[stop:] -= triangle[start:stop, stop:].T @ errors[start:stop]
+    return errors
+
+
+def _joined(parts: list[Levels]) -> Levels:
+    def join(name: str) -> npt.NDArray[np.float32]:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    q = np.concatenate([part.q for part in parts])
+    if parts[0].dmin is None:
+        return Levels(q, join("d"), join("sc"))
+    return Levels(q, join("d"), join("sc"), join("dmin"), join("m"))

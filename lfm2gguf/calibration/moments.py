@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from lfm2gguf.calibration.crew import ALONE, Crew, pieces
-from lfm2gguf.calibration.feedback import Factored
 from lfm2gguf.calibration.grids import Floats
 from lfm2gguf.calibration.streams import Inputs
 
@@ -122,16 +121,16 @@ def damp(mean: Floats, share: float) -> None:
 
 
 def targets(
-    weights: dict[str, Floats], lacking: Floats | None, joins: bool, factored: Factored, crew: Crew
+    weights: dict[str, Floats], lacking: Floats | None, joins: bool, triangle: Floats, crew: Crew
 ) -> Iterator[tuple[str, Floats]]:
     """Give each weight's target (columns, rows): itself, and half of what its input has lost.
 
-    ``lacking`` is what :meth:`Moments.lacking` gave before the damping, ``factored`` are
-    the damped ones.
+    ``lacking`` is what :meth:`Moments.lacking` gave before the damping, ``triangle`` the factor
+    of the damped moments' inverse, ``triangleᵀ @ triangle``.
     """
     change = None
     if lacking is not None:
-        change = factored.solve(lacking, crew)
+        change = crew.product(crew.product(lacking, triangle.T), triangle)
         change *= np.float32(CORRECTION)
     for name, weight in weights.items():
         target = weight

@@ -13,7 +13,7 @@ import numpy as np
 
 from lfm2gguf.calibration.blas import one_thread
 from lfm2gguf.calibration.crew import ALONE, Crew
-from lfm2gguf.calibration.feedback import Factored, factor
+from lfm2gguf.calibration.feedback import factor
 from lfm2gguf.calibration.grids import Bytes, Floats
 from lfm2gguf.calibration.moments import damp, gather, targets
 from lfm2gguf.calibration.rounding import Rounded, round_tensor
@@ -116,13 +116,13 @@ class _Rounding:
     weight: Floats
     target: Floats
     mean: Floats
-    factored: Factored
+    triangle: Floats
 
 
 def round_one(one: _Rounding, crew: Crew = ALONE) -> Rounded:
     """Round a matrix, here or on a worker."""
     with one_thread():
-        return round_tensor(one.type, one.weight, one.target, one.mean, one.factored, crew)
+        return round_tensor(one.type, one.weight, one.target, one.mean, one.triangle, crew)
 
 
 @dataclass(frozen=True)
@@ -148,10 +148,10 @@ class _Work:
         lacking = moments.lacking(matrices, self.crew)
         mean = moments.mean
         damp(mean, moments.damping)
-        factored = factor(mean, self.crew)
+        triangle = factor(mean, self.crew)
         work = (
-            _Rounding(name, self.types[name], matrices[name], target, mean, factored)
-            for name, target in targets(matrices, lacking, moments.joins, factored, self.crew)
+            _Rounding(name, self.types[name], matrices[name], target, mean, triangle)
+            for name, target in targets(matrices, lacking, moments.joins, triangle, self.crew)
         )
         for name, rounded in self._rounded(work):
             yield self._finish(name, moments.tokens, rounded)

@@ -8,13 +8,13 @@ from typing import NamedTuple
 import numpy as np
 
 from lfm2gguf.calibration.crew import ALONE, Crew, pieces
-from lfm2gguf.calibration.feedback import Factored, factor, round_with_feedback
-from lfm2gguf.calibration.grids import GRIDS, Bytes, Floats, put_together, take_apart
+from lfm2gguf.calibration.feedback import factor, round_with_feedback
+from lfm2gguf.calibration.grids import GRIDS, Bytes, Floats, put_together
 from lfm2gguf.calibration.refine import Refinement, loss
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.quants import dequantize, quantize
 
-ROUNDS = 3  # of refitting scales and moving levels
+ROUNDS = 2  # of refitting scales and moving levels
 ROWS = 1024  # rows that are rounded together: rows do not depend on each other
 
 
@@ -42,19 +42,19 @@ def round_tensor(
     weight: Floats,
     target: Floats,
     moments: Floats,
-    factored: Factored | None = None,
+    triangle: Floats | None = None,
     crew: Crew = ALONE,
 ) -> Rounded:
     """Round ``weight`` (rows, columns) so that it does what ``target`` (columns, rows) would do.
 
-    ``moments`` are damped, ``factored`` by :func:`~lfm2gguf.calibration.feedback.factor`.
+    ``moments`` are damped, ``triangle`` their :func:`~lfm2gguf.calibration.feedback.factor`.
     """
-    if type in GRIDS and factored is None:
-        factored = factor(moments, crew)
+    if type in GRIDS and triangle is None:
+        triangle = factor(moments, crew)
 
     def both(rows: slice) -> tuple[_Rows, _Rows]:
         return _round_rows(
-            type, weight[rows], np.ascontiguousarray(target[:, rows]), moments, factored
+            type, weight[rows], np.ascontiguousarray(target[:, rows]), moments, triangle
         )
 
     found, plain = zip(*crew.each(both, pieces(len(weight), ROWS)), strict=True)
@@ -70,9 +70,9 @@ class _Rows(NamedTuple):
 
 
 def _round_rows(
-    type: GGMLType, weight: Floats, target: Floats, moments: Floats, factored: Factored | None
+    type: GGMLType, weight: Floats, target: Floats, moments: Floats, triangle: Floats | None
 ) -> tuple[_Rows, _Rows]:
-    """Round some rows plainly, and with feedback from the plain scales on."""
+    """Round some rows with feedback, and plainly."""
 
     def judged(data: Bytes) -> _Rows:
         values = dequantize(data, type, weight.shape)
@@ -80,9 +80,9 @@ def _round_rows(
 
     importance = np.ascontiguousarray(moments.diagonal())
     plain = judged(quantize(weight, type, importance=importance))
-    if factored is None:
+    if triangle is None:
         return plain, plain
-    levels = round_with_feedback(GRIDS[type], take_apart(type, plain.data), target, factored)
+    levels = round_with_feedback(type, target, moments, triangle)
     state = Refinement.start(type, levels, target, moments)
     for _ in range(ROUNDS):
         state.fit_scales()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lfm2gguf.calibration.feedback import factor, round_with_feedback
-from lfm2gguf.calibration.grids import GRIDS, Levels, put_together, take_apart, values
+from lfm2gguf.calibration.grids import GRIDS, put_together, take_apart, values
 from lfm2gguf.calibration.refine import Refinement, loss
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.quants import dequantize, quantize
@@ -29,25 +29,15 @@ def moments(seed: int, columns: int = COLUMNS) -> np.ndarray:
     return h.astype(np.float32)
 
 
-def fed_back(type: GGMLType, w: np.ndarray, h: np.ndarray) -> Levels:
-    """Round with feedback from the plain rounding's scales on."""
-    importance = np.ascontiguousarray(h.diagonal())
-    plain = take_apart(type, quantize(np.ascontiguousarray(w.T), type, importance=importance))
-    return round_with_feedback(GRIDS[type], plain, w, factor(h))
-
-
 def weights(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((COLUMNS, ROWS)).astype(np.float32) * 0.05
 
 
 def test_the_factor_is_that_of_the_inverse() -> None:
     h = moments(1, 200)
-    found = factor(h)
-    order, u = found.order, found.triangle
+    u = factor(h)
     assert np.array_equal(u, np.triu(u))
-    assert (np.diff(h.diagonal()[order]) <= 0).all()
-    np.testing.assert_allclose(u.T @ u @ h[np.ix_(order, order)], np.eye(200), atol=2e-3)
-    np.testing.assert_allclose(found.solve(h[:7]), np.eye(7, 200), atol=2e-3)
+    np.testing.assert_allclose(u.T @ u @ h, np.eye(200), atol=2e-3)
 
 
 @pytest.mark.parametrize("type", GRIDS, ids=lambda type: type.name)
@@ -57,7 +47,7 @@ def test_each_step_loses_less(type: GGMLType) -> None:
     plain = quantize(np.ascontiguousarray(w.T), type, importance=importance)
     before = loss(dequantize(plain, type, (ROWS, COLUMNS)).T - w, h)
 
-    levels = fed_back(type, w, h)
+    levels = round_with_feedback(type, w, h, factor(h))
     after = loss(values(GRIDS[type], levels) - w, h)
     assert after < 0.95 * before
 
@@ -82,7 +72,7 @@ def test_each_step_loses_less(type: GGMLType) -> None:
 def test_with_independent_inputs_no_level_is_better(type: GGMLType) -> None:
     """Under a diagonal form each level's best value is the nearest one: moves change nothing."""
     h, w = np.eye(COLUMNS, dtype=np.float32), weights(5)
-    levels = fed_back(type, w, h)
+    levels = round_with_feedback(type, w, h, factor(h))
     before = levels.q.copy()
     Refinement.start(type, levels, w, h).move_levels()
     assert (before != levels.q).mean() < 1e-4
@@ -93,7 +83,7 @@ def test_with_independent_inputs_no_level_is_better(type: GGMLType) -> None:
 def test_extremes(type: GGMLType, value: float) -> None:
     w = weights(6) * np.float32(value)
     h = moments(7)
-    levels = fed_back(type, w, h)
+    levels = round_with_feedback(type, w, h, factor(h))
     state = Refinement.start(type, levels, w, h)
     state.fit_scales()
     state.move_levels()
