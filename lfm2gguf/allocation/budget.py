@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lfm2gguf.errors import OptionError
 
-SIZE = re.compile(r"(?P<number>\d+(\.\d+)?) ?(?P<unit>[KMGT]?)(?P<binary>I?)B?")
+SIZE = re.compile(r"(?P<number>\d{1,15}(\.\d{1,15})?) ?(?P<unit>[KMGT]?)(?P<binary>I?)B?")
 POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
@@ -28,13 +28,19 @@ class Budget:
     kld: float | None = None
 
     def __post_init__(self) -> None:
-        given = [x for x in (self.nbytes, self.bits_per_weight, self.kld) if x is not None]
+        options = {
+            "size (--size)": self.nbytes,
+            "bpw (--bpw)": self.bits_per_weight,
+            "kld (--kld)": self.kld,
+        }
+        given = {option: value for option, value in options.items() if value is not None}
         if len(given) != 1:
             raise OptionError(
                 "a size (--size), bits per weight (--bpw) or a KL divergence (--kld): give one"
             )
-        if not (math.isfinite(given[0]) and given[0] > 0):
-            raise OptionError(f"{self}: is not a positive number")
+        for option, value in given.items():
+            if not 0 < value < math.inf:
+                raise OptionError(f"{option} is {value}; give a positive number")
 
     @classmethod
     def of(cls, size: str | int | None, bpw: float | None, kld: float | None) -> Budget | None:

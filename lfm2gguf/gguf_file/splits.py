@@ -75,7 +75,10 @@ def parse_size(text: str | int | None) -> int:
     """
     if text is None or (isinstance(text, int) and not isinstance(text, bool) and text > 0):
         return text or 0
-    match = re.fullmatch(r"(\d+)([MG])", str(text).strip().upper())
+    match = re.fullmatch(r"(\d{1,15})([MG])", str(text).strip().upper())
     if not match or not int(match[1]):
-        raise OptionError(f"{text!r} is not a file size; write 500M or 4G (powers of 1000)")
+        raise OptionError(
+            f"split_max_size (--split-max-size): {text!r} is not a file size; write 500M or 4G "
+            "(powers of 1000)"
+        )
     return int(match[1]) * UNITS[match[2]]

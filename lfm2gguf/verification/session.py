@@ -181,7 +181,7 @@ class Session:
 
     It is a context manager. The reference is opened at once and computed when the first file is
     judged. Arguments as :func:`verify`. For ``several`` files the reference's logits are kept, too,
-    in a temporary file of 2 GiB at most.
+    in a nameless file of 2 GiB at most in the folder for caches.
     """
 
     def __init__(

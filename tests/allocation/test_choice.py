@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -69,8 +71,8 @@ def test_two_tensors_by_hand() -> None:
 def test_sizes() -> None:
     sizes = {"600MB": 600e6, "1.5G": 1.5e9, "700 MiB": 700 * 2**20, "12345": 12345, "3kb": 3000}
     assert {text: parse_bytes(text) for text in sizes} == sizes
-    for wrong in ("", "MB", "-1", "1.5.2G", "4iB", "nan", "1e9", "600XB"):
-        with pytest.raises(OptionError, match="no size"):
+    for wrong in ("", "MB", "-1", "1.5.2G", "4iB", "nan", "1e9", "600XB", "9" * 400):
+        with pytest.raises(OptionError, match=r"size \(--size\): .* is no size"):
             parse_bytes(wrong)
     assert Budget.of(None, None, None) is None
     assert Budget.of("600MB", None, None) == Budget(nbytes=600_000_000)
@@ -78,6 +80,18 @@ def test_sizes() -> None:
     assert [str(b) for b in (Budget(1_500_000_000), Budget(None, 4.5), Budget(kld=0.02))] == [
         "1.5GB", "4.5bpw", "KLD0.02",
     ]  # fmt: skip
-    for wrong in ((0, None, None), (None, float("nan"), None), (None, None, -1.0), (5, 4.0, None)):
-        with pytest.raises(OptionError):
-            Budget(*wrong)
+    with pytest.raises(OptionError, match="give one"):
+        Budget(5, 4.0)
+
+
+@pytest.mark.parametrize("value", [0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    ("field", "option"),
+    [("nbytes", "size (--size)"), ("bits_per_weight", "bpw (--bpw)"), ("kld", "kld (--kld)")],
+)
+def test_what_is_no_positive_number_is_refused_by_its_option(
+    field: str, option: str, value: float
+) -> None:
+    wrong: dict[str, Any] = {field: value}
+    with pytest.raises(OptionError, match=re.escape(f"{option} is {value}; give a positive")):
+        Budget(**wrong)

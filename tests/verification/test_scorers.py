@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -50,8 +52,35 @@ def test_kept_logits_are_those_computed(
     assert head.computed == 10 + again
 
 
+def test_they_are_kept_in_the_folder_for_caches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Temporary files are held in memory where /tmp is a tmpfs."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    folder = tmp_path / "not" / "yet"
+    monkeypatch.setenv("LFM2GGUF_CACHE", str(folder))
+    store, kept, out = LogitsStore(), np.ones((2, 3), np.float32), np.zeros((2, 3), np.float32)
+    assert not folder.exists()  # before there is anything to keep
+    store.keep((0, 0), kept)
+    assert store.load((0, 0), out)
+    np.testing.assert_array_equal(out, kept)
+    store.close()
+    assert not list(folder.iterdir())
+
+
+def test_a_folder_that_cannot_be_made_keeps_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LFM2GGUF_CACHE", str(tmp_path / "file" / "cache"))
+    store, out = LogitsStore(), np.zeros((2, 3), np.float32)
+    store.keep((0, 0), out)
+    assert not store.load((0, 0), out)
+    store.close()
+
+
 def test_a_full_disk_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full() -> Any:
+    def full(dir: Path) -> Any:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(scorers.tempfile, "TemporaryFile", full)  # type: ignore[attr-defined]

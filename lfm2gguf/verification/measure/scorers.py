@@ -19,6 +19,7 @@ from lfm2gguf import llamacpp
 from lfm2gguf.errors import MissingDependencyError
 from lfm2gguf.progress import Count
 from lfm2gguf.reference import Reference
+from lfm2gguf.storage import cache_folder
 from lfm2gguf.verification.material.texts import Sample
 from lfm2gguf.verification.measure.scores import Scores, score
 from lfm2gguf.verification.measure.similarity import Vectors
@@ -26,7 +27,7 @@ from lfm2gguf.verification.measure.similarity import Vectors
 Logits = npt.NDArray[np.float32]
 
 WINDOW = 512  # tokens of one llama.cpp decode
-KEPT_BYTES = 2 << 30  # of a reference's logits, among temporary files
+KEPT_BYTES = 2 << 30  # of a reference's logits, in the folder for caches
 
 
 class Scorer(Protocol):
@@ -72,7 +73,10 @@ class NumpyScorer:
 
 
 class LogitsStore:
-    """Windows' logits in a nameless file, as many as :data:`KEPT_BYTES` and the disk take."""
+    """Windows' logits in a nameless file, as many as :data:`KEPT_BYTES` and the disk take.
+
+    It is in the folder for caches: the system's temporary files may be held in memory (tmpfs).
+    """
 
     def __init__(self) -> None:
         self._file: BinaryIO | None = None
@@ -97,12 +101,18 @@ class LogitsStore:
         if self._end + logits.nbytes > KEPT_BYTES:
             return
         with contextlib.suppress(OSError):  # they will be computed again
-            self._file = self._file or tempfile.TemporaryFile()  # noqa: SIM115 - closed by close
+            self._file = self._file or _nameless()
             self._file.seek(self._end)
             self._file.write(logits.data)
             self._file.flush()
             self._places[window] = self._end
             self._end += logits.nbytes
+
+
+def _nameless() -> BinaryIO:
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    return tempfile.TemporaryFile(dir=folder)
 
 
 class LlamaCppScorer:
