@@ -13,6 +13,7 @@ from pathlib import Path
 from lfm2gguf.storage.partial import LOCKS, locked, opened, turn
 
 PREFIX, SUFFIX = "lfm2gguf-", ".scratch"
+LOCK = ".lock"  # a file of its own: writers in the folder lock the folder, one after the other
 
 
 @contextlib.contextmanager
@@ -35,7 +36,7 @@ def scratch_folder() -> Iterator[Path]:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             folder.mkdir(mode=0o700)
             if LOCKS:
-                locked(stack.enter_context(opened(folder, os.O_DIRECTORY)))
+                locked(stack.enter_context(opened(folder / LOCK, os.O_CREAT)))
         yield folder
 
 
@@ -43,9 +44,15 @@ def _sweep(parent: Path) -> None:
     if not LOCKS:  # Windows does not open folders
         return
     for folder in parent.glob(f"{PREFIX}*{SUFFIX}"):
-        with (
-            contextlib.suppress(OSError),  # gone, or another user's
-            opened(folder, os.O_DIRECTORY | os.O_NOFOLLOW) as descriptor,
-        ):
-            if os.fstat(descriptor).st_uid == os.getuid() and locked(descriptor):
+        with contextlib.suppress(OSError):  # gone, or another user's
+            if folder.lstat().st_uid == os.getuid() and not _is_used(folder):
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_used(folder: Path) -> bool:
+    """Say whether a run holds the folder's lock; one killed at the start has not made it."""
+    try:
+        with opened(folder / LOCK, os.O_NOFOLLOW) as descriptor:
+            return locked(descriptor) is not True
+    except FileNotFoundError:
+        return False

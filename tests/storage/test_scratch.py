@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lfm2gguf.storage import scratch, scratch_folder
+from lfm2gguf.storage import partial, scratch, scratch_folder, write_whole
 
 KILLED = """
 import os, signal, tempfile
@@ -43,6 +43,19 @@ def test_what_a_killed_run_left_goes_and_what_runs_stays(temporary: Path) -> Non
     other.symlink_to(left)  # a link is nobody's folder
     with scratch_folder() as one, scratch_folder() as two:
         assert {*temporary.iterdir()} == {one, two, other}
+
+
+def test_a_file_is_written_into_it_at_once(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock that says that a run uses the folder is not the one that writers take turns by."""
+
+    def waits(seconds: float) -> None:
+        raise AssertionError("it waits for somebody")
+
+    monkeypatch.setattr(partial.time, "sleep", waits)
+    with scratch_folder() as made:
+        write_whole(made / "x", b"1")
 
 
 def test_interrupted_while_it_is_made(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
