@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lfm2gguf.storage.partial import LOCKS, locked, opened, turn
 
-PREFIX, SUFFIX = "lfm2gguf-", ".scratch"
+PREFIX = "lfm2gguf-scratch-"
 LOCK = ".lock"  # a file of its own: writers in the folder lock the folder, one after the other
 
 
@@ -31,7 +31,7 @@ def scratch_folder() -> Iterator[Path]:
     with contextlib.ExitStack() as stack:
         with turn(parent):
             _sweep(parent)
-            folder = parent / f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}"
+            folder = parent / f"{PREFIX}{secrets.token_hex(8)}"
             # before it is there: Ctrl-C may come at any moment
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             folder.mkdir(mode=0o700)
@@ -43,7 +43,7 @@ def scratch_folder() -> Iterator[Path]:
 def _sweep(parent: Path) -> None:
     if not LOCKS:  # Windows does not open folders
         return
-    for folder in parent.glob(f"{PREFIX}*{SUFFIX}"):
+    for folder in parent.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError):  # gone, or another user's
             if folder.lstat().st_uid == os.getuid() and not _is_used(folder):
                 shutil.rmtree(folder, ignore_errors=True)

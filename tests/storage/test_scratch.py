@@ -39,7 +39,7 @@ def test_what_a_killed_run_left_goes_and_what_runs_stays(temporary: Path) -> Non
     code = KILLED.format(folder=str(temporary))
     subprocess.run([sys.executable, "-c", code], check=False, timeout=60)
     (left,) = temporary.iterdir()
-    other = temporary / "lfm2gguf-x.scratch"
+    other = temporary / "lfm2gguf-scratch-x"
     other.symlink_to(left)  # a link is nobody's folder
     with scratch_folder() as one, scratch_folder() as two:
         assert {*temporary.iterdir()} == {one, two, other}
