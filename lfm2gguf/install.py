@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
-from urllib.request import url2pathname
 
 NAME = "lfm2gguf"
 
@@ -62,6 +61,8 @@ def _target(origin: dict[str, object], name: str, extra: str) -> str:
     if not url:
         return f'"{name}"'
     if isinstance(folder := origin.get("dir_info"), dict):
+        from urllib.request import url2pathname  # which imports all of HTTP and TLS
+
         path = url2pathname(urlsplit(url).path)
         return f'{"-e " if folder.get("editable") else ""}"{path}{extra}"'
     if isinstance(vcs := origin.get("vcs_info"), dict):

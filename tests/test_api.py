@@ -77,9 +77,11 @@ def test_arrays() -> None:
     assert np.abs(lfm2gguf.quants.dequantize(data, "Q4_K", (2, 512)) - x).max() < 0.05
 
 
+STARTED = "subprocess.Popen"  # its audit event, among the names of modules
 MODULES = (
-    "import atexit, sys; before = set(sys.modules); "
-    "atexit.register(lambda: print('\\n', *set(sys.modules) - before)); "
+    "import atexit, sys; before, events = set(sys.modules), set(); "
+    f"sys.addaudithook(lambda event, _: events.update({{{STARTED!r}}} & {{event}})); "
+    "atexit.register(lambda: print('\\n', *set(sys.modules) - before | events)); "
 )
 
 
@@ -115,6 +117,7 @@ def test_help_loads_typer_and_nothing_else() -> None:
             "lfm2gguf_cli",
             "lfm2gguf_cli.main",
             "lfm2gguf_cli.nearest",
+            "lfm2gguf_cli.plain",
         }
 
 
@@ -127,12 +130,25 @@ def test_a_commands_help_loads_that_command(command: str) -> None:
     assert not others & found
 
 
-def test_a_plain_conversion_loads_neither_verification_nor_allocation(tmp_path: Path) -> None:
+def test_the_examples_conversion_loads_what_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file this small is written in this process, and waits for no package that does not help."""
+    monkeypatch.delenv("LFM2GGUF_KERNELS")  # for its size numba does not pay where it is installed
     example = Path(__file__).parents[1] / "examples" / "tiny-lfm2"
-    found = command_line("convert", str(example), "-q", "-o", str(tmp_path / "x.gguf"))
-    assert (tmp_path / "x.gguf").is_file()
+    target = tmp_path / "x.gguf"
+    found = command_line("convert", str(example), "-t", "Q4_K_M", "-o", str(target))
+    assert target.is_file()
     assert "lfm2gguf.conversion.write" in found
-    assert not {"lfm2gguf.verification", "lfm2gguf.allocation", "lfm2gguf.calibration"} & found
+    needed = imported("import gguf, typer.main, rich.console, lfm2gguf_cli.convert")
+    more = {name for name in found - needed if not name.startswith("lfm2gguf")}
+    assert not (HEAVY - {"numpy", "gguf", "yaml", "rich"}) & found
+    assert not {"pydantic", "ssl", "http", "urllib.request", "importlib.metadata"} & found
+    assert not {"multiprocessing", "concurrent.futures.process", STARTED} & found
+    assert len(more) < 30, sorted(more)
+    packages = {"verification", "allocation", "calibration", "llamacpp", "reference", "chat"}
+    assert not {f"lfm2gguf.{name}" for name in packages} & found
+    assert not {"lfm2gguf.options", "lfm2gguf_cli.running"} & found
 
 
 def test_the_list_of_commands_is_complete() -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lfm2gguf_cli.groups import grouped
-from lfm2gguf_cli.options import PlaceOptions, Saying
+from lfm2gguf_cli.options import Saying
+from lfm2gguf_cli.running import PlaceOptions
 
 if TYPE_CHECKING:
     from lfm2gguf.bench import Report

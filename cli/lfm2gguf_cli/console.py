@@ -37,8 +37,8 @@ class Display:
         self.quiet, self.json, self.json_file = quiet, json, json_file
         if json_file is not None:
             check_target(json_file, overwrite=True)
-        self.out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-        self.err = Console(highlight=False, stderr=True)
+        self.out = Console(highlight=False, emoji=False, soft_wrap=not sys.stdout.isatty())
+        self.err = Console(highlight=False, emoji=False, stderr=True)
         if quiet or not self.err.is_terminal:
             os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from typer.core import TyperCommand
 
+from lfm2gguf_cli.plain import keep_plain
+
 # Names that other programs have: llama.cpp's, transformers', Ollama's, or habit's.
 MEANT = {
     "adapter": ("lora",),
@@ -63,6 +65,8 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse as Typer does."""
+        for param in self.get_params(ctx):  # --help among them
+            keep_plain(param)
         try:
             return super().parse_args(ctx, args)
         except Exception as error:

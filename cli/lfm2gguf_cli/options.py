@@ -5,8 +5,6 @@ A group is a dataclass that commands take as one value (:mod:`lfm2gguf_cli.group
 
 from __future__ import annotations
 
-import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,13 +13,11 @@ import typer
 
 from lfm2gguf.errors import OptionError
 from lfm2gguf.ggml import FileType
-from lfm2gguf.options import option_table
 
 if TYPE_CHECKING:
     from lfm2gguf.allocation import Budget
     from lfm2gguf.conversion import Recipe
     from lfm2gguf.imatrix import ImportanceMatrix
-    from lfm2gguf.runner import Runner
     from lfm2gguf_cli.console import Display
 
 # Where it comes from: convert, calibrate, imatrix and verify.
@@ -268,10 +264,7 @@ class Saying:
         return Display(quiet=self.quiet, json=self.json, json_file=self.json_file)
 
 
-# Where a model comes from and runs: run, serve, bench and verify.
-ModelOrId = Annotated[
-    str, typer.Argument(help="A GGUF file, or a Hub id such as LiquidAI/LFM2-1.2B-GGUF.")
-]
+# A file that is there already: doctor, inspect, run, serve and verify.
 HubType = Annotated[
     str, typer.Option("--type", "-t", metavar="TYPE", help="Which file of a Hub repository.")
 ]
@@ -282,104 +275,3 @@ PathOrId = Annotated[
         help="A GGUF file, a checkpoint's folder, or a Hub id, of which only headers are read.",
     ),
 ]
-Device = Annotated[
-    str,
-    typer.Option(
-        metavar="auto|cpu|cuda|vulkan|rocm|sycl|metal|rpc:HOST:PORT,...",
-        help="Where it runs; cuda:1 is the second of its kind, rpc: other machines.",
-    ),
-]
-
-
-def _trial(value: bool) -> bool:
-    if not value:  # read where a file is loaded, in workers of this process too
-        os.environ["LFM2GGUF_TRIAL"] = "0"
-    return value
-
-
-Trial = Annotated[
-    bool,
-    typer.Option(
-        "--trial/--no-trial",
-        callback=_trial,
-        help="Load a file that this machine has not seen in a child process first.",
-    ),
-]
-Threads = Annotated[
-    int | None, typer.Option(min=1, help="CPU threads.", show_default="physical cores")
-]
-
-
-@dataclass(frozen=True)
-class PlaceOptions:
-    """Where a model runs: run, serve and bench."""
-
-    device: Device = "auto"
-    gpu_layers: Annotated[
-        int | None,
-        typer.Option(help="Layers to offload; -1: all of them.", show_default="as many as fit"),
-    ] = None
-    threads: Threads = None
-    trial: Trial = True
-
-    def arguments(self) -> dict[str, Any]:
-        """Return them as Runner and benchmark take them."""
-        return {"device": self.device, "gpu_layers": self.gpu_layers, "threads": self.threads}
-
-
-@dataclass(frozen=True)
-class OpeningOptions:
-    """Which model is opened, and how: run and serve."""
-
-    type: HubType = "Q4_K_M"
-    mmproj: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The model's projector, for images and sound."),
-    ] = None
-    context: Annotated[
-        int | None,
-        typer.Option(
-            help="Tokens of context, of all conversations together.",
-            show_default="as trained, up to 8192",
-        ),
-    ] = None
-    lookup: Annotated[
-        int,
-        typer.Option(
-            help="Most tokens guessed at once from what the text repeats; 0 is off.",
-            min=0,
-            max=64,
-        ),
-    ] = 8
-    draft: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="A small model of the same vocabulary that guesses for a large one.",
-        ),
-    ] = None
-
-    def open(self, model: str, **settings: Any) -> Runner:
-        """Open a file, or the one of this type in a Hub repository."""
-        from lfm2gguf.runner import Runner
-
-        settings |= {"mmproj": self.mmproj, "context": self.context}
-        settings |= {"lookup": self.lookup, "draft": self.draft}
-        from lfm2gguf.checkpoint import is_repository
-
-        if not is_repository(model) or model.endswith(".gguf"):
-            return Runner(model, **settings)
-        if not sys.stderr.isatty():  # progress bars are for people
-            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-        return Runner.from_hub(model, self.type, **settings)
-
-
-def sampling(
-    name: str, *flags: str, shown: str = "the model's own", metavar: str | None = None
-) -> Any:
-    """Return the flag of an option of answers, with the option's range and description."""
-    option = option_table()[name]
-    low, high = option.range or (None, None)
-    return typer.Option(
-        *flags, min=low, max=high, help=option.doc, show_default=shown, metavar=metavar
-    )

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lfm2gguf_cli.groups import grouped
-from lfm2gguf_cli.options import Device, Threads
+from lfm2gguf_cli.running import Device, Threads
 
 
 @grouped

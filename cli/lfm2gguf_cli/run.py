@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from lfm2gguf_cli.groups import grouped
-from lfm2gguf_cli.options import ModelOrId, OpeningOptions, PlaceOptions, Saying, sampling
+from lfm2gguf_cli.options import Saying
+from lfm2gguf_cli.running import ModelOrId, OpeningOptions, PlaceOptions, sampling
 
 
 @grouped

@@ -11,7 +11,7 @@ import typer
 
 from lfm2gguf_cli.deadline import end_within
 from lfm2gguf_cli.groups import grouped
-from lfm2gguf_cli.options import ModelOrId, OpeningOptions, PlaceOptions
+from lfm2gguf_cli.running import ModelOrId, OpeningOptions, PlaceOptions
 
 
 @grouped

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from lfm2gguf_cli.groups import grouped
-from lfm2gguf_cli.options import Device, HubType, Lora, Revision, Saying, Threads, Trial
+from lfm2gguf_cli.options import HubType, Lora, Revision, Saying
+from lfm2gguf_cli.running import Device, Threads, Trial
 
 
 def share(text: str) -> float:

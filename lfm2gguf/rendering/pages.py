@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
-from importlib.resources import files
+from pathlib import Path
 
 from lfm2gguf.rendering.palette import curve_class, tokens
 from lfm2gguf.rendering.tables import Table
@@ -18,7 +18,7 @@ MARK = (
 
 def document(kind: str, title: str, body: Iterable[str]) -> Iterator[str]:
     """Yield the lines of a page: ``kind`` is what made it, ``title`` what it is about."""
-    style = tokens() + (files("lfm2gguf.rendering") / "page.css").read_text("utf-8")
+    style = tokens() + Path(__file__).with_name("page.css").read_text("utf-8")
     yield '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
     yield '<meta name="color-scheme" content="light dark">'

@@ -15,7 +15,6 @@ import contextlib
 import errno
 import os
 import re
-import secrets
 import stat
 import sys
 import time
@@ -36,7 +35,7 @@ PATIENCE = 2.0  # seconds for others to look through the folder
 
 def partial_of(target: Path) -> Path:
     """Return a temporary name for a target, beside it, that nobody can foresee."""
-    return target.with_name(f"{target.name}.{secrets.token_hex(4)}{SUFFIX}")
+    return target.with_name(f"{target.name}.{os.urandom(4).hex()}{SUFFIX}")
 
 
 def begin(partial: Path) -> BinaryIO:

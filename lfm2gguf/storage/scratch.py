@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -31,7 +30,7 @@ def scratch_folder() -> Iterator[Path]:
     with contextlib.ExitStack() as stack:
         with turn(parent):
             _sweep(parent)
-            folder = parent / f"{PREFIX}{secrets.token_hex(8)}"
+            folder = parent / f"{PREFIX}{os.urandom(8).hex()}"
             # before it is there: Ctrl-C may come at any moment
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             folder.mkdir(mode=0o700)

@@ -221,6 +221,16 @@ def test_a_tensor_named_like_markup(tmp_path: Path) -> None:
     assert "[/red].weight" in said
 
 
+def test_a_file_named_like_an_emoji(small: Path, tmp_path: Path) -> None:
+    target = tmp_path / ":heart:.gguf"
+    code, said = on_a_terminal("convert", small, "-t", "F16", "-o", target)
+    assert code == 0
+    assert said.count(str(target)) == 2  # and in the command that comes next
+    result = run("convert", small, "-t", "F16", "-fo", target)
+    assert str(target) in result.out
+    assert str(target) in result.err
+
+
 def lines_on(width: int, *arguments: object) -> list[str]:
     """What a command prints on a terminal of a width, without what steers it."""
     code, said = on_a_terminal(*arguments, width=width)

@@ -1,0 +1,37 @@
+"""Values that need no conversion: nothing given, texts, defaults.
+
+Typer has pydantic convert every value of a command, and loading that takes longer than all else of
+the command line. Here what is of its parameter's kind already stays what it is. The rest is left to
+Typer, which words what is wrong with it, too.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def keep_plain(param: Any) -> None:
+    """Let a parameter of Typer's keep values that are of its kind already."""
+    if hasattr(param, "get_runtime_param"):  # Typer has none where it does not use pydantic
+        converter = _Plain(param.get_runtime_param)
+        param.get_runtime_param = lambda: converter
+
+
+class _Plain:
+    """What Typer asks for a value: its own way to it, where there is not a shorter one."""
+
+    def __init__(self, typers: Any) -> None:
+        self._typers = typers
+
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Return the value as the command gets it."""
+        several = param.multiple or param.nargs == -1
+        if value is None:
+            return () if several else None
+        kind = param.type_descriptor
+        if kind.parameter_info.parser is None:
+            if type(value) is kind.annotation:
+                return value
+            if kind.annotation == list[str] and not isinstance(value, str):
+                return list(value)
+        return self._typers().coerce(value, param=param, ctx=ctx)
