@@ -39,7 +39,8 @@ class Settings:
 
     Args:
         calibrate: round the weights for what each layer sees, in place of an importance matrix.
-        imatrix: compute an importance matrix, quantize with it, and publish it.
+        imatrix: compute an importance matrix, quantize with it, and publish it; not of a retrieval
+            model.
         lora: an adapter that is merged into the model: a folder, or a Hub id.
         adapter: an adapter that becomes a file of its own beside the model.
         revision: branch, tag or commit of the source's repository.
@@ -161,20 +162,17 @@ def plan_publication(
     retrieval = is_retrieval(text_model(checkpoint))
     for type in chosen:
         _check_gate(type.name, retrieval)
-    if retrieval and settings.calibrate:
-        raise OptionError(
-            "calibrate (--calibrate): retrieval models are published rounded plainly; leave it out"
-        )
     quantized = any(type.default.is_quantized for type in chosen)
-    weighted = quantized and not retrieval and (settings.imatrix or settings.calibrate)
-    recipe = Recipe(chosen, settings.split_max_size, calibrated=weighted)
+    calibrated = quantized and settings.calibrate
+    # of a retrieval model there is no matrix: llama-imatrix has no protocol for one
+    matrix = quantized and settings.imatrix and not (calibrated or retrieval)
+    recipe = Recipe(chosen, settings.split_max_size, calibrated=calibrated or matrix)
     options: dict[str, Any] = {"revision": settings.revision}
     model = plan(source, None, recipe, lora=settings.lora, **options)
     projector = None
     if origin.hears_or_sees:
         projector = plan(source, None, "F16", projector=True, lora=settings.lora, **options)
     adapter = plan_adapter(settings.adapter, source) if settings.adapter else None
-    matrix = weighted and not settings.calibrate
     key = _key(checkpoint, model, settings, matrix)
     return PublicationPlan(
         to, target, source, origin, settings, model, projector, adapter, retrieval, matrix, key

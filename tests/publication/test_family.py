@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from lfm2gguf import publish
+from lfm2gguf.gguf_file import GGUFFile
 from lfm2gguf.publication import Settings
 from lfm2gguf.verification import Material
 from tests.checkpoint import fake_hub
@@ -21,6 +22,7 @@ from tests.making import adapters
 from tests.making.multimodal import CASES, make_multimodal
 from tests.making.retrieval_checkpoints import CASES as RETRIEVAL
 from tests.making.retrieval_checkpoints import make_retrieval
+from tests.making.retrieval_example import KINDS, make_example
 from tests.publication.hub_server import TOKEN, serve
 
 TO = "me/small-GGUF"
@@ -60,6 +62,28 @@ def test_a_retrieval_model_is_judged_by_its_vectors(tmp_path: Path, settings: Se
     assert "ollama" not in card
     assert front_matter(made.folder)["pipeline_tag"] == "sentence-similarity"
     assert not {"imatrix.gguf", "template", "params"} & set(made.files)
+
+
+@pytest.mark.slow
+def test_a_retrieval_model_is_calibrated(tmp_path: Path, settings: Settings) -> None:
+    """As text models are: the vectors are judged nearer, and the card says how it was made."""
+    source = make_example(KINDS["colbert"], tmp_path / "LFM2-ColBERT")
+    text = Path(__file__).parents[2] / "examples" / "fidelity" / "README.md"
+    results = {}
+    for name in ("plain", "calibrated"):
+        chosen = replace(settings, calibrate=name == "calibrated", calibration_texts=[text])
+        made = publish(
+            source, TO, ["Q4_0", "F32"], folder=tmp_path / name, settings=chosen, send=False
+        )
+        assert made.passed, made.failures
+        results[name] = made.results[0].similarity.cosine.value
+        card = (made.folder / "README.md").read_text()
+        assert (" --calibrate --to" in card) == (name == "calibrated")
+        assert ("rounded for what its layer sees" in card) == (name == "calibrated")
+        assert "imatrix.gguf" not in made.files
+    assert results["calibrated"] > results["plain"]
+    [written] = [name for name in made.files if name.endswith("Q4_0.gguf")]
+    assert GGUFFile.open(made.folder / written).get("lfm2gguf.calibration.tokens")
 
 
 @pytest.mark.slow
