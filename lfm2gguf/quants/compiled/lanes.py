@@ -151,6 +151,21 @@ for _op, _sign in (
     _comparison(_op, _sign)
 
 
+@intrinsic
+def unknown(_: Any, n: Any) -> Any:
+    """``n``, of which LLVM then knows nothing.
+
+    Loops of so many turns stay loops. Unrolled, an inner one would have what it loads kept
+    outside of the outer one: on the stack, there being more than registers.
+    """
+
+    def make(_: Any, b: Any, _sig: Any, args: Any) -> Any:
+        kind = ir.FunctionType(args[0].type, [args[0].type])
+        return b.call(ir.InlineAsm(kind, "", "=r,0"), args)
+
+    return signature(types.intp, types.intp), make
+
+
 # ---- memory -----------------------------------------------------------------------------------
 
 

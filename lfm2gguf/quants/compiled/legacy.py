@@ -191,7 +191,7 @@ def encode_searched(
     """Fill the same blocks from a group, and its importance; the variances begin ``work``."""
     five = half == 16 or top == 31
     size = (18 if half else 20) + (4 if five else 0)
-    found, planes, w, other = work[16:80], work[128:640], work[640:1152], work[1152:1664]
+    found, planes, w, other = work[16:80], work[128:640], work[640:1152], work[1152:]
     columns(x, 0, BLOCK, BLOCK, planes, 0)
     columns(q, 0, BLOCK, BLOCK, w, 0)
     weigh(planes, 0, BLOCK, work, w)

@@ -13,6 +13,8 @@ from lfm2gguf.quants.compiled.groups import LANES
 from lfm2gguf.quants.compiled.lanes import (
     absolute,
     any_true,
+    bits,
+    from_bits,
     least,
     load,
     most,
@@ -20,14 +22,17 @@ from lfm2gguf.quants.compiled.lanes import (
     sqrt,
     store,
     to_float,
+    unknown,
     where,
 )
 from lfm2gguf.quants.compiled.numbers import (
     F32,
     I32,
+    MAGIC,
     ONE,
     TENTH,
     ZERO,
+    bits_of,
     inlined,
     kernel,
     level,
@@ -177,24 +182,69 @@ def weigh_by_square(planes: Any, at: int, size: int, w: Any) -> None:
         store(w, LANES * i, x * x)
 
 
+@inlined
+def level_below(x: Any, _: Any, high: Any) -> Any:
+    """Return what :func:`quick_level` does, of lanes that are not below the lowest level."""
+    return from_bits(least(bits(x + MAGIC), bits_of(high))) - MAGIC
+
+
+@inlined
+def level_between(x: Any, _: Any, __: Any) -> Any:
+    """Return the same of lanes that are between the lowest level and the highest."""
+    return (x + MAGIC) - MAGIC
+
+
+def _make_tries(rounded: Any) -> Any:
+    """A part of :func:`_make_symmetric_search`, with its way of rounding."""
+
+    @kernel
+    def tries(
+        x: Any, at: int, w: Any, wx: Any, size: int, nmax: Any, tried: Any, first: int, end: int,
+        found: Any,
+    ) -> Any:  # fmt: skip
+        """Return a scale, what is gained by it and its factor: ``found`` or, if better, another."""
+        scale, best, best_factor = found
+        for k in range(first, end):
+            factor = load(tried, LANES * k, LANES)
+            sum_xl, sum_l2 = splat(ZERO, LANES), splat(ZERO, LANES)
+            for i in range(size):
+                rung = rounded(factor * load(x, at + LANES * i, LANES), ZERO - nmax, nmax - ONE)
+                sum_xl = sum_xl + load(wx, LANES * i, LANES) * rung
+                sum_l2 = sum_l2 + load(w, LANES * i, LANES) * rung * rung
+            better = (sum_l2 > ZERO) & (sum_xl * sum_xl > best * sum_l2)
+            if k == 0:
+                better = sum_l2 != ZERO
+            this_scale = sum_xl / sum_l2
+            scale = where(better, this_scale, scale)
+            best = where(better, this_scale * sum_xl, best)
+            best_factor = where(better, factor, best_factor)
+        return scale, best, best_factor
+
+    return tries
+
+
 def _make_symmetric_search(careful: bool) -> Any:
     """The search; a careful one takes NaN and infinity.
 
-    A level before rounding is at most about ``nmax`` + 1, so that the quick rounding is exact.
+    A level before rounding is as far from zero as ``nmax`` and a tenth of the step at most. So the
+    quick rounding is exact, none is too low in the steps up to 4, and none too high up to -6.
     """
-    rounded = careful_level if careful else quick_level
+    most_tries = _make_tries(careful_level if careful else level_below)
+    first_tries = most_tries if careful else _make_tries(level_between)
+    last_tries = most_tries if careful else _make_tries(quick_level)
 
     @kernel
     def search(
-        x: Any, at: int, w: Any, wx: Any, size: int, nmax: Any, scales: Any, factors: Any,
+        x: Any, at: int, w: Any, work: Any, size: int, nmax: Any, scales: Any, factors: Any,
         flat: Any, to: int,
     ) -> None:  # fmt: skip
         """Fit x = scale * level, levels -nmax to nmax - 1, to the sub-blocks at ``at``.
 
         The results stand from ``to`` on; the levels are those of ``factor * x``, or where
-        ``flat`` is 1 the lowest.
+        ``flat`` is 1 the lowest. ``work`` is room for ``size`` + 19 vectors.
         """
-        low, high = ZERO - nmax, nmax - ONE
+        size = unknown(size)
+        wx, tried = work, work[LANES * size :]
         peak, far = splat(ZERO, LANES), splat(ZERO, LANES)
         for i in range(size):
             v = load(x, at + LANES * i, LANES)
@@ -202,26 +252,19 @@ def _make_symmetric_search(careful: bool) -> Any:
             distance = absolute(v)
             further = distance > far
             far, peak = where(further, distance, far), where(further, v, peak)
-        scale, best, best_factor = splat(ZERO, LANES), splat(ZERO, LANES), splat(ZERO, LANES)
         for k in range(19):  # 0, -9 to -1, 1 to 9
             step = k - 9 if k > 9 else k - 10 if k else 0
-            factor = (ZERO - (nmax + TENTH * F32(step))) / peak
-            sum_xl, sum_l2 = splat(ZERO, LANES), splat(ZERO, LANES)
-            for i in range(size):
-                rung = rounded(factor * load(x, at + LANES * i, LANES), low, high)
-                sum_xl = sum_xl + load(wx, LANES * i, LANES) * rung
-                sum_l2 = sum_l2 + load(w, LANES * i, LANES) * rung * rung
-            found = where(sum_l2 == ZERO, ZERO, sum_xl / sum_l2)
-            better = (sum_l2 > ZERO) & (sum_xl * sum_xl > best * sum_l2)
-            if k == 0:
-                better = far == far
-            scale = where(better, found, scale)
-            best = where(better, found * sum_xl, best)
-            best_factor = where(better, factor, best_factor)
+            store(tried, LANES * k, (ZERO - (nmax + TENTH * F32(step))) / peak)
+        none = splat(ZERO, LANES)
+        found = none, none, load(tried, 0, LANES)
+        found = most_tries(x, at, w, wx, size, nmax, tried, 0, 1, found)
+        found = first_tries(x, at, w, wx, size, nmax, tried, 1, 5, found)  # step -9 to -6
+        found = most_tries(x, at, w, wx, size, nmax, tried, 5, 14, found)
+        found = last_tries(x, at, w, wx, size, nmax, tried, 14, 19, found)  # step 5 to 9
         zero = far < EPSILON
-        store(scales, to, where(zero, ZERO, scale))
-        store(factors, to, best_factor)
-        store(flat, to, where(zero, ONE, splat(ZERO, LANES)))
+        store(scales, to, where(zero, ZERO, found[0]))
+        store(factors, to, found[2])
+        store(flat, to, where(zero, ONE, none))
 
     return search
 

@@ -69,7 +69,7 @@ def fit_sub_blocks(
     if nmax == 4 and not q.size:
         descend(planes, levels, F32(nmax), work, chosen, found[0])
         return
-    w, wx, variance = work[:256], work[256:512], work[512:528]
+    variance, w, room = work[:16], work[16:272], work[272:]
     if q.size and nmax == 4:
         sums_of_squares(planes, SUPER, variance)
         store(variance, 0, F32(2) * load(variance, 0, LANES) / F32(SUPER))
@@ -82,7 +82,7 @@ def fit_sub_blocks(
                 total(w, SIZE, sums, to)
         else:
             weigh_by_square(planes, at, SIZE, w)
-        symmetric_search(planes, at, w, wx, SIZE, F32(nmax), found[0], found[1], found[2], to)
+        symmetric_search(planes, at, w, room, SIZE, F32(nmax), found[0], found[1], found[2], to)
 
 
 @inlined
@@ -110,9 +110,9 @@ def quantize_scales(values: Any, sums: Any, nmax: int, stored: Any, work: Any, h
     Those of Q3_K (``nmax`` 4) are from -32 to 31, with importance (``sums`` of weights) searched
     like the weights; those of Q6_K from -128 to 127. ``halves`` gets the bits of their scale.
     """
-    scale, factor, flat, wx = work[:16], work[16:32], work[32:48], work[48:304]
+    scale, factor, flat, room = work[:16], work[16:32], work[32:48], work[48:]
     if sums.size:
-        careful_symmetric_search(values, 0, sums, wx, SIZE, F32(32), scale, factor, flat, 0)
+        careful_symmetric_search(values, 0, sums, room, SIZE, F32(32), scale, factor, flat, 0)
         d = load(scale, 0, LANES)
     else:
         far, peak = furthest(values)
