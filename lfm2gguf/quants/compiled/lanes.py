@@ -207,6 +207,14 @@ def store(_: Any, array: Any, at: Any, x: Any) -> Any:
     return signature(types.none, array, types.intp, x), make
 
 
+def _exchanged(b: Any, x: Any, y: Any, half: int) -> tuple[Any, Any]:
+    """Every first block of ``half`` of x, then of y, in turn; and every second one."""
+    size = x.type.count
+    upper = [j if not j & half else size + j - half for j in range(size)]
+    lower = [j + half if not j & half else size + j for j in range(size)]
+    return _shuffle(b, x, y, upper), _shuffle(b, x, y, lower)
+
+
 @intrinsic
 def transpose(_: Any, source: Any, at: Any, stride: Any, target: Any, to: Any, step: Any) -> Any:
     """``target[to + step * i + k] = source[at + stride * k + i]`` for i, k < 16; both float32.
@@ -224,11 +232,8 @@ def transpose(_: Any, source: Any, at: Any, stride: Any, target: Any, to: Any, s
             source_at = b.add(source_at, args[2])
         half = size // 2
         while half:
-            upper = [j if not j & half else size + j - half for j in range(size)]
-            lower = [j + half if not j & half else size + j for j in range(size)]
             for k in (k for k in range(size) if not k & half):
-                x, y = rows[k], rows[k + half]
-                rows[k], rows[k + half] = _shuffle(b, x, y, upper), _shuffle(b, x, y, lower)
+                rows[k], rows[k + half] = _exchanged(b, rows[k], rows[k + half], half)
             half //= 2
         for row in rows:
             b.store(row, _place(ctx, b, target, args[3], target_at, kind), align=4)
@@ -312,6 +317,22 @@ most = _extremum(">", "``x > y ? x : y``, as C's macro MAX.")
 
 
 # ---- across lanes -----------------------------------------------------------------------------
+
+
+def _fold(sign: str, doc: str) -> Any:
+    def function(_: Any, x: Any, y: Any, half: Any) -> Any:
+        def make(_: Any, b: Any, _sig: Any, args: Any) -> Any:
+            left, right = _exchanged(b, args[0], args[1], half.literal_value)
+            return b.select(_compare(b, sign, x, left, right), left, right)
+
+        return signature(x, x, y, half), make
+
+    function.__doc__ = doc
+    return intrinsic(prefer_literal=True)(function)
+
+
+fold_largest = _fold(">", "The larger of the two blocks of ``half`` (a literal) in 2 half of x, y.")
+fold_smallest = _fold("<", "The smaller ones.")
 
 
 def _reduction(sign: str, doc: str) -> Any:

@@ -11,6 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from lfm2gguf.quants.compiled.extremes import (
+    BLOCK,
+    ROOM,
+    STRIP,
+    extremes,
+    scales_with_min,
+    signed_scales,
+    usable_inverse,
+)
 from lfm2gguf.quants.compiled.groups import (
     LANES,
     columns,
@@ -21,12 +30,9 @@ from lfm2gguf.quants.compiled.groups import (
 )
 from lfm2gguf.quants.compiled.lanes import (
     absolute,
-    any_true,
     bits,
-    first_true,
     flags,
     from_bits,
-    lane,
     least,
     load,
     most,
@@ -34,14 +40,11 @@ from lfm2gguf.quants.compiled.lanes import (
     splat,
     store,
     to_bytes,
-    transpose,
     truncated,
-    where,
 )
 from lfm2gguf.quants.compiled.numbers import (
     F32,
     I32,
-    INFINITY,
     ONE,
     ZERO,
     driver,
@@ -54,8 +57,6 @@ from lfm2gguf.quants.compiled.numbers import (
 )
 from lfm2gguf.quants.compiled.search import search_with_min, symmetric_search
 
-BLOCK = 32
-TILE = LANES * LANES
 U8 = np.uint8
 ALMOST_HALF = np.nextafter(F32(0.5), F32(0))
 
@@ -63,7 +64,7 @@ ALMOST_HALF = np.nextafter(F32(0.5), F32(0))
 @inlined
 def store_nibbles(levels: Any, out: Any, at: int) -> None:
     """Store 32 levels of 4 bits: level j in the low nibble of byte j, j + 16 in the high one."""
-    store(out, at, (part(levels, 0, 16) & U8(15)) | (part(levels, 16, 16) << U8(4)))
+    store(out, at, (part(levels, 0, 16) & I32(15)) | (part(levels, 16, 16) << I32(4)))
 
 
 @inlined
@@ -72,85 +73,10 @@ def store_levels(levels: Any, five: bool, out: Any, at: int) -> None:
     if not five:
         store_nibbles(levels, out, at)
         return
-    fifth = flags((levels & U8(16)) == U8(16))
+    fifth = flags((levels & I32(16)) == I32(16))
     for i in range(4):
         out[at + i] = U8((fifth >> (8 * i)) & 255)
     store_nibbles(levels, out, at + 4)
-
-
-# ---- extremes of sixteen blocks ----------------------------------------------------------------
-
-
-@kernel
-def extremes(source: Any, first: int, count: int, work: Any) -> None:
-    """Put the largest and the smallest weight of each block into planes 0 and 1 of ``work``."""
-    highs, lows = work[LANES * 16 :], work[LANES * 32 :]
-    for k in range(count):
-        x = read(source, (first + k) * BLOCK)
-        a, b = part(x, 0, 16), part(x, 16, 16)
-        store(highs, LANES * k, most(a, b))
-        store(lows, LANES * k, least(a, b))
-    turned = work[LANES * 48 :]
-    transpose(highs, 0, LANES, turned, 0, LANES)
-    high = load(turned, 0, LANES)
-    for i in range(1, LANES):
-        high = most(high, load(turned, LANES * i, LANES))
-    transpose(lows, 0, LANES, turned, 0, LANES)
-    low = load(turned, 0, LANES)
-    for i in range(1, LANES):
-        low = least(low, load(turned, LANES * i, LANES))
-    store(work, 0, high)
-    store(work, LANES, low)
-
-
-@inlined
-def usable_inverse(d: Any) -> Any:
-    """Return 1/d, and 0 for 0 and where that or ``d`` is no number.
-
-    There C casts infinity and NaN to an 8-bit integer, which is undefined, and 0 on x86-64.
-    """
-    inverse = ONE / d
-    return where((absolute(inverse) < INFINITY) & (absolute(d) < INFINITY), inverse, ZERO)
-
-
-@kernel
-def signed_scales(source: Any, first: int, count: int, half: int, work: Any, halves: Any) -> None:
-    """Put the scales of blocks into plane 2 of ``work``, their inverses into plane 3.
-
-    By the weight that is furthest from zero, the first of equals, and never -0.
-    """
-    extremes(source, first, count, work)
-    high, low = load(work, 0, LANES), load(work, LANES, LANES)
-    tied = (high == ZERO - low) & (high != ZERO)
-    peak = where(high > ZERO - low, high, low) + ZERO
-    if any_true(tied):
-        store(work, 2 * LANES, peak)
-        for k in range(count):
-            if work[k] == -work[LANES + k]:
-                x = read(source, (first + k) * BLOCK)
-                work[2 * LANES + k] = lane(x, first_true(absolute(x) == work[k])) + ZERO
-        peak = load(work, 2 * LANES, LANES)
-    d = peak / F32(-half)
-    store(work, 2 * LANES, d)
-    store(work, 3 * LANES, usable_inverse(d))
-    store(halves, 0, to_halves(d))
-
-
-@kernel
-def scales_with_min(source: Any, first: int, count: int, top: int, work: Any, halves: Any) -> None:
-    """Put the inverse scales of blocks into plane 3 of ``work``; plane 1 has the minima."""
-    extremes(source, first, count, work)
-    high, low = load(work, 0, LANES), load(work, LANES, LANES)
-    if any_true(low == ZERO):  # of which sign? C takes the first
-        for k in range(count):
-            if work[LANES + k] == ZERO:
-                x = read(source, (first + k) * BLOCK)
-                work[LANES + k] = lane(x, first_true(x == ZERO))
-        low = load(work, LANES, LANES)
-    d = (high - low + ZERO) / F32(top)
-    store(work, 3 * LANES, usable_inverse(d))
-    store(halves, 0, to_halves(d))
-    store(halves, LANES, to_halves(low))
 
 
 @kernel
@@ -160,25 +86,26 @@ def encode_plain(
     """Fill ``count`` blocks of Q4_0 (``half`` is 8), Q5_0 (16), Q4_1 (``top`` is 15), Q5_1 (31)."""
     five = half == 16 or top == 31
     size = (18 if half else 20) + (4 if five else 0)
-    if half:
-        signed_scales(source, first, count, half, work, halves)
-    else:
-        scales_with_min(source, first, count, top, work, halves)
+    for to in range(0, count, LANES):
+        if half:
+            signed_scales(source, first + to, min(LANES, count - to), half, to, work, halves)
+        else:
+            scales_with_min(source, first + to, min(LANES, count - to), top, to, work, halves)
     for k in range(count):
         at = (first + k) * size
-        x, inverse = read(source, (first + k) * BLOCK), work[3 * LANES + k]
+        x, inverse = read(source, (first + k) * BLOCK), work[3 * STRIP + k]
         put_half(out, at, halves[k])
         if half:
             levels = least(truncated(x * inverse + F32(half + 0.5)), I32(2 * half - 1))
-            if inverse == ZERO and work[2 * LANES + k] != ZERO:
+            if inverse == ZERO and work[2 * STRIP + k] != ZERO:
                 levels = splat(I32(0), 32)
-            store_levels(to_bytes(levels), five, out, at + 2)
+            store_levels(levels, five, out, at + 2)
         else:
-            put_half(out, at + 2, halves[LANES + k])
-            levels = least(truncated((x - work[LANES + k]) * inverse + F32(0.5)), I32(top))
+            put_half(out, at + 2, halves[STRIP + k])
+            levels = least(truncated((x - work[STRIP + k]) * inverse + F32(0.5)), I32(top))
             if inverse == ZERO:
                 levels = splat(I32(0), 32)
-            store_levels(to_bytes(levels), five, out, at + 4)
+            store_levels(levels, five, out, at + 4)
 
 
 # ---- with importance: scales are searched ------------------------------------------------------
@@ -212,21 +139,21 @@ def encode_searched(
             levels = level(v * factors[k], I32(-half), I32(half - 1)) + I32(half)
             if starts[k] == ONE:  # all but zero
                 levels = splat(I32(0), 32)
-            store_levels(to_bytes(levels), five, out, at + 2)
+            store_levels(levels, five, out, at + 2)
         else:
             put_half(out, at + 2, halves[LANES + k])
             levels = level((v - starts[k]) * factors[k], I32(0), I32(top))
-            store_levels(to_bytes(levels), five, out, at + 4)
+            store_levels(levels, five, out, at + 4)
 
 
 @driver
 def encode_blocks(source: Any, q: Any, rows: Any, n: int, half: int, top: int, out: Any) -> None:
     """Fill blocks of 32 from weights, and importance or none."""
-    work, halves = np.zeros(8 * TILE, F32), np.zeros(2 * LANES, I32)
+    work, halves = np.zeros(2048, F32), np.zeros(2 * STRIP, I32)
     blocks = source.size // BLOCK
     if not q.size:
-        for first in range(0, blocks, LANES):
-            count = min(LANES, blocks - first)
+        for first in range(0, blocks, STRIP):
+            count = min(STRIP, blocks - first)
             encode_plain(source, first, count, half, top, work, halves, out)
         return
     variances = variances_of_rows(source, n)
@@ -272,15 +199,16 @@ def encode_eight_bits(
     source: Any, first: int, count: int, work: Any, halves: Any, out: Any
 ) -> None:
     """Fill ``count`` blocks of Q8_0."""
-    extremes(source, first, count, work)
-    d = most(load(work, 0, LANES), ZERO - load(work, LANES, LANES)) + ZERO
-    d = d / F32(127)
-    store(work, 3 * LANES, usable_inverse(d))
-    store(halves, 0, to_halves(d))
+    for to in range(0, count, LANES):
+        extremes(source, first + to, min(LANES, count - to), to, work)
+        d = most(load(work, to, LANES), ZERO - load(work, STRIP + to, LANES)) + ZERO
+        d = d / F32(127)
+        store(work, 3 * STRIP + to, usable_inverse(d))
+        store(halves, to, to_halves(d))
     for k in range(count):
         at, x = (first + k) * 34, read(source, (first + k) * BLOCK)
         put_half(out, at, halves[k])
-        scaled = absolute(x * work[3 * LANES + k]) + ALMOST_HALF  # roundf: half away from zero
+        scaled = absolute(x * work[3 * STRIP + k]) + ALMOST_HALF  # roundf: half away from zero
         signed = from_bits(bits(scaled) | (bits(x) & I32(-0x80000000)))
         store(out, at + 2, to_bytes(truncated(signed)))
 
@@ -288,10 +216,10 @@ def encode_eight_bits(
 @driver
 def encode_q8_0(source: Any, q: Any, rows: Any, n: int, out: Any) -> None:
     """Fill blocks of Q8_0, which takes no importance."""
-    work, halves = np.zeros(8 * TILE, F32), np.zeros(LANES, I32)
+    work, halves = np.zeros(ROOM, F32), np.zeros(STRIP, I32)
     blocks = source.size // BLOCK
-    for first in range(0, blocks, LANES):
-        encode_eight_bits(source, first, min(LANES, blocks - first), work, halves, out)
+    for first in range(0, blocks, STRIP):
+        encode_eight_bits(source, first, min(STRIP, blocks - first), work, halves, out)
 
 
 ENCODERS = {

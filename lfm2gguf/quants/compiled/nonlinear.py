@@ -26,7 +26,6 @@ from lfm2gguf.quants.compiled.lanes import (
     most,
     splat,
     store,
-    to_bytes,
     to_float,
     where,
 )
@@ -68,7 +67,7 @@ def index_of(t: Any) -> Any:
     found = splat(I32(0), 32)
     for i in range(15):
         found = found + where(t < MIDDLES[i], I32(0), splat(I32(1), 32))
-    return to_bytes(found)
+    return found
 
 
 @kernel
