@@ -50,10 +50,10 @@ def searches() -> dict[str, tuple[Any, tuple[Any, ...]]]:
         "IQ3_S": (iq3.iq3_s_group, grids.IQ3_S),
     }
     splits = tables(grids.IQ1), x, x, x, x, ints, 0, 16, out
-    with_min = x, 0, x, x, 32, F32(15), F32(-1), F32(0.1), 20, *4 * (x,), 0
+    with_min = x, 0, x, x, 32, 2, False, F32(15), F32(-1), F32(0.1), 20, 4 * (x,), 0
     return {
         "search_with_min": (search.search_with_min, with_min),
-        "symmetric_search": (search.symmetric_search, (x, 0, x, x, 16, F32(32), x, x, x, 0)),
+        "symmetric_search": (search.symmetric_search, (x, 0, x, x, 16, F32(32), x, x, x, 0, False)),
         "descend": (descent.descend, (x, x, F32(4), x, ints, x)),
         "positive_scale": (descent.positive_scale, (x, x, 8, 63, x, x)),
         "IQ4": (nonlinear.fit, (x, x, 256, x, x, x)),

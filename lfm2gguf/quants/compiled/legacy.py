@@ -124,11 +124,11 @@ def encode_searched(
     weigh(planes, 0, BLOCK, work, w)
     scales, lows, factors, starts = found[:16], found[16:32], found[32:48], found[48:]
     if half:
-        symmetric_search(planes, 0, w, other, BLOCK, F32(half), scales, factors, starts, 0)
+        symmetric_search(planes, 0, w, other, BLOCK, F32(half), scales, factors, starts, 0, False)
     else:
         search_with_min(
-            planes, 0, w, other, BLOCK, F32(top), F32(-0.9), F32(0.05), 36,
-            scales, lows, factors, starts, 0,
+            planes, 0, w, other, BLOCK, 1, False, F32(top), F32(-0.9), F32(0.05), 36,
+            (scales, lows, factors, starts), 0,
         )  # fmt: skip
         store(halves, LANES, to_halves(load(lows, 0, LANES)))
     store(halves, 0, to_halves(load(scales, 0, LANES)))

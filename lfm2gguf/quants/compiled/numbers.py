@@ -93,18 +93,13 @@ def level(x: Any, low: Any, high: Any) -> Any:
 
 
 @inlined
-def bits_of(rung: Any) -> Any:
-    """Return the bits of ``MAGIC`` and an integral float32: as integers they have its order."""
-    return F32(rung + MAGIC).view(I32)
-
-
-@inlined
 def quick_level(x: Any, low: Any, high: Any) -> Any:
     """Return the same as float32, of lanes whose magnitude is below 2**22: in half the time.
 
-    Bits are clamped, because processors that add floats in few places compare integers in more.
+    The bits are clamped: processors that add floats in few places compare integers in more.
     """
-    return from_bits(most(least(bits(x + MAGIC), bits_of(high)), bits_of(low))) - MAGIC
+    lowest, highest = F32(low + MAGIC).view(I32), F32(high + MAGIC).view(I32)
+    return from_bits(most(least(bits(x + MAGIC), highest), lowest)) - MAGIC
 
 
 @inlined

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from lfm2gguf.quants.compiled.groups import LANES
 from lfm2gguf.quants.compiled.lanes import (
     absolute,
@@ -32,23 +34,20 @@ from lfm2gguf.quants.compiled.numbers import (
     ONE,
     TENTH,
     ZERO,
-    bits_of,
     inlined,
     kernel,
     level,
-    quick_level,
 )
 from lfm2gguf.quants.search import GROUP_MAX_EPS
 
 EPSILON = GROUP_MAX_EPS
 SMALLEST, LARGEST = F32(1e-30), F32(1e30)
 FAR = F32(1024)  # how many times its range at first an ordinary sub-block's may become
-
-
-@inlined
-def careful_level(x: Any, low: Any, high: Any) -> Any:
-    """Return the level of any lanes as float32."""
-    return to_float(level(x, I32(low), I32(high)))
+CLOSE = F32(0.499)  # what may be above a level and is rounded to it, whatever was rounded before
+STEPS = np.array([0, 1, 5, 14, 19])  # where step 0, -9, -5 and 5 of a symmetric search stand
+# What a search with minima keeps of each sub-block: ten vectors.
+PLANES = 10
+SUM_W, SUM_X, FIRST_LOW, HIGH, ERROR, ODD, SCALE, LOW, BOUND, FACTOR = range(0, 160, LANES)
 
 
 @kernel
@@ -72,106 +71,165 @@ def total(w: Any, size: int, sums: Any, to: int) -> None:
     store(sums, to, found)
 
 
-def _make_search_with_min(careful: bool, by_distance: bool) -> Any:
-    """The search; a careful one takes numbers of any size.
+@inlined
+def rounded(x: Any, low: Any, high: Any, careful: bool, beneath: bool, beyond: bool) -> Any:
+    """Return levels as float32, ``careful`` ones of any lanes.
 
-    ``by_distance``: errors count by their size, not by their square (C's ``use_mad``).
+    Or of such as may be beneath ``low``, or beyond ``high``, as it says; see :func:`quick_level`.
     """
-    rounded = careful_level if careful else quick_level
-
-    @kernel
-    def search(
-        x: Any, at: int, w: Any, work: Any, size: int, nmax: Any, rmin: Any, rdelta: Any,
-        nstep: int, scales: Any, lows: Any, factors: Any, starts: Any, to: int,
-    ) -> Any:  # fmt: skip
-        low = load(x, at, LANES)
-        high = low
-        sum_w = load(w, 0, LANES)
-        sum_x = sum_w * low
-        for i in range(1, size):
-            v, weight = load(x, at + LANES * i, LANES), load(w, LANES * i, LANES)
-            low, high = least(v, low), most(v, high)
-            sum_w = sum_w + weight
-            sum_x = sum_x + weight * v
-        low = where(low > ZERO, ZERO, low)
-        span = high - low
-        is_flat, flat_low = low == high, low
-        ordinary = ((span > SMALLEST) & (span < LARGEST)) | is_flat
-        narrowest, widest = span / FAR, span * FAR
-        factor = nmax / span
-        best_factor, best_start = factor, low
-        scale = ONE / factor
-        best = splat(ZERO, LANES)
-        for i in range(size):
-            v = load(x, at + LANES * i, LANES)
-            rung = rounded(factor * (v - low), ZERO, nmax)
-            off = scale * rung + low - v
-            cost = absolute(off) if by_distance else off * off
-            best = best + load(w, LANES * i, LANES) * cost
-        for step in range(nstep + 1):
-            factor = (rmin + rdelta * F32(step) + nmax) / span
-            sum_l, sum_l2, sum_xl = splat(ZERO, LANES), splat(ZERO, LANES), splat(ZERO, LANES)
-            for i in range(size):
-                v = load(x, at + LANES * i, LANES)
-                rung = rounded(factor * (v - low), ZERO, nmax)
-                store(work, LANES * i, rung)
-                weighted = load(w, LANES * i, LANES) * rung
-                sum_l = sum_l + weighted
-                sum_l2 = sum_l2 + weighted * rung
-                sum_xl = sum_xl + weighted * v
-            det = sum_w * sum_l2 - sum_l * sum_l
-            this_low = (sum_l2 * sum_x - sum_l * sum_xl) / det
-            above = this_low > ZERO
-            this_scale = where(above, sum_xl / sum_l2, (sum_w * sum_xl - sum_x * sum_l) / det)
-            this_low = where(above, ZERO, this_low)
-            error = splat(ZERO, LANES)
-            for i in range(size):
-                off = this_scale * load(work, LANES * i, LANES) + this_low
-                off = off - load(x, at + LANES * i, LANES)
-                cost = absolute(off) if by_distance else off * off
-                error = error + load(w, LANES * i, LANES) * cost
-            better = (det > ZERO) & (error < best)
-            best = where(better, error, best)
-            best_factor = where(better, factor, best_factor)
-            best_start = where(better, low, best_start)
-            scale = where(better, this_scale, scale)
-            low = where(better, this_low, low)  # so the next step starts from another low
-            span = high - low
-            ordinary = ordinary & (is_flat | ((span >= narrowest) & (span <= widest)))
-        store(scales, to, where(is_flat, ZERO, scale))
-        store(lows, to, where(is_flat, flat_low, low))
-        store(factors, to, where(is_flat, ZERO, best_factor))  # level 0 throughout
-        store(starts, to, where(is_flat, ZERO, best_start))
-        return not any_true(where(ordinary, ZERO, splat(ONE, LANES)) > ZERO)
-
-    return search
+    if careful:
+        return to_float(level(x, I32(low), I32(high)))
+    moved = bits(x + MAGIC)
+    if beyond:
+        moved = least(moved, F32(high + MAGIC).view(I32))
+    if beneath:
+        moved = most(moved, F32(low + MAGIC).view(I32))
+    return from_bits(moved) - MAGIC
 
 
-def _make_two_step_search(by_distance: bool) -> Any:
-    quick = _make_search_with_min(False, by_distance)
-    careful = _make_search_with_min(True, by_distance)
+@inlined
+def begin(x: Any, at: int, w: Any, size: int, state: Any) -> Any:
+    """Return where a sub-block begins; keep that, where it ends, and its sums."""
+    low = load(x, at, LANES)
+    high = low
+    sum_w = load(w, 0, LANES)
+    sum_x = sum_w * low
+    for i in range(1, size):
+        v, weight = load(x, at + LANES * i, LANES), load(w, LANES * i, LANES)
+        low, high = least(v, low), most(v, high)
+        sum_w = sum_w + weight
+        sum_x = sum_x + weight * v
+    low = where(low > ZERO, ZERO, low)
+    span = high - low
+    ordinary = ((span > SMALLEST) & (span < LARGEST)) | (low == high)
+    store(state, SUM_W, sum_w)
+    store(state, SUM_X, sum_x)
+    store(state, FIRST_LOW, low)
+    store(state, HIGH, high)
+    store(state, ODD, where(ordinary, ZERO, splat(ONE, LANES)))
+    return low
 
-    @kernel
-    def search(
-        x: Any, at: int, w: Any, work: Any, size: int, nmax: Any, rmin: Any, rdelta: Any,
-        nstep: int, scales: Any, lows: Any, factors: Any, starts: Any, to: int,
-    ) -> None:  # fmt: skip
-        """Fit x = scale * level + low, levels 0 to ``nmax``, to the sub-blocks at ``at``.
 
-        The results stand from ``to`` on; the levels are those of ``factor * (x - start)``.
-        """
-        if not quick(
-            x, at, w, work, size, nmax, rmin, rdelta, nstep, scales, lows, factors, starts, to
+@inlined
+def fit(
+    x: Any, at: int, w: Any, rungs: Any, size: int, nmax: Any, careful: bool, beyond: bool,
+    low: Any, factor: Any, state: Any,
+) -> None:  # fmt: skip
+    """Make the levels of a factor, and the scale and low that fit them best."""
+    sum_l, sum_l2, sum_xl = splat(ZERO, LANES), splat(ZERO, LANES), splat(ZERO, LANES)
+    for i in range(size):
+        v = load(x, at + LANES * i, LANES)
+        rung = rounded(factor * (v - low), ZERO, nmax, careful, True, beyond)
+        store(rungs, LANES * i, rung)
+        weighted = load(w, LANES * i, LANES) * rung
+        sum_l = sum_l + weighted
+        sum_l2 = sum_l2 + weighted * rung
+        sum_xl = sum_xl + weighted * v
+    sum_w, sum_x = load(state, SUM_W, LANES), load(state, SUM_X, LANES)
+    det = sum_w * sum_l2 - sum_l * sum_l
+    this_low = (sum_l2 * sum_x - sum_l * sum_xl) / det
+    above = this_low > ZERO
+    this_scale = where(above, sum_xl / sum_l2, (sum_w * sum_xl - sum_x * sum_l) / det)
+    store(state, FACTOR, factor)
+    store(state, SCALE, this_scale)
+    store(state, LOW, where(above, ZERO, this_low))
+    store(state, BOUND, where(det > ZERO, load(state, ERROR, LANES), ZERO))
+
+
+@inlined
+def error_of(x: Any, at: int, w: Any, rungs: Any, size: int, by_distance: bool, state: Any) -> Any:
+    """Return the error of the fit."""
+    scale, low = load(state, SCALE, LANES), load(state, LOW, LANES)
+    error = splat(ZERO, LANES)
+    for i in range(size):
+        off = scale * load(rungs, LANES * i, LANES) + low - load(x, at + LANES * i, LANES)
+        cost = absolute(off) if by_distance else off * off
+        error = error + load(w, LANES * i, LANES) * cost
+    return error
+
+
+@inlined
+def choose(better: Any, error: Any, state: Any, found: Any, p: int) -> None:
+    """Keep the fit where it is better, and whether a range stays an ordinary one."""
+    scales, lows, factors, starts = found
+    low, high = load(lows, p, LANES), load(state, HIGH, LANES)
+    store(state, ERROR, where(better, error, load(state, ERROR, LANES)))
+    store(factors, p, where(better, load(state, FACTOR, LANES), load(factors, p, LANES)))
+    store(scales, p, where(better, load(state, SCALE, LANES), load(scales, p, LANES)))
+    store(starts, p, where(better, low, load(starts, p, LANES)))
+    low = where(better, load(state, LOW, LANES), low)
+    store(lows, p, low)  # the next step starts from there
+    first = load(state, FIRST_LOW, LANES)
+    span, at_first = high - low, high - first
+    ordinary = (first == high) | ((span >= at_first / FAR) & (span <= at_first * FAR))
+    store(state, ODD, where(ordinary, load(state, ODD, LANES), ONE))
+
+
+@kernel
+def search_with_or_without_care(
+    x: Any, at: int, w: Any, work: Any, size: int, count: int, by_distance: bool, nmax: Any,
+    rmin: Any, rdelta: Any, nstep: int, found: Any, to: int, careful: bool,
+) -> Any:  # fmt: skip
+    """Search as :func:`search_with_min` says; return whether all needed no care.
+
+    A step of one sub-block waits for divisions, so that those of several are taken by turns.
+    """
+    length = LANES * size
+    scales, lows, factors, starts = found
+    for k in range(count):
+        state = work[PLANES * LANES * k :]
+        store(lows, to + LANES * k, begin(x, at + length * k, w[length * k :], size, state))
+    for step in range(-1, nstep + 1):
+        reach = nmax if step < 0 else rmin + rdelta * F32(step) + nmax
+        for k in range(count):
+            state, rungs = work[PLANES * LANES * k :], work[PLANES * LANES * count + length * k :]
+            low = load(lows, to + LANES * k, LANES)
+            factor = reach / (load(state, HIGH, LANES) - low)
+            fit(
+                x, at + length * k, w[length * k :], rungs, size, nmax, careful,
+                reach > nmax + CLOSE, low, factor, state,
+            )  # fmt: skip
+            if step < 0:
+                store(state, SCALE, ONE / factor)
+                store(state, LOW, low)
+        for k in range(count):
+            state, rungs = work[PLANES * LANES * k :], work[PLANES * LANES * count + length * k :]
+            weights = w[length * k :]
+            error = error_of(x, at + length * k, weights, rungs, size, by_distance, state)
+            better = error < load(state, BOUND, LANES)
+            if step < 0:
+                better = better | (splat(ZERO, LANES) == ZERO)
+            choose(better, error, state, found, to + LANES * k)
+    odd = splat(ZERO, LANES)
+    for k in range(count):
+        state, p = work[PLANES * LANES * k :], to + LANES * k
+        first = load(state, FIRST_LOW, LANES)
+        is_flat = first == load(state, HIGH, LANES)
+        store(scales, p, where(is_flat, ZERO, load(scales, p, LANES)))
+        store(lows, p, where(is_flat, first, load(lows, p, LANES)))
+        store(factors, p, where(is_flat, ZERO, load(factors, p, LANES)))  # level 0 throughout
+        store(starts, p, where(is_flat, ZERO, load(starts, p, LANES)))
+        odd = most(odd, load(state, ODD, LANES))
+    return not any_true(odd > ZERO)
+
+
+@kernel
+def search_with_min(
+    x: Any, at: int, w: Any, work: Any, size: int, count: int, by_distance: bool, nmax: Any,
+    rmin: Any, rdelta: Any, nstep: int, found: Any, to: int,
+) -> None:  # fmt: skip
+    """Fit x = scale * level + low, levels 0 to ``nmax``, to ``count`` times 16 sub-blocks.
+
+    They stand at ``at`` one after another, and their weights in ``w``; ``work`` is room for
+    ``count * (size + 10)`` vectors. ``by_distance``: errors count by their size, not by their
+    square (C's ``use_mad``). The four arrays ``found`` get scales, lows, factors and starts from
+    ``to`` on; the levels are those of ``factor * (x - start)``.
+    """
+    for care in range(2):
+        if search_with_or_without_care(
+            x, at, w, work, size, count, by_distance, nmax, rmin, rdelta, nstep, found, to, care > 0
         ):
-            careful(
-                x, at, w, work, size, nmax, rmin, rdelta, nstep, scales, lows, factors, starts, to
-            )
-
-    return search
-
-
-search_with_min = _make_two_step_search(by_distance=False)
-search_by_distance = _make_two_step_search(by_distance=True)
+            return
 
 
 @kernel
@@ -182,92 +240,64 @@ def weigh_by_square(planes: Any, at: int, size: int, w: Any) -> None:
         store(w, LANES * i, x * x)
 
 
-@inlined
-def level_below(x: Any, _: Any, high: Any) -> Any:
-    """Return what :func:`quick_level` does, of lanes that are not below the lowest level."""
-    return from_bits(least(bits(x + MAGIC), bits_of(high))) - MAGIC
-
-
-@inlined
-def level_between(x: Any, _: Any, __: Any) -> Any:
-    """Return the same of lanes that are between the lowest level and the highest."""
-    return (x + MAGIC) - MAGIC
-
-
-def _make_tries(rounded: Any) -> Any:
-    """A part of :func:`_make_symmetric_search`, with its way of rounding."""
-
-    @kernel
-    def tries(
-        x: Any, at: int, w: Any, wx: Any, size: int, nmax: Any, tried: Any, first: int, end: int,
-        found: Any,
-    ) -> Any:  # fmt: skip
-        """Return a scale, what is gained by it and its factor: ``found`` or, if better, another."""
-        scale, best, best_factor = found
-        for k in range(first, end):
-            factor = load(tried, LANES * k, LANES)
-            sum_xl, sum_l2 = splat(ZERO, LANES), splat(ZERO, LANES)
-            for i in range(size):
-                rung = rounded(factor * load(x, at + LANES * i, LANES), ZERO - nmax, nmax - ONE)
-                sum_xl = sum_xl + load(wx, LANES * i, LANES) * rung
-                sum_l2 = sum_l2 + load(w, LANES * i, LANES) * rung * rung
-            better = (sum_l2 > ZERO) & (sum_xl * sum_xl > best * sum_l2)
-            if k == 0:
-                better = sum_l2 != ZERO
-            this_scale = sum_xl / sum_l2
-            scale = where(better, this_scale, scale)
-            best = where(better, this_scale * sum_xl, best)
-            best_factor = where(better, factor, best_factor)
-        return scale, best, best_factor
-
-    return tries
-
-
-def _make_symmetric_search(careful: bool) -> Any:
-    """The search; a careful one takes NaN and infinity.
-
-    A level before rounding is as far from zero as ``nmax`` and a tenth of the step at most. So the
-    quick rounding is exact, none is too low in the steps up to 4, and none too high up to -6.
-    """
-    most_tries = _make_tries(careful_level if careful else level_below)
-    first_tries = most_tries if careful else _make_tries(level_between)
-    last_tries = most_tries if careful else _make_tries(quick_level)
-
-    @kernel
-    def search(
-        x: Any, at: int, w: Any, work: Any, size: int, nmax: Any, scales: Any, factors: Any,
-        flat: Any, to: int,
-    ) -> None:  # fmt: skip
-        """Fit x = scale * level, levels -nmax to nmax - 1, to the sub-blocks at ``at``.
-
-        The results stand from ``to`` on; the levels are those of ``factor * x``, or where
-        ``flat`` is 1 the lowest. ``work`` is room for ``size`` + 19 vectors.
-        """
-        size = unknown(size)
-        wx, tried = work, work[LANES * size :]
-        peak, far = splat(ZERO, LANES), splat(ZERO, LANES)
+@kernel
+def try_factors(
+    x: Any, at: int, w: Any, wx: Any, size: int, nmax: Any, tried: Any, first: int, end: int,
+    careful: bool, beneath: bool, beyond: bool, found: Any,
+) -> Any:  # fmt: skip
+    """Return a scale, what is gained by it and its factor: ``found`` or, if better, another."""
+    scale, best, best_factor = found
+    low, high = ZERO - nmax, nmax - ONE
+    for k in range(first, end):
+        factor = load(tried, LANES * k, LANES)
+        sum_xl, sum_l2 = splat(ZERO, LANES), splat(ZERO, LANES)
         for i in range(size):
             v = load(x, at + LANES * i, LANES)
-            store(wx, LANES * i, load(w, LANES * i, LANES) * v)
-            distance = absolute(v)
-            further = distance > far
-            far, peak = where(further, distance, far), where(further, v, peak)
-        for k in range(19):  # 0, -9 to -1, 1 to 9
-            step = k - 9 if k > 9 else k - 10 if k else 0
-            store(tried, LANES * k, (ZERO - (nmax + TENTH * F32(step))) / peak)
-        none = splat(ZERO, LANES)
-        found = none, none, load(tried, 0, LANES)
-        found = most_tries(x, at, w, wx, size, nmax, tried, 0, 1, found)
-        found = first_tries(x, at, w, wx, size, nmax, tried, 1, 5, found)  # step -9 to -6
-        found = most_tries(x, at, w, wx, size, nmax, tried, 5, 14, found)
-        found = last_tries(x, at, w, wx, size, nmax, tried, 14, 19, found)  # step 5 to 9
-        zero = far < EPSILON
-        store(scales, to, where(zero, ZERO, found[0]))
-        store(factors, to, found[2])
-        store(flat, to, where(zero, ONE, none))
-
-    return search
+            rung = rounded(factor * v, low, high, careful, beneath, beyond)
+            sum_xl = sum_xl + load(wx, LANES * i, LANES) * rung
+            sum_l2 = sum_l2 + load(w, LANES * i, LANES) * rung * rung
+        better = (sum_l2 > ZERO) & (sum_xl * sum_xl > best * sum_l2)
+        if k == 0:
+            better = sum_l2 != ZERO
+        this_scale = sum_xl / sum_l2
+        scale = where(better, this_scale, scale)
+        best = where(better, this_scale * sum_xl, best)
+        best_factor = where(better, factor, best_factor)
+    return scale, best, best_factor
 
 
-symmetric_search = _make_symmetric_search(careful=False)
-careful_symmetric_search = _make_symmetric_search(careful=True)
+@kernel
+def symmetric_search(
+    x: Any, at: int, w: Any, work: Any, size: int, nmax: Any, scales: Any, factors: Any,
+    flat: Any, to: int, careful: bool,
+) -> None:  # fmt: skip
+    """Fit x = scale * level, levels -nmax to nmax - 1, to the sub-blocks at ``at``.
+
+    The results stand from ``to`` on; the levels are those of ``factor * x``, or where ``flat``
+    is 1 the lowest. ``work`` is room for ``size`` + 19 vectors. ``careful``: of NaN and infinity,
+    too. Of others a level before rounding is as far from zero as ``nmax`` and a tenth of the
+    step at most: none is beneath the lowest in the steps up to 4, or beyond the highest up to -6.
+    """
+    size = unknown(size)
+    wx, tried = work, work[LANES * size :]
+    peak, far = splat(ZERO, LANES), splat(ZERO, LANES)
+    for i in range(size):
+        v = load(x, at + LANES * i, LANES)
+        store(wx, LANES * i, load(w, LANES * i, LANES) * v)
+        distance = absolute(v)
+        further = distance > far
+        far, peak = where(further, distance, far), where(further, v, peak)
+    for k in range(19):  # 0, -9 to -1, 1 to 9
+        step = k - 9 if k > 9 else k - 10 if k else 0
+        store(tried, LANES * k, (ZERO - (nmax + TENTH * F32(step))) / peak)
+    none = splat(ZERO, LANES)
+    found = none, none, load(tried, 0, LANES)
+    for part in range(4):
+        first, end = STEPS[part], STEPS[part + 1]
+        found = try_factors(
+            x, at, w, wx, size, nmax, tried, first, end, careful, part == 3, part != 1, found
+        )
+    zero = far < EPSILON
+    store(scales, to, where(zero, ZERO, found[0]))
+    store(factors, to, found[2])
+    store(flat, to, where(zero, ONE, none))

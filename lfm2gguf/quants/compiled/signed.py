@@ -47,7 +47,6 @@ from lfm2gguf.quants.compiled.numbers import (
 )
 from lfm2gguf.quants.compiled.search import (
     EPSILON,
-    careful_symmetric_search,
     symmetric_search,
     total,
     weigh_by_square,
@@ -82,7 +81,9 @@ def fit_sub_blocks(
                 total(w, SIZE, sums, to)
         else:
             weigh_by_square(planes, at, SIZE, w)
-        symmetric_search(planes, at, w, room, SIZE, F32(nmax), found[0], found[1], found[2], to)
+        symmetric_search(
+            planes, at, w, room, SIZE, F32(nmax), found[0], found[1], found[2], to, False
+        )
 
 
 @inlined
@@ -112,7 +113,7 @@ def quantize_scales(values: Any, sums: Any, nmax: int, stored: Any, work: Any, h
     """
     scale, factor, flat, room = work[:16], work[16:32], work[32:48], work[48:]
     if sums.size:
-        careful_symmetric_search(values, 0, sums, room, SIZE, F32(32), scale, factor, flat, 0)
+        symmetric_search(values, 0, sums, room, SIZE, F32(32), scale, factor, flat, 0, True)
         d = load(scale, 0, LANES)
     else:
         far, peak = furthest(values)

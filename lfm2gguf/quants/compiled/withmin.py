@@ -48,7 +48,6 @@ from lfm2gguf.quants.compiled.numbers import (
     to_halves,
 )
 from lfm2gguf.quants.compiled.search import (
-    search_by_distance,
     search_with_min,
     total,
     weigh_by_size,
@@ -57,6 +56,7 @@ from lfm2gguf.quants.withmin import EncodeWithMin
 
 SUPER = 256  # weights in a super-block
 GROUP = SUPER * LANES
+TEAM = 2  # sub-blocks that are searched by turns
 U8 = np.uint8
 
 
@@ -70,32 +70,29 @@ def fit_sub_blocks(
     planes for each sub-block, of scales, lows, factors and starts, ``sums`` those of weights.
     """
     nmax, rmin, rdelta, nstep = fit
-    w, work, variance = room[:512], room[512:1024], room[1024:1040]
+    variance, w, work = room[:16], room[16 : 16 + TEAM * 512], room[16 + TEAM * 512 :]
     if q.size:
         sums_of_squares(planes, SUPER, variance)
         factor = F32(1) if size == 16 else F32(2)
         store(variance, 0, factor * load(variance, 0, LANES) / F32(SUPER))
-    for j in range(SUPER // size):
-        at, to = GROUP // (SUPER // size) * j, LANES * j
-        if q.size:
-            columns(q, size * j, SUPER, size, w, 0)
-            weigh(planes, at, size, variance, w)
-            total(w, size, sums, to)
-        elif size == 32:
-            weigh_by_size(planes, at, w)
-        else:
-            for i in range(size):
-                store(w, LANES * i, absolute(load(planes, at + LANES * i, LANES)))
-        if size == 16 and not q.size:
-            search_by_distance(
-                planes, at, w, work, size, F32(nmax), rmin, rdelta, nstep,
-                found[0], found[1], found[2], found[3], to,
-            )  # fmt: skip
-        else:
-            search_with_min(
-                planes, at, w, work, size, F32(nmax), rmin, rdelta, nstep,
-                found[0], found[1], found[2], found[3], to,
-            )  # fmt: skip
+    for j in range(0, SUPER // size, TEAM):
+        at, to = LANES * size * j, LANES * j
+        for k in range(TEAM):
+            weights = w[LANES * size * k :]
+            if q.size:
+                columns(q, size * (j + k), SUPER, size, weights, 0)
+                weigh(planes, at + LANES * size * k, size, variance, weights)
+                total(weights, size, sums, to + LANES * k)
+            elif size == 32:
+                weigh_by_size(planes, at + LANES * size * k, weights)
+            else:
+                for i in range(size):
+                    v = load(planes, at + LANES * (size * k + i), LANES)
+                    store(weights, LANES * i, absolute(v))
+        search_with_min(
+            planes, at, w, work, size, TEAM, size == 16 and not q.size, F32(nmax), rmin, rdelta,
+            nstep, (found[0], found[1], found[2], found[3]), to,
+        )  # fmt: skip
 
 
 @kernel
