@@ -174,6 +174,7 @@ def search_with_or_without_care(
 
     A step of one sub-block waits for divisions, so that those of several are taken by turns.
     """
+    size = unknown(size)
     length = LANES * size
     scales, lows, factors, starts = found
     for k in range(count):
@@ -181,13 +182,14 @@ def search_with_or_without_care(
         store(lows, to + LANES * k, begin(x, at + length * k, w[length * k :], size, state))
     for step in range(-1, nstep + 1):
         reach = nmax if step < 0 else rmin + rdelta * F32(step) + nmax
+        beyond = reach > nmax + CLOSE
         for k in range(count):
             state, rungs = work[PLANES * LANES * k :], work[PLANES * LANES * count + length * k :]
             low = load(lows, to + LANES * k, LANES)
             factor = reach / (load(state, HIGH, LANES) - low)
             fit(
-                x, at + length * k, w[length * k :], rungs, size, nmax, careful,
-                reach > nmax + CLOSE, low, factor, state,
+                x, at + length * k, w[length * k :], rungs, size, nmax, careful, beyond, low,
+                factor, state,
             )  # fmt: skip
             if step < 0:
                 store(state, SCALE, ONE / factor)
@@ -197,7 +199,7 @@ def search_with_or_without_care(
             weights = w[length * k :]
             error = error_of(x, at + length * k, weights, rungs, size, by_distance, state)
             better = error < load(state, BOUND, LANES)
-            if step < 0:
+            if step < 0:  # there is none before it
                 better = better | (splat(ZERO, LANES) == ZERO)
             choose(better, error, state, found, to + LANES * k)
     odd = splat(ZERO, LANES)
@@ -225,11 +227,12 @@ def search_with_min(
     square (C's ``use_mad``). The four arrays ``found`` get scales, lows, factors and starts from
     ``to`` on; the levels are those of ``factor * (x - start)``.
     """
-    for care in range(2):
-        if search_with_or_without_care(
-            x, at, w, work, size, count, by_distance, nmax, rmin, rdelta, nstep, found, to, care > 0
-        ):
-            return
+    if not search_with_or_without_care(
+        x, at, w, work, size, count, by_distance, nmax, rmin, rdelta, nstep, found, to, False
+    ):
+        search_with_or_without_care(
+            x, at, w, work, size, count, by_distance, nmax, rmin, rdelta, nstep, found, to, True
+        )
 
 
 @kernel
