@@ -9,6 +9,7 @@ from lfm2gguf_cli.options import (
     Lora,
     MaterialOptions,
     Output,
+    OwnText,
     Pre,
     Revision,
     Saying,
@@ -25,6 +26,7 @@ def calibrate(
     type: Type = "Q4_K_M",
     output: Output = None,
     material: MaterialOptions,
+    own_text: OwnText = 0.5,
     workspace: Workspace = None,
     lora: Lora = None,
     revision: Revision = None,
@@ -46,8 +48,9 @@ def calibrate(
 
     display = saying.display()
     plan = plan_calibration(
-        source, output, type, **material.arguments(), revision=revision, pre=pre, lora=lora
-    )
+        source, output, type, **material.arguments(), revision=revision, pre=pre, lora=lora,
+        own_text=own_text,
+    )  # fmt: skip
     made = finish_calibration(display, plan, {}, workspace=workspace, jobs=jobs, overwrite=force)
     exit_unless_better(display, made)
     file = made.conversion.files[0].path

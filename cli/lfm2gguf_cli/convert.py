@@ -18,6 +18,7 @@ from lfm2gguf_cli.options import (
     MaterialOptions,
     ModelName,
     Output,
+    OwnText,
     Pre,
     Revision,
     Saying,
@@ -47,6 +48,7 @@ def convert(
         ),
     ] = False,
     material: MaterialOptions,
+    own_text: OwnText = 0.5,
     workspace: Workspace = None,
     output: Output = None,
     mmproj: Annotated[
@@ -92,7 +94,7 @@ def convert(
 
     display = saying.display()
     opening = {"revision": revision, "pre": pre, "lora": lora}
-    passes = Passes(source, output, storage, material, budgets, calibrate, opening)
+    passes = Passes(source, output, storage, material, budgets, calibrate, own_text, opening)
     if is_gguf(source):
         refuse_beside(source, mmproj=mmproj, lora=lora, target=target, model_name=model_name,
                       pre=pre, revision=revision, verify=verify)  # fmt: skip

@@ -26,6 +26,7 @@ class Passes:
     material: MaterialOptions
     budgets: BudgetOptions
     calibrate: bool
+    own_text: float
     opening: dict[str, Any]  # revision, pre, lora
 
     @property
@@ -80,7 +81,8 @@ class Passes:
         with progress_of(display) as progress:
             allocation = allocate(
                 self.source, budget, recipe, device=self.budgets.device or DEFAULT_DEVICE,
-                progress=progress, **self.opening, **self.material.arguments(),
+                progress=progress, own_text=self.own_text, **self.opening,
+                **self.material.arguments(),
             )  # fmt: skip
         show_allocation(display, allocation)
         return allocation.recipe, {"allocation": allocation.to_json()}
@@ -104,6 +106,7 @@ class Passes:
         from lfm2gguf.calibration import plan_calibration
 
         calibration = plan_calibration(
-            self.source, self.output, recipe, **self.opening, **self.material.arguments()
-        )
+            self.source, self.output, recipe, own_text=self.own_text, **self.opening,
+            **self.material.arguments(),
+        )  # fmt: skip
         return calibration.files, calibration

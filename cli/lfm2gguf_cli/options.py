@@ -63,6 +63,14 @@ Jobs = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing unless it fails.")]
 
+OwnText = Annotated[
+    float,
+    typer.Option(
+        min=0, max=16,
+        help="Tokens that the checkpoint writes itself to be calibrated on, for each of the "
+        "text's: more do better on other texts, and take longer.",
+    ),
+]  # fmt: skip
 Workspace = Annotated[
     Path | None,
     typer.Option(

@@ -14,7 +14,15 @@ from lfm2gguf.allocation.choice import Option
 from lfm2gguf.allocation.devices import DEFAULT_DEVICE, fast_types
 from lfm2gguf.allocation.sensitivity import Sensitivity
 from lfm2gguf.allocation.tensors import FreeTensors
-from lfm2gguf.calibration import DEFAULT_CHUNKS, about, calibration_material, matrix_of, shares
+from lfm2gguf.calibration import (
+    DEFAULT_CHUNKS,
+    OWN_TEXT,
+    about,
+    calibration_material,
+    matrix_of,
+    shares,
+    with_own_text,
+)
 from lfm2gguf.conversion import Draft, Recipe, plan
 from lfm2gguf.errors import OptionError, UnsupportedError
 from lfm2gguf.ggml import GGMLType
@@ -86,6 +94,7 @@ def allocate(
     revision: str | None = None,
     pre: str | None = None,
     lora: str | Path | None = None,
+    own_text: float = OWN_TEXT,
     progress: ProgressCallback | None = None,
 ) -> Allocation:
     """Choose the type of every tensor of a checkpoint under a budget; nothing is written.
@@ -107,6 +116,7 @@ def allocate(
         revision: branch, tag or commit of a Hub repository.
         pre: name of the pre-tokenizer, as :func:`~lfm2gguf.convert` takes it.
         lora: an adapter's folder or Hub id, merged first.
+        own_text: as :func:`~lfm2gguf.calibrate` takes it.
         progress: called with a :class:`~lfm2gguf.Progress` after each tensor.
 
     Raises:
@@ -139,7 +149,8 @@ def allocate(
     keys: dict[str, str | int] = {KEY + key: text for key, text in said.items()}
     matrix, used, measured_on = recipe.imatrix, None, material
     if recipe.calibrated:
-        used, measured_on = shares(model, material, ctx, bundled=not texts and chat is None)
+        used, measured_on = shares(model, material, ctx, own_text)
+        used = with_own_text(model, used, progress)
         keys |= about(used)
         matrix = matrix_of(model, used, ctx, progress=progress)
     recipe = replace(recipe, type=BASE, label=str(budget), about={**recipe.about, **keys})

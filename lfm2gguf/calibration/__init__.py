@@ -9,9 +9,11 @@ the values that ``grids`` allow, and ``recipe`` does so for a whole model.
 from lfm2gguf.calibration.collect import collect_imatrix, matrix_of
 from lfm2gguf.calibration.material import (
     DEFAULT_CHUNKS,
+    OWN_TEXT,
     CalibrationMaterial,
     calibration_material,
 )
+from lfm2gguf.calibration.own_text import with_own_text
 from lfm2gguf.calibration.recipe import CalibratedTensor, calibrate_layers
 from lfm2gguf.calibration.session import (
     Calibrated,
@@ -26,6 +28,7 @@ from lfm2gguf.calibration.session import (
 
 __all__ = [
     "DEFAULT_CHUNKS",
+    "OWN_TEXT",
     "Calibrated",
     "CalibratedTensor",
     "CalibrationMaterial",
@@ -40,4 +43,5 @@ __all__ = [
     "plan_calibration",
     "quantized_names",
     "shares",
+    "with_own_text",
 ]

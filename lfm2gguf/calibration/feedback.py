@@ -29,23 +29,41 @@ def factor(moments: Floats, crew: Crew = ALONE) -> Floats:
         numpy.linalg.LinAlgError: they are not.
 
     """
-    reverse = _inverse_factor(np.ascontiguousarray(moments[::-1, ::-1]), crew)
-    return np.ascontiguousarray(reverse[::-1, ::-1])
-
-
-def _inverse_factor(moments: Floats, crew: Crew) -> Floats:
-    """Return the inverse of the Cholesky factor, lower, by halves: all but nothing is products."""
-    n = len(moments)
-    out = np.zeros_like(moments)
-    if n <= BASE:
-        out[:] = np.tril(np.linalg.inv(np.linalg.cholesky(moments)))
-        return out
-    h = n // 2
-    first = out[:h, :h] = _inverse_factor(moments[:h, :h], crew)
-    below = crew.product(moments[h:, :h], first.T)
-    second = out[h:, h:] = _inverse_factor(moments[h:, h:] - crew.product(below, below.T), crew)
-    out[h:, :h] = -crew.product(second, crew.product(below, first))
+    out: Floats = np.array(moments[::-1, ::-1], order="C")
+    _invert_factor(out, crew)
+    _turn(out)
     return out
+
+
+def _invert_factor(moments: Floats, crew: Crew) -> None:
+    """Put the inverse of the Cholesky factor, lower, in the place of moments.
+
+    By halves: all but nothing is products. In place, since of a wide layer each copy is hundreds
+    of megabytes.
+    """
+    n = len(moments)
+    if n <= BASE:
+        moments[:] = np.tril(np.linalg.inv(np.linalg.cholesky(moments)))
+        return
+    h = n // 2
+    first, second = moments[:h, :h], moments[h:, h:]
+    _invert_factor(first, crew)
+    below = crew.product(moments[h:, :h], first.T)
+    second -= crew.product(below, below.T)
+    _invert_factor(second, crew)
+    moments[h:, :h] = -crew.product(second, crew.product(below, first))
+    moments[:h, h:] = 0
+
+
+def _turn(square: Floats) -> None:
+    """Reverse rows and columns in place."""
+    n = len(square)
+    h = n // 2
+    top = square[:h].copy()
+    square[:h] = square[n - h :][::-1, ::-1]
+    square[n - h :] = top[::-1, ::-1]
+    if n % 2:
+        square[h] = square[h, ::-1].copy()
 
 
 def round_with_feedback(

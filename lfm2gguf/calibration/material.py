@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
@@ -20,6 +20,8 @@ from lfm2gguf.verification import ReferenceModel, chat_samples, cut, load_texts,
 
 DEFAULT_CHUNKS = 128
 PASSAGE = 128  # tokens, about, of a retrieval model's query and document
+OWN_TOKENS = 128  # of a text that the checkpoint writes itself
+OWN_TEXT = 0.5  # such tokens for each of the text that they join
 BUNDLED = "bundled"
 DOCUMENTATION, CODE = 5, 3  # shares of the bundled mixture's chunks; the rest is conversations
 # Modules of Python whose sources are code to calibrate on: prose-like, algorithmic, data-heavy.
@@ -32,16 +34,20 @@ MODULES = (
 
 @dataclass(frozen=True)
 class CalibrationMaterial:
-    """Token ids (each a text of its own), and where they come from."""
+    """Token ids (each a text of its own), and where they come from.
+
+    ``own`` more are for the checkpoint to write: see :mod:`lfm2gguf.calibration.own_text`.
+    """
 
     names: tuple[str, ...]
     sequences: tuple[Ids, ...] = field(repr=False)
     digest: str  # SHA-256 of the ids
+    own: int = 0
 
     @property
     def tokens(self) -> int:
-        """Tokens in all sequences."""
-        return sum(map(len, self.sequences))
+        """Tokens in all sequences, with those that are still to be written."""
+        return sum(map(len, self.sequences)) + self.own * OWN_TOKENS
 
     def __add__(self, other: CalibrationMaterial) -> CalibrationMaterial:
         """Return both, one after the other."""
@@ -92,19 +98,27 @@ def calibration_material(
     return _material(tuple(names), sequences)
 
 
-def company(model: ReferenceModel, count: int, ctx: int, *, texts: bool) -> CalibrationMaterial:
-    """Return what is calibrated on beside ``count`` chunks of somebody's text.
+def in_company(
+    model: ReferenceModel, material: CalibrationMaterial, ctx: int, own_text: float
+) -> CalibrationMaterial:
+    """Let other text join ``material``: moments of one domain alone do harm in others.
 
-    Tokens drawn at random, and with ``texts`` bundled code and conversations: an eighth of
-    ``count`` each. Moments of one domain alone do harm in others (examples/fidelity).
+    It is the checkpoint's own, ``own_text`` tokens for each of the text's (examples/fidelity has
+    what else was tried). A retrieval model
+    writes none: its company is an eighth each of tokens drawn at random, bundled code and
+    conversations.
     """
-    each = max(1, count // 8)
+    if not model.retrieval:
+        own = round(material.tokens * own_text / OWN_TOKENS)
+        if not own:
+            return material
+        return replace(material, names=(*material.names, "the checkpoint's own text"), own=own)
+    each = max(1, material.tokens // ctx // 8)
     names, sequences = ["random tokens"], _random(model, each, ctx)
-    if texts:
-        for name, content in (("Python's library", _code()), ("conversations", _conversations())):
-            names.append(f"{BUNDLED}: {name}")
-            sequences += _sequences(model, content, ctx, each)
-    return _material(tuple(names), sequences)
+    for name, content in (("Python's library", _code()), ("conversations", _conversations())):
+        names.append(f"{BUNDLED}: {name}")
+        sequences += _sequences(model, content, ctx, each)
+    return material + _material(tuple(names), sequences)
 
 
 def _random(model: ReferenceModel, count: int, ctx: int) -> list[Ids]:

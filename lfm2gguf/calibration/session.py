@@ -18,11 +18,13 @@ from lfm2gguf.calibration import blas
 from lfm2gguf.calibration.judge import Judgement, finished_rows, judge
 from lfm2gguf.calibration.material import (
     DEFAULT_CHUNKS,
+    OWN_TEXT,
     CalibrationMaterial,
     calibration_material,
-    company,
+    in_company,
 )
 from lfm2gguf.calibration.moments import CORRECTION, FEATURES_PER_TOKEN
+from lfm2gguf.calibration.own_text import with_own_text
 from lfm2gguf.calibration.recipe import calibrate_layers
 from lfm2gguf.calibration.rounding import ROUNDS
 from lfm2gguf.calibration.store import Store, finished_sources
@@ -35,6 +37,7 @@ from lfm2gguf.verification import ReferenceModel, open_reference
 from lfm2gguf.version import __version__
 
 HELD_OUT = 8  # one sequence in so many judges the result, and is not calibrated on
+MOST_OWN_TEXT = 16.0  # for each token of the text
 DEFAULT_TYPE = "Q4_K_M"
 KEY = "lfm2gguf.calibration."  # our own metadata, which llama.cpp ignores
 
@@ -117,7 +120,8 @@ class CalibrationPlan:
         with _workspace(workspace) as folder:
             store = Store(folder / _run_key(model, draft, self.used))
             names = quantized_names(model, draft)
-            made = _calibrate(model, draft, self.used, store, names, progress, executor, jobs)
+            material = with_own_text(model, self.used, progress, threads=jobs, store=store)
+            made = _calibrate(model, draft, material, store, names, progress, executor, jobs)
             judgement = judge(model, draft, store, names, self.held_out, progress)
             calibrated = replace(draft, sources=finished_sources(draft, names, store))
             written = replace(self.files, drafts=(calibrated,)).write(
@@ -138,6 +142,7 @@ def plan_calibration(
     revision: str | None = None,
     pre: str | None = None,
     lora: str | Path | None = None,
+    own_text: float = OWN_TEXT,
 ) -> CalibrationPlan:
     """Decide a file with weights rounded for what each layer sees; no weight is read.
 
@@ -154,6 +159,8 @@ def plan_calibration(
         revision: branch, tag or commit of a Hub repository.
         pre: name of the pre-tokenizer, as :func:`~lfm2gguf.convert` takes it.
         lora: an adapter's folder or Hub id, merged first.
+        own_text: tokens that the checkpoint writes itself, for each of the text's that are
+            calibrated on: they join it. More do better on other texts, and take longer.
 
     Raises:
         OptionError: a text cannot be read, is too short, or does not go with the model.
@@ -170,7 +177,7 @@ def plan_calibration(
         raise OptionError("type (--type): calibration makes one type at a time, not several")
     model = open_reference(source, revision, lora)
     material = calibration_material(model, texts, chat=chat, chunks=chunks, ctx=ctx)
-    used, held_out = shares(model, material, ctx, bundled=not texts and chat is None)
+    used, held_out = shares(model, material, ctx, own_text)
     recipe = replace(recipe, about={**recipe.about, **about(used)})
     files = plan(source, target, recipe, revision=revision, pre=pre, lora=lora)
     return CalibrationPlan(files, model, used, held_out)
@@ -188,6 +195,7 @@ def calibrate(
     revision: str | None = None,
     pre: str | None = None,
     lora: str | Path | None = None,
+    own_text: float = OWN_TEXT,
     workspace: str | Path | None = None,
     jobs: int | None = None,
     executor: Executor | None = None,
@@ -205,7 +213,7 @@ def calibrate(
     """
     planned = plan_calibration(
         source, target, type, texts=texts, chat=chat, chunks=chunks, ctx=ctx,
-        revision=revision, pre=pre, lora=lora,
+        revision=revision, pre=pre, lora=lora, own_text=own_text,
     )  # fmt: skip
     return planned.write(
         workspace=workspace, jobs=jobs, executor=executor, overwrite=overwrite, progress=progress
@@ -307,23 +315,27 @@ def about(material: CalibrationMaterial) -> dict[str, str | int]:
 
 
 def shares(
-    model: ReferenceModel, material: CalibrationMaterial, ctx: int, *, bundled: bool
+    model: ReferenceModel, material: CalibrationMaterial, ctx: int, own_text: float = OWN_TEXT
 ) -> tuple[CalibrationMaterial, CalibrationMaterial]:
     """Return what a model is calibrated on, and the share of the text that judges the result.
 
-    Other tokens join the text: see :func:`~lfm2gguf.calibration.material.company`.
+    Other text joins what is calibrated on, the checkpoint's own, which is still to be written.
 
     Raises:
-        OptionError: there is too little for both.
+        OptionError: there is too little for both, or ``own_text`` is out of range.
 
     """
+    if not 0 <= own_text <= MOST_OWN_TEXT:
+        raise OptionError(
+            f"own_text (--own-text) is {own_text:g}; give a number from 0 to {MOST_OWN_TEXT:g}"
+        )
     used, held_out = material.split(HELD_OUT)
     if not used.sequences or not held_out.sequences:
         raise OptionError(
             f"texts (--text): {len(material.sequences)} chunks are too few; {HELD_OUT} or more are "
             "needed, since one in so many is kept to judge the result"
         )
-    return used + company(model, used.tokens // ctx, ctx, texts=not bundled), held_out
+    return in_company(model, used, ctx, own_text), held_out
 
 
 def _run_key(model: ReferenceModel, draft: Draft, material: CalibrationMaterial) -> str:
@@ -334,7 +346,9 @@ def _run_key(model: ReferenceModel, draft: Draft, material: CalibrationMaterial)
         digest.update(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode())
     for tensor in draft.tensors:
         digest.update(f"{tensor.name} {tensor.type.name} {tensor.shape}".encode())
-    digest.update(f"{__version__} {ROUNDS} {CORRECTION} {FEATURES_PER_TOKEN}".encode())
+    digest.update(
+        f"{__version__} {ROUNDS} {CORRECTION} {FEATURES_PER_TOKEN} {material.own}".encode()
+    )
     digest.update(blas.recorded().encode())
     return digest.hexdigest()[:16]
 

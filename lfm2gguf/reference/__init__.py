@@ -5,6 +5,7 @@ cancel itself.
 """
 
 from lfm2gguf.reference.adapter import AdaptedWeights, adapted
+from lfm2gguf.reference.decoder import Decoder
 from lfm2gguf.reference.forward import Ids, Reference, groups_of
 from lfm2gguf.reference.retrieval import RetrievalReference, Settings, is_retrieval, prefixes
 from lfm2gguf.reference.steps import Steps
@@ -24,6 +25,7 @@ __all__ = [
     "HEAD",
     "AdaptedWeights",
     "Array",
+    "Decoder",
     "Ids",
     "Reference",
     "ReferenceConfig",

@@ -175,7 +175,7 @@ class Reference:
         b, c, x = np.split(self._linear(h, layer + "conv.in_proj"), 3, axis=1)
         b *= x
         kernel = self.weights.read(layer + "conv.conv.weight").reshape(b.shape[1], -1)
-        mixed = np.concatenate([self._convolve(s, kernel) for s in _cut(b, lengths)])
+        mixed = self._convolved(layer, b, kernel, lengths)
         if layer + "conv.conv.bias" in self.weights.shapes:
             mixed += self.weights.read(layer + "conv.conv.bias")
         mixed *= c
@@ -190,12 +190,20 @@ class Reference:
         v = self._linear(h, name + "v_proj").reshape(len(h), config.kv_heads, -1)
         q = self._norm(q, name + "q_layernorm")
         k = self._norm(k, name + "k_layernorm")
-        cos, sin = rotary_tables(max(lengths), q.shape[-1], config.rope_theta)
+        return self._linear(self._attended(layer, q, k, v, lengths), name + "out_proj")
+
+    def _convolved(self, layer: str, x: Array, kernel: Array, lengths: Sequence[int]) -> Array:
+        """Convolve each sequence of ``x`` (N, H) with ``kernel`` (H, L)."""
+        return np.concatenate([self._convolve(part, kernel) for part in _cut(x, lengths)])
+
+    def _attended(self, layer: str, q: Array, k: Array, v: Array, lengths: Sequence[int]) -> Array:
+        """Rotate queries and keys (N, heads, D) and attend in each sequence: (N, heads * D)."""
+        cos, sin = rotary_tables(max(lengths), q.shape[-1], self.config.rope_theta)
         parts = zip(_cut(q, lengths), _cut(k, lengths), _cut(v, lengths), strict=True)
         mixed = [
             self._attend(rotate(q1, cos, sin), rotate(k1, cos, sin), v1) for q1, k1, v1 in parts
         ]
-        return self._linear(np.concatenate(mixed), name + "out_proj")
+        return np.concatenate(mixed)
 
     def _convolve(self, x: Array, kernel: Array) -> Array:
         return causal_convolution(x, kernel)

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import lfm2gguf
+from lfm2gguf.calibration import OWN_TEXT
 from lfm2gguf.chat.dialect import LFM2
 from lfm2gguf.verification import load_texts
 from tests.benchmarks import fidelity_tables
@@ -112,7 +113,7 @@ def _turns(folder: Path) -> Iterable[str]:
 
 
 def measure(
-    programs: Programs, checkpoint: Path, types: list[str], wikitext: Path
+    programs: Programs, checkpoint: Path, types: list[str], wikitext: Path, own_text: float
 ) -> Iterable[Row]:
     """Make and judge the files of each type."""
     work, files = programs.work, texts(programs.work, wikitext)
@@ -131,7 +132,7 @@ def measure(
                          programs.f32, weighed, type)  # fmt: skip
             began = time.process_time()
             lfm2gguf.calibrate(checkpoint, ours, type, texts=[files[f"{name}-1"]], overwrite=True,
-                               chunks=CHUNKS)  # fmt: skip
+                               chunks=CHUNKS, own_text=own_text)  # fmt: skip
             seconds = time.process_time() - began
             for judged in (judged for calibrated, judged in PAIRS if calibrated == name):
                 for made, path in (("imatrix", weighed), ("calibrated", ours)):
@@ -146,11 +147,14 @@ def main() -> None:
     parser.add_argument("checkpoint", nargs="?", type=Path, default=EXAMPLE)
     parser.add_argument("--wikitext", type=Path, required=True)
     parser.add_argument("--types", nargs="+", default=list(TYPES))
+    parser.add_argument("--own-text", type=float, default=OWN_TEXT, help="as calibrate's")
     parser.add_argument("--out", type=Path, default=Path("fidelity.jsonl"))
     arguments = parser.parse_args()
+    checkpoint, own_text = arguments.checkpoint, arguments.own_text
     with tempfile.TemporaryDirectory() as name, arguments.out.open("w") as out:
-        programs = Programs(arguments.llama, arguments.checkpoint, Path(name))
-        for row in measure(programs, arguments.checkpoint, arguments.types, arguments.wikitext):
+        programs = Programs(arguments.llama, checkpoint, Path(name))
+        rows = measure(programs, checkpoint, arguments.types, arguments.wikitext, own_text)
+        for row in rows:
             print(json.dumps(asdict(row)), file=out, flush=True)
     fidelity_tables.main(str(arguments.out))
 

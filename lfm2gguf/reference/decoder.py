@@ -1,0 +1,62 @@
+"""The forward pass a token at a time, for texts that a model writes itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lfm2gguf.reference.forward import Ids, Reference, rotary_tables, rotate
+from lfm2gguf.reference.weights import Array, Weights
+
+
+class Decoder(Reference):
+    """Several texts side by side, all of which go on by one token in each step.
+
+    What earlier tokens have left behind is kept: inputs of convolutions, keys and values of
+    ``length`` tokens. The weights are read anew in each step, so that many texts pay.
+    """
+
+    def __init__(self, weights: Weights, texts: int, length: int) -> None:
+        super().__init__(weights)
+        self._texts, self._length = texts, length
+        self._position = 0
+        self._past: dict[str, Array] = {}
+        self._keys: dict[str, Array] = {}
+        self._values: dict[str, Array] = {}
+
+    def step(self, ids: Ids) -> Array:
+        """Take in the next token of each text, (texts,); return the head's input, (texts, H)."""
+        x = self._embed(ids)
+        for i in range(len(self.config.layers)):
+            self._layer(i, x, ())
+        self._position += 1
+        return self._norm(x, "model.embedding_norm")
+
+    def _convolved(self, layer: str, x: Array, kernel: Array, lengths: Sequence[int]) -> Array:
+        shape = (kernel.shape[1], *x.shape)
+        past = self._past.setdefault(layer, np.zeros(shape, np.float32))
+        past[:-1] = past[1:]
+        past[-1] = x
+        mixed: Array = np.einsum("tnh,ht->nh", past, kernel)
+        return mixed
+
+    def _attended(self, layer: str, q: Array, k: Array, v: Array, lengths: Sequence[int]) -> Array:
+        (texts, heads, width), kv_heads, here = q.shape, k.shape[1], self._position
+        cos, sin = (
+            table[here : here + 1]
+            for table in rotary_tables(self._length, width, self.config.rope_theta)
+        )
+        room = (texts, kv_heads, self._length, width)
+        keys = self._keys.setdefault(layer, np.zeros(room, np.float32))
+        values = self._values.setdefault(layer, np.zeros(room, np.float32))
+        keys[:, :, here], values[:, :, here] = rotate(k, cos, sin), v
+        queries: Array = rotate(q * np.float32(width**-0.5), cos, sin)
+        queries = queries.reshape(texts, kv_heads, heads // kv_heads, width)
+        scores = queries @ keys[:, :, : here + 1].swapaxes(2, 3)
+        scores -= scores.max(axis=-1, keepdims=True)
+        np.exp(scores, out=scores)
+        mixed = scores @ values[:, :, : here + 1]
+        mixed = mixed / scores.sum(axis=-1, keepdims=True)
+        out: Array = mixed.reshape(texts, heads * width)
+        return out

@@ -1,0 +1,26 @@
+"""The forward pass a token at a time ends where the one over whole sequences does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lfm2gguf.reference import Decoder
+from lfm2gguf.verification import open_reference
+from tests.making.checkpoints import MOE, Case, config, make
+from tests.making.models import EXAMPLE
+
+
+@pytest.mark.parametrize("kind", ["dense", "biased", "experts", "example"])
+def test_states_are_those_of_whole_sequences(kind: str, tmp_path: Path) -> None:
+    cases = {"dense": config(), "biased": config(conv_bias=True), "experts": MOE}
+    source = EXAMPLE if kind == "example" else make(Case(cases[kind], dtype="F32"), tmp_path / "M")
+    model = open_reference(source)
+    ids = np.random.default_rng(1).integers(1, 255, (3, 24)).astype(np.int32)
+    decoder = Decoder(model.weights, *ids.shape)
+    found = np.stack([decoder.step(column) for column in ids.T], axis=1)
+    positions = [np.arange(ids.shape[1])] * len(ids)
+    expected = model.forward.states(list(ids), positions).reshape(found.shape)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
