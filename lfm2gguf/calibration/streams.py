@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from lfm2gguf.calibration.crew import ALONE, Crew, pieces
 from lfm2gguf.calibration.spill import Spill
-from lfm2gguf.reference import Array, Ids, Reference, RetrievalReference, Steps, Weights
+from lfm2gguf.reference import EMBEDDING, Array, Ids, Reference, RetrievalReference, Steps, Weights
 
 BLOCK_TOKENS = 2048  # of the sequences that go through a layer together
 SAMPLE_TOKENS = 4096  # of all, that stand for a layer's where an expert's own are too few
@@ -82,8 +82,9 @@ class Streams:
         return len(self._ids)
 
     def begin(self) -> None:
-        """Take the embeddings, the quantized one's as well if it is there."""
+        """Take the embeddings, the quantized one's as well if it is there, and release it."""
         self.x, self.y = self.exact.embed(self._ids), self.rounded.embed(self._ids)
+        self._release(EMBEDDING)
 
     def exact_states(self, tokens: int) -> Iterator[Array]:
         """Compute what the checkpoint's head sees in sequences of about so many tokens in all."""
