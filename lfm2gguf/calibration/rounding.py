@@ -15,7 +15,7 @@ from lfm2gguf.ggml import GGMLType
 from lfm2gguf.quants import dequantize, quantize
 
 ROUNDS = 2  # of refitting scales and moving levels
-ROWS = 1024  # rows that are rounded together: rows do not depend on each other
+ROWS = 512  # rows that are rounded together: they do not depend on each other
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lfm2gguf.calibration.material import OWN_TOKENS
 from lfm2gguf.gguf_file import GGUFFile
 from lfm2gguf.imatrix import read_imatrix
 from tests.cli.command import refusal, run
@@ -65,9 +66,8 @@ def test_calibrate_says_how_it_compares(source: Path, tmp_path: Path) -> None:
     assert done.code in (0, 1), done.err  # random weights: either may be nearer
     about = json.loads(done.out)["calibration"]
     assert about["better"] == (done.code == 0) == (about["kld"] < about["kld_plain"])
-    assert (
-        GGUFFile.open(tmp_path / "a.gguf").get("lfm2gguf.calibration.tokens") == 17 * 32
-    )  # and company
+    tokens = GGUFFile.open(tmp_path / "a.gguf").get("lfm2gguf.calibration.tokens")
+    assert tokens == 14 * 32 + 2 * OWN_TOKENS  # and the checkpoint's own text, half as long
 
 
 def test_a_matrix_on_the_way_is_the_one_made_before(source: Path, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_convert_calibrates_as_calibrate_does(source: Path, tmp_path: Path) -> N
     for name, words in (("a", ["calibrate"]), ("b", ["convert", "--calibrate"])):
         done = run(*words, source, "-t", "Q4_0", "-o", tmp_path / f"{name}.gguf", *about, "--json")
         assert done.code in (0, 1), done.err
-        assert json.loads(done.out)["calibration"]["tokens"] == 10 * 32
+        assert json.loads(done.out)["calibration"]["tokens"] == 7 * 32 + OWN_TOKENS
     assert (tmp_path / "a.gguf").read_bytes() == (tmp_path / "b.gguf").read_bytes()
     planned = run("convert", "--calibrate", source, "-t", "Q4_0", *about, "--dry-run", "--json")
     assert json.loads(planned.out)["files"][0]["bytes"] == (tmp_path / "a.gguf").stat().st_size
