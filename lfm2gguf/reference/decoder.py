@@ -26,12 +26,19 @@ class Decoder(Reference):
         self._values: dict[str, Array] = {}
 
     def step(self, ids: Ids) -> Array:
-        """Take in the next token of each text, (texts,); return the head's input, (texts, H)."""
+        """Take in the next token of each text, (texts,); return the head's input, (texts, H).
+
+        Raises:
+            TensorError: a tensor is missing, or the states are not finite.
+
+        """
         x = self._embed(ids)
         for i in range(len(self.config.layers)):
             self._layer(i, x, ())
         self._position += 1
-        return self._norm(x, "model.embedding_norm")
+        states = self._norm(x, "model.embedding_norm")
+        self._check_finite(states)
+        return states
 
     def _convolved(self, layer: str, x: Array, kernel: Array, lengths: Sequence[int]) -> Array:
         shape = (kernel.shape[1], *x.shape)

@@ -78,10 +78,7 @@ class Reference:
 
             kept.append(self._forward(sequences[group], positions[group], step))
         result = np.concatenate(kept)
-        if self._finite_only and not np.isfinite(result).all():
-            raise TensorError(
-                "the reference's hidden states hold NaN or infinity; is the checkpoint damaged?"
-            )
+        self._check_finite(result)
         return result
 
     def logits(self, states: Array, out: Array | None = None) -> Array:
@@ -93,6 +90,12 @@ class Reference:
             rows = self.weights.read(self.weights.head, start, start + VOCABULARY_ROWS)
             np.matmul(states, rows.T, out=out[:, start : start + VOCABULARY_ROWS])
         return out
+
+    def _check_finite(self, states: Array) -> None:
+        if self._finite_only and not np.isfinite(states).all():
+            raise TensorError(
+                "the reference's hidden states hold NaN or infinity; is the checkpoint damaged?"
+            )
 
     def _forward(
         self,
