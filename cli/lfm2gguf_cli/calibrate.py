@@ -16,6 +16,7 @@ from lfm2gguf_cli.options import (
     Source,
     Type,
     Workspace,
+    own_text_arguments,
 )
 
 
@@ -26,7 +27,7 @@ def calibrate(
     type: Type = "Q4_K_M",
     output: Output = None,
     material: MaterialOptions,
-    own_text: OwnText = 0.5,
+    own_text: OwnText = None,
     workspace: Workspace = None,
     lora: Lora = None,
     revision: Revision = None,
@@ -49,7 +50,7 @@ def calibrate(
     display = saying.display()
     plan = plan_calibration(
         source, output, type, **material.arguments(), revision=revision, pre=pre, lora=lora,
-        own_text=own_text,
+        **own_text_arguments(own_text),
     )  # fmt: skip
     made = finish_calibration(display, plan, {}, workspace=workspace, jobs=jobs, overwrite=force)
     exit_unless_better(display, made)

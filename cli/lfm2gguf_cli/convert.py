@@ -48,7 +48,7 @@ def convert(
         ),
     ] = False,
     material: MaterialOptions,
-    own_text: OwnText = 0.5,
+    own_text: OwnText = None,
     workspace: Workspace = None,
     output: Output = None,
     mmproj: Annotated[

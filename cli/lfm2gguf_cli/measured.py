@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any
 from lfm2gguf.conversion import ConversionPlan, Recipe, plan
 from lfm2gguf.errors import OptionError
 from lfm2gguf_cli.console import Display
-from lfm2gguf_cli.options import BudgetOptions, MaterialOptions, StorageOptions
+from lfm2gguf_cli.options import (
+    BudgetOptions,
+    MaterialOptions,
+    StorageOptions,
+    own_text_arguments,
+)
 from lfm2gguf_cli.progress import progress_of
 from lfm2gguf_cli.tables import show_allocation
 
@@ -26,7 +31,7 @@ class Passes:
     material: MaterialOptions
     budgets: BudgetOptions
     calibrate: bool
-    own_text: float
+    own_text: float | None
     opening: dict[str, Any]  # revision, pre, lora
 
     @property
@@ -41,6 +46,7 @@ class Passes:
             "--calibrate": self.calibrate,
             "--imatrix auto": self.storage.computes_matrix,
             "--size, --bpw or --kld": self.budgets.budget() is not None,
+            "--own-text": self.own_text is not None,
         }
         for option, is_asked in asked.items():
             if is_asked:
@@ -52,6 +58,10 @@ class Passes:
             raise OptionError(
                 "--imatrix and --calibrate: calibration sums more than a matrix holds; leave "
                 "--imatrix out"
+            )
+        if self.own_text is not None and not self.calibrate:
+            raise OptionError(
+                "--own-text: is written to be calibrated on; give --calibrate, or leave it out"
             )
         if not self.wanted:
             self._refuse_unused_material()
@@ -81,7 +91,7 @@ class Passes:
         with progress_of(display) as progress:
             allocation = allocate(
                 self.source, budget, recipe, device=self.budgets.device or DEFAULT_DEVICE,
-                progress=progress, own_text=self.own_text, **self.opening,
+                progress=progress, **own_text_arguments(self.own_text), **self.opening,
                 **self.material.arguments(),
             )  # fmt: skip
         show_allocation(display, allocation)
@@ -106,7 +116,7 @@ class Passes:
         from lfm2gguf.calibration import plan_calibration
 
         calibration = plan_calibration(
-            self.source, self.output, recipe, own_text=self.own_text, **self.opening,
-            **self.material.arguments(),
+            self.source, self.output, recipe, **own_text_arguments(self.own_text),
+            **self.opening, **self.material.arguments(),
         )  # fmt: skip
         return calibration.files, calibration

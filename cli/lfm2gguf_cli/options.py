@@ -64,13 +64,20 @@ Jobs = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing unless it fails.")]
 
 OwnText = Annotated[
-    float,
+    float | None,
     typer.Option(
-        min=0, max=16,
+        min=0, max=16, show_default="0.5",
         help="Tokens that the checkpoint writes itself to be calibrated on, for each of the "
         "text's: more do better on other texts, and take longer.",
     ),
 ]  # fmt: skip
+
+
+def own_text_arguments(given: float | None) -> dict[str, Any]:
+    """Return it as calibrate takes it; where it is not given, calibrate knows how much."""
+    return {} if given is None else {"own_text": given}
+
+
 Workspace = Annotated[
     Path | None,
     typer.Option(

@@ -41,7 +41,7 @@ class CalibrationMaterial:
 
     names: tuple[str, ...]
     sequences: tuple[Ids, ...] = field(repr=False)
-    digest: str  # SHA-256 of the ids
+    digest: str  # SHA-256 of the given texts' ids
     own: int = 0
 
     @property
@@ -104,9 +104,8 @@ def in_company(
     """Let other text join ``material``: moments of one domain alone do harm in others.
 
     It is the checkpoint's own, ``own_text`` tokens for each of the text's (examples/fidelity has
-    what else was tried). A retrieval model
-    writes none: its company is an eighth each of tokens drawn at random, bundled code and
-    conversations.
+    what else was tried). A retrieval model writes none: an eighth each of tokens drawn at random,
+    bundled code and conversations join its text.
     """
     if not model.retrieval:
         own = round(material.tokens * own_text / OWN_TOKENS)

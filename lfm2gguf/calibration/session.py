@@ -160,7 +160,8 @@ def plan_calibration(
         pre: name of the pre-tokenizer, as :func:`~lfm2gguf.convert` takes it.
         lora: an adapter's folder or Hub id, merged first.
         own_text: tokens that the checkpoint writes itself, for each of the text's that are
-            calibrated on: they join it. More do better on other texts, and take longer.
+            calibrated on: they join it. More do better on other texts, and take longer. A
+            retrieval model writes none.
 
     Raises:
         OptionError: a text cannot be read, is too short, or does not go with the model.

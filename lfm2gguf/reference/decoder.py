@@ -21,9 +21,7 @@ class Decoder(Reference):
         super().__init__(weights)
         self._texts, self._length = texts, length
         self._position = 0
-        self._past: dict[str, Array] = {}
-        self._keys: dict[str, Array] = {}
-        self._values: dict[str, Array] = {}
+        self._kept: dict[str, Array] = {}
 
     def step(self, ids: Ids) -> Array:
         """Take in the next token of each text, (texts,); return the head's input, (texts, H).
@@ -41,29 +39,33 @@ class Decoder(Reference):
         return states
 
     def _convolved(self, layer: str, x: Array, kernel: Array, lengths: Sequence[int]) -> Array:
-        shape = (kernel.shape[1], *x.shape)
-        past = self._past.setdefault(layer, np.zeros(shape, np.float32))
+        past = self._room(layer, (kernel.shape[1], *x.shape))
         past[:-1] = past[1:]
         past[-1] = x
         mixed: Array = np.einsum("tnh,ht->nh", past, kernel)
         return mixed
 
     def _attended(self, layer: str, q: Array, k: Array, v: Array, lengths: Sequence[int]) -> Array:
-        (texts, heads, width), kv_heads, here = q.shape, k.shape[1], self._position
+        (_, heads, width), kv_heads, here = q.shape, k.shape[1], self._position
         cos, sin = (
             table[here : here + 1]
             for table in rotary_tables(self._length, width, self.config.rope_theta)
         )
-        room = (texts, kv_heads, self._length, width)
-        keys = self._keys.setdefault(layer, np.zeros(room, np.float32))
-        values = self._values.setdefault(layer, np.zeros(room, np.float32))
+        shape = (2, self._texts, kv_heads, self._length, width)
+        keys, values = self._room(layer, shape)
         keys[:, :, here], values[:, :, here] = rotate(k, cos, sin), v
         queries: Array = rotate(q * np.float32(width**-0.5), cos, sin)
-        queries = queries.reshape(texts, kv_heads, heads // kv_heads, width)
+        queries = queries.reshape(self._texts, kv_heads, heads // kv_heads, width)
         scores = queries @ keys[:, :, : here + 1].swapaxes(2, 3)
         scores -= scores.max(axis=-1, keepdims=True)
         np.exp(scores, out=scores)
         mixed = scores @ values[:, :, : here + 1]
         mixed = mixed / scores.sum(axis=-1, keepdims=True)
-        out: Array = mixed.reshape(texts, heads * width)
+        out: Array = mixed.reshape(self._texts, heads * width)
         return out
+
+    def _room(self, layer: str, shape: tuple[int, ...]) -> Array:
+        """Return what a layer keeps, zeros at first."""
+        if layer not in self._kept:
+            self._kept[layer] = np.zeros(shape, np.float32)
+        return self._kept[layer]

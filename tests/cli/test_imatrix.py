@@ -128,6 +128,8 @@ def test_a_file_made_to_measure(source: Path, tmp_path: Path) -> None:
         (["--bpw", "6", "--mmproj"], "a projector"),
         (["--calibrate", "--mmproj"], "a projector"),
         (["--calibrate", "--imatrix", "auto"], "leave --imatrix out"),
+        (["--imatrix", "auto", "--own-text", "1"], "--own-text: is written to be calibrated on"),
+        (["--own-text", "1"], "give --calibrate"),
         (["--calibrate", "-t", "Q4_0", "-t", "Q8_0"], "one type at a time"),
     ],
 )
