@@ -47,7 +47,8 @@ def round_tensor(
 ) -> Rounded:
     """Round ``weight`` (rows, columns) so that it does what ``target`` (columns, rows) would do.
 
-    ``moments`` are damped, ``triangle`` their :func:`~lfm2gguf.calibration.feedback.factor`.
+    ``moments`` are damped, ``triangle`` their :func:`~lfm2gguf.calibration.feedback.factor`. A type
+    without a grid of scales is rounded plainly, weighed by their diagonal.
     """
     if type in GRIDS and triangle is None:
         triangle = factor(moments, crew)
@@ -80,7 +81,7 @@ def _round_rows(
 
     importance = np.ascontiguousarray(moments.diagonal())
     plain = judged(quantize(weight, type, importance=importance))
-    if triangle is None:
+    if triangle is None or type not in GRIDS:
         return plain, plain
     levels = round_with_feedback(type, target, moments, triangle)
     state = Refinement.start(type, levels, target, moments)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lfm2gguf.calibration import blas
+from lfm2gguf.calibration.grids import GRIDS
 from lfm2gguf.calibration.judge import Judgement, finished_rows, judge
 from lfm2gguf.calibration.material import (
     DEFAULT_CHUNKS,
@@ -30,6 +31,7 @@ from lfm2gguf.calibration.rounding import ROUNDS
 from lfm2gguf.calibration.store import Store, finished_sources
 from lfm2gguf.conversion import Conversion, ConversionPlan, Draft, Recipe, plan
 from lfm2gguf.errors import OptionError
+from lfm2gguf.ggml import FileType
 from lfm2gguf.progress import ProgressCallback, counting
 from lfm2gguf.reference import Array, gguf_names
 from lfm2gguf.storage import scratch_folder
@@ -174,14 +176,32 @@ def plan_calibration(
             "an importance matrix (--imatrix) and calibration (--calibrate): calibration sums more "
             "than a matrix holds; leave the matrix out"
         )
-    if len(recipe.file_types(DEFAULT_TYPE)) != 1:
+    types = recipe.file_types(DEFAULT_TYPE)
+    if len(types) != 1:
         raise OptionError("type (--type): calibration makes one type at a time, not several")
+    check_calibrates(types[0])
     model = open_reference(source, revision, lora)
     material = calibration_material(model, texts, chat=chat, chunks=chunks, ctx=ctx)
     used, held_out = shares(model, material, ctx, own_text)
     recipe = replace(recipe, about={**recipe.about, **about(used)})
     files = plan(source, target, recipe, revision=revision, pre=pre, lora=lora)
     return CalibrationPlan(files, model, used, held_out)
+
+
+def check_calibrates(type: FileType) -> None:
+    """Refuse a file type whose weights calibration would leave rounded plainly.
+
+    Raises:
+        OptionError: most of its tensors are of a type without a grid of scales.
+
+    """
+    if type.default.is_quantized and type.default not in GRIDS:
+        rounded = ", ".join(sorted(known.name for known in GRIDS))
+        raise OptionError(
+            f"type (--type): {type.name} is made of {type.default.name}, which calibration does "
+            f"not round (it does {rounded}); leave calibrate (--calibrate) out and give an "
+            "importance matrix (--imatrix auto)"
+        )
 
 
 def calibrate(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lfm2gguf.calibration import check_calibrates
 from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.conversion import (
     AdapterPlan,
@@ -162,6 +163,8 @@ def plan_publication(
     retrieval = is_retrieval(text_model(checkpoint))
     for type in chosen:
         _check_gate(type.name, retrieval)
+        if settings.calibrate:
+            check_calibrates(type)
     quantized = any(type.default.is_quantized for type in chosen)
     calibrated = quantized and settings.calibrate
     # of a retrieval model there is no matrix: llama-imatrix has no protocol for one

@@ -10,6 +10,7 @@ import pytest
 from lfm2gguf.calibration.feedback import factor, round_with_feedback
 from lfm2gguf.calibration.grids import GRIDS, put_together, take_apart, values
 from lfm2gguf.calibration.refine import Refinement, loss
+from lfm2gguf.calibration.rounding import round_tensor
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.quants import dequantize, quantize
 
@@ -76,6 +77,14 @@ def test_with_independent_inputs_no_level_is_better(type: GGMLType) -> None:
     before = levels.q.copy()
     Refinement.start(type, levels, w, h).move_levels()
     assert (before != levels.q).mean() < 1e-4
+
+
+@pytest.mark.parametrize("type", [GGMLType.IQ3_S, GGMLType.TQ2_0, GGMLType.IQ2_XXS])
+def test_a_type_without_a_grid_is_rounded_plainly(type: GGMLType) -> None:
+    h, w = moments(7), np.ascontiguousarray(weights(6).T)
+    made = round_tensor(type, w, w.T, h, factor(h))
+    assert made.plain
+    assert (made.data == quantize(w, type, np.ascontiguousarray(h.diagonal()))).all()
 
 
 @pytest.mark.parametrize("type", GRIDS, ids=lambda type: type.name)

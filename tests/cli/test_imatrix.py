@@ -131,6 +131,11 @@ def test_a_file_made_to_measure(source: Path, tmp_path: Path) -> None:
         (["--imatrix", "auto", "--own-text", "1"], "--own-text: is written to be calibrated on"),
         (["--own-text", "1"], "give --calibrate"),
         (["--calibrate", "-t", "Q4_0", "-t", "Q8_0"], "one type at a time"),
+        (
+            ["--calibrate", "-t", "IQ2_XXS"],
+            "calibration does not round (it does IQ4_NL, IQ4_XS, Q2_K",
+        ),
+        (["--calibrate", "-t", "TQ2_0"], "calibration does not round"),
     ],
 )
 def test_what_does_not_go_together(
