@@ -7,6 +7,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+# What JSON leaves as it is, and terminals obey: DEL and the second set of control characters.
+CONTROLS = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
+
 
 def plain(value: Any, digits: int | None = None) -> Any:
     """Return a value with null for NaN and infinity, floats cut to so many significant digits."""
@@ -33,4 +36,5 @@ def file_size(nbytes: int) -> str:
 
 def dumps(value: Any, indent: int) -> str:
     """Return the JSON text of a value, with a newline at its end."""
-    return json.dumps(plain(value), indent=indent, allow_nan=False, ensure_ascii=False) + "\n"
+    text = json.dumps(plain(value), indent=indent, allow_nan=False, ensure_ascii=False)
+    return text.translate(CONTROLS) + "\n"

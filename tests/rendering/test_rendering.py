@@ -20,6 +20,7 @@ from lfm2gguf.rendering import (
     markdown_table,
     plain,
     tokens,
+    values,
 )
 from lfm2gguf.rendering.labels import Box, place
 from lfm2gguf.rendering.palette import COLORS, CURVES
@@ -116,3 +117,12 @@ def test_colours_can_be_read(name: str, scheme: int) -> None:
     for ground in ("back", "card"):
         a, b = sorted(luminance(COLORS[key][scheme]) for key in (name, ground))
         assert (b + 0.05) / (a + 0.05) >= 4.5
+
+
+def test_json_commands_no_terminal() -> None:
+    """Texts of a file, such as its metadata's, come back whole, and hold no control character."""
+    said = {"é\x7f": "".join(map(chr, range(0x100)))}
+    text = values.dumps(said, 1)
+    assert json.loads(text) == said
+    assert not [c for c in text if c != "\n" and (ord(c) < 32 or 127 <= ord(c) < 160)]
+    assert "é" in text
