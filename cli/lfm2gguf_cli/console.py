@@ -20,6 +20,7 @@ from lfm2gguf.storage import check_target, write_whole
 from lfm2gguf_cli.layout import flow, layout
 
 # A file's text is shown; it does not get to command the terminal.
+IN_JSON = {i: f"\\u{i:04x}" for i in range(127, 160)}  # the others JSON escapes itself
 CONTROL = {i: f"\\x{i:02x}" for i in (*range(32), *range(127, 160))} | {10: "\\n"}
 
 
@@ -69,6 +70,7 @@ class Display:
         """Give the result as JSON, to a file or printed; tell whether it was printed."""
         if self.json or self.json_file:
             text = json_module.dumps(result(), indent=2, ensure_ascii=False)
+            text = text.translate(IN_JSON)
             if self.json_file:
                 write_whole(self.json_file, text + "\n", overwrite=True)
             if self.json:
