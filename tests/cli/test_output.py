@@ -165,6 +165,19 @@ def test_inspect_what_is_not_utf8(tmp_path: Path) -> None:
         assert b"\x1b" not in done.stdout  # nor does a file's text command the terminal
 
 
+def test_json_of_a_file_commands_no_terminal(tmp_path: Path) -> None:
+    """Its texts come back whole, and no control character of them is printed or written."""
+    text = "é" + "".join(map(chr, range(1, 0x100)))
+    with lay_out({"key": Value(ValueType.STRING, text)}, []).create(tmp_path / "a.gguf"):
+        pass
+    result = run("inspect", tmp_path / "a.gguf", "--json", "--json-file", tmp_path / "a.json")
+    assert result.code == 0
+    for said in (result.out, (tmp_path / "a.json").read_text("utf-8")):
+        assert not [c for c in said if c != "\n" and (ord(c) < 32 or 127 <= ord(c) < 160)]
+        assert json.loads(said)["metadata"]["key"] == text
+        assert "é" in said
+
+
 def test_a_reader_that_leaves_early(bf16_gguf: Path) -> None:
     command = f"{' '.join(COMMAND)} inspect --json --full {bf16_gguf} | head -n 1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True)
