@@ -7,15 +7,13 @@ several temperatures: at 1 they are like its training text, at 3 they reach what
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
-from threading import Event, Lock
 
 import numpy as np
 import numpy.typing as npt
 
 from lfm2gguf.calibration.blas import one_thread
-from lfm2gguf.calibration.crew import Crew, pieces
+from lfm2gguf.calibration.crew import ALONE, Crew, pieces
 from lfm2gguf.calibration.material import OWN_TOKENS, CalibrationMaterial
 from lfm2gguf.calibration.store import Store
 from lfm2gguf.progress import ProgressCallback, counting
@@ -24,7 +22,8 @@ from lfm2gguf.verification import ReferenceModel
 
 NAME = "own-text"  # in the store
 TEMPERATURES = (1.0, 1.5, 2.0, 3.0)  # of one text after the other
-TOGETHER = 128  # texts that a thread writes side by side: keys and values of all are held
+TOGETHER = 512  # texts that are written side by side: keys and values of all are held
+DRAWN = 16  # of them whose next tokens are drawn by one thread
 
 
 def with_own_text(
@@ -57,42 +56,42 @@ def _written(
 ) -> Ids:
     """Return tokens (texts, OWN_TOKENS)."""
     steps = OWN_TOKENS - 1
-    parts, stopped, reporting = pieces(texts, TOGETHER), Event(), Lock()
-    count, told = counting(progress, "writing its own text", "steps"), itertools.count(1)
+    parts = pieces(texts, TOGETHER)
+    count = counting(progress, "writing its own text", "steps")
     random = np.random.default_rng(0)
     draws = random.random((steps, texts))
-    starts = random.integers(0, model.weights.vocabulary, texts)
+    temperatures = np.resize(TEMPERATURES, texts)
+    ids = np.empty((texts, OWN_TOKENS), np.int32)
+    ids[:, 0] = random.integers(0, model.weights.vocabulary, texts)
     if model.bos is not None:
-        starts[:] = model.bos
-
-    def write(part: slice) -> Ids:
-        ids = np.empty((part.stop - part.start, OWN_TOKENS), np.int32)
-        ids[:, 0] = starts[part]
-        decoder = Decoder(model.weights, *ids.shape)
-        temperatures = np.resize(TEMPERATURES, texts)[part]
-        for step in range(steps):
-            if stopped.is_set():
-                break
-            logits = decoder.logits(decoder.step(ids[:, step]))
-            ids[:, step + 1] = _drawn(logits, temperatures, draws[step, part])
-            if count:
-                with reporting:
-                    count(next(told), steps * len(parts))
-        return ids
-
+        ids[:, 0] = model.bos
     with Crew(threads) as crew, one_thread():
-        try:
-            return np.concatenate(list(crew.each(write, parts)))
-        finally:
-            stopped.set()  # an interrupt must not wait for whole texts
+        for done, part in enumerate(parts):
+            decoder = Decoder(model.weights, part.stop - part.start, OWN_TOKENS, crew.each)
+            for step in range(steps):
+                logits = decoder.logits(decoder.step(ids[part, step]))
+                ids[part, step + 1] = _drawn(logits, temperatures[part], draws[step, part], crew)
+                if count:
+                    count(done * steps + step + 1, steps * len(parts))
+    return ids
 
 
 def _drawn(
-    logits: Array, temperatures: npt.NDArray[np.float64], draws: npt.NDArray[np.float64]
+    logits: Array,
+    temperatures: npt.NDArray[np.float64],
+    draws: npt.NDArray[np.float64],
+    crew: Crew = ALONE,
 ) -> Ids:
     """Choose a token in each row (n, V), as numbers in [0, 1) say."""
     ids = np.empty(len(logits), np.int32)
-    for i, row in enumerate(logits):
-        chances = np.exp((row - row.max()) / np.float32(temperatures[i])).cumsum(dtype=np.float64)
-        ids[i] = min(np.searchsorted(chances, draws[i] * chances[-1], "right"), len(row) - 1)
+
+    def draw(part: slice) -> None:
+        for i in range(part.start, part.stop):
+            row = logits[i]
+            shares = np.exp((row - row.max()) / np.float32(temperatures[i]))
+            chances = shares.cumsum(dtype=np.float64)
+            found = np.searchsorted(chances, draws[i] * chances[-1], "right")
+            ids[i] = min(found, len(row) - 1)
+
+    crew.all(draw, pieces(len(ids), DRAWN))
     return ids

@@ -174,7 +174,6 @@ class Streams:
         """One expert after the other, each by the tokens that take it in the quantized stream."""
         seen = [(s, s.ffn_input(i, x)) for s, x in ((self.exact, self.x), (self.rounded, self.y))]
         routes = [s.route(i, h) for s, h in seen]
-        added = [np.zeros_like(self.x), np.zeros_like(self.y)]
         sample = np.arange(0, len(self.x), max(1, len(self.x) // SAMPLE_TOKENS))
         for e in range(self.exact.experts(i)):
             w1, w2, w3 = names = self.exact.ffn_names(i, e)
@@ -183,15 +182,13 @@ class Streams:
             for weights, behind in (((w1, w3), None), ((w2,), names)):
                 others = partial(self._chosen, seen, sample, behind)
                 yield Stage(weights, self._chosen(seen, mine, behind), others)
-            for (s, h), (chosen, shares), total in zip(seen, routes, added, strict=True):
+            for (s, h), (chosen, shares), total in zip(seen, routes, (self.x, self.y), strict=True):
                 tokens, place = np.nonzero(chosen == e)
                 share = shares[tokens, place, None]
 
                 add = partial(_add_expert, s, names, h, total, tokens, share)
                 self._crew.all(add, pieces(len(tokens), PIECE_TOKENS))
             self._release(*names)
-        self.x += added[0]
-        self.y += added[1]
 
     def _chosen(
         self,

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lfm2gguf.errors import TensorError
+from lfm2gguf.reference.experts import Chosen
 from lfm2gguf.reference.weights import CONV, EMBEDDING, Array, Weights
 
 Ids: TypeAlias = npt.NDArray[np.int32]
@@ -227,20 +228,30 @@ class Reference:
 
     def _mixture(self, name: str, h: Array, x: Array) -> None:
         """Add to ``x``, for each token, the weighted answers of the experts that it takes."""
+        chosen, weights = self._route(name, h)
+        for i in np.unique(chosen):
+            for tokens, y in self._expert(name, h, int(i), chosen, weights):
+                x[tokens] += y
+
+    def _route(self, name: str, h: Array) -> tuple[Chosen, Array]:
+        """Return the experts of each token, and their weights."""
         assert self.config.routing is not None
         bias = name + "expert_bias"
-        chosen, weights = self.config.routing.route(
+        return self.config.routing.route(
             self._linear(h, name + "gate"),
             self.weights.read(bias) if bias in self.weights.shapes else None,
         )
-        for i in np.unique(chosen):
-            tokens, place = np.nonzero(chosen == i)
-            matrices = tuple(
-                self.weights.read(f"{name}experts.w{m}.weight", int(i), int(i) + 1)[0]
-                for m in (1, 2, 3)
-            )
-            for rows, y in self._swiglu(f"{name}experts.{i}.", matrices, h[tokens]):
-                x[tokens[rows]] += y * weights[tokens[rows], place[rows], None]
+
+    def _expert(
+        self, name: str, h: Array, i: int, chosen: Chosen, weights: Array
+    ) -> Iterator[tuple[Chosen, Array]]:
+        """Yield an expert's tokens, and its weighted answers to them, some at a time."""
+        tokens, place = np.nonzero(chosen == i)
+        matrices = tuple(
+            self.weights.read(f"{name}experts.w{m}.weight", i, i + 1)[0] for m in (1, 2, 3)
+        )
+        for rows, y in self._swiglu(f"{name}experts.{i}.", matrices, h[tokens]):
+            yield tokens[rows], y * weights[tokens[rows], place[rows], None]
 
     def _swiglu(
         self, name: str, matrices: tuple[Array, ...], h: Array

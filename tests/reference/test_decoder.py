@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lfm2gguf.calibration.crew import Crew
 from lfm2gguf.errors import TensorError
 from lfm2gguf.reference import Decoder, Weights
 from lfm2gguf.verification import open_reference
@@ -20,8 +21,11 @@ def test_states_are_those_of_whole_sequences(kind: str, tmp_path: Path) -> None:
     source = EXAMPLE if kind == "example" else make(Case(cases[kind], dtype="F32"), tmp_path / "M")
     model = open_reference(source)
     ids = np.random.default_rng(1).integers(1, 255, (3, 24)).astype(np.int32)
-    decoder = Decoder(model.weights, *ids.shape)
-    found = np.stack([decoder.step(column) for column in ids.T], axis=1)
+    with Crew(2) as crew:
+        alone, shared = (Decoder(model.weights, *ids.shape, each) for each in (map, crew.each))
+        found = np.stack([alone.step(column) for column in ids.T], axis=1)
+        again = np.stack([shared.step(column) for column in ids.T], axis=1)
+    np.testing.assert_array_equal(found, again)
     positions = [np.arange(ids.shape[1])] * len(ids)
     expected = model.forward.states(list(ids), positions).reshape(found.shape)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
