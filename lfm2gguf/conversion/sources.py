@@ -68,6 +68,11 @@ class Part:
             return np.ascontiguousarray(rows, np.float32).view(np.uint8)
         return self.source.rows(start, stop)
 
+    def expect(self, start: int, stop: int) -> None:
+        """Have the system begin to read rows that will soon be asked for."""
+        if self.compute is None:
+            self.source.expect(start, stop)
+
     def tiles(self, start: int, stop: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """Yield rows as stored, a tile at a time with its first row."""
         for first, last in self.source.spans(start, stop):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,6 +20,7 @@ from lfm2gguf.quants import find_nonfinite, quantize, validate
 from lfm2gguf.storage import output_errors, target_of
 
 TASK_WEIGHTS = 1 << 21  # what a worker is given at a time
+AHEAD = 8  # tasks whose rows are on their way from the disk: 32 MB of BF16
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,17 @@ def split(
             weighed = importance and importance.moved(row - part.start)
             yield Task(source.name, part, start, stop, own, weighed)
         row += part.n_rows
+
+
+def read_ahead(tasks: Iterable[Task]) -> Iterator[Task]:
+    """Give the tasks, while the disk reads what the next ones need: it and the cores are busy."""
+    waiting = deque[Task]()
+    for task in tasks:
+        task.part.expect(task.start, task.stop)
+        waiting.append(task)
+        if len(waiting) > AHEAD:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def _moved(output: Output, rows: int, n_per_row: int) -> Output:

@@ -15,7 +15,7 @@ import numpy as np
 
 from lfm2gguf.conversion.draft import Draft
 from lfm2gguf.conversion.importance import importance_of
-from lfm2gguf.conversion.tasks import TASK_WEIGHTS, Output, Task, split
+from lfm2gguf.conversion.tasks import TASK_WEIGHTS, Output, Task, read_ahead, split
 from lfm2gguf.conversion.workers import run_all, run_on
 from lfm2gguf.errors import OptionError
 from lfm2gguf.progress import Progress, ProgressCallback
@@ -109,7 +109,7 @@ def write(
             done = run_on(executor, _tasks(drafts, paths))
         else:
             workers = _jobs(jobs, n_weights, TASK_WEIGHTS) if compiled else processes
-            done = run_all(_tasks(drafts, paths), workers, threads=compiled)
+            done = run_all(read_ahead(_tasks(drafts, paths)), workers, threads=compiled)
         for task, spent in stack.enter_context(contextlib.closing(done)):
             seconds = [a + b for a, b in zip(seconds, spent, strict=True)]
             report.done(task)

@@ -9,6 +9,8 @@ headers, :data:`GGML` by ggml's types.
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -156,6 +158,13 @@ class StoredRows:
             raise gone(self.path, f"{len(left)} of {rows.nbytes} bytes are missing")
         rows.flags.writeable = False
         return rows
+
+    def expect(self, start: int, stop: int) -> None:
+        """Have the system begin to read rows that will soon be asked for, where it can."""
+        if hasattr(os, "posix_fadvise"):
+            at, size = self.offset + start * self.row_bytes, (stop - start) * self.row_bytes
+            with contextlib.suppress(OSError), self.path.open("rb", buffering=0) as file:
+                os.posix_fadvise(file.fileno(), at, size, os.POSIX_FADV_WILLNEED)
 
     def widened(self, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
         """Return rows ``start:stop`` as float32 of shape (rows, numbers in a row).

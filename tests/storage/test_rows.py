@@ -70,6 +70,17 @@ def test_a_file_that_is_cut_or_removed_meanwhile(tmp_path: Path) -> None:
         found.widened(0, 1)
 
 
+def test_what_is_expected_need_not_come(tmp_path: Path) -> None:
+    """Asking the system to read ahead promises nothing, and complains of nothing."""
+    path = tmp_path / "a.bin"
+    rows = StoredRows(path, 4, GGML[GGMLType.F32], (3, 2))
+    rows.expect(0, 3)  # no such file
+    path.write_bytes(bytes(4 + 3 * 8))
+    rows.expect(0, 3)
+    rows.expect(2, 9)  # beyond its end
+    assert rows.rows().nbytes == 24
+
+
 def test_rows_travel_to_workers(tmp_path: Path) -> None:
     found = stored(tmp_path / "a", SAFETENSORS["BF16"], np.ones((2, 3), "<u2"))
     again = pickle.loads(pickle.dumps(found))
