@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -44,16 +45,36 @@ def test_the_picture_fetches_nothing() -> None:
     assert "](.github/docs/first-run.svg)" in (ROOT / "README.md").read_text("utf-8")
 
 
-def test_the_packages_readme_has_no_link_that_needs_the_repository() -> None:
+@pytest.fixture
+def hook() -> Any:
+    """The hook that gives the package its metadata."""
     pytest.importorskip("hatchling", reason="hatchling is not installed")
-    spec = importlib.util.spec_from_file_location("hook", ROOT / ".github/docs/package_readme.py")
+    spec = importlib.util.spec_from_file_location("hook", ROOT / ".github/docs/package_metadata.py")
     assert spec
     assert spec.loader
     hook = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(hook)
+    return hook
+
+
+def test_the_packages_readme_has_no_link_that_needs_the_repository(hook: Any) -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
     assert not LINK.search(CODE.sub("", hook.detached(readme, None)))
     held = hook.detached(readme, "https://github.com/me/it")
     assert not LINK.search(CODE.sub("", held))
     assert "](https://github.com/me/it/blob/HEAD/examples/ci/README.md)" in held
     assert "](https://github.com/me/it/raw/HEAD/.github/docs/first-run.svg)" in held
+
+
+@pytest.mark.parametrize("repository", [None, "me/it"])
+def test_the_packages_urls(repository: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    builder = pytest.importorskip("hatchling.metadata.core", reason="hatchling is not installed")
+    plugins = pytest.importorskip("hatchling.plugin.manager").PluginManager()
+    monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
+    if repository:
+        monkeypatch.setenv("GITHUB_REPOSITORY", repository)
+    urls = builder.ProjectMetadata(str(ROOT), plugins).core.urls
+    assert urls["LFM2 models"] == "https://huggingface.co/LiquidAI"
+    assert urls.get("Issues") == (repository and "https://github.com/me/it/issues")
+    if repository:
+        assert (ROOT / urls["Changelog"].partition("/blob/HEAD/")[2]).is_file()
