@@ -37,31 +37,30 @@ class Replica:
 
     def start(self) -> None:
         command = [sys.executable, "-m", "lfm2gguf_cli.main", "serve", str(self.model)]
-        command += [
-            "--name",
-            "model",
-            "--port",
-            str(self.port),
-            "--threads",
-            "1",
-            "--parallel",
-            "4",
-        ]
+        command += ["--name", "model", "--port", str(self.port)]
+        command += ["--threads", "1", "--parallel", "4"]
         self.process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
 
     def wait_ready(self) -> None:
         for _ in range(600):
+            self.check_alive()
             try:
                 if httpx.get(f"http://127.0.0.1:{self.port}/health").status_code == 200:
                     return
-            except httpx.HTTPError:  # noqa: PERF203
+            except httpx.HTTPError:
                 time.sleep(0.1)
         raise RuntimeError(f"the replica on port {self.port} does not start")
 
+    def check_alive(self) -> None:
+        """Refuse a replica that has ended: the requests that it lost are not the restart's."""
+        if (code := self.process.poll()) is not None:
+            raise RuntimeError(f"the replica on port {self.port} ended by itself, with code {code}")
+
     def restart(self) -> float:
         """End it, and start it again; return the seconds until it had ended."""
+        self.check_alive()
         began = time.monotonic()
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(60)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from lfm2gguf.runner import Runner
+from lfm2gguf.server.metrics import Metrics
 from tests.benchmarks.rolling_restart import CONF, measure
 
 NGINX = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
@@ -19,15 +23,57 @@ def map_of(conf: str) -> str:
     return next(line.strip() for line in conf.splitlines() if '"user"' in line)
 
 
-def test_both_ways_know_a_conversation_alike() -> None:
-    kinds = {}
-    for document in yaml.safe_load_all(CONF.with_name("kubernetes.yml").read_text("utf-8")):
-        kinds[document["kind"], document["metadata"]["name"]] = document
+@pytest.fixture
+def kinds() -> dict[tuple[str, str], Any]:
+    """The resources of kubernetes.yml by kind and name."""
+    text = CONF.with_name("kubernetes.yml").read_text("utf-8")
+    return {(one["kind"], one["metadata"]["name"]): one for one in yaml.safe_load_all(text)}
+
+
+def test_both_ways_know_a_conversation_alike(kinds: dict[tuple[str, str], Any]) -> None:
     gateway = kinds["ConfigMap", "lfm2gguf-gateway"]["data"]["nginx.conf"]
     assert map_of(gateway) == map_of(CONF.read_text("utf-8"))
-    server = kinds["Deployment", "lfm2gguf"]["spec"]["template"]["spec"]
+    server = kinds["StatefulSet", "lfm2gguf"]["spec"]["template"]["spec"]
     drain = int(server["containers"][0]["args"][-1])
     assert drain < server["terminationGracePeriodSeconds"]
+
+
+def test_the_resources_name_each_other(kinds: dict[tuple[str, str], Any]) -> None:
+    """Their own fields are held to Kubernetes' schemas by the workflow (kubernetes-validate)."""
+    made = {
+        name: one for (kind, name), one in kinds.items() if kind in ("StatefulSet", "Deployment")
+    }
+    labels = [one["spec"]["template"]["metadata"]["labels"] for one in made.values()]
+    assert [one["spec"]["selector"]["matchLabels"] for one in made.values()] == labels
+    for (kind, _), one in kinds.items():
+        if kind == "Service":
+            assert one["spec"]["selector"] in labels
+    [volume] = made["lfm2gguf-gateway"]["spec"]["template"]["spec"]["volumes"]
+    assert ("ConfigMap", volume["configMap"]["name"]) in kinds
+
+
+def test_the_gateway_knows_every_replica_by_a_name_of_its_own(
+    kinds: dict[tuple[str, str], Any],
+) -> None:
+    """nginx hashes servers by name: addresses of one name would share the conversations."""
+    gateway = kinds["ConfigMap", "lfm2gguf-gateway"]["data"]["nginx.conf"]
+    service = kinds["StatefulSet", "lfm2gguf"]["spec"]["serviceName"]
+    port = kinds["Service", service]["spec"]["ports"][0]["port"]
+    most = kinds["ScaledObject", "lfm2gguf"]["spec"]["maxReplicaCount"]
+    names = [f"lfm2gguf-{i}.{service}.default.svc.cluster.local:{port}" for i in range(most)]
+    assert re.findall(r"server (\S+) resolve ", gateway) == names
+
+
+def test_scaling_goes_by_a_metric_that_there_is(
+    kinds: dict[tuple[str, str], Any], example_files: dict[str, Path]
+) -> None:
+    scaled = kinds["ScaledObject", "lfm2gguf"]["spec"]
+    assert (scaled["scaleTargetRef"]["kind"], scaled["scaleTargetRef"]["name"]) in kinds
+    [trigger] = scaled["triggers"]
+    assert all(isinstance(value, str) for value in trigger["metadata"].values())  # KEDA's rule
+    [metric] = re.findall(r"\blfm2gguf_\w+", trigger["metadata"]["query"])
+    with Runner(example_files["Q8_0"], device="cpu", threads=1) as lfm:
+        assert f"\n{metric} 0.0\n" in Metrics(lfm).text().decode()
 
 
 @needs_nginx
