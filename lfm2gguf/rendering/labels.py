@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-WIDTH, HEIGHT = 8.6, 14  # of a letter, of a name, in the drawing's units, as large as on a phone
+WIDTH, HEIGHT = 9.4, 16  # of a letter, of a name, in the drawing's units, as large as on a phone
 PLACES = ((7, 4), (-1, 4), (7, -5), (7, 14), (-1, -6), (-1, 15))  # right of the dot, left of it ...
 
 

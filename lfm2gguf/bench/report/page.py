@@ -40,7 +40,8 @@ def _body(reports: Sequence[Report], subjects: Sequence[Subject]) -> Iterator[st
     for report in measured:
         if report.cut:
             yield f'<p class="cut">Incomplete: {escape(report.cut)}.</p>'
-        yield f'<p class="legend">{escape(legend(report))} {escape(report.created)}</p>'
+        made = f"<time>{escape(report.created)}</time>"
+        yield f'<p class="legend">{escape(legend(report))} {made}</p>'
     yield from _plots(subjects)
     for subject in (subject for report in measured for subject in report.subjects):
         yield from _subject(subject)

@@ -174,11 +174,16 @@ def legend(report: Report) -> str:
     if not given:
         return "Figures as published."
     at_most = "at most " if report.cut else ""
+    runs, warm_ups = _number(given["runs"], "run"), _number(given["warm_ups"], "warm-up")
     return (
-        f"Median of {at_most}{given['runs']} runs after {given['warm_ups']} warm-ups; "
+        f"Median of {at_most}{runs} after {warm_ups}; "
         "± is half the range, in per cent of the median. "
         f"Greedy. Prompt caches: {given['prompt_caches']}."
     )
+
+
+def _number(count: object, of: str) -> str:
+    return f"{count} {of}{'' if count == 1 else 's'}"
 
 
 def as_csv(reports: Sequence[Report]) -> str:

@@ -49,8 +49,10 @@ def _body(results: Sequence[Verification]) -> Iterator[str]:
             yield f'<p class="cut">{escape(said)}.</p>'
     yield f'<p class="legend">{escape(conditions(results[0]))}.</p>'
     drawn = ladder(results)
-    legend = html_figure("Files of these curves", keys([result.candidate for result in results]))
-    yield from figures([_figure(drawn) if drawn else "", *map(_figure, panels(results)), legend])
+    yield from figures([_figure(drawn) if drawn else ""])
+    yield from figures([_figure(panel) for panel in panels(results)])
+    if len(results) > 1:
+        yield keys([result.candidate for result in results])
     yield "<section><h2>Files</h2>"
     rows = [_marked(result) for result in results]
     yield from html_table(Table("", headings(results[0]), rows, texts=2))
