@@ -14,15 +14,16 @@ from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from lfm2gguf import convert, plan
-from lfm2gguf.calibration import collect_imatrix
+from lfm2gguf.calibration import calibrate, collect_imatrix
 from lfm2gguf.errors import TensorError
 from lfm2gguf.verification import Material, verify
-from tests.making.checkpoints import Case, config, make
+from tests.making.checkpoints import MOE, Case, config, make
 from tests.making.models import EXAMPLE
 
 ROOT = Path(__file__).parents[2]
@@ -145,3 +146,13 @@ def test_matrix_and_ladder(cluster: Cluster, tmp_path: Path) -> None:
     judged = verify(files, EXAMPLE, material=material)
     found = verify(files, EXAMPLE, material=material, executor=cluster.executor)
     assert [r.figures for r in found] == [r.figures for r in judged]
+
+
+def test_calibration(cluster: Cluster, tmp_path: Path) -> None:
+    source = make(Case(MOE, dtype="F32"), tmp_path / "LFM2-Moe")
+    text = tmp_path / "text.txt"
+    text.write_text("abc de fgh. " * 400)
+    options: dict[str, Any] = {"texts": [text], "ctx": 32, "chunks": 16}
+    calibrate(source, tmp_path / "here.gguf", "Q4_0", **options)
+    calibrate(source, tmp_path / "there.gguf", "Q4_0", executor=cluster.executor, **options)
+    assert (tmp_path / "here.gguf").read_bytes() == (tmp_path / "there.gguf").read_bytes()
