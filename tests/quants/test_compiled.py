@@ -108,6 +108,17 @@ def test_one_odd_sub_block_among_ordinary_ones(type: GGMLType) -> None:
         assert_same_bytes(x, type, kind)
 
 
+def test_tables_have_the_nearest_level_of_iq4() -> None:
+    """Of each number that a search makes: also where processors without tables run the tests."""
+    from lfm2gguf.quants.compiled.nonlinear import EIGHTHS, MIDDLES, PARTINGS
+
+    middles = np.float32(MIDDLES)
+    t = np.linspace(-139, 139, 278 * 128 + 1, dtype=np.float32)
+    t = np.concatenate([t, *(np.nextafter(middles, np.float32(to)) for to in (-999, 999))])
+    at, low, high = np.array(PARTINGS, np.float32)[(t + EIGHTHS).view(np.int32) & 31].T
+    assert np.array_equal(np.where(t < at, low, high), np.searchsorted(middles, t, side="right"))
+
+
 @every_type
 @pytest.mark.parametrize("shape", [(1024,), (6, 1024), (1, 1024), (3, 1, 1024)])
 def test_importance_of_experts(type: GGMLType, shape: tuple[int, ...]) -> None:

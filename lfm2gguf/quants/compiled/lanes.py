@@ -16,6 +16,7 @@ from numba.core import cgutils, extending
 from numba.core import types as numba_types
 from numba.core.datamodel import models
 from numba.core.extending import lower_builtin, register_model
+from numba.core.registry import cpu_target
 from numba.core.typing import signature
 from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.np import arrayobj
@@ -314,6 +315,34 @@ def _extremum(sign: str, doc: str) -> Any:
 
 least = _extremum("<", "``x < y ? x : y``, as C's macro MIN.")
 most = _extremum(">", "``x > y ? x : y``, as C's macro MAX.")
+
+
+# ---- tables -----------------------------------------------------------------------------------
+
+
+# Whether one instruction looks sixteen numbers up in a table: without, there are no tables.
+HAS_TABLES = "+avx512f" in cpu_target.target_context.codegen().magic_tuple()[2].split(",")
+
+
+def table(numbers: Sequence[float]) -> Any:
+    """A function of integers, 16 lanes or 32: which of 32 float32 their low five bits name."""
+    kind, index = ir.VectorType(F32, 16), ir.VectorType(I32, 16)
+    halves = [ir.Constant(kind, list(half)) for half in (numbers[:16], numbers[16:])]
+
+    def look_up(_: Any, x: Any) -> Any:
+        def make(_: Any, b: Any, _sig: Any, args: Any) -> Any:
+            of = ir.FunctionType(kind, [kind, index, kind])
+            name = "llvm.x86.avx512.vpermi2var.ps.512"
+            function = cgutils.get_or_insert_function(b.module, of, name)
+            found = [
+                b.call(function, [halves[0], _pick(b, args[0], range(at, at + 16)), halves[1]])
+                for at in range(0, x.count, 16)
+            ]
+            return found[0] if x.count == 16 else _shuffle(b, found[0], found[1], range(32))
+
+        return signature(Vector("float", x.count), x), make
+
+    return intrinsic(look_up)
 
 
 # ---- across lanes -----------------------------------------------------------------------------

@@ -20,13 +20,17 @@ from lfm2gguf.quants.compiled.groups import (
     weigh,
 )
 from lfm2gguf.quants.compiled.lanes import (
+    HAS_TABLES,
     absolute,
+    bits,
     least,
     load,
     most,
     splat,
     store,
+    table,
     to_float,
+    truncated,
     where,
 )
 from lfm2gguf.quants.compiled.legacy import store_nibbles
@@ -47,14 +51,46 @@ from lfm2gguf.quants.nonlinear import TRIES, VALUES
 
 BLOCK = 32
 U8 = np.uint8
-LOWEST = F32(VALUES[0])
+LOWEST, HIGHEST = F32(VALUES[0]), F32(VALUES[-1])
 MIDDLES = tuple(F32(x) for x in (VALUES[1:] + VALUES[:-1]) / 2)
 GAPS = tuple(F32(x) for x in np.diff(VALUES))
 
 
+EIGHTHS = F32(1.5 * 2.0**26)  # a sum with it has x / 8, rounded, in the low bits of its mantissa
+
+
+def _parting(number: int) -> tuple[float, int, int]:
+    """Return where levels part among the t whose t / 8 rounds to these five low bits, and which.
+
+    At one middle at most: they are more than 8 apart. With 15 and -15, 16 and 17 share their
+    bits with numbers of the other sign: all of these are beneath the first middle or beyond the
+    last, and part at 0. So it is for any t nearer to 0 than 140.
+    """
+    eighths = (number + 16) % 32 - 16
+    if abs(eighths) >= 15:
+        return 0.0, 0, len(MIDDLES)
+    low, high = np.searchsorted(MIDDLES, [8 * eighths - 4, 8 * eighths + 4])
+    return float(MIDDLES[low]) if low < high else 0.0, int(low), int(high)
+
+
+PARTINGS = [_parting(number) for number in range(32)]
+middle_of = table([middle for middle, _, _ in PARTINGS])
+lower_value = table([float(VALUES[low]) for _, low, _ in PARTINGS])
+upper_value = table([float(VALUES[high]) for _, _, high in PARTINGS])
+lower_index = table([float(low) for _, low, _ in PARTINGS])
+upper_index = table([float(high) for _, _, high in PARTINGS])
+
+
 @inlined
-def value_of(t: Any) -> Any:
-    """Return the level nearest to each lane, the upper one of two, the highest for NaN."""
+def value_by_table(t: Any) -> Any:
+    """Return the level nearest to each lane, the upper one of two; all nearer to 0 than 140."""
+    number = bits(t + EIGHTHS)
+    return where(t < middle_of(number), lower_value(number), upper_value(number))
+
+
+@inlined
+def value_by_middles(t: Any) -> Any:
+    """Return the same, of any lanes."""
     found = splat(LOWEST, LANES)
     for i in range(15):
         found = found + where(t < MIDDLES[i], splat(ZERO, LANES), GAPS[i])
@@ -62,17 +98,34 @@ def value_of(t: Any) -> Any:
 
 
 @inlined
-def index_of(t: Any) -> Any:
-    """Return the number of that level."""
+def index_by_table(t: Any) -> Any:
+    """Return the number of that level, of any lanes: the highest for NaN."""
+    t = most(least(t, HIGHEST), LOWEST)
+    number = bits(t + EIGHTHS)
+    return truncated(where(t < middle_of(number), lower_index(number), upper_index(number)))
+
+
+@inlined
+def index_by_middles(t: Any) -> Any:
+    """Return the same."""
     found = splat(I32(0), 32)
     for i in range(15):
         found = found + where(t < MIDDLES[i], I32(0), splat(I32(1), 32))
     return found
 
 
+value_of, index_of = (
+    (value_by_table, index_by_table) if HAS_TABLES else (value_by_middles, index_by_middles)
+)
+
+
 @kernel
 def search(x: Any, at: int, w: Any, scales: Any, to: int) -> None:
-    """Fit x = scale * level to 16 sub-blocks of 32 at ``at``."""
+    """Fit x = scale * level to 16 sub-blocks of 32 at ``at``.
+
+    Of the furthest weight a factor makes ``LOWEST - TRIES`` at most, but for rounding. Where that
+    weight is all but zero a factor may be infinite; the scale is 0 then, whatever the levels.
+    """
     peak, far = splat(ZERO, LANES), splat(ZERO, LANES)
     for i in range(BLOCK):
         v = load(x, at + LANES * i, LANES)
