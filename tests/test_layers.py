@@ -8,6 +8,8 @@ from tests.making.imports import MODULES, loops, unit
 
 LAYERS = [
     [
+        "blas",
+        "crew",
         "errors",
         "executors",
         "ggml",

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from lfm2gguf.calibration.crew import ALONE, Crew
 from lfm2gguf.calibration.grids import GRIDS, Floats, Levels, steps, take_apart
+from lfm2gguf.crew import ALONE, Crew
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.quants import quantize
 

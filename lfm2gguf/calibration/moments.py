@@ -10,9 +10,9 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from lfm2gguf.calibration.crew import ALONE, Crew, pieces
 from lfm2gguf.calibration.grids import Floats
 from lfm2gguf.calibration.streams import Inputs
+from lfm2gguf.crew import ALONE, Crew, pieces
 
 # Damping follows the features per token: with few tokens the off-diagonal moments are noise.
 FEATURES_PER_TOKEN = 1.5

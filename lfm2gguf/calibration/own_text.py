@@ -12,10 +12,10 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from lfm2gguf.calibration.blas import one_thread
-from lfm2gguf.calibration.crew import ALONE, Crew, pieces
+from lfm2gguf.blas import one_thread
 from lfm2gguf.calibration.material import OWN_TOKENS, CalibrationMaterial
 from lfm2gguf.calibration.store import Store
+from lfm2gguf.crew import ALONE, Crew, pieces
 from lfm2gguf.progress import ProgressCallback, counting
 from lfm2gguf.reference import Array, Decoder, Ids
 from lfm2gguf.verification import ReferenceModel
@@ -67,7 +67,7 @@ def _written(
         ids[:, 0] = model.bos
     with Crew(threads) as crew, one_thread():
         for done, part in enumerate(parts):
-            decoder = Decoder(model.weights, part.stop - part.start, OWN_TOKENS, crew.each)
+            decoder = Decoder(model.weights, part.stop - part.start, OWN_TOKENS, crew)
             for step in range(steps):
                 logits = decoder.logits(decoder.step(ids[part, step]))
                 ids[part, step + 1] = _drawn(logits, temperatures[part], draws[step, part], crew)

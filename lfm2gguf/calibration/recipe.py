@@ -11,13 +11,13 @@ from typing import TypeAlias
 
 import numpy as np
 
-from lfm2gguf.calibration.blas import one_thread
-from lfm2gguf.calibration.crew import ALONE, Crew
+from lfm2gguf.blas import one_thread
 from lfm2gguf.calibration.feedback import factor
 from lfm2gguf.calibration.grids import Bytes, Floats
 from lfm2gguf.calibration.moments import damp, gather, targets
 from lfm2gguf.calibration.rounding import Rounded, round_tensor
 from lfm2gguf.calibration.streams import Inputs, Stage, Streams
+from lfm2gguf.crew import ALONE, Crew
 from lfm2gguf.executors import spread
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.quants import CODECS, compiled_do_all, dequantize, warm_up

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lfm2gguf.calibration.crew import ALONE, Crew, pieces
 from lfm2gguf.calibration.feedback import factor, round_with_feedback
 from lfm2gguf.calibration.grids import GRIDS, Bytes, Floats, put_together
 from lfm2gguf.calibration.refine import Refinement, loss
+from lfm2gguf.crew import ALONE, Crew, pieces
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.quants import dequantize, quantize
 

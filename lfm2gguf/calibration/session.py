@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lfm2gguf.calibration import blas
+from lfm2gguf import blas
 from lfm2gguf.calibration.grids import GRIDS
 from lfm2gguf.calibration.judge import Judgement, finished_rows, judge
 from lfm2gguf.calibration.material import (

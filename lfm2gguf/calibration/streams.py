@@ -17,8 +17,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from lfm2gguf.calibration.crew import ALONE, Crew, pieces
 from lfm2gguf.calibration.spill import Spill
+from lfm2gguf.crew import ALONE, Crew, pieces
 from lfm2gguf.reference import EMBEDDING, Array, Ids, Reference, RetrievalReference, Steps, Weights
 
 BLOCK_TOKENS = 2048  # of the sequences that go through a layer together

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Sequence
 
 import numpy as np
 
-from lfm2gguf.reference.experts import Chosen
+from lfm2gguf.crew import ALONE, Crew
 from lfm2gguf.reference.forward import Ids, Reference, rotary_tables, rotate, swiglu
 from lfm2gguf.reference.weights import Array, Weights
 
 ROWS = 512  # of a matrix that are widened together: they are still in cache when multiplied
-
-Each: TypeAlias = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
 
 
 class Decoder(Reference):
     """Several texts side by side, all of which go on by one token in each step.
 
     What earlier tokens have left behind is kept: inputs of convolutions, keys and values of
-    ``length`` tokens. The weights are read anew in each step, so that many texts pay. ``each``
-    is :func:`map`, or one whose threads share the matrices: the values are the same.
+    ``length`` tokens. The weights are read anew in each step, so that many texts pay. The
+    threads of ``crew`` share the matrices: the values are the same.
     """
 
-    def __init__(self, weights: Weights, texts: int, length: int, each: Each = map) -> None:
+    def __init__(self, weights: Weights, texts: int, length: int, crew: Crew = ALONE) -> None:
         super().__init__(weights)
-        self._each = each
+        self._crew = crew
         self._texts, self._length = texts, length
         self._position = 0
         self._kept: dict[str, Array] = {}
@@ -65,8 +62,7 @@ class Decoder(Reference):
             weight = self.weights.read(name, start, start + ROWS)
             np.matmul(x, weight.T, out=y[:, start : start + ROWS])
 
-        for _ in self._each(part, range(0, rows, ROWS)):
-            pass
+        self._crew.all(part, range(0, rows, ROWS))
         return y
 
     def _feed_forward(self, layer: str, x: Array) -> None:
@@ -78,16 +74,6 @@ class Decoder(Reference):
         gate, up = (self._product(h, f"{name}w{i}.weight") for i in (1, 3))
         swiglu(gate, up)
         x += self._product(gate, name + "w2.weight")
-
-    def _mixture(self, name: str, h: Array, x: Array) -> None:
-        chosen, weights = self._route(name, h)
-
-        def answers(i: int) -> list[tuple[Chosen, Array]]:
-            return list(self._expert(name, h, i, chosen, weights))
-
-        for parts in self._each(answers, map(int, np.unique(chosen))):
-            for tokens, y in parts:
-                x[tokens] += y
 
     def _convolved(self, layer: str, x: Array, kernel: Array, lengths: Sequence[int]) -> Array:
         past = self._room(layer, (kernel.shape[1], *x.shape))

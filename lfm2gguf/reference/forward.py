@@ -3,7 +3,8 @@
 It follows transformers (``models/lfm2/modeling_lfm2.py``, version 5) in float32, layer by
 layer over all sequences, so that each weight is read and widened once for thousands of
 tokens: memory is one layer, the activations and one block of logits, however large the
-model is.
+model is. The tokens are cut among threads, each of which has a BLAS of one thread: norms,
+activations and attention are shared as products are, and nothing spins.
 
 Shapes: N tokens of all sequences together, T tokens of one sequence, H hidden, F feed-forward,
 D head, V vocabulary.
@@ -11,13 +12,17 @@ D head, V vocabulary.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from lfm2gguf.blas import one_thread
+from lfm2gguf.crew import ALONE, Crew, pieces
 from lfm2gguf.errors import TensorError
 from lfm2gguf.reference.experts import Chosen
 from lfm2gguf.reference.weights import CONV, EMBEDDING, Array, Weights
@@ -27,8 +32,10 @@ Observer: TypeAlias = Callable[[str, Array], None]
 Progress: TypeAlias = Callable[[int, int], None]
 
 GROUP_TOKENS = 16384  # tokens that go through the layers together: bounds the activations
-LINEAR_TOKENS = 1024  # tokens of one feed-forward product: bounds its (tokens, F) buffers
-VOCABULARY_ROWS = 2048  # of the embedding or head, widened at a time: memory that malloc keeps
+LINEAR_TOKENS = 1024  # tokens of feed-forward products: bounds their (tokens, F) buffers
+THREAD_TOKENS = 256  # of them that a thread has at least: fewer do not pay for packing weights
+EVEN_TOKENS = 16  # a piece has a multiple of them, and so the same sums wherever it is cut
+VOCABULARY_ROWS = 1024  # of the embedding or head, widened at a time: memory that malloc keeps
 SCORE_BYTES = 16 << 20  # attention scores of one block of queries
 
 
@@ -39,6 +46,8 @@ class Reference:
     layer, by the name of its weight: mean squares of it make an importance matrix.
     ``finite_only=False`` lets NaN and infinity through, for a model that is being judged.
     """
+
+    _crew = ALONE  # whose threads share the tokens
 
     def __init__(
         self, weights: Weights, observe: Observer | None = None, *, finite_only: bool = True
@@ -71,26 +80,51 @@ class Reference:
         groups = list(groups_of(sequences))
         layers = len(self.config.layers)
         kept = []
-        for g, group in enumerate(groups):
+        with self._shared() as shared:
+            for g, group in enumerate(groups):
 
-            def step(done: int, g: int = g) -> None:
-                if progress:
-                    progress(g * layers + done, len(groups) * layers)
+                def step(done: int, g: int = g) -> None:
+                    if progress:
+                        progress(g * layers + done, len(groups) * layers)
 
-            kept.append(self._forward(sequences[group], positions[group], step))
+                kept.append(shared._forward(sequences[group], positions[group], step))
         result = np.concatenate(kept)
         self._check_finite(result)
         return result
 
     def logits(self, states: Array, out: Array | None = None) -> Array:
         """Give logits (n, V) for hidden states (n, H); ``out`` is reused where given."""
-        vocabulary = self.weights.vocabulary
-        if out is None:
-            out = np.empty((len(states), vocabulary), np.float32)
-        for start in range(0, vocabulary, VOCABULARY_ROWS):
-            rows = self.weights.read(self.weights.head, start, start + VOCABULARY_ROWS)
-            np.matmul(states, rows.T, out=out[:, start : start + VOCABULARY_ROWS])
-        return out
+        head, vocabulary = self.weights.head, self.weights.vocabulary
+        found = np.empty((len(states), vocabulary), np.float32) if out is None else out
+
+        def part(rows: slice) -> None:
+            weight = self.weights.read(head, rows.start, rows.stop)
+            np.matmul(states, weight.T, out=found[:, rows])
+
+        with self._shared() as shared:
+            shared._crew.all(part, pieces(vocabulary, VOCABULARY_ROWS))
+        return found
+
+    @contextmanager
+    def _shared(self) -> Iterator[Reference]:
+        """Give the same forward pass to as many threads as the BLAS had.
+
+        One that is observed stays alone: its observer sees one input after the other.
+        """
+        if self._observe:
+            yield self
+            return
+        with one_thread() as threads, Crew(threads) as crew:
+            shared = copy.copy(self)
+            shared._crew = crew
+            yield shared
+
+    def _pieces(self, tokens: int) -> list[slice]:
+        """Cut tokens into pieces for the crew."""
+        threads = self._crew.threads
+        share = -(-tokens // threads // EVEN_TOKENS) * EVEN_TOKENS
+        most = max(THREAD_TOKENS, LINEAR_TOKENS // threads)
+        return pieces(tokens, min(max(share, EVEN_TOKENS), most))
 
     def _check_finite(self, states: Array) -> None:
         if self._finite_only and not np.isfinite(states).all():
@@ -169,7 +203,9 @@ class Reference:
         """Compute ``x @ W.T`` (+ bias) for the linear layer ``name``."""
         if self._observe:
             self._observe(name + ".weight", x)
-        y: Array = x @ self.weights.read(name + ".weight").T
+        weight = self.weights.read(name + ".weight")
+        y = np.empty((len(x), len(weight)), np.float32)
+        self._crew.all(lambda rows: np.matmul(x[rows], weight.T, out=y[rows]), self._pieces(len(x)))
         if name + ".bias" in self.weights.shapes:
             y += self.weights.read(name + ".bias")
         return y
@@ -198,16 +234,19 @@ class Reference:
 
     def _convolved(self, layer: str, x: Array, kernel: Array, lengths: Sequence[int]) -> Array:
         """Convolve each sequence of ``x`` (N, H) with ``kernel`` (H, L)."""
-        return np.concatenate([self._convolve(part, kernel) for part in _cut(x, lengths)])
+        parts = self._crew.each(lambda part: self._convolve(part, kernel), _cut(x, lengths))
+        return np.concatenate(list(parts))
 
     def _attended(self, layer: str, q: Array, k: Array, v: Array, lengths: Sequence[int]) -> Array:
         """Rotate queries and keys (N, heads, D) and attend in each sequence: (N, heads * D)."""
         cos, sin = rotary_tables(max(lengths), q.shape[-1], self.config.rope_theta)
+
+        def attend(part: tuple[Array, Array, Array]) -> Array:
+            q, k, v = part
+            return self._attend(rotate(q, cos, sin), rotate(k, cos, sin), v)
+
         parts = zip(_cut(q, lengths), _cut(k, lengths), _cut(v, lengths), strict=True)
-        mixed = [
-            self._attend(rotate(q1, cos, sin), rotate(k1, cos, sin), v1) for q1, k1, v1 in parts
-        ]
-        return np.concatenate(mixed)
+        return np.concatenate(list(self._crew.each(attend, parts)))
 
     def _convolve(self, x: Array, kernel: Array) -> Array:
         return causal_convolution(x, kernel)
@@ -218,19 +257,29 @@ class Reference:
     def _feed_forward(self, layer: str, x: Array) -> None:
         """Add SwiGLU, ``w2(silu(w1 h) * w3 h)`` with ``h = norm(x)``, to ``x``."""
         name = layer + "feed_forward."
-        h = self._norm(x, layer + "ffn_norm")
+        norm = layer + "ffn_norm"
         if name + "gate.weight" in self.weights.shapes:
-            self._mixture(name, h, x)
+            self._mixture(name, self._norm(x, norm), x)
             return
-        matrices = tuple(self.weights.read(f"{name}w{i}.weight") for i in (1, 2, 3))
-        for rows, y in self._swiglu(name, matrices, h):
-            x[rows] += y
+        names = (f"{name}w{i}.weight" for i in (1, 2, 3))
+        matrices = tuple(self._crew.each(self.weights.read, names))
+
+        def add(piece: slice) -> None:
+            part = x[piece]
+            for rows, y in self._swiglu(name, matrices, self._norm(part, norm)):
+                part[rows] += y
+
+        self._crew.all(add, self._pieces(len(x)))
 
     def _mixture(self, name: str, h: Array, x: Array) -> None:
         """Add to ``x``, for each token, the weighted answers of the experts that it takes."""
         chosen, weights = self._route(name, h)
-        for i in np.unique(chosen):
-            for tokens, y in self._expert(name, h, int(i), chosen, weights):
+
+        def answers(i: int) -> list[tuple[Chosen, Array]]:
+            return list(self._expert(name, h, i, chosen, weights))
+
+        for parts in self._crew.each(answers, map(int, np.unique(chosen))):
+            for tokens, y in parts:
                 x[tokens] += y
 
     def _route(self, name: str, h: Array) -> tuple[Chosen, Array]:

@@ -16,7 +16,7 @@ import time
 
 import numpy as np
 
-from lfm2gguf.calibration.blas import describe
+from lfm2gguf.blas import describe
 from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.reference.forward import Reference
 from lfm2gguf.reference.weights import EMBEDDING, Weights

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lfm2gguf.calibration.crew import Crew
 from lfm2gguf.calibration.feedback import factor
 from lfm2gguf.calibration.moments import CORRECTION, Moments, damp, gather, targets
 from lfm2gguf.calibration.streams import Inputs
+from lfm2gguf.crew import Crew
 
 ROWS, COLUMNS = 96, 640  # more than one panel
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lfm2gguf.calibration.crew import Crew
+from lfm2gguf.crew import ALONE, Crew
 from lfm2gguf.errors import TensorError
 from lfm2gguf.reference import Decoder, Weights
 from lfm2gguf.verification import open_reference
@@ -22,7 +22,7 @@ def test_states_are_those_of_whole_sequences(kind: str, tmp_path: Path) -> None:
     model = open_reference(source)
     ids = np.random.default_rng(1).integers(1, 255, (3, 24)).astype(np.int32)
     with Crew(2) as crew:
-        alone, shared = (Decoder(model.weights, *ids.shape, each) for each in (map, crew.each))
+        alone, shared = (Decoder(model.weights, *ids.shape, one) for one in (ALONE, crew))
         found = np.stack([alone.step(column) for column in ids.T], axis=1)
         again = np.stack([shared.step(column) for column in ids.T], axis=1)
     np.testing.assert_array_equal(found, again)

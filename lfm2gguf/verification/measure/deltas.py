@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from lfm2gguf.blas import one_thread
 from lfm2gguf.errors import OptionError
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.gguf_file import GGUFFile
@@ -64,7 +65,7 @@ def tensor_deltas(
         for name, theirs in paired_names(file, reference)
         if theirs in reference.changed
     ]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with one_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
         parts = [
             pool.map(lambda rows, n=theirs: _products(candidate, reference, n, rows),
                      _shared_rows(reference, theirs))

@@ -10,6 +10,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
+from lfm2gguf.blas import one_thread
+
 Doubles = npt.NDArray[np.float64]
 ROW_BYTES = 4 << 20  # float64 logits of the rows that are one thread's piece of work
 
@@ -66,7 +68,8 @@ def score(
     def one(block: slice) -> Scores:
         return _score_rows(reference[block], candidate[block], targets[block])
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy works without the interpreter lock
+    # NumPy works without the interpreter lock; a BLAS with threads of its own would wait for them.
+    with one_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
         return Scores.join(list(pool.map(one, blocks)))
 
 

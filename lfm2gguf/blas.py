@@ -1,8 +1,9 @@
-"""Which BLAS multiplies matrices, and with how many threads: what a calibrated file's bytes need.
+"""Which BLAS multiplies matrices, and with how many threads.
 
 NumPy's wheels bring OpenBLAS, whose kernels differ between processors and whose sums differ
-between numbers of threads. Here it is asked for its name, and held to one thread while moments
-are summed and weights rounded. Another BLAS, as of a distribution's NumPy or of macOS, is named
+between numbers of threads. Here it is asked for its name, and held to one thread: while the bytes
+of a calibrated file depend on its sums, and while threads of our own call it, as its threads spin
+where they wait for each other. Another BLAS, as of a distribution's NumPy or of macOS, is named
 as NumPy was built, and its threads cannot be held.
 """
 
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -53,6 +55,24 @@ class _OpenBlas:
         self._kernels = function("get_corename", ctypes.c_char_p)
         self.threads = function("get_num_threads", ctypes.c_int)
         self.set_threads = function("set_num_threads", None, ctypes.c_int)
+        self._lock, self._holders, self._before = Lock(), 0, 1
+
+    def hold(self) -> int:
+        """Leave it one thread; return how many it had."""
+        with self._lock:
+            threads = int(self.threads())
+            if not self._holders:
+                self._before = threads
+                self.set_threads(1)
+            self._holders += 1
+            return threads
+
+    def release(self) -> None:
+        """Give its threads back, if nobody else holds it."""
+        with self._lock:
+            self._holders -= 1
+            if not self._holders:
+                self.set_threads(self._before)
 
     def describe(self) -> Blas:
         name, version = [*self._config().decode().split(), "", ""][:2]
@@ -75,18 +95,21 @@ def recorded() -> str:
 
 
 @contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Hold the BLAS to one thread, where that is possible."""
+def one_thread() -> Iterator[int]:
+    """Hold the BLAS to one thread, where that is possible; yield how many it had.
+
+    1 where it cannot be held: it goes on with its own. Blocks may overlap, in threads too; the
+    last to end gives the threads back.
+    """
     openblas = _openblas()
     if openblas is None:
-        yield
+        yield 1
         return
-    before = openblas.threads()
-    openblas.set_threads(1)
+    before = openblas.hold()
     try:
-        yield
+        yield before
     finally:
-        openblas.set_threads(before)
+        openblas.release()
 
 
 @lru_cache(maxsize=1)

@@ -1,6 +1,6 @@
 """Threads that share what can be cut, so that the bytes do not depend on how many they are.
 
-The BLAS works with one thread (:mod:`lfm2gguf.calibration.blas`), and work is cut into the same
+The BLAS works with one thread (:mod:`lfm2gguf.blas`), and work is cut into the same
 pieces whoever does them: a sum has one order.
 """
 
@@ -14,9 +14,9 @@ from types import TracebackType
 from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
-from lfm2gguf.calibration.grids import Floats
-
+Floats = npt.NDArray[np.float32]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

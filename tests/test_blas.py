@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lfm2gguf.calibration import blas
+from lfm2gguf import blas
 
 
 def test_it_is_named_as_numpy_was_built() -> None:
