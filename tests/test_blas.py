@@ -29,3 +29,23 @@ def test_one_thread_and_then_as_before() -> None:
     finally:
         openblas.set_threads(before)
     assert blas.describe().kernels
+
+
+def test_the_last_of_several_holders_gives_the_threads_back() -> None:
+    openblas = blas._openblas()
+    if openblas is None:
+        with blas.one_thread() as threads:
+            assert threads == 1
+        return
+    before = openblas.threads()
+    openblas.set_threads(2)
+    first, second = blas.one_thread(), blas.one_thread()
+    try:
+        assert first.__enter__() == 2
+        assert second.__enter__() == 1
+        first.__exit__(None, None, None)
+        assert openblas.threads() == 1
+        second.__exit__(None, None, None)
+        assert openblas.threads() == 2
+    finally:
+        openblas.set_threads(before)

@@ -34,7 +34,7 @@ Progress: TypeAlias = Callable[[int, int], None]
 GROUP_TOKENS = 16384  # tokens that go through the layers together: bounds the activations
 LINEAR_TOKENS = 1024  # tokens of feed-forward products: bounds their (tokens, F) buffers
 THREAD_TOKENS = 256  # of them that a thread has at least: fewer do not pay for packing weights
-EVEN_TOKENS = 16  # a piece has a multiple of them, and so the same sums wherever it is cut
+EVEN_TOKENS = 16  # pieces are multiples of them: what is left over takes kernels of other sums
 VOCABULARY_ROWS = 1024  # of the embedding or head, widened at a time: memory that malloc keeps
 SCORE_BYTES = 16 << 20  # attention scores of one block of queries
 
