@@ -73,14 +73,18 @@ def calibrate_layers(
         executor: what rounds the matrices that see the same input, such as a layer's experts; it
             is sent each with its moments, 8 bytes for each pair of columns.
         threads: that share the work, by default one for each processor. The values are the same.
-        folder: where one layer's activations wait, 4 bytes for each token and column.
+        folder: where both residuals and one layer's activations wait, 4 bytes for each token and
+            column.
 
     """
     weights = forward.weights
     retrieval = forward if isinstance(forward, RetrievalReference) else None
     _load_kernels(weights, types)
-    with Crew(threads) as crew, one_thread():
-        streams = Streams(weights, sequences, crew, folder, forward)
+    with (
+        Crew(threads) as crew,
+        one_thread(),
+        Streams(weights, sequences, crew, folder, forward) as streams,
+    ):
         layers = len(weights.config.layers)
         work = _Work(streams, types, done, crew, executor)
         if progress:

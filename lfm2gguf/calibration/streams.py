@@ -2,12 +2,13 @@
 
 The checkpoint's residual ``x`` and that behind the quantized layers ``y``, (N tokens, H), go
 through the layers together. Before a weight is quantized, what it sees in both is at hand, some
-sequences at a time, so that nothing wider than H is held for all tokens: what the quantized
-weight will see waits in a file, so that no layer is computed twice.
+sequences at a time. What there is of all tokens waits in files: both residuals, and what the
+quantized weight will see, so that no layer is computed twice.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +18,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from lfm2gguf.calibration.spill import Spill
+from lfm2gguf.calibration.spill import Rows, Spill
 from lfm2gguf.crew import ALONE, Crew, pieces
 from lfm2gguf.reference import EMBEDDING, Array, Ids, Reference, RetrievalReference, Steps, Weights
 
@@ -56,7 +57,13 @@ class Stage:
 
 
 class Streams:
-    """Both streams. Quantized weights are put into ``quantized`` stage by stage."""
+    """Both streams. Quantized weights are put into ``quantized`` stage by stage.
+
+    ``x`` and ``y`` are there once they have begun, until the ``with`` block is left.
+    """
+
+    x: Rows
+    y: Rows
 
     def __init__(
         self,
@@ -72,9 +79,16 @@ class Streams:
         exact = _overlaid(weights, self._held)
         self.exact = Steps(exact, like)
         self.rounded = Steps(_overlaid(exact, self.quantized), like)
+        self._files = contextlib.ExitStack()
         self._sequences = sequences
         self._blocks = list(_blocks([len(ids) for ids in sequences]))
         self._ids = np.concatenate(sequences)
+
+    def __enter__(self) -> Streams:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._files.close()
 
     @property
     def tokens(self) -> int:
@@ -83,7 +97,10 @@ class Streams:
 
     def begin(self) -> None:
         """Take the embeddings, the quantized one's as well if it is there, and release it."""
-        self.x, self.y = self.exact.embed(self._ids), self.rounded.embed(self._ids)
+        self.x, self.y = (
+            self._files.enter_context(contextlib.closing(Rows(self._folder, s.embed(self._ids))))
+            for s in (self.exact, self.rounded)
+        )
         self._release(EMBEDDING)
 
     def exact_states(self, tokens: int) -> Iterator[Array]:
@@ -162,7 +179,7 @@ class Streams:
         def advance(block: Block) -> Inputs:
             tokens, lengths = block
             x, y = self.x[tokens], self.y[tokens]
-            x += self.exact.project(see(self.exact, x, lengths), name)
+            self.x[tokens] = x = x + self.exact.project(see(self.exact, x, lengths), name)
             return Inputs(see(self.rounded, y, lengths), wanted=x - y)
 
         for inputs in self._crew.each(advance, self._blocks):
@@ -172,9 +189,12 @@ class Streams:
 
     def _experts(self, i: int) -> Iterator[Stage]:
         """One expert after the other, each by the tokens that take it in the quantized stream."""
-        seen = [(s, s.ffn_input(i, x)) for s, x in ((self.exact, self.x), (self.rounded, self.y))]
+        both = self.x[:], self.y[:]
+        seen = [
+            (s, s.ffn_input(i, x)) for s, x in zip((self.exact, self.rounded), both, strict=True)
+        ]
         routes = [s.route(i, h) for s, h in seen]
-        sample = np.arange(0, len(self.x), max(1, len(self.x) // SAMPLE_TOKENS))
+        sample = np.arange(0, self.tokens, max(1, self.tokens // SAMPLE_TOKENS))
         for e in range(self.exact.experts(i)):
             w1, w2, w3 = names = self.exact.ffn_names(i, e)
             self._hold(*names)
@@ -182,13 +202,14 @@ class Streams:
             for weights, behind in (((w1, w3), None), ((w2,), names)):
                 others = partial(self._chosen, seen, sample, behind)
                 yield Stage(weights, self._chosen(seen, mine, behind), others)
-            for (s, h), (chosen, shares), total in zip(seen, routes, (self.x, self.y), strict=True):
+            for (s, h), (chosen, shares), total in zip(seen, routes, both, strict=True):
                 tokens, place = np.nonzero(chosen == e)
                 share = shares[tokens, place, None]
 
                 add = partial(_add_expert, s, names, h, total, tokens, share)
                 self._crew.all(add, pieces(len(tokens), PIECE_TOKENS))
             self._release(*names)
+        self.x[:], self.y[:] = both
 
     def _chosen(
         self,

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from lfm2gguf.storage.cache import cache_folder
 from lfm2gguf.storage.partial import LOCKS, locked, opened, turn
 
 PREFIX = "lfm2gguf-scratch-"
@@ -17,16 +18,18 @@ LOCK = ".lock"  # a file of its own: writers in the folder lock the folder, one 
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """Make a folder among the system's temporary files; it is removed on leaving.
+    """Make a folder in the one for caches; it is removed on leaving.
 
-    Folders whose runs have ended without that (their locks can be had) are removed first, as long
-    as they are this user's.
+    The system's temporary files may be held in memory (tmpfs), and what comes here is more than
+    memory should hold. They are taken where the other cannot be written. Folders whose runs have
+    ended without removing theirs (their locks can be had) are removed first, as long as they are
+    this user's.
 
     Raises:
         OSError: it cannot be made.
 
     """
-    parent = Path(tempfile.gettempdir())
+    parent = _parent()
     with contextlib.ExitStack() as stack:
         with turn(parent):
             _sweep(parent)
@@ -37,6 +40,13 @@ def scratch_folder() -> Iterator[Path]:
             if LOCKS:
                 locked(stack.enter_context(opened(folder / LOCK, os.O_CREAT)))
         yield folder
+
+
+def _parent() -> Path:
+    parent = cache_folder()
+    with contextlib.suppress(OSError):
+        parent.mkdir(parents=True, exist_ok=True)
+    return parent if os.access(parent, os.W_OK) else Path(tempfile.gettempdir())
 
 
 def _sweep(parent: Path) -> None:

@@ -27,20 +27,22 @@ def test_streams_are_the_references_layers(kind: str, tmp_path: Path) -> None:
     model = open_reference(make(case, tmp_path / "LFM2-Small"))
     rng = np.random.default_rng(1)
     sequences = [rng.integers(1, 255, n).astype(np.int32) for n in (40, 17, 64)]
-    streams = Streams(model.weights, sequences)
-    streams.quantized[EMBEDDING] = model.weights.read(EMBEDDING)
-    streams.begin()
-    assert not streams.quantized  # half a gigabyte of LFM2-1.2B's
-    for i in range(len(model.weights.config.layers)):
-        for stage in streams.layer(i):
-            tokens = sum(len(block.y) for block in stage.inputs)
-            assert tokens == 121 or stage.layer is not None
-    expected = Reference(model.weights).states(sequences, [np.arange(len(s)) for s in sequences])
-    for stream in ("x", "y"):
-        found = np.concatenate([getattr(block, stream) for block in streams.states()])
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
-    exact = np.concatenate(list(streams.exact_states(121)))
-    np.testing.assert_allclose(exact, expected, rtol=1e-4, atol=1e-4)
+    with Streams(model.weights, sequences, folder=tmp_path) as streams:
+        streams.quantized[EMBEDDING] = model.weights.read(EMBEDDING)
+        streams.begin()
+        assert not streams.quantized  # half a gigabyte of LFM2-1.2B's
+        for i in range(len(model.weights.config.layers)):
+            for stage in streams.layer(i):
+                tokens = sum(len(block.y) for block in stage.inputs)
+                assert tokens == 121 or stage.layer is not None
+        expected = Reference(model.weights).states(
+            sequences, [np.arange(len(s)) for s in sequences]
+        )
+        for stream in ("x", "y"):
+            found = np.concatenate([getattr(block, stream) for block in streams.states()])
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+        exact = np.concatenate(list(streams.exact_states(121)))
+        np.testing.assert_allclose(exact, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_experts_are_calibrated_one_by_one(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ import pytest
 from lfm2gguf.storage import partial, scratch, scratch_folder, write_whole
 
 KILLED = """
-import os, signal, tempfile
+import os, signal
 from lfm2gguf.storage import scratch, scratch_folder
-tempfile.tempdir = {folder!r}
+os.environ["LFM2GGUF_CACHE"] = {folder!r}
 with scratch_folder() as made:
     (made / "x").write_bytes(bytes(9))
     os.kill(os.getpid(), signal.SIGKILL)
@@ -23,7 +23,7 @@ with scratch_folder() as made:
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("LFM2GGUF_CACHE", str(tmp_path))
     return tmp_path
 
 
@@ -32,6 +32,16 @@ def test_it_is_gone_on_leaving(temporary: Path) -> None:
         (made / "x").touch()
         assert list(temporary.iterdir()) == [made]
     assert not list(temporary.iterdir())
+
+
+def test_it_is_among_temporary_files_where_there_is_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LFM2GGUF_CACHE", str(tmp_path / "file" / "cache"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with scratch_folder() as made:
+        assert made.parent == tmp_path
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks")
