@@ -66,7 +66,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing unless i
 OwnText = Annotated[
     float | None,
     typer.Option(
-        min=0, max=16, show_default="0.5",
+        min=0, max=16, show_default="1",
         help="Tokens that the checkpoint writes itself to be calibrated on, for each of the "
         "text's: more do better on other texts, and take longer.",
     ),

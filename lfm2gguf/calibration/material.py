@@ -21,7 +21,7 @@ from lfm2gguf.verification import ReferenceModel, chat_samples, cut, load_texts,
 DEFAULT_CHUNKS = 128
 PASSAGE = 128  # tokens, about, of a retrieval model's query and document
 OWN_TOKENS = 128  # of a text that the checkpoint writes itself
-OWN_TEXT = 0.5  # such tokens for each of the text that they join
+OWN_TEXT = 1.0  # such tokens for each of the text that they join
 BUNDLED = "bundled"
 DOCUMENTATION, CODE = 5, 3  # shares of the bundled mixture's chunks; the rest is conversations
 # Modules of Python whose sources are code to calibrate on: prose-like, algorithmic, data-heavy.

@@ -17,7 +17,7 @@ from lfm2gguf.crew import ALONE, Crew, pieces
 # Damping follows the features per token: with few tokens the off-diagonal moments are noise.
 FEATURES_PER_TOKEN = 1.5
 LEAST_DAMPING, MOST_DAMPING = 0.1, 1.0
-CORRECTION = 0.5  # the share of earlier layers' errors that is made up for
+CORRECTION = 0.7  # the share of earlier layers' errors that is made up for
 PANEL = 512  # columns of moments that are summed together
 
 Panel: TypeAlias = tuple[slice, npt.NDArray[np.float64]]  # columns, and sums from their diagonal on
@@ -123,7 +123,7 @@ def damp(mean: Floats, share: float) -> None:
 def targets(
     weights: dict[str, Floats], lacking: Floats | None, joins: bool, triangle: Floats, crew: Crew
 ) -> Iterator[tuple[str, Floats]]:
-    """Give each weight's target (columns, rows): itself, and half of what its input has lost.
+    """Give each weight's target (columns, rows): itself, and most of what its input has lost.
 
     ``lacking`` is what :meth:`Moments.lacking` gave before the damping, ``triangle`` the factor
     of the damped moments' inverse, ``triangleᵀ @ triangle``.
