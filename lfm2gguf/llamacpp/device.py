@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lfm2gguf.llamacpp.library import library
+from lfm2gguf.llamacpp.library import library, loading
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ _KINDS = ("cpu", "gpu", "igpu", "accel", "meta")  # enum ggml_backend_dev_type
 def libggml() -> Any:
     """Return libggml with the signatures that llama_cpp does not declare."""
     library()
-    from llama_cpp._ggml import libggml as found
+    with loading():
+        from llama_cpp._ggml import libggml as found
 
     pointer, text, size = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t
     memory = [pointer, ctypes.POINTER(size), ctypes.POINTER(size)]

@@ -22,16 +22,15 @@ _load_lock = threading.RLock()
 _captures: list[list[str]] = []
 
 
-@functools.cache
-def library() -> Any:
-    """Return the module of C functions, loaded once, its log routed to :data:`logger`.
+@contextlib.contextmanager
+def loading() -> Iterator[None]:
+    """Say what is to be done where llama-cpp-python, or a library of it, does not load.
 
     Raises:
-        MissingDependencyError: llama-cpp-python is absent, or cannot be loaded.
+        MissingDependencyError: it is absent, or cannot be loaded.
     """
-    load_companions()
     try:
-        from llama_cpp import llama_cpp
+        yield
     except ImportError as error:
         raise MissingDependencyError(
             f"llama-cpp-python is needed to run a model: {install_command('run')} ({error})"
@@ -42,6 +41,18 @@ def library() -> Any:
             f"{library_help(str(error))}reinstall it for this machine: "
             "pip install --force-reinstall --no-cache-dir llama-cpp-python"
         ) from error
+
+
+@functools.cache
+def library() -> Any:
+    """Return the module of C functions, loaded once, its log routed to :data:`logger`.
+
+    Raises:
+        MissingDependencyError: llama-cpp-python is absent, or cannot be loaded.
+    """
+    load_companions()
+    with loading():
+        from llama_cpp import llama_cpp
     llama_cpp.llama_log_set(log_callback(), None)
     llama_cpp.llama_backend_init()
     return llama_cpp

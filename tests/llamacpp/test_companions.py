@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,11 @@ import ctypes, sys
 from lfm2gguf.llamacpp.companions import load_companions
 if sys.argv[2] == "with": load_companions()
 print(ctypes.CDLL(sys.argv[1]).of_cublas())
+"""
+LOADS = """
+def llama_log_callback(function): return function
+def llama_log_set(*given): pass
+def llama_backend_init(): pass
 """
 
 
@@ -86,3 +92,25 @@ def test_a_build_says_which_library_the_machine_lacks(library: str, help_: str) 
     said = f"{library}: cannot open shared object file: No such file or directory"
     assert help_ in library_help(said)
     assert library_help("libllama.so: invalid ELF header") == ""
+
+
+@pytest.mark.parametrize("module", ["llama_cpp", "_ggml"])
+def test_a_library_that_does_not_load_is_one_line(module: str, tmp_path: Path) -> None:
+    """Each of the package's modules loads a library of its own when it is imported."""
+    package = tmp_path / "llama_cpp"
+    package.mkdir()
+    names = {"__init__": "", "_ggml": "libggml = None", "llama_cpp": LOADS}
+    for name, text in names.items():
+        broken = "raise FileNotFoundError('libhipblas.so.2: cannot open')"
+        (package / f"{name}.py").write_text(broken if name == module else text)
+    code = "from lfm2gguf.llamacpp.device import libggml; libggml()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+    )
+    last = done.stderr.strip().splitlines()[-1]
+    assert "MissingDependencyError: llama-cpp-python is installed but" in last
+    assert "libhipblas.so.2" in last
+    assert "built for ROCm" in last
