@@ -32,7 +32,7 @@ from tests.benchmarks.fidelity_tables import PAIRS
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE, TURNS = ROOT / "examples" / "tiny-lfm2", ROOT / "lfm2gguf" / "bench" / "texts"
-CHUNKS, JUDGED, TRIES = 64, 16, 20
+CHUNKS, JUDGED, TRIES = 64, 16, 60
 TYPES = ("Q2_K", "Q3_K_M", "Q4_0", "Q4_K_S", "Q4_K_M", "IQ4_XS", "Q5_K_M", "Q6_K", "Q8_0")
 FIGURES = {
     "kld": r"Mean\s+KLD:\s+(\S+)",
