@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -77,6 +81,15 @@ def code_of(dispatcher: Any, arguments: tuple[Any, ...]) -> str:
     return str(fresh.inspect_llvm(fresh.signatures[0]))
 
 
+def code_elsewhere(name: str) -> str:
+    """LLVM's code of a kernel where there is no AVX-512: what numba compiles for is fixed early."""
+    code = "import sys; from tests.quants.test_fusion import code_of, searches; "
+    command = [sys.executable, "-c", code + "print(code_of(*searches()[sys.argv[1]]))", name]
+    other = os.environ | {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
+    root = Path(__file__).parents[2]
+    return subprocess.run(command, env=other, cwd=root, check=True, stdout=-1, text=True).stdout
+
+
 NAMES = (
     "search_with_min", "symmetric_search", "descend", "positive_scale", "IQ4",
     "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ1_S", "IQ1_M",
@@ -87,7 +100,8 @@ NAMES = (
 def test_nothing_is_fused(name: str) -> None:
     known = searches()
     assert tuple(known) == NAMES
-    ir = code_of(*known[name])
+    tables = name == "IQ4"  # with AVX-512 an instruction of it looks levels up
+    ir = code_elsewhere(name) if tables else code_of(*known[name])
     for triple, cpu in TRIPLES:
         made = assembly(ir, triple, cpu)
         assert re.search(r"\bfmul\b", made)
