@@ -35,7 +35,9 @@ TEXT = (np.__doc__ or "") + " ".join(map(str, range(200)))
 QUESTIONS = [f"What does str.{name} do?" for name in ("upper", "split", "join", "strip")]
 TWO = 2  # layers, for a model that is only in part on the device
 NEAR = 0.1  # nats between the two best tokens, within which devices may choose differently
-LOGPROB = 0.05  # nats that the log-probability of an equal first token may differ by
+# Nats that the log-probability of an equal first token may differ by. The CPU rounds activations to
+# 8 bits: of the example in Q4_K_M that alone makes 0.064, beside the same weights in F32.
+LOGPROB = 0.1
 LOGITS = 0.05  # root mean square of the differences of logits, over that of the logits
 TOKENS = 256  # of the text whose logits are compared
 KLD = 0.002  # nats that the file's divergence may differ by: verify's limit for a runtime is 0.003
