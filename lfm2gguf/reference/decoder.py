@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from lfm2gguf.crew import ALONE, Crew
-from lfm2gguf.reference.forward import Ids, Reference, rotary_tables, rotate, swiglu
+from lfm2gguf.reference.forward import Ids, Reference
+from lfm2gguf.reference.operations import rotary_tables, rotate, swiglu
 from lfm2gguf.reference.weights import Array, Weights
 
 ROWS = 512  # of a matrix that are widened together: they are still in cache when multiplied

@@ -16,7 +16,8 @@ import numpy as np
 from lfm2gguf.checkpoint import Checkpoint, read_json, read_json_list
 from lfm2gguf.errors import UnsupportedError
 from lfm2gguf.gguf_file import GGUFFile
-from lfm2gguf.reference.forward import SCORE_BYTES, Ids, Progress, Reference
+from lfm2gguf.reference.forward import Ids, Progress, Reference
+from lfm2gguf.reference.operations import SCORE_BYTES
 from lfm2gguf.reference.weights import DENSE, Array, ReferenceConfig, Weights
 
 ARCHITECTURES = ("Lfm2Model", "Lfm2BidirectionalModel")

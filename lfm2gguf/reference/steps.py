@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from lfm2gguf.reference.experts import Chosen
-from lfm2gguf.reference.forward import Ids, Reference, swiglu
+from lfm2gguf.reference.forward import Ids, Reference
+from lfm2gguf.reference.operations import swiglu
 from lfm2gguf.reference.weights import CONV, Array, Weights
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.errors import TensorError, UnsupportedError
-from lfm2gguf.reference import forward
+from lfm2gguf.reference import forward, operations
 from lfm2gguf.reference.forward import Reference
 from lfm2gguf.reference.weights import Array, ReferenceConfig, Weights, gguf_names
 from tests.making.realdata import real
@@ -67,7 +67,7 @@ def everything(sequences: list[Any]) -> list[Any]:
 def test_attention_equals_the_textbook_loop() -> None:
     rng = np.random.default_rng(1)
     q, k, v = (rng.standard_normal((37, n, 8), dtype=np.float32) for n in (6, 2, 2))
-    got = forward.causal_attention(q, k, v).reshape(37, 6, 8)
+    got = operations.causal_attention(q, k, v).reshape(37, 6, 8)
     for t in range(37):
         for head in range(6):
             scores = k[: t + 1, head // 3] @ q[t, head] / np.sqrt(8)
@@ -79,9 +79,9 @@ def test_attention_equals_the_textbook_loop() -> None:
 def test_attention_does_not_depend_on_the_block_of_queries(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(2)
     q, k, v = (rng.standard_normal((70, n, 8), dtype=np.float32) for n in (4, 2, 2))
-    whole = forward.causal_attention(q, k, v)
-    monkeypatch.setattr(forward, "SCORE_BYTES", 4 * 4 * 70 * 16)
-    np.testing.assert_allclose(forward.causal_attention(q, k, v), whole, rtol=1e-5, atol=1e-6)
+    whole = operations.causal_attention(q, k, v)
+    monkeypatch.setattr(operations, "SCORE_BYTES", 4 * 4 * 70 * 16)
+    np.testing.assert_allclose(operations.causal_attention(q, k, v), whole, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 20])
@@ -89,7 +89,7 @@ def test_convolution_equals_numpy_convolve(length: int) -> None:
     rng = np.random.default_rng(3)
     x = rng.standard_normal((length, 5), dtype=np.float32)
     kernel = rng.standard_normal((5, 3), dtype=np.float32)
-    got = forward.causal_convolution(x, kernel)
+    got = operations.causal_convolution(x, kernel)
     for channel in range(5):
         expected = np.convolve(x[:, channel], kernel[channel, ::-1])[:length]
         np.testing.assert_allclose(got[:, channel], expected, rtol=1e-5, atol=1e-6)
@@ -98,10 +98,10 @@ def test_convolution_equals_numpy_convolve(length: int) -> None:
 def test_rotation_is_a_complex_product_and_keeps_relative_positions() -> None:
     rng = np.random.default_rng(4)
     q, k = rng.standard_normal((2, 1, 1, 8), dtype=np.float32)
-    cos, sin = forward.rotary_tables(50, 8, 1e4)
+    cos, sin = operations.rotary_tables(50, 8, 1e4)
 
     def at(x: Array, position: int) -> Array:
-        return forward.rotate(x, cos[position:], sin[position:]).ravel()
+        return operations.rotate(x, cos[position:], sin[position:]).ravel()
 
     turned = at(q, 5)
     angle = 5 / 1e4 ** (np.arange(0, 8, 2) / 8)
@@ -112,7 +112,7 @@ def test_rotation_is_a_complex_product_and_keeps_relative_positions() -> None:
 
 def test_swiglu_survives_large_arguments() -> None:
     gate = np.array([[-200.0, -1.0, 0.0, 1.0, 200.0]], np.float32)
-    forward.swiglu(gate, np.full((1, 5), 2, np.float32))
+    operations.swiglu(gate, np.full((1, 5), 2, np.float32))
     np.testing.assert_allclose(gate, [[0, -0.5378828, 0, 1.4621172, 400]], rtol=1e-6)
 
 
