@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from lfm2gguf.errors import GGUFError, OptionError, RuntimeFailureError
 from lfm2gguf.llamacpp.device import Device
+from lfm2gguf.llamacpp.huge_pages import in_huge_pages
 from lfm2gguf.llamacpp.library import Closed, captured_log, last_words, library
 
 Tokens = Sequence[int]
@@ -36,8 +37,8 @@ class Model:
     ``on`` lists the devices that may hold layers; empty means the CPU alone, whatever the
     build could do. ``gpu_layers`` is how many layers go there (-1: all of them, the output
     layer counting as one). With ``mmap`` weights stay in the file as far as they can (faster to
-    load, and shared with other processes); without, they are read, and whatever becomes of the
-    file does not matter any more.
+    load, and shared with other processes); without, they are read, into huge pages where the
+    system has them (faster to decode), and whatever becomes of the file does not matter any more.
 
     ``offloaded`` and ``buffers`` are read from the library's load report, not from what was
     asked: layers on a GPU, and bytes of weights by buffer (``CPU_Mapped``, ``CUDA0``, ...).
@@ -63,7 +64,7 @@ class Model:
         params.n_gpu_layers = gpu_layers if on else 0
         if not mmap:
             params.load_mode = self._llama.LLAMA_LOAD_MODE_NONE
-        with captured_log() as log:
+        with captured_log() as log, in_huge_pages():
             self._pointer = self._llama.llama_model_load_from_file(os.fsencode(self.path), params)
         if not self._pointer:
             raise GGUFError(f"{self.path}: llama.cpp cannot load it: {last_words(log)}")

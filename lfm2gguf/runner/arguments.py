@@ -25,7 +25,7 @@ class Settings(TypedDict, total=False):
     state_bytes: int
     parse_markers: bool
     inject_tools: bool
-    mmap: bool
+    mmap: bool | None
     adapters: Mapping[str, FilePath] | None
     mmproj: FilePath | None
 

@@ -34,6 +34,7 @@ from lfm2gguf.runner.media import Encoder
 DEFAULT_CONTEXT = 8_192
 MOST_DRAFTED = 8  # tokens of a draft model at once
 MOST_GUESSES = 64  # more would hold up the first wrong one for too long
+MOST_READ = 0.25  # of the free memory: weights that take more stay in the file
 MOST_SEQUENCES = 256  # LLAMA_MAX_SEQ (src/llama-cparams.h)
 
 
@@ -67,7 +68,7 @@ def open_model(
     adapters: Mapping[str, FilePath],
     mmproj: FilePath | None,
     inject_tools: bool,
-    mmap: bool,
+    mmap: bool | None,
 ) -> Opened:
     """Open a file, its adapters and its projector on a device.
 
@@ -90,9 +91,11 @@ def open_model(
             check_loadable(draft_file)
         n_ctx = context or min(trained_context(file), DEFAULT_CONTEXT)
         on, layers = placement.place(file, choose(device), gpu_layers, device, n_ctx)
+        size, free = sum(info.nbytes for info in file.tensors.values()), available_memory()
         if not on:
-            size = sum(info.nbytes for info in file.tensors.values())
-            placement.check_memory(path, size, available_memory())
+            placement.check_memory(path, size, free)
+        if mmap is None:
+            mmap = bool(on) or free is None or size > MOST_READ * free
         trial.loaded()
         model = parts.enter_context(Model(path, on, layers, mmap=mmap))
         trial.computed()

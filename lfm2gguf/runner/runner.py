@@ -60,8 +60,10 @@ class Runner:
             who writes them cannot end a turn and speak as somebody else.
         inject_tools: list tools in the system message, in the family's form, where the chat
             template never mentions them; otherwise they are refused.
-        mmap: leave weights in the file as far as they can stay there; without, they are read, and
-            a file that is changed or cut meanwhile cannot end the process or change an answer.
+        mmap: leave weights in the file as far as they can stay there, shared with other processes;
+            without, they are read: decoding is a few percent faster, and a file that is changed
+            or cut meanwhile cannot end the process or change an answer. None: they are read if
+            that takes a quarter of the free memory at most.
 
     Raises:
         GGUFError: a file cannot be run.
@@ -83,7 +85,7 @@ class Runner:
         state_bytes: int = 256 << 20,
         parse_markers: bool = False,
         inject_tools: bool = True,
-        mmap: bool = True,
+        mmap: bool | None = None,
         adapters: Mapping[str, FilePath] | None = None,
         mmproj: FilePath | None = None,
     ) -> None:

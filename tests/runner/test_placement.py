@@ -109,3 +109,21 @@ def test_a_runner_asks_for_the_memory_before_it_loads(monkeypatch: pytest.Monkey
     monkeypatch.setattr("lfm2gguf.runner.opening.available_memory", lambda: 1000)
     with pytest.raises(GGUFError, match="are available: close other programs"):
         Runner(tiny_gguf(), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("mmap", "free", "mapped"),
+    [
+        (None, 1 << 40, False),
+        (None, 40 << 20, True),  # more than a quarter of it
+        (None, None, True),
+        (True, 1 << 40, True),
+        (False, 40 << 20, False),
+    ],
+)
+def test_weights_are_read_if_there_is_room(
+    monkeypatch: pytest.MonkeyPatch, mmap: bool | None, free: int | None, mapped: bool
+) -> None:
+    monkeypatch.setattr("lfm2gguf.runner.opening.available_memory", lambda: free)
+    with Runner(tiny_gguf(), device="cpu", context=64, mmap=mmap) as lfm:
+        assert ("CPU_Mapped" in lfm.scheduler._model.buffers) == mapped

@@ -1,0 +1,88 @@
+"""Weights in huge pages, where Linux gives them to those who ask.
+
+To decode a token is to read all weights once. In pages of 4 KiB the processor looks up the place
+of each page as well, some 50,000 a token; in those of 2 MiB hardly any. llama.cpp does not ask
+for them, so what it has allocated is asked for here (``madvise``, of which Linux 6.1 makes huge
+pages at once and older ones by and by). What it maps from a file stays as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+HUGE = 2 << 20  # bytes of a huge page of x86-64, and of aarch64 with pages of 4 KiB
+LEAST = 8  # huge pages in a row: buffers of weights and of the KV cache, no thread's stack
+SHARE = 0.5  # of the time that the loading took: free memory may lie in small pieces
+SWITCH = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+MAPS = Path("/proc/self/maps")
+MADV_HUGEPAGE, MADV_COLLAPSE = 14, 25  # linux/mman-common.h
+
+
+@contextlib.contextmanager
+def in_huge_pages() -> Iterator[None]:
+    """Put what is allocated in the block into huge pages, as far as the system does so."""
+    if not _on_request():
+        yield
+        return
+    began, before = time.perf_counter(), _allocated()
+    yield
+    now = time.perf_counter()
+    _gather(_allocated() - before, until=now + SHARE * (now - began))
+
+
+def _on_request() -> bool:
+    """Whether Linux is set to ``madvise``: with ``always`` and ``never`` there is nothing to ask.
+
+    (Documentation/admin-guide/mm/transhuge.rst)
+    """
+    try:
+        return sys.platform == "linux" and "[madvise]" in SWITCH.read_text(encoding="ascii")
+    except OSError:
+        return False
+
+
+def _allocated() -> set[int]:
+    """Return the huge pages, by number, that this process's own memory covers whole."""
+    pages: set[int] = set()
+    try:
+        lines = MAPS.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # such as a sandbox without /proc
+        return pages
+    for line in lines:
+        span, access, _, _, inode, *_ = line.split(maxsplit=5)
+        if access == "rw-p" and inode == "0":
+            start, stop = (int(place, 16) for place in span.split("-"))
+            pages.update(range(-(-start // HUGE), stop // HUGE))
+    return pages
+
+
+def _gather(pages: set[int], until: float) -> None:
+    """Ask for huge pages in place of small ones; what is refused stays as it is."""
+    advise: Any = ctypes.CDLL(None).madvise
+    advise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    for run in _runs(pages):
+        if len(run) >= LEAST:
+            advise(run.start * HUGE, len(run) * HUGE, MADV_HUGEPAGE)
+            for page in run:
+                if time.perf_counter() > until:
+                    break
+                advise(page * HUGE, HUGE, MADV_COLLAPSE)
+
+
+def _runs(pages: set[int]) -> Iterator[range]:
+    """Yield the pages in ranges without gaps."""
+    start = stop = -1
+    for page in sorted(pages):
+        if page != stop:
+            if stop > start:
+                yield range(start, stop)
+            start = page
+        stop = page + 1
+    if stop > start:
+        yield range(start, stop)
