@@ -11,7 +11,6 @@ import numpy as np
 from lfm2gguf.errors import ContextError, OptionError, RuntimeFailureError
 from lfm2gguf.llamacpp.batch import Batch, Chunk, Floats
 from lfm2gguf.llamacpp.device import default_threads
-from lfm2gguf.llamacpp.huge_pages import in_huge_pages
 from lfm2gguf.llamacpp.library import Closed, captured_log, last_words, library
 from lfm2gguf.llamacpp.model import Adapter, Model
 
@@ -65,7 +64,7 @@ class Context:
         params.embeddings = embeddings
         params.offload_kqv = params.op_offload = model.offloaded > 0
         params.no_perf = True
-        with captured_log() as log, in_huge_pages():
+        with captured_log() as log:
             self._pointer = llama.llama_init_from_model(model._pointer, params)
         if not self._pointer:
             raise RuntimeFailureError(

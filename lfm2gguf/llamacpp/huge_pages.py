@@ -2,38 +2,41 @@
 
 To decode a token is to read all weights once. In pages of 4 KiB the processor looks up the place
 of each page as well, some 50,000 a token; in those of 2 MiB hardly any. llama.cpp does not ask
-for them, so what it has allocated is asked for here (``madvise``, of which Linux 6.1 makes huge
-pages at once and older ones by and by). What it maps from a file stays as it is.
+for them, so they are asked for here, between its allocating and its filling of its buffers. What
+it maps from a file stays as it is.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 HUGE = 2 << 20  # bytes of a huge page of x86-64, and of aarch64 with pages of 4 KiB
-LEAST = 8  # huge pages in a row: buffers of weights and of the KV cache, no thread's stack
-SHARE = 0.5  # of the time that the loading took: free memory may lie in small pieces
+LEAST = 8  # huge pages in a row: buffers of weights, and no thread's stack
 SWITCH = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 MAPS = Path("/proc/self/maps")
-MADV_HUGEPAGE, MADV_COLLAPSE = 14, 25  # linux/mman-common.h
+MADV_HUGEPAGE = 14  # include/uapi/asm-generic/mman-common.h
 
 
-@contextlib.contextmanager
-def in_huge_pages() -> Iterator[None]:
-    """Put what is allocated in the block into huge pages, as far as the system does so."""
-    if not _on_request():
-        yield
-        return
-    began, before = time.perf_counter(), _allocated()
-    yield
-    now = time.perf_counter()
-    _gather(_allocated() - before, until=now + SHARE * (now - began))
+class HugePages:
+    """Huge pages for what this process allocates from now on, until :meth:`ask` asks for them."""
+
+    def __init__(self) -> None:
+        self._before = _allocated() if _on_request() else None
+
+    def ask(self) -> None:
+        """Ask, the first time it is called; what is refused comes in small pages, as it would."""
+        if self._before is None:
+            return
+        advise: Any = ctypes.CDLL(None).madvise
+        advise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+        for run in _runs(_allocated() - self._before):
+            if len(run) >= LEAST:
+                advise(run.start * HUGE, len(run) * HUGE, MADV_HUGEPAGE)
+        self._before = None
 
 
 def _on_request() -> bool:
@@ -60,19 +63,6 @@ def _allocated() -> set[int]:
             start, stop = (int(place, 16) for place in span.split("-"))
             pages.update(range(-(-start // HUGE), stop // HUGE))
     return pages
-
-
-def _gather(pages: set[int], until: float) -> None:
-    """Ask for huge pages in place of small ones; what is refused stays as it is."""
-    advise: Any = ctypes.CDLL(None).madvise
-    advise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    for run in _runs(pages):
-        if len(run) >= LEAST:
-            advise(run.start * HUGE, len(run) * HUGE, MADV_HUGEPAGE)
-            for page in run:
-                if time.perf_counter() > until:
-                    break
-                advise(page * HUGE, HUGE, MADV_COLLAPSE)
 
 
 def _runs(pages: set[int]) -> Iterator[range]:

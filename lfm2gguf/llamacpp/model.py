@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from lfm2gguf.errors import GGUFError, OptionError, RuntimeFailureError
 from lfm2gguf.llamacpp.device import Device
-from lfm2gguf.llamacpp.huge_pages import in_huge_pages
+from lfm2gguf.llamacpp.huge_pages import HugePages
 from lfm2gguf.llamacpp.library import Closed, captured_log, last_words, library
 
 Tokens = Sequence[int]
@@ -64,7 +64,15 @@ class Model:
         params.n_gpu_layers = gpu_layers if on else 0
         if not mmap:
             params.load_mode = self._llama.LLAMA_LOAD_MODE_NONE
-        with captured_log() as log, in_huge_pages():
+        pages = HugePages()
+
+        @self._llama.llama_progress_callback  # type: ignore[untyped-decorator]
+        def loading(_progress: float, _data: Any) -> bool:
+            pages.ask()  # the buffers are there, and nothing is in them when this is called first
+            return True
+
+        params.progress_callback = loading
+        with captured_log() as log:
             self._pointer = self._llama.llama_model_load_from_file(os.fsencode(self.path), params)
         if not self._pointer:
             raise GGUFError(f"{self.path}: llama.cpp cannot load it: {last_words(log)}")
