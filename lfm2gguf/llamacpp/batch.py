@@ -57,9 +57,14 @@ class Batch:
         ):
             setattr(self.struct, name, ctypes.cast(array.ctypes.data, kinds[name]))
         self._embd = kinds["embd"]
+        # entries by themselves: what NumPy needs for one is not in the caches after a decode
+        arrays = self._token, self._pos, self._seq, self._output
+        self._first = tuple(array.data for array in arrays)
 
     def fill(self, chunks: Sequence[Chunk]) -> int:
         """Write the chunks into the arrays and return the number of outputs."""
+        if len(chunks) == 1 and len(chunks[0].tokens) == 1 and chunks[0].rows is self._rows is None:
+            return self._fill_one(chunks[0])
         total = sum(len(chunk.tokens) for chunk in chunks)
         if not 0 < total <= self.capacity:
             raise OptionError(f"a batch takes 1 to {self.capacity} tokens, not {total}")
@@ -80,6 +85,13 @@ class Batch:
         self._take_rows(chunks)
         self.struct.n_tokens = total
         return sum(chunk.outputs for chunk in chunks)
+
+    def _fill_one(self, chunk: Chunk) -> int:
+        token, pos, seq, output = self._first
+        token[0], pos[0] = chunk.tokens[0], chunk.start
+        seq[0], output[0] = chunk.seq, chunk.outputs
+        self.struct.n_tokens = 1
+        return chunk.outputs
 
     def _take_rows(self, chunks: Sequence[Chunk]) -> None:
         """Point C at tokens or at embeddings: a batch has one or the other."""

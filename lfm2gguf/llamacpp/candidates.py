@@ -43,7 +43,7 @@ def promising(logits: Floats, top_k: int, min_p: float) -> tuple[float, Ids | No
     chain is linear in its candidates, and would spend a millisecond on 65,536. After a decode
     nothing is in the processor's caches, the interpreter included: few calls count here.
     """
-    most = float(logits.max())
+    most = float(logits[logits.argmax()])
     if top_k:
         groups = logits[: len(logits) // GROUP * GROUP].reshape(GROUP, -1).max(axis=0)
         if len(groups) <= top_k:
@@ -53,4 +53,4 @@ def promising(logits: Floats, top_k: int, min_p: float) -> tuple[float, Ids | No
         floor = most + math.log(min_p) - 0.001
     else:
         return most, None
-    return most, np.flatnonzero(logits >= floor)
+    return most, (logits >= floor).nonzero()[0]

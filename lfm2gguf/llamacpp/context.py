@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lfm2gguf.errors import ContextError, OptionError, RuntimeFailureError
+from lfm2gguf.errors import ContextError, Lfm2ggufError, OptionError, RuntimeFailureError
 from lfm2gguf.llamacpp.batch import Batch, Chunk, Floats
 from lfm2gguf.llamacpp.device import default_threads
 from lfm2gguf.llamacpp.library import Closed, captured_log, last_words, library
@@ -86,7 +86,11 @@ class Context:
         self._batch = Batch(llama, self.n_batch)
         self._n_outputs = n_outputs or self.n_batch
         self._rows = 0
+        place = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)  # as a number
+        self._logits_at = ctypes.cast(llama.llama_get_logits, place)
+        self._embeddings_at = ctypes.cast(llama.llama_get_embeddings, place)
         self._seen, self._seen_at = np.empty((0, 0), np.float32), (0, 0, 0)  # the view given last
+        self._seen_rows: list[Floats] = []
 
     def close(self) -> None:
         """Free the context. Arrays returned as views are invalid afterwards."""
@@ -123,28 +127,37 @@ class Context:
                 f"{rows} outputs asked for in one decode of at most {self._n_outputs}"
             )
         status = self._llama.llama_decode(self._pointer, self._batch.struct)
-        if status == 1:
-            raise ContextError(f"the context of {self.n_ctx} tokens is full")
-        if status == -1:
-            raise RefusedBatchError(_DECODE_STATUS[status])
         if status:
-            raise RuntimeFailureError(_DECODE_STATUS.get(status, f"llama_decode failed: {status}"))
+            raise self._failure(status)
         self._rows = rows
-        self._rolled_back.difference_update(chunk.seq for chunk in chunks)
+        if self._rolled_back:
+            self._rolled_back.difference_update(chunk.seq for chunk in chunks)
+
+    def _failure(self, status: int) -> Lfm2ggufError:
+        if status == 1:
+            return ContextError(f"the context of {self.n_ctx} tokens is full")
+        if status == -1:
+            return RefusedBatchError(_DECODE_STATUS[status])
+        return RuntimeFailureError(_DECODE_STATUS.get(status, f"llama_decode failed: {status}"))
 
     def logits(self) -> Floats:
         """Return the logits of the last decode, ``(outputs, n_vocab)`` float32, in chunk order.
 
         A view of C memory, valid until the next decode: copy what must last.
         """
-        return self._view(self._llama.llama_get_logits(self._pointer), self.model.n_vocab)
+        return self._view(self._logits_at(self._pointer), self.model.n_vocab)
+
+    def logits_of_outputs(self) -> list[Floats]:
+        """Return the rows of :meth:`logits`, ``(n_vocab,)`` each, valid as long."""
+        self.logits()
+        return self._seen_rows
 
     def embeddings(self) -> Floats:
         """Return the embeddings of the last decode, ``(outputs, n_embd_out)`` float32; a view.
 
         Only in a context made with ``embeddings=True`` and a model without pooling.
         """
-        return self._view(self._llama.llama_get_embeddings(self._pointer), self.model.n_embd_out)
+        return self._view(self._embeddings_at(self._pointer), self.model.n_embd_out)
 
     def pooled_embedding(self, seq: int) -> Floats:
         """Return the pooled embedding of one sequence, ``(n_embd_out,)`` float32; a copy."""
@@ -158,14 +171,14 @@ class Context:
         """Whether the model pools embeddings into one vector a sequence."""
         return int(self._llama.llama_pooling_type(self._pointer)) > 0
 
-    def _view(self, pointer: Any, width: int) -> Floats:
-        if not pointer or not self._rows:
+    def _view(self, address: int | None, width: int) -> Floats:
+        if not address or not self._rows:
             raise RuntimeFailureError("the last decode asked for no outputs")
-        place = ctypes.addressof(pointer.contents), self._rows, width
+        place = address, self._rows, width
         if place != self._seen_at:  # it stays where it is from token to token
             room = (ctypes.c_float * (self._rows * width)).from_address(place[0])
             self._seen = np.frombuffer(memoryview(room), np.float32).reshape(self._rows, width)
-            self._seen_at = place
+            self._seen_at, self._seen_rows = place, list(self._seen)
         return self._seen
 
     # memory of sequences

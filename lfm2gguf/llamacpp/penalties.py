@@ -30,11 +30,15 @@ class Changes:
         self._frequency = np.float32(options.frequency_penalty)
         self._presence = np.float32(options.presence_penalty)
         window = model.n_ctx_train if options.repeat_window < 0 else int(options.repeat_window)
-        self._window = np.empty(window if options.penalizes else 0, np.int64)  # a ring
-        self._taken = 0  # tokens that went into it
+        if not options.penalizes:
+            window = 0
         self.too_early = int(options.min_tokens)
         ends = [*model.end_tokens, *options.stop_tokens] if self.too_early > 0 else []
         self._ends = np.array(ends, np.int64)
+        self._fixed = len(self._biased) + len(self._ends)
+        self._places = np.concatenate([self._biased, self._ends, np.zeros(window, np.int64)])
+        self._window = self._places[self._fixed :]  # a ring
+        self._taken = 0  # tokens that went into it
 
     def see(self, tokens: Tokens) -> None:
         """Take tokens into the penalty window."""
@@ -51,11 +55,9 @@ class Changes:
     def places(self) -> npt.NDArray[np.int64]:
         """Return the ids whose logits :meth:`apply` changes; some of them more than once.
 
-        They stay what they are: the token drawn next takes a place of the full window.
+        A view, until the next token is :meth:`seen <see>`.
         """
-        if not len(self._biased) and not len(self._ends):
-            return self._seen.copy()
-        return np.concatenate([self._biased, self._ends, self._seen])
+        return self._places[: self._fixed + self._taken]
 
     def apply(self, logits: Floats) -> None:
         """Change logits in place, as ``llama_sampler_penalties_apply`` does."""
@@ -69,7 +71,8 @@ class Changes:
         if self._frequency or self._presence:
             seen, count = np.unique(seen, return_counts=True)
         new = logits[seen]
-        new = np.where(new <= 0, new * self._repeat, new / self._repeat)
+        less = np.minimum if self._repeat >= 1 else np.maximum
+        new = less(new * self._repeat, new / self._repeat)  # the first of those below zero
         if self._frequency or self._presence:
             new -= count.astype(np.float32) * self._frequency + self._presence
         logits[seen] = new

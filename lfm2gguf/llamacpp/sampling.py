@@ -116,12 +116,17 @@ class Sampler:
         if self._over:
             return self._model.end_tokens[0]
         places = self._changes.places()
-        raw = logits[places]
+        raw = logits[places] if len(places) else None
         try:
-            self._changes.apply(logits)
-            return self._sample(logits)
+            if raw is not None:
+                self._changes.apply(logits)
+            token = self._sample(logits)
         finally:
-            logits[places] = raw
+            if raw is not None:
+                logits[places] = raw
+        self._changes.see([token])
+        self._changes.too_early -= 1
+        return token
 
     def _sample(self, logits: Floats) -> int:
         most, token = self._pick(logits)
@@ -138,14 +143,12 @@ class Sampler:
             return self._model.end_tokens[0]
         if logits[token] == -np.inf:  # accepting it would throw in C++ and end the process
             raise RuntimeFailureError("grammar and logit bias leave no token to continue with")
-        self._changes.see([token])
         if bound:
             self._ask(self._llama.llama_sampler_accept, self._grammar, token)
             self._check_time()
         if self._watch and self._watch.follow(self._model.detokenize([token], special=True)):
             self._llama.llama_sampler_reset(self._grammar)
             self._over = self._once and len(self._model.end_tokens) > 0
-        self._changes.too_early -= 1
         return token
 
     def _pick(self, logits: Floats) -> tuple[float, int]:

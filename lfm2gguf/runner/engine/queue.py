@@ -45,6 +45,14 @@ class Queue:
         with self._lock:
             return iter([*self.running, *self.waiting])
 
+    def cancelled(self) -> list[Request]:
+        """Return the requests that are to end."""
+        with self._lock:
+            found = [request for request in self.running if request.cancelled]
+            if self.waiting:
+                found += [request for request in self.waiting if request.cancelled]
+            return found
+
     # admission
 
     def check(self, request: Request) -> None:
@@ -116,10 +124,23 @@ class Queue:
 
         All tokens go together; embeddings, which llama.cpp does not mix with them, one by one.
         """
+        if alone := self._goes_on():
+            return [[(alone, _next_token(alone))]]
         work = self._plan()
         tokens = [item for item in work if item[1].rows is None]
         media = [[item] for item in work if item[1].rows is not None]
         return [tokens, *media] if tokens else media
+
+    def _goes_on(self) -> Request | None:
+        """Return the only request, if all it lacks is its last token.
+
+        It is the common case, and what follows is for the others: after a decode nothing is in
+        the processor's caches, so that each line between two tokens costs.
+        """
+        if len(self.running) != 1:
+            return None
+        request = self.running[0]
+        return request if request.decoding and request.variant == self._variant else None
 
     def _plan(self) -> Work:
         """Share out the step.
@@ -133,8 +154,8 @@ class Queue:
         decoding = [request for request in turn if request.decoding]
         prefilling = [request for request in turn if not request.decoding]
         budget = self._budget(busy=bool(decoding))
-        alone = len(self.running) == 1 and bool(decoding)
-        work = [(request, _chunk(request, 1, alone=alone)) for request in decoding]
+        next_token = _next_token if len(self.running) == 1 else _chunk
+        work = [(request, next_token(request)) for request in decoding]
         share = budget if decoding else max(SMALLEST_PIECE, budget // max(1, len(prefilling)))
         for request in prefilling:
             if budget <= 0:
@@ -164,18 +185,23 @@ class Queue:
         return min(room, max(SMALLEST_PIECE, int(self.speed * STALL)))
 
 
-def _chunk(request: Request, budget: int, *, alone: bool = False) -> Chunk:
-    """Return the next tokens of a request, up to a mark at most.
+def _next_token(request: Request) -> Chunk:
+    """Return the last token of a request's answer, and guesses of what follows it.
 
-    Guesses come with them only where nobody else computes: a ubatch of a hybrid model holds as
-    many tokens of one sequence as of another, so that others would wait for a run of their own.
+    Guesses come only where nobody else computes: a ubatch of a hybrid model holds as many tokens
+    of one sequence as of another, so that others would wait for a run of their own.
     """
+    assert request.slot is not None
+    tokens = [request.tokens[-1], *request.guess()]
+    return Chunk(request.slot.seq, len(request.slot.tokens), tokens, len(tokens))
+
+
+def _chunk(request: Request, budget: int = 1) -> Chunk:
+    """Return the next tokens of a request, up to a mark at most."""
     assert request.slot is not None
     held = len(request.slot.tokens)
     stop = min(held + budget, len(request.tokens))
     stop = min([mark for mark in request.marks if held < mark < stop], default=stop)
     tokens, rows = request.stretch(held, stop)
     outputs = int(held + len(tokens) == len(request.tokens))
-    if alone and (guesses := request.guess()):
-        return Chunk(request.slot.seq, held, [*tokens, *guesses], 1 + len(guesses))
     return Chunk(request.slot.seq, held, tokens, outputs, rows)

@@ -8,7 +8,6 @@ and leave between steps; the one that has waited longest is served first.
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import os
 import signal
@@ -16,7 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from lfm2gguf.errors import ContextError, Lfm2ggufError, RuntimeFailureError
 from lfm2gguf.llamacpp import Adapter, Chunk, Context, Floats, Model, RefusedBatchError, Sampler
@@ -52,7 +51,7 @@ class Scheduler:
         self._guesses = guesses  # makes those of a request
         self._release = release  # frees the context, the model, and what else was made of it
         self._visible = visible  # control tokens that belong into the text, as call markers do
-        self._pieces: dict[int, bytes] = {}
+        self._pieces: dict[int, bytes | None] = {}
         self.samplers: dict[Request, Sampler] = {}
         self._tokens: Counter[str] = Counter()  # since the beginning, changed by the thread alone
         self._jobs = Jobs()
@@ -160,9 +159,10 @@ class Scheduler:
             # Ctrl-C must wake the main thread, not this one or the workers that inherit its mask
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         while self._wait_for_work():
-            with self._wake:
-                job = self._jobs.take()
-            job()  # one, so that requests never wait for more
+            if self._jobs:
+                with self._wake:
+                    job = self._jobs.take()
+                job()  # one, so that requests never wait for more
             self._try_step()
         closed = RuntimeFailureError("the runner was closed")
         for request in self.queue:
@@ -191,11 +191,11 @@ class Scheduler:
         self._memory.clear()
 
     def _step(self) -> None:
-        for request in self.queue:
-            if request.cancelled:
-                self._end(request, Finished("cancelled", request.usage()))
-        for request in self.queue.admit():
-            self._alone(request, functools.partial(self._begin, request))
+        for request in self.queue.cancelled():
+            self._end(request, Finished("cancelled", request.usage()))
+        if self.queue.waiting:
+            for request in self.queue.admit():
+                self._alone(request, self._begin)
         for work in self.queue.batches():
             if not self._advance(work):
                 return
@@ -220,17 +220,18 @@ class Scheduler:
             self._end(work[0][0], error)
             return True
         self._note(work, time.perf_counter() - began)
-        rows = iter(self._context.logits()) if any(chunk.outputs for _, chunk in work) else iter(())
+        at = 0
         for request, chunk in work:
             if chunk.outputs:
-                logits = [next(rows) for _ in range(chunk.outputs)]
-                self._alone(request, functools.partial(self._draw_all, request, chunk, logits))
+                logits = self._context.logits_of_outputs()[at : at + chunk.outputs]
+                self._alone(request, self._draw_all, chunk, logits)
+                at += chunk.outputs
         return True
 
-    def _alone(self, request: Request, work: Callable[[], None]) -> None:
+    def _alone(self, request: Request, work: Callable[..., None], *arguments: Any) -> None:
         """Do what concerns one request, which alone ends if that fails."""
         try:
-            work()
+            work(request, *arguments)
         except Exception as error:
             if request not in self.samplers:  # it had ended already
                 raise
@@ -263,10 +264,12 @@ class Scheduler:
         prompt_tokens = 0
         for request, chunk in work:
             assert request.slot is not None
-            if not request.decoding:
-                prompt_tokens += len(chunk.tokens)
-                request.prefilled += len(chunk.tokens)
-            request.slot.tokens.extend(chunk.tokens)
+            decoding = request.decoding
+            request.slot.tokens += chunk.tokens
+            if decoding:
+                continue
+            prompt_tokens += len(chunk.tokens)
+            request.prefilled += len(chunk.tokens)
             if len(request.slot.tokens) in request.marks:
                 self._memory.mark(request.slot)
         self._tokens["prefilled"] += prompt_tokens
@@ -298,10 +301,10 @@ class Scheduler:
         self._tokens["generated"] += 1
         request.generated.append(token)
         request.tokens.append(token)
-        if self._model.ends_generation(token) or token in request.options.stop_tokens:
+        piece = self._piece(token)
+        if piece is None or token in request.options.stop_tokens:
             self._finish(request, "stop")
             return token
-        piece = self._piece(token)
         count = request.options.logprobs
         logprobs = () if count is None else (logprobs_of(logits, token, piece, count),)
         text = request.text.feed(piece)
@@ -315,9 +318,11 @@ class Scheduler:
             self._finish(request, "context")
         return token
 
-    def _piece(self, token: int) -> bytes:
+    def _piece(self, token: int) -> bytes | None:
+        """Return the bytes of a token, None of one that ends an answer."""
         if token not in self._pieces:
-            self._pieces[token] = self._model.piece(token, special=token in self._visible)
+            ends, shown = self._model.ends_generation(token), token in self._visible
+            self._pieces[token] = None if ends else self._model.piece(token, special=shown)
         return self._pieces[token]
 
     def _finish(self, request: Request, reason: str) -> None:
