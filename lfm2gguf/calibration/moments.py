@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lfm2gguf.calibration.grids import Floats
+from lfm2gguf.calibration.products import Features, features
 from lfm2gguf.calibration.streams import Inputs
 from lfm2gguf.crew import ALONE, Crew, pieces
 
@@ -78,14 +79,15 @@ def gather(inputs: Iterable[Inputs], columns: int, crew: Crew = ALONE) -> Moment
     cross: npt.NDArray[np.float64] | None = None
     tokens, joins = 0, False
     for block in inputs:
-        y, joins = block.y, block.wanted is not None
+        y, joins = features(block.y, crew), block.wanted is not None
         crew.all(partial(_add_square, y), zip(panels, square, strict=True))
-        other = block.wanted if block.x is None else block.x - y
+        other = block.wanted if block.x is None else block.x - block.y
         if other is not None:
             if cross is None:
                 cross = np.zeros((other.shape[1], columns))
-            crew.all(partial(_add_cross, cross, other, y), pieces(other.shape[1], PANEL))
-        tokens += len(y)
+            add = partial(_add_cross, cross, features(other, crew), y)
+            crew.all(add, pieces(other.shape[1], PANEL))
+        tokens += len(block.y)
     count = max(tokens, 1)
     mean = np.empty((columns, columns), np.float32)
     crew.all(partial(_mirror, count, mean), zip(panels, square, strict=True))
@@ -97,14 +99,14 @@ def _mean(total: npt.NDArray[np.float64], count: int) -> Floats:
     return total.astype(np.float32)
 
 
-def _add_square(y: Floats, panel: Panel) -> None:
+def _add_square(y: Features, panel: Panel) -> None:
     """Add a panel of ``yᵀ y``, from the diagonal on: the rest is the same."""
     here, total = panel
-    total += y[:, here].T @ y[:, here.start :]
+    y.add_product(here, y, here.start, total)
 
 
-def _add_cross(cross: npt.NDArray[np.float64], x: Floats, y: Floats, panel: slice) -> None:
-    cross[panel] += x[:, panel].T @ y
+def _add_cross(cross: npt.NDArray[np.float64], x: Features, y: Features, panel: slice) -> None:
+    x.add_product(panel, y, 0, cross[panel])
 
 
 def _mirror(count: int, mean: Floats, panel: Panel) -> None:

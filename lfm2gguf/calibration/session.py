@@ -26,6 +26,7 @@ from lfm2gguf.calibration.material import (
 )
 from lfm2gguf.calibration.moments import CORRECTION, FEATURES_PER_TOKEN
 from lfm2gguf.calibration.own_text import with_own_text
+from lfm2gguf.calibration.products import recorded
 from lfm2gguf.calibration.recipe import calibrate_layers
 from lfm2gguf.calibration.rounding import ROUNDS
 from lfm2gguf.calibration.store import Store, finished_sources
@@ -331,6 +332,7 @@ def about(material: CalibrationMaterial) -> dict[str, str | int]:
         "version": __version__,
         "tokens": material.tokens,
         "blas": blas.recorded(),
+        "products": recorded(),
     }
     return {KEY + key: value for key, value in said.items()}
 
@@ -370,7 +372,7 @@ def _run_key(model: ReferenceModel, draft: Draft, material: CalibrationMaterial)
     digest.update(
         f"{__version__} {ROUNDS} {CORRECTION} {FEATURES_PER_TOKEN} {material.own}".encode()
     )
-    digest.update(blas.recorded().encode())
+    digest.update(f"{blas.recorded()} {recorded()}".encode())
     return digest.hexdigest()[:16]
 
 

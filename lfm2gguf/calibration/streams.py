@@ -18,6 +18,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from lfm2gguf.calibration.products import multiply
 from lfm2gguf.calibration.spill import Rows, Spill
 from lfm2gguf.crew import ALONE, Crew, pieces
 from lfm2gguf.reference import EMBEDDING, Array, Ids, Reference, RetrievalReference, Steps, Weights
@@ -77,8 +78,8 @@ class Streams:
         self._held: dict[str, Array] = {}  # the checkpoint's weights that are in use
         self._crew, self._folder = crew, folder
         exact = _overlaid(weights, self._held)
-        self.exact = Steps(exact, like)
-        self.rounded = Steps(_overlaid(exact, self.quantized), like)
+        self.exact = Steps(exact, like, multiply)
+        self.rounded = Steps(_overlaid(exact, self.quantized), like, multiply)
         self._files = contextlib.ExitStack()
         self._sequences = sequences
         self._blocks = list(_blocks([len(ids) for ids in sequences]))
@@ -254,7 +255,7 @@ def _add_expert(
     part: slice,
 ) -> None:
     """Add what an expert answers to some of its tokens, which it meets once each."""
-    y = steps.gated(names, h[tokens[part]]) @ steps.matrix(names[1]).T
+    y = steps.product(steps.gated(names, h[tokens[part]]), steps.matrix(names[1]))
     total[tokens[part]] += y * share[part]
 
 

@@ -40,6 +40,7 @@ from lfm2gguf.quants.floats import bf16_to_f32, f32_to_bf16
 from lfm2gguf.quants.importance import Importance
 from lfm2gguf.quants.kernels import describe as describe_kernels
 from lfm2gguf.quants.kernels import do_all as compiled_do_all
+from lfm2gguf.quants.kernels import products as compiled_products
 from lfm2gguf.quants.kernels import warm_up
 from lfm2gguf.quants.nonlinear import VALUES as IQ4_VALUES
 
@@ -49,6 +50,7 @@ __all__ = [
     "Codec",
     "bf16_to_f32",
     "compiled_do_all",
+    "compiled_products",
     "dequantize",
     "describe_kernels",
     "f32_to_bf16",

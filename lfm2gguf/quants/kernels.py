@@ -113,6 +113,17 @@ def do_all(codecs: Iterable[Codec], n_weights: int) -> bool:
     return all(encoder(codec, n_weights) is not None for codec in codecs)
 
 
+def products() -> Any | None:
+    """Return the compiled products of matrices in bfloat16 (:mod:`.compiled.products`).
+
+    None where NumPy's kernels are chosen, or the processor has no instruction for them.
+    """
+    if chosen() == "numpy":
+        return None
+    module = importlib.import_module(f"{PACKAGE}.products")
+    return module if module.AVAILABLE else None
+
+
 def all_finite(array: npt.NDArray[Any]) -> bool | None:
     """Return whether no number of a C-contiguous array is NaN or infinite.
 

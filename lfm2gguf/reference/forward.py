@@ -212,10 +212,14 @@ class Reference:
             self._observe(name + ".weight", x)
         weight = self.weights.read(name + ".weight")
         y = np.empty((len(x), len(weight)), np.float32)
-        self._crew.all(lambda rows: np.matmul(x[rows], weight.T, out=y[rows]), self._pieces(len(x)))
+        self._crew.all(lambda rows: self._multiply(x[rows], weight, y[rows]), self._pieces(len(x)))
         if name + ".bias" in self.weights.shapes:
             y += self.weights.read(name + ".bias")
         return y
+
+    def _multiply(self, x: Array, weight: Array, out: Array) -> None:
+        """Fill ``out`` with ``x @ weight.T``."""
+        np.matmul(x, weight.T, out=out)
 
     def _convolution(self, layer: str, h: Array, lengths: Sequence[int]) -> Array:
         """Compute the gated short convolution ``out(C * conv(B * x))`` of ``B, C, x = in(h)``."""
@@ -318,14 +322,16 @@ class Reference:
         for start in range(0, len(h), LINEAR_TOKENS):
             part = h[start : start + LINEAR_TOKENS]
             g, u = gate[: len(part)], up[: len(part)]
-            np.matmul(part, w1.T, out=g)
-            np.matmul(part, w3.T, out=u)
+            self._multiply(part, w1, g)
+            self._multiply(part, w3, u)
             swiglu(g, u)
             if self._observe:
                 self._observe(name + "w1.weight", part)
                 self._observe(name + "w3.weight", part)
                 self._observe(name + "w2.weight", g)
-            yield slice(start, start + len(part)), g @ w2.T
+            y = np.empty((len(part), len(w2)), np.float32)
+            self._multiply(g, w2, y)
+            yield slice(start, start + len(part)), y
 
 
 def _cut(x: Array, lengths: Sequence[int]) -> list[Array]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from lfm2gguf.reference.experts import Chosen
 from lfm2gguf.reference.forward import Ids, Reference
 from lfm2gguf.reference.operations import swiglu
 from lfm2gguf.reference.weights import CONV, Array, Weights
+
+Multiply: TypeAlias = Callable[[Array, Array, Array], None]  # fills the third, ``x @ weight.T``
 
 
 class Steps(Reference):
@@ -22,10 +25,16 @@ class Steps(Reference):
 
     _until = ""  # the linear layer whose input is wanted, in place of its output
 
-    def __init__(self, weights: Weights, like: Reference | None = None) -> None:
-        """Take layers apart; convolution and attention look as those of ``like`` do."""
+    def __init__(
+        self, weights: Weights, like: Reference | None = None, multiply: Multiply | None = None
+    ) -> None:
+        """Take layers apart; convolution and attention look as those of ``like`` do.
+
+        The linear layers are float32, but for another way to ``multiply`` that is given.
+        """
         super().__init__(weights)
         self._like = like
+        self._given = multiply
 
     def embed(self, ids: Ids) -> Array:
         """Return the rows of the embedding, (tokens, H)."""
@@ -69,13 +78,19 @@ class Steps(Reference):
 
     def gated(self, names: tuple[str, str, str], h: Array) -> Array:
         """Return what w2 sees, ``silu(w1 h) * w3 h``, (tokens, F)."""
-        gate, up = h @ self.matrix(names[0]).T, h @ self.matrix(names[2]).T
+        gate, up = (self.product(h, self.matrix(name)) for name in (names[0], names[2]))
         swiglu(gate, up)
         return gate
 
     def project(self, x: Array, name: str) -> Array:
         """Return ``x @ W.T`` (+ bias)."""
         return self._linear(x, name.removesuffix(".weight"))
+
+    def product(self, x: Array, weight: Array) -> Array:
+        """Return ``x @ weight.T``."""
+        out = np.empty((len(x), len(weight)), np.float32)
+        self._multiply(x, weight, out)
+        return out
 
     def experts(self, i: int) -> int:
         """Return the number of experts of a layer, 0 if it is dense."""
@@ -111,6 +126,9 @@ class Steps(Reference):
 
     def _attend(self, q: Array, k: Array, v: Array) -> Array:
         return super()._attend(q, k, v) if self._like is None else self._like._attend(q, k, v)
+
+    def _multiply(self, x: Array, weight: Array, out: Array) -> None:
+        (self._given or super()._multiply)(x, weight, out)
 
     def _linear(self, x: Array, name: str) -> Array:
         return np.ascontiguousarray(x) if name == self._until else super()._linear(x, name)
