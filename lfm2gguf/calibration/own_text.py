@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from lfm2gguf.blas import one_thread
 from lfm2gguf.calibration.material import OWN_TOKENS, CalibrationMaterial
+from lfm2gguf.calibration.products import multiplier
 from lfm2gguf.calibration.store import Store
 from lfm2gguf.crew import ALONE, Crew, pieces
 from lfm2gguf.progress import ProgressCallback, counting
@@ -67,7 +68,8 @@ def _written(
         ids[:, 0] = model.bos
     with Crew(threads) as crew, one_thread():
         for done, part in enumerate(parts):
-            decoder = Decoder(model.weights, part.stop - part.start, OWN_TOKENS, crew)
+            texts_here = part.stop - part.start
+            decoder = Decoder(model.weights, texts_here, OWN_TOKENS, crew, multiplier)
             for step in range(steps):
                 logits = decoder.logits(decoder.step(ids[part, step]))
                 ids[part, step + 1] = _drawn(logits, temperatures[part], draws[step, part], crew)

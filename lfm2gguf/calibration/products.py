@@ -13,10 +13,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import as_strided
 
 from lfm2gguf.calibration.grids import Floats
 from lfm2gguf.crew import ALONE, Crew, pieces
 from lfm2gguf.quants import compiled_products
+from lfm2gguf.reference import Multiplier
+from lfm2gguf.reference import multiplier as in_float32
 
 PACKED_TOGETHER = 8  # groups of columns
 
@@ -75,14 +78,27 @@ def features(values: Floats, crew: Crew = ALONE) -> Features:
     return _Exact(values) if compiled is None else _Packed(values, crew, compiled)
 
 
-def multiply(x: Floats, weight: Floats, out: Floats) -> None:
-    """Fill ``out`` (tokens, rows), C-contiguous, with ``x @ weight.T``."""
+def multiplier(x: Floats) -> Multiplier:
+    """Return what fills ``out`` (tokens, rows) with ``x @ weight.T``, given ``weight, out``.
+
+    The rows of ``out`` are contiguous. Threads may use it side by side.
+    """
     compiled = compiled_products()
     if compiled is None:
-        np.matmul(x, weight.T, out=out)
-        return
-    sizes = len(x), *weight.shape
-    compiled.product(_flat(x), _flat(weight), *sizes, out.reshape(-1))
+        return in_float32(x)
+    tokens, columns = x.shape
+    packed = np.empty(
+        compiled.groups(tokens) * compiled.pairs_of(columns) * compiled.WIDTH, np.uint32
+    )
+    compiled.pack_rows(_flat(x), tokens, columns, 0, packed)
+
+    def multiply(weight: Floats, out: Floats) -> None:
+        step = out.strides[0] // out.itemsize
+        reach = (tokens - 1) * step + len(weight) if tokens else 0
+        flat = as_strided(out, (reach,), (out.itemsize,))
+        compiled.product(packed, tokens, _flat(weight), *weight.shape, flat, step)
+
+    return multiply
 
 
 def recorded() -> str:

@@ -6,7 +6,7 @@ cancel itself.
 
 from lfm2gguf.reference.adapter import AdaptedWeights, adapted
 from lfm2gguf.reference.decoder import Decoder
-from lfm2gguf.reference.forward import Ids, Reference, groups_of
+from lfm2gguf.reference.forward import Ids, Multiplier, Reference, groups_of, multiplier
 from lfm2gguf.reference.retrieval import RetrievalReference, Settings, is_retrieval, prefixes
 from lfm2gguf.reference.steps import Steps
 from lfm2gguf.reference.weights import (
@@ -27,6 +27,7 @@ __all__ = [
     "Array",
     "Decoder",
     "Ids",
+    "Multiplier",
     "Reference",
     "ReferenceConfig",
     "RetrievalReference",
@@ -37,5 +38,6 @@ __all__ = [
     "gguf_names",
     "groups_of",
     "is_retrieval",
+    "multiplier",
     "prefixes",
 ]

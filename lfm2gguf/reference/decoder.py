@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from lfm2gguf.crew import ALONE, Crew
-from lfm2gguf.reference.forward import Ids, Reference
+from lfm2gguf.reference.forward import Ids, Multiplier, Reference, multiplier
 from lfm2gguf.reference.operations import rotary_tables, rotate, swiglu
 from lfm2gguf.reference.weights import Array, Weights
 
@@ -19,12 +19,20 @@ class Decoder(Reference):
 
     What earlier tokens have left behind is kept: inputs of convolutions, keys and values of
     ``length`` tokens. The weights are read anew in each step, so that many texts pay. The
-    threads of ``crew`` share the matrices: the values are the same.
+    threads of ``crew`` share the matrices: the values are the same. Linear layers multiply as
+    ``multiplier`` does, by default in float32.
     """
 
-    def __init__(self, weights: Weights, texts: int, length: int, crew: Crew = ALONE) -> None:
+    def __init__(
+        self,
+        weights: Weights,
+        texts: int,
+        length: int,
+        crew: Crew = ALONE,
+        multiplier: Callable[[Array], Multiplier] = multiplier,
+    ) -> None:
         super().__init__(weights)
-        self._crew = crew
+        self._crew, self._multiplier = crew, multiplier
         self._texts, self._length = texts, length
         self._position = 0
         self._kept: dict[str, Array] = {}
@@ -58,10 +66,11 @@ class Decoder(Reference):
         """Compute ``x @ W.T``, some rows of ``W`` at a time."""
         rows = self.weights.shapes[name][0]
         y = np.empty((len(x), rows), np.float32) if out is None else out
+        multiply = self._multiplier(x)
 
         def part(start: int) -> None:
             weight = self.weights.read(name, start, start + ROWS)
-            np.matmul(x, weight.T, out=y[:, start : start + ROWS])
+            multiply(weight, y[:, start : start + ROWS])
 
         self._crew.all(part, range(0, rows, ROWS))
         return y

@@ -38,12 +38,18 @@ from lfm2gguf.reference.weights import CONV, EMBEDDING, Array, Weights
 Ids: TypeAlias = npt.NDArray[np.int32]
 Observer: TypeAlias = Callable[[str, Array], None]
 Progress: TypeAlias = Callable[[int, int], None]
+Multiplier: TypeAlias = Callable[[Array, Array], object]
 
 GROUP_TOKENS = 16384  # tokens that go through the layers together: bounds the activations
 LINEAR_TOKENS = 1024  # tokens of feed-forward products: bounds their (tokens, F) buffers
 THREAD_TOKENS = 256  # of them that a thread has at least: fewer do not pay for packing weights
 EVEN_TOKENS = 16  # pieces are multiples of them: what is left over takes kernels of other sums
 VOCABULARY_ROWS = 1024  # of the embedding or head, widened at a time: memory that malloc keeps
+
+
+def multiplier(x: Array) -> Multiplier:
+    """Return what fills ``out`` (tokens, rows) with ``x @ weight.T``, given ``weight, out``."""
+    return lambda weight, out: np.matmul(x, weight.T, out=out)
 
 
 class Reference:
@@ -55,6 +61,7 @@ class Reference:
     """
 
     _crew = ALONE  # whose threads share the tokens
+    _multiplier: Callable[[Array], Multiplier] = staticmethod(multiplier)  # in linear layers
 
     def __init__(
         self, weights: Weights, observe: Observer | None = None, *, finite_only: bool = True
@@ -212,14 +219,12 @@ class Reference:
             self._observe(name + ".weight", x)
         weight = self.weights.read(name + ".weight")
         y = np.empty((len(x), len(weight)), np.float32)
-        self._crew.all(lambda rows: self._multiply(x[rows], weight, y[rows]), self._pieces(len(x)))
+        self._crew.all(
+            lambda rows: self._multiplier(x[rows])(weight, y[rows]), self._pieces(len(x))
+        )
         if name + ".bias" in self.weights.shapes:
             y += self.weights.read(name + ".bias")
         return y
-
-    def _multiply(self, x: Array, weight: Array, out: Array) -> None:
-        """Fill ``out`` with ``x @ weight.T``."""
-        np.matmul(x, weight.T, out=out)
 
     def _convolution(self, layer: str, h: Array, lengths: Sequence[int]) -> Array:
         """Compute the gated short convolution ``out(C * conv(B * x))`` of ``B, C, x = in(h)``."""
@@ -322,15 +327,16 @@ class Reference:
         for start in range(0, len(h), LINEAR_TOKENS):
             part = h[start : start + LINEAR_TOKENS]
             g, u = gate[: len(part)], up[: len(part)]
-            self._multiply(part, w1, g)
-            self._multiply(part, w3, u)
+            multiply = self._multiplier(part)
+            multiply(w1, g)
+            multiply(w3, u)
             swiglu(g, u)
             if self._observe:
                 self._observe(name + "w1.weight", part)
                 self._observe(name + "w3.weight", part)
                 self._observe(name + "w2.weight", g)
             y = np.empty((len(part), len(w2)), np.float32)
-            self._multiply(g, w2, y)
+            self._multiplier(g)(w2, y)
             yield slice(start, start + len(part)), y
 
 

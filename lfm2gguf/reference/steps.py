@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
 
 import numpy as np
 
 from lfm2gguf.reference.experts import Chosen
-from lfm2gguf.reference.forward import Ids, Reference
+from lfm2gguf.reference.forward import Ids, Multiplier, Reference, multiplier
 from lfm2gguf.reference.operations import swiglu
 from lfm2gguf.reference.weights import CONV, Array, Weights
-
-Multiply: TypeAlias = Callable[[Array, Array, Array], None]  # fills the third, ``x @ weight.T``
 
 
 class Steps(Reference):
@@ -26,15 +23,18 @@ class Steps(Reference):
     _until = ""  # the linear layer whose input is wanted, in place of its output
 
     def __init__(
-        self, weights: Weights, like: Reference | None = None, multiply: Multiply | None = None
+        self,
+        weights: Weights,
+        like: Reference | None = None,
+        multiplier: Callable[[Array], Multiplier] = multiplier,
     ) -> None:
         """Take layers apart; convolution and attention look as those of ``like`` do.
 
-        The linear layers are float32, but for another way to ``multiply`` that is given.
+        Linear layers multiply as ``multiplier`` does, by default in float32.
         """
         super().__init__(weights)
         self._like = like
-        self._given = multiply
+        self._multiplier = multiplier
 
     def embed(self, ids: Ids) -> Array:
         """Return the rows of the embedding, (tokens, H)."""
@@ -78,7 +78,11 @@ class Steps(Reference):
 
     def gated(self, names: tuple[str, str, str], h: Array) -> Array:
         """Return what w2 sees, ``silu(w1 h) * w3 h``, (tokens, F)."""
-        gate, up = (self.product(h, self.matrix(name)) for name in (names[0], names[2]))
+        w1, w3 = self.matrix(names[0]), self.matrix(names[2])
+        gate, up = (np.empty((len(h), len(w1)), np.float32) for _ in range(2))
+        multiply = self._multiplier(h)
+        multiply(w1, gate)
+        multiply(w3, up)
         swiglu(gate, up)
         return gate
 
@@ -89,7 +93,7 @@ class Steps(Reference):
     def product(self, x: Array, weight: Array) -> Array:
         """Return ``x @ weight.T``."""
         out = np.empty((len(x), len(weight)), np.float32)
-        self._multiply(x, weight, out)
+        self._multiplier(x)(weight, out)
         return out
 
     def experts(self, i: int) -> int:
@@ -126,9 +130,6 @@ class Steps(Reference):
 
     def _attend(self, q: Array, k: Array, v: Array) -> Array:
         return super()._attend(q, k, v) if self._like is None else self._like._attend(q, k, v)
-
-    def _multiply(self, x: Array, weight: Array, out: Array) -> None:
-        (self._given or super()._multiply)(x, weight, out)
 
     def _linear(self, x: Array, name: str) -> Array:
         return np.ascontiguousarray(x) if name == self._until else super()._linear(x, name)

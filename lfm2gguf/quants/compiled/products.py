@@ -216,13 +216,16 @@ def multiply(
 
 
 @driver
-def product(x: Any, weight: Any, tokens: int, rows: int, columns: int, out: Any) -> None:
-    """Fill ``out`` (tokens, rows) with ``x @ weight.T``, (tokens, columns) and (rows, columns)."""
+def product(
+    packed: Any, tokens: int, weight: Any, rows: int, columns: int, out: Any, step: int
+) -> None:
+    """Set ``out[step * i + j]`` to row i of x by row j of ``weight`` (rows, columns).
+
+    ``packed`` is x (tokens, columns) as :func:`pack_rows` leaves it.
+    """
     pairs = -(-columns // (2 * LANES)) * LANES
-    a = np.empty(-(-tokens // WIDTH) * pairs * WIDTH, np.uint32)
     b = np.empty(-(-min(rows, PACKED) // WIDTH) * pairs * WIDTH, np.uint32)
-    pack_rows(x, tokens, columns, 0, a)
     for first in range(0, rows, PACKED):
         count = min(PACKED, rows - first)
         pack_rows(weight, rows, columns, first, b)
-        multiply(a, (0, tokens), b, (0, count), pairs, out, first, rows, True)
+        multiply(packed, (0, tokens), b, (0, count), pairs, out, first, step, True)
