@@ -20,6 +20,7 @@ from lfm2gguf.calibration import (
     about,
     calibration_material,
     matrix_of,
+    products_for,
     shares,
     with_own_text,
 )
@@ -150,8 +151,9 @@ def allocate(
     matrix, used, measured_on = recipe.imatrix, None, material
     if recipe.calibrated:
         used, measured_on = shares(model, material, ctx, own_text)
-        used = with_own_text(model, used, progress)
-        keys |= about(used)
+        products = products_for()
+        used = with_own_text(model, used, progress, products=products)
+        keys |= about(used, products)
         matrix = matrix_of(model, used, ctx, progress=progress)
     recipe = replace(recipe, type=BASE, label=str(budget), about={**recipe.about, **keys})
 

@@ -14,6 +14,7 @@ from lfm2gguf.calibration.material import (
     calibration_material,
 )
 from lfm2gguf.calibration.own_text import with_own_text
+from lfm2gguf.calibration.products import products_for
 from lfm2gguf.calibration.recipe import CalibratedTensor, calibrate_layers
 from lfm2gguf.calibration.session import (
     Calibrated,
@@ -43,6 +44,7 @@ __all__ = [
     "collect_imatrix",
     "matrix_of",
     "plan_calibration",
+    "products_for",
     "quantized_names",
     "shares",
     "with_own_text",

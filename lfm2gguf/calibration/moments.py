@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lfm2gguf.calibration.grids import Floats
-from lfm2gguf.calibration.products import Features, features
+from lfm2gguf.calibration.products import FLOAT32, Features, Products
 from lfm2gguf.calibration.streams import Inputs
 from lfm2gguf.crew import ALONE, Crew, pieces
 
@@ -72,20 +72,22 @@ class Moments:
         return self.cross - crew.product(weight, self.mean)
 
 
-def gather(inputs: Iterable[Inputs], columns: int, crew: Crew = ALONE) -> Moments:
+def gather(
+    inputs: Iterable[Inputs], columns: int, crew: Crew = ALONE, products: Products = FLOAT32
+) -> Moments:
     """Average over what weights of so many columns see."""
     panels = pieces(columns, PANEL)
     square = [np.zeros((p.stop - p.start, columns - p.start)) for p in panels]
     cross: npt.NDArray[np.float64] | None = None
     tokens, joins = 0, False
     for block in inputs:
-        y, joins = features(block.y, crew), block.wanted is not None
+        y, joins = products.features(block.y, crew), block.wanted is not None
         crew.all(partial(_add_square, y), zip(panels, square, strict=True))
         other = block.wanted if block.x is None else block.x - block.y
         if other is not None:
             if cross is None:
                 cross = np.zeros((other.shape[1], columns))
-            add = partial(_add_cross, cross, features(other, crew), y)
+            add = partial(_add_cross, cross, products.features(other, crew), y)
             crew.all(add, pieces(other.shape[1], PANEL))
         tokens += len(block.y)
     count = max(tokens, 1)

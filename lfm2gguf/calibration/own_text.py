@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from lfm2gguf.blas import one_thread
 from lfm2gguf.calibration.material import OWN_TOKENS, CalibrationMaterial
-from lfm2gguf.calibration.products import multiplier
+from lfm2gguf.calibration.products import FLOAT32, Products
 from lfm2gguf.calibration.store import Store
 from lfm2gguf.crew import ALONE, Crew, pieces
 from lfm2gguf.progress import ProgressCallback, counting
@@ -34,17 +34,19 @@ def with_own_text(
     *,
     threads: int | None = None,
     store: Store | None = None,
+    products: Products = FLOAT32,
 ) -> CalibrationMaterial:
     """Let the checkpoint write the ``own`` sequences of ``material``, and return all.
 
-    They are the same for the same checkpoint, BLAS and processor, however many threads there are.
+    They are the same for the same checkpoint, products, BLAS and processor, however many threads
+    there are.
     A ``store`` that has them from an earlier run gives them again.
     """
     if not material.own:
         return material
     kept = store.load(NAME) if store else None
     if kept is None:
-        written = _written(model, material.own, progress, threads)
+        written = _written(model, material.own, progress, threads, products)
         if store:
             store.save(NAME, None, written.view(np.uint8))
     else:
@@ -53,7 +55,11 @@ def with_own_text(
 
 
 def _written(
-    model: ReferenceModel, texts: int, progress: ProgressCallback | None, threads: int | None
+    model: ReferenceModel,
+    texts: int,
+    progress: ProgressCallback | None,
+    threads: int | None,
+    products: Products,
 ) -> Ids:
     """Return tokens (texts, OWN_TOKENS)."""
     steps = OWN_TOKENS - 1
@@ -68,8 +74,8 @@ def _written(
         ids[:, 0] = model.bos
     with Crew(threads) as crew, one_thread():
         for done, part in enumerate(parts):
-            texts_here = part.stop - part.start
-            decoder = Decoder(model.weights, texts_here, OWN_TOKENS, crew, multiplier)
+            sizes = part.stop - part.start, OWN_TOKENS
+            decoder = Decoder(model.weights, *sizes, crew, products.multiplier)
             for step in range(steps):
                 logits = decoder.logits(decoder.step(ids[part, step]))
                 ids[part, step + 1] = _drawn(logits, temperatures[part], draws[step, part], crew)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,8 @@ import numpy as np
 from lfm2gguf.blas import one_thread
 from lfm2gguf.calibration.feedback import factor
 from lfm2gguf.calibration.grids import Bytes, Floats
-from lfm2gguf.calibration.moments import damp, gather, targets
+from lfm2gguf.calibration.moments import Moments, damp, gather, targets
+from lfm2gguf.calibration.products import FLOAT32, Products
 from lfm2gguf.calibration.rounding import Rounded, round_tensor
 from lfm2gguf.calibration.streams import Inputs, Stage, Streams
 from lfm2gguf.crew import ALONE, Crew
@@ -59,6 +60,7 @@ def calibrate_layers(
     *,
     threads: int | None = None,
     folder: Path | None = None,
+    products: Products = FLOAT32,
 ) -> Iterator[CalibratedTensor]:
     """Quantize every linear layer, and the embedding, on the tokens of ``sequences``.
 
@@ -75,6 +77,7 @@ def calibrate_layers(
         threads: that share the work, by default one for each processor. The values are the same.
         folder: where both residuals and one layer's activations wait, 4 bytes for each token and
             column.
+        products: how the forward passes and the moments multiply.
 
     """
     weights = forward.weights
@@ -83,10 +86,10 @@ def calibrate_layers(
     with (
         Crew(threads) as crew,
         one_thread(),
-        Streams(weights, sequences, crew, folder, forward) as streams,
+        Streams(weights, sequences, crew, folder, forward, products) as streams,
     ):
         layers = len(weights.config.layers)
-        work = _Work(streams, types, done, crew, executor)
+        work = _Work(streams, types, done, crew, executor, products)
         if progress:
             progress(0, layers)
         yield from work.embedding(head=retrieval is None)
@@ -138,6 +141,7 @@ class _Work:
     done: Callable[[str], Bytes | None]
     crew: Crew
     executor: Executor | None = None
+    products: Products = FLOAT32
 
     def stage(self, stage: Stage) -> Iterator[CalibratedTensor]:
         """Quantize weights that see the same input."""
@@ -146,9 +150,9 @@ class _Work:
             return
         matrices = {name: self.streams.exact.matrix(name) for name in names}
         columns = next(iter(matrices.values())).shape[1]
-        moments = gather(stage.inputs, columns, self.crew)
+        moments = self._moments(stage.inputs, columns)
         if moments.missing and stage.layer is not None:
-            moments.towards(gather(stage.layer(), columns, self.crew))
+            moments.towards(self._moments(stage.layer(), columns))
         lacking = moments.lacking(matrices, self.crew)
         mean = moments.mean
         damp(mean, moments.damping)
@@ -177,12 +181,15 @@ class _Work:
             return
         weight = self.streams.exact.matrix(EMBEDDING)
         states = map(Inputs, self.streams.exact_states(EMBEDDING_TOKENS))
-        moments = gather(states if head else (), weight.shape[1], self.crew)
+        moments = self._moments(states if head else (), weight.shape[1])
         damp(moments.mean, EMBEDDING_IDENTITY)
         damp(moments.mean, EMBEDDING_DAMPING)
         type = self.types[EMBEDDING]
         rounded = round_tensor(type, weight, weight.T, moments.mean, crew=self.crew)
         yield self._finish(EMBEDDING, self.streams.tokens, rounded)
+
+    def _moments(self, inputs: Iterable[Inputs], columns: int) -> Moments:
+        return gather(inputs, columns, self.crew, self.products)
 
     def _is_open(self, name: str) -> bool:
         """Say whether a tensor is still to be quantized; take what an earlier run finished."""

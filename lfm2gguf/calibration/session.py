@@ -26,7 +26,7 @@ from lfm2gguf.calibration.material import (
 )
 from lfm2gguf.calibration.moments import CORRECTION, FEATURES_PER_TOKEN
 from lfm2gguf.calibration.own_text import with_own_text
-from lfm2gguf.calibration.products import recorded
+from lfm2gguf.calibration.products import FLOAT32, Products, products_for
 from lfm2gguf.calibration.recipe import calibrate_layers
 from lfm2gguf.calibration.rounding import ROUNDS
 from lfm2gguf.calibration.store import Store, finished_sources
@@ -120,10 +120,13 @@ class CalibrationPlan:
         [draft] = self.files.drafts
         self.files.check_targets(overwrite=overwrite)  # not after an hour of work
         model = self.model
+        products = products_for(draft.type.default)
         with _workspace(workspace) as folder:
-            store = Store(folder / _run_key(model, draft, self.used))
+            store = Store(folder / _run_key(model, draft, self.used, products))
             names = quantized_names(model, draft)
-            material = with_own_text(model, self.used, progress, threads=jobs, store=store)
+            material = with_own_text(
+                model, self.used, progress, threads=jobs, store=store, products=products
+            )
             made = _calibrate(model, draft, material, store, names, progress, executor, jobs)
             judgement = judge(model, draft, store, names, self.held_out, progress)
             calibrated = replace(draft, sources=finished_sources(draft, names, store))
@@ -184,7 +187,7 @@ def plan_calibration(
     model = open_reference(source, revision, lora)
     material = calibration_material(model, texts, chat=chat, chunks=chunks, ctx=ctx)
     used, held_out = shares(model, material, ctx, own_text)
-    recipe = replace(recipe, about={**recipe.about, **about(used)})
+    recipe = replace(recipe, about={**recipe.about, **about(used, products_for(types[0].default))})
     files = plan(source, target, recipe, revision=revision, pre=pre, lora=lora)
     return CalibrationPlan(files, model, used, held_out)
 
@@ -297,6 +300,7 @@ def _calibrate(
         executor,
         threads=jobs,
         folder=store.folder,
+        products=products_for(draft.type.default),
     ):
         tensor, expert = single[made.name]
         store.save(tensor, expert, made.rounded.data)
@@ -322,7 +326,7 @@ def _single(
             yield f"{stack}.{e}.{matrix}.weight", (theirs, e)
 
 
-def about(material: CalibrationMaterial) -> dict[str, str | int]:
+def about(material: CalibrationMaterial, products: Products = FLOAT32) -> dict[str, str | int]:
     """Return what a file says of how it was made, under keys that llama.cpp passes over."""
     said: dict[str, str | int] = {
         "method": f"feedback, {ROUNDS} refinements, "
@@ -332,7 +336,7 @@ def about(material: CalibrationMaterial) -> dict[str, str | int]:
         "version": __version__,
         "tokens": material.tokens,
         "blas": blas.recorded(),
-        "products": recorded(),
+        "products": str(products),
     }
     return {KEY + key: value for key, value in said.items()}
 
@@ -361,7 +365,9 @@ def shares(
     return in_company(model, used, ctx, own_text), held_out
 
 
-def _run_key(model: ReferenceModel, draft: Draft, material: CalibrationMaterial) -> str:
+def _run_key(
+    model: ReferenceModel, draft: Draft, material: CalibrationMaterial, products: Products
+) -> str:
     """Return a name that is another one for another model, type or text."""
     digest = hashlib.sha256(material.digest.encode())
     for path in model.files:
@@ -372,7 +378,7 @@ def _run_key(model: ReferenceModel, draft: Draft, material: CalibrationMaterial)
     digest.update(
         f"{__version__} {ROUNDS} {CORRECTION} {FEATURES_PER_TOKEN} {material.own}".encode()
     )
-    digest.update(f"{blas.recorded()} {recorded()}".encode())
+    digest.update(f"{blas.recorded()} {products}".encode())
     return digest.hexdigest()[:16]
 
 

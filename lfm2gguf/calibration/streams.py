@@ -18,7 +18,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from lfm2gguf.calibration.products import multiplier
+from lfm2gguf.calibration.products import FLOAT32, Products
 from lfm2gguf.calibration.spill import Rows, Spill
 from lfm2gguf.crew import ALONE, Crew, pieces
 from lfm2gguf.reference import EMBEDDING, Array, Ids, Reference, RetrievalReference, Steps, Weights
@@ -73,13 +73,14 @@ class Streams:
         crew: Crew = ALONE,
         folder: Path | None = None,
         like: Reference | None = None,
+        products: Products = FLOAT32,
     ) -> None:
         self.quantized: dict[str, Array] = {}
         self._held: dict[str, Array] = {}  # the checkpoint's weights that are in use
         self._crew, self._folder = crew, folder
         exact = _overlaid(weights, self._held)
-        self.exact = Steps(exact, like, multiplier)
-        self.rounded = Steps(_overlaid(exact, self.quantized), like, multiplier)
+        self.exact = Steps(exact, like, products.multiplier)
+        self.rounded = Steps(_overlaid(exact, self.quantized), like, products.multiplier)
         self._files = contextlib.ExitStack()
         self._sequences = sequences
         self._blocks = list(_blocks([len(ids) for ids in sequences]))

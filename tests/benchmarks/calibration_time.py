@@ -19,7 +19,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from lfm2gguf.calibration import products, recipe
+from lfm2gguf.calibration import recipe
+from lfm2gguf.calibration.products import FLOAT32, products_for
 from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.reference import EMBEDDING, Reference, Weights
@@ -49,8 +50,7 @@ def main() -> None:
     parser.add_argument("--float32", action="store_true")
     parser.add_argument("--embedding", action="store_true", help="the embedding as well")
     options = parser.parse_args()
-    if options.float32:
-        products.compiled_products = lambda: None
+    products = FLOAT32 if options.float32 else products_for()
     weights = Weights.from_checkpoint(Checkpoint.open(options.checkpoint))
     wanted = tuple(f"model.layers.{i}." for i in range(options.layers))
     types = {
@@ -64,7 +64,7 @@ def main() -> None:
         rng.integers(0, weights.vocabulary, CONTEXT).astype(np.int32)
         for _ in range(options.tokens // CONTEXT)
     ]
-    print(f"products {products.recorded()}, {options.tokens} tokens")
+    print(f"products {products}, {options.tokens} tokens")
     times = [_now()]
     gather = recipe.gather
 
@@ -74,7 +74,9 @@ def main() -> None:
         return moments
 
     recipe.gather = timed
-    made = recipe.calibrate_layers(Reference(weights), sequences, types, threads=options.threads)
+    made = recipe.calibrate_layers(
+        Reference(weights), sequences, types, threads=options.threads, products=products
+    )
     totals = np.zeros((2, 2))
     for _ in range(len(types)):
         tensor = next(made)

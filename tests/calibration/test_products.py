@@ -10,11 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lfm2gguf.calibration import calibrate, products
+from lfm2gguf.calibration import calibrate
 from lfm2gguf.calibration.moments import gather
-from lfm2gguf.calibration.products import features, multiplier
+from lfm2gguf.calibration.products import products_for
 from lfm2gguf.calibration.streams import Inputs
 from lfm2gguf.crew import ALONE, Crew
+from lfm2gguf.ggml import GGMLType
 from lfm2gguf.gguf_file import GGUFFile
 from lfm2gguf.quants import compiled_products, kernels
 from tests.making.checkpoints import Case, config, make
@@ -97,7 +98,7 @@ several = settings(
 def test_linear_layers(both: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]) -> None:
     x, weight = both
     out = np.full((len(x), len(weight)), np.nan, np.float32)
-    multiply, middle = multiplier(x), len(weight) // 2
+    multiply, middle = products_for().multiplier(x), len(weight) // 2
     multiply(weight[:middle], out[:, :middle])
     multiply(weight[middle:], out[:, middle:])
     assert_is_product(out, x, weight.T)
@@ -114,7 +115,7 @@ def test_sums_over_tokens(
     rows = slice(first % x.shape[1] // 8 * 8, x.shape[1])
     total = np.zeros((rows.stop - rows.start, y.shape[1] - start))
     for _ in range(2):
-        features(x).add_product(rows, features(y), start, total)
+        products_for().features(x).add_product(rows, products_for().features(y), start, total)
     assert_is_product(total / 2, x[:, rows].T, y[:, start:])
 
 
@@ -125,7 +126,9 @@ def test_threads_change_no_bit() -> None:
     made = []
     for threads in (1, 3):
         with Crew(threads) if threads > 1 else ALONE as crew:
-            made.append(gather([Inputs(y, x), Inputs(y[:100], x[:100])], y.shape[1], crew))
+            made.append(
+                gather([Inputs(y, x), Inputs(y[:100], x[:100])], y.shape[1], crew, products_for())
+            )
     assert made[0].mean.tobytes() == made[1].mean.tobytes()
     assert made[0].cross is not None
     assert made[1].cross is not None
@@ -136,20 +139,22 @@ def test_threads_change_no_bit() -> None:
 
 def test_no_tokens() -> None:
     nothing = np.empty((0, 64), np.float32)
-    assert not gather([Inputs(nothing, nothing)], 64).mean.any()
+    assert not gather([Inputs(nothing, nothing)], 64, ALONE, products_for()).mean.any()
 
 
 def test_numpys_kernels_multiply_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert products.recorded().startswith("bfloat16")
+    assert str(products_for(GGMLType.Q6_K)).startswith("bfloat16")
+    assert str(products_for(GGMLType.Q8_0)) == "float32"  # loses little, and bfloat16 too much
     monkeypatch.setenv(kernels.VARIABLE, "numpy")
-    assert products.recorded() == "float32"
+    products = products_for()
+    assert str(products) == "float32"
     rng = np.random.default_rng(4)
     x, weight = rng.standard_normal((2, 70, 130), np.float32)
     out = np.empty((70, 70), np.float32)
-    multiplier(x)(weight, out)
+    products.multiplier(x)(weight, out)
     assert out.tobytes() == (x @ weight.T).tobytes()
     total = np.zeros((130, 122))
-    features(x).add_product(slice(0, 130), features(weight), 8, total)
+    products.features(x).add_product(slice(0, 130), products.features(weight), 8, total)
     assert total.tobytes() == (x.T @ weight[:, 8:]).astype(np.float64).tobytes()
 
 
@@ -163,7 +168,7 @@ def test_a_model_calibrated_either_way(tmp_path: Path, monkeypatch: pytest.Monke
         monkeypatch.setenv(kernels.VARIABLE, kernel)
         made[kernel] = calibrate(source, tmp_path / f"{kernel}.gguf", "Q4_0", **settings)
         said = GGUFFile.open(tmp_path / f"{kernel}.gguf").get("lfm2gguf.calibration.products")
-        assert said == products.recorded()
+        assert said == str(products_for())
         assert made[kernel].judgement.calibrated <= made[kernel].judgement.plain
     ours, theirs = (made[kernel].judgement.calibrated for kernel in ("numba", "numpy"))
     assert ours == pytest.approx(theirs, rel=0.15)
