@@ -3,8 +3,8 @@
 NumPy's are the specification and always there. The compiled ones (:mod:`.compiled`) come with
 the ``fast`` extra; importing numba takes half a second and its first run compiles, so they
 are used for large arrays, and for all once they are loaded. ``LFM2GGUF_KERNELS`` decides
-otherwise: ``numpy`` or ``numba``. Products of matrices in bfloat16, which calibration alone asks for,
-are the one thing that NumPy has not.
+otherwise: ``numpy`` or ``numba``. Products of matrices in bfloat16 are the one thing that NumPy
+does not have; calibration alone asks for them.
 """
 
 from __future__ import annotations

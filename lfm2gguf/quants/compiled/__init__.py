@@ -5,6 +5,6 @@ family has a table ``ENCODERS`` by the type's name: ``encode(source, q, rows, n,
 bytes ``out`` from the weights ``source`` (finite; float32, bfloat16 bits in uint16 or float16
 bits in int16), rows of ``n``. Their importance is ``q``, rows of ``n`` of which ``rows`` names
 that of each row of weights; both are empty where there is none. :mod:`.decoders` has the way
-back, :mod:`.products` what calibration multiplies with. All arrays are flat. What a format is, and why its kernel does what it does, stands with
-NumPy's kernels.
+back, :mod:`.products` what calibration multiplies with. All arrays are flat. What a format is,
+and why its kernel does what it does, stands with NumPy's kernels.
 """
