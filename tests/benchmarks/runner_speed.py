@@ -146,28 +146,39 @@ def _is_up() -> bool:
     return True
 
 
-def together(programs: Path, model: Path) -> dict[str, Any]:
-    seconds: dict[str, float] = {}
-    first: dict[str, list[float]] = {}
-    with Runner(model, device="cpu", context=4096, parallel=4, lookup=0, state_bytes=0) as lfm:
-        for name, seed in (("batch", 0), ("threads", 10)):
-            prompts = [text_of(lfm, 585, seed + i) for i in range(4)]
-            tokens = [lfm.tokens.of_chat(p) for p in prompts]
-            seconds[name], usage = four_ours(lfm, prompts, threads=name == "threads")
-            first[name] = [round(u.time_to_first_token, 2) for u in usage]
-            assert all(u.completion_tokens == 200 for u in usage)
-            assert all(u.cached_tokens == 0 for u in usage)
-    theirs, timings = four_theirs(programs, model, tokens)
+def together(programs: Path, model: Path, rounds: int) -> dict[str, Any]:
+    """Tokens/s of four requests at once by turns; the ratios are medians over rounds."""
+    speeds: dict[str, list[float]] = {"llama_server": [], "batch": [], "threads": []}
+    for i in range(rounds):
+        with Runner(model, device="cpu", context=4096, parallel=4, lookup=0, state_bytes=0) as lfm:
+            prompts = {
+                n: [text_of(lfm, 585, 20 * i + j) for j in range(k, k + 4)]
+                for n, k in (("batch", 0), ("threads", 10))
+            }
+            tokens = [lfm.tokens.of_chat(p) for p in prompts["threads"]]
+            total = sum(map(len, tokens)) + 4 * 200
+            if i % 2:
+                speeds["llama_server"].append(total / their_time(programs, model, tokens))
+            for name, asked in prompts.items():
+                seconds, usage = four_ours(lfm, asked, threads=name == "threads")
+                assert all(u.completion_tokens == 200 and not u.cached_tokens for u in usage)
+                own = sum(u.prompt_tokens + u.completion_tokens for u in usage)
+                speeds[name].append(own / seconds)
+        if not i % 2:
+            speeds["llama_server"].append(total / their_time(programs, model, tokens))
+    theirs = speeds["llama_server"]
+    result: dict[str, Any] = {name: [round(x, 1) for x in found] for name, found in speeds.items()}
+    for name in ("batch", "threads"):
+        ratios = sorted(a / b for a, b in zip(speeds[name], theirs, strict=True))
+        result[f"ratio_{name}"] = round(statistics.median(ratios), 3)
+        result[f"ratio_{name}_range"] = [round(ratios[0], 3), round(ratios[-1], 3)]
+    return result
+
+
+def their_time(programs: Path, model: Path, prompts: list[list[int]]) -> float:
+    seconds, timings = four_theirs(programs, model, prompts)
     assert all(t["predicted_n"] == 200 for t in timings)
-    total = sum(map(len, tokens)) + 4 * 200
-    return {
-        "tokens_in": [len(t) for t in tokens],
-        "llama_server_tokens_per_second": round(total / theirs, 2),
-        "runner_tokens_per_second": {n: round(total / s, 2) for n, s in seconds.items()},
-        "ratio": {n: round(theirs / s, 3) for n, s in seconds.items()},
-        "runner_first_token_s": first,
-        "llama_server_prefill_s": [round(t["prompt_ms"] / 1e3, 2) for t in timings],
-    }
+    return seconds
 
 
 def main() -> None:
@@ -180,9 +191,9 @@ def main() -> None:
     if given.what == "alone":
         result = alone(given.programs, given.model, given.rounds)
     else:
-        result = together(given.programs, given.model)
+        result = together(given.programs, given.model, given.rounds)
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text("utf-8"))
-    result |= {"model": given.model.name, "threads": default_threads()}
+    result |= {"model": given.model.name, "cores": default_threads()}
     result["cpu"] = cpu[1] if cpu else "unknown"
     print(json.dumps(result, indent=2))
 
