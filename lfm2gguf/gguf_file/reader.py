@@ -218,6 +218,25 @@ class _Parser:
             raise self.fail(f"truncated or damaged: a text of {n} bytes, where {MAX_STRING} fit")
         return self.take(n).decode("utf-8", "surrogateescape")
 
+    def strings(self, n: int) -> list[str]:
+        """Read so many texts: of a vocabulary's hundred thousand, calls cost more than the reading.
+
+        One that goes on behind the window, or is too long, is left to :meth:`string`.
+        """
+        found: list[str] = []
+        length_at = struct.Struct("<Q").unpack_from
+        while len(found) < n:
+            found.append(self.string())  # which moves the window on
+            at, window = self.position - self.window_start, self.window
+            while len(found) < n and at + 8 <= len(window):
+                [length] = length_at(window, at)
+                if length > min(MAX_STRING, len(window) - at - 8):
+                    break
+                found.append(window[at + 8 : at + 8 + length].decode("utf-8", "surrogateescape"))
+                at += 8 + length
+            self.position = self.window_start + at
+        return found
+
     def count(self, what: str, smallest: int) -> int:
         n = self.number("Q")
         if n > (self.size - self.position) // smallest:
@@ -274,7 +293,7 @@ class _Parser:
         if n > MAX_ITEMS:
             raise self.fail(f"an array of {n} items, where {MAX_ITEMS} fit")
         if item is ValueType.STRING:
-            return Value(type, [self.string() for _ in range(n)], item)
+            return Value(type, self.strings(n), item)
         code = f"<{n}{item.code}"
         return Value(type, list(struct.unpack(code, self.take(struct.calcsize(code)))), item)
 

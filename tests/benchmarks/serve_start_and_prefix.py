@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import statistics
 import subprocess
@@ -64,9 +65,12 @@ def until_up(client: httpx.Client, process: subprocess.Popen[bytes]) -> None:
 def measure(command: list[str], prefix: str) -> dict[str, float]:
     port = free_port()
     began = time.perf_counter()
-    process = subprocess.Popen([*command, "--port", str(port)], stdout=-3, stderr=-3)
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    process = subprocess.Popen([*command, "--port", str(port)], stdout=-3, stderr=-3, env=env)
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=600) as client:
+        fresh = httpx.Limits(max_keepalive_connections=0)  # llama-server ends some without a word
+        address = f"http://127.0.0.1:{port}"
+        with httpx.Client(base_url=address, timeout=600, limits=fresh) as client:
             until_up(client, process)
             body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
             client.post("/v1/chat/completions", json=body).raise_for_status()
