@@ -317,11 +317,17 @@ least = _extremum("<", "``x < y ? x : y``, as C's macro MIN.")
 most = _extremum(">", "``x > y ? x : y``, as C's macro MAX.")
 
 
+# Whether one instruction rounds floats to integers: without, LLVM calls a function for each.
+FEATURES = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
+HAS_ROUNDING = "+sse4.1" in FEATURES
+to_even = _unary("float", _llvm("roundeven"), "The nearest integers, of two the even one.")
+
+
 # ---- tables -----------------------------------------------------------------------------------
 
 
 # Whether one instruction looks sixteen numbers up in a table: without, there are no tables.
-HAS_TABLES = "+avx512f" in cpu_target.target_context.codegen().magic_tuple()[2].split(",")
+HAS_TABLES = "+avx512f" in FEATURES
 
 
 def table(numbers: Sequence[float]) -> Any:

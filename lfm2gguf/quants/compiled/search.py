@@ -13,16 +13,16 @@ import numpy as np
 
 from lfm2gguf.quants.compiled.groups import LANES
 from lfm2gguf.quants.compiled.lanes import (
+    HAS_ROUNDING,
     absolute,
     any_true,
-    bits,
-    from_bits,
     least,
     load,
     most,
     splat,
     sqrt,
     store,
+    to_even,
     to_float,
     unknown,
     where,
@@ -75,16 +75,17 @@ def total(w: Any, size: int, sums: Any, to: int) -> None:
 def rounded(x: Any, low: Any, high: Any, careful: bool, beneath: bool, beyond: bool) -> Any:
     """Return levels as float32, ``careful`` ones of any lanes.
 
-    Or of such as may be beneath ``low``, or beyond ``high``, as it says; see :func:`quick_level`.
+    Or of such as may be beneath ``low``, or beyond ``high``, as it says, and whose magnitude is
+    below 2**22. Zero may be -0 then, which no sum that begins with 0 shows.
     """
     if careful:
         return to_float(level(x, I32(low), I32(high)))
-    moved = bits(x + MAGIC)
+    rung = to_even(x) if HAS_ROUNDING else x + MAGIC - MAGIC
     if beyond:
-        moved = least(moved, F32(high + MAGIC).view(I32))
+        rung = least(rung, high)
     if beneath:
-        moved = most(moved, F32(low + MAGIC).view(I32))
-    return from_bits(moved) - MAGIC
+        rung = most(rung, low)
+    return rung
 
 
 @inlined
