@@ -130,10 +130,9 @@ def _compiled(
     if encode is None:
         return None
     x = np.ascontiguousarray(array)
-    if find_nonfinite(x) is not None:
-        raise _nonfinite(array)
     out = np.empty(x.size // codec.type.block_size * codec.type.type_size, np.uint8)
-    encode(x, important.rows if important and codec.weighting else None, out)
+    if not encode(x, important.rows if important and codec.weighting else None, out):
+        raise _nonfinite(array)
     return out
 
 

@@ -35,7 +35,7 @@ Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 # Importance as rows of numbers, and which of them is that of each row of weights.
 ImportanceRows = tuple[Floats, npt.NDArray[np.intp]]
-Encoder = Callable[[npt.NDArray[Any], ImportanceRows | None, Bytes], None]
+Encoder = Callable[[npt.NDArray[Any], ImportanceRows | None, Bytes], bool]
 Decoder = Callable[[Bytes, Floats], None]
 _NO_IMPORTANCE = np.empty(0, np.float32), np.empty(0, np.intp)
 
@@ -81,19 +81,23 @@ def why_not_compiled() -> str | None:
 def encoder(codec: Codec, n_weights: int) -> Encoder | None:
     """Return the compiled kernel that stores so many weights; None where NumPy's is to do it.
 
-    It fills bytes from a C-contiguous array of finite numbers of one of :data:`DTYPES`, with
-    importance or None.
+    It fills bytes from a C-contiguous array of one of :data:`DTYPES`, with importance or None,
+    and returns whether all its numbers are finite: the bytes are of no use otherwise.
     """
     if codec.compiled is None or chosen(n_weights) == "numpy":
         return None
-    kernel = importlib.import_module(f"{PACKAGE}.{codec.compiled}").ENCODERS[codec.type.name]
+    module = importlib.import_module(f"{PACKAGE}.{codec.compiled}")
+    kernel, looks = module.ENCODERS[codec.type.name], getattr(module, "LOOKS", False)
 
     def encode(
         array: npt.NDArray[Any], important: ImportanceRows | None, out: npt.NDArray[np.uint8]
-    ) -> None:
+    ) -> bool:
+        if not looks and not all_finite(array):
+            return False
         n = array.shape[-1]
         values, rows = important or _NO_IMPORTANCE
-        kernel(_flat(array), _flat(values), _flat(rows), n, out.reshape(-1))
+        finite = kernel(_flat(array), _flat(values), _flat(rows), n, out.reshape(-1))
+        return bool(finite) or not looks
 
     return encode
 

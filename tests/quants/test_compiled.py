@@ -199,14 +199,14 @@ def test_narrow_weights_are_read_as_they_are(name: str, type: GGMLType) -> None:
 @every_type
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.uint16])
 def test_every_place_of_nan_and_infinity_is_found(type: GGMLType, dtype: type) -> None:
-    x = np.zeros((2, 256), dtype)
-    for place in range(0, 512, 31):
+    x = np.zeros((32, 256), dtype)
+    for place in (*range(0, 512, 31), 2047, 2048, 8191):
         bad = x.copy().reshape(-1)
         bad[place] = 0x7F80 if dtype is np.uint16 else np.nan if place % 2 else -np.inf
         at = (place // 256, place % 256)
-        assert find_nonfinite(bad.reshape(2, 256)) == at
+        assert find_nonfinite(bad.reshape(x.shape)) == at
         with pytest.raises(QuantizationError, match=rf"weight \({at[0]}, {at[1]}\) is .*(inf|nan)"):
-            quantize(bad.reshape(2, 256), type, needed(type, x))
+            quantize(bad.reshape(x.shape), type, needed(type, x))
 
 
 @every_type

@@ -192,9 +192,15 @@ READERS = {
 
 
 @kernel
-def all_finite(source: Any) -> Any:
-    """Return whether none of the weights, a multiple of 32, is NaN or infinite."""
-    for i in range(0, source.size, 32):
+def finite(source: Any, start: int, stop: int) -> Any:
+    """Return whether none of these weights, a multiple of 32, is NaN or infinite."""
+    for i in range(start, stop, 32):
         if any_true((bits(read(source, i)) & EXPONENT) == EXPONENT):
             return False
     return True
+
+
+@kernel
+def all_finite(source: Any) -> Any:
+    """Return whether none of all the weights, a multiple of 32, is NaN or infinite."""
+    return finite(source, 0, source.size)
