@@ -6,13 +6,21 @@ searched on the weights as they stand when its turn comes. All arrays are column
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeAlias
+
 import numpy as np
 import numpy.typing as npt
 
-from lfm2gguf.calibration.grids import GRIDS, Floats, Levels, steps, take_apart
+from lfm2gguf.calibration.grids import GRIDS, Floats, Grid, Levels, steps, take_apart
+from lfm2gguf.calibration.loops import Loops, loops_for
+from lfm2gguf.calibration.refine import Refinement
+from lfm2gguf.calibration.triangles import by_lower, by_upper, lower_by, take_square
 from lfm2gguf.crew import ALONE, Crew
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.quants import quantize
+
+Inverses: TypeAlias = Sequence[Floats]
 
 STEP = 256  # columns whose scales are searched together: a super-block
 GROUP = 32  # columns between two products
@@ -36,7 +44,7 @@ def factor(moments: Floats, crew: Crew = ALONE) -> Floats:
 
 
 def _invert_factor(moments: Floats, crew: Crew) -> None:
-    """Put the inverse of the Cholesky factor, lower, in the place of moments.
+    """Put the inverse of the Cholesky factor, lower, in the place of moments (their lower half).
 
     By halves: all but nothing is products. In place, since of a wide layer each copy is hundreds
     of megabytes.
@@ -48,10 +56,10 @@ def _invert_factor(moments: Floats, crew: Crew) -> None:
     h = n // 2
     first, second = moments[:h, :h], moments[h:, h:]
     _invert_factor(first, crew)
-    below = crew.product(moments[h:, :h], first.T)
-    second -= crew.product(below, below.T)
+    below = by_upper(moments[h:, :h], first.T, crew)
+    take_square(second, below, crew)
     _invert_factor(second, crew)
-    moments[h:, :h] = -crew.product(second, crew.product(below, first))
+    moments[h:, :h] = -lower_by(second, by_lower(below, first, crew), crew)
     moments[:h, h:] = 0
 
 
@@ -66,45 +74,48 @@ def _turn(square: Floats) -> None:
         square[h] = square[h, ::-1].copy()
 
 
+def invert_diagonal(triangle: Floats) -> Inverses:
+    """Return the inverses of the blocks on the diagonal, float32 (columns, columns) each."""
+    blocks = (triangle[i : i + STEP, i : i + STEP] for i in range(0, len(triangle), STEP))
+    return [np.linalg.inv(block.astype(np.float64)).astype(np.float32) for block in blocks]
+
+
 def round_with_feedback(
-    type: GGMLType, target: Floats, moments: Floats, triangle: Floats
+    type: GGMLType, target: Floats, moments: Floats, triangle: Floats, inverses: Inverses
 ) -> Levels:
     """Quantize ``target`` (columns, rows) so that errors cancel under ``moments``.
 
-    ``triangle`` is :func:`factor` of the moments.
+    ``triangle`` is :func:`factor` of the moments, ``inverses`` are those of it. What some
+    columns lose in the end, where those after them make up for it as well as can be, is the
+    square of ``inverseᵀ @ error``: by that they are refined before their turn is over.
     """
-    grid = GRIDS[type]
+    grid, loops = GRIDS[type], loops_for(target.shape[1])
     w = target.copy()
     importance = np.ascontiguousarray(np.diag(moments), np.float32)
     parts = []
-    for start in range(0, len(w), STEP):
+    for start, inverse in zip(range(0, len(w), STEP), inverses, strict=True):
         here = slice(start, min(start + STEP, len(w)))
         block = np.ascontiguousarray(w[here].T)
         levels = take_apart(type, quantize(block, type, importance=importance[here]))
-        errors = _round_block(grid.codes, levels, w[here], triangle[here, here], type)
-        w[here.stop :] -= triangle[here, here.stop :].T @ errors
+        _round_block(grid, levels, w[here].copy(), triangle[here, here], loops)
+        state = Refinement.start(type, levels, w[here], inverse @ inverse.T)
+        state.improve_window(slice(0, here.stop - start))
+        w[here.stop :] += triangle[here, here.stop :].T @ (inverse.T @ state.error)
         parts.append(levels)
     return _joined(parts)
 
 
-def _round_block(
-    codes: Floats, levels: Levels, w: Floats, triangle: Floats, type: GGMLType
-) -> Floats:
-    """Choose the levels of some columns one after the other; return their scaled errors."""
-    grid = GRIDS[type]
+def _round_block(grid: Grid, levels: Levels, w: Floats, triangle: Floats, loops: Loops) -> None:
+    """Choose the levels of some columns one after the other; ``w`` is used up."""
     scale, offset = steps(grid, levels)
-    inverse = np.divide(1, scale, out=np.zeros_like(scale), where=scale != 0)
-    errors = np.empty_like(w)
     for start in range(0, len(w), GROUP):
-        stop = min(start + GROUP, len(w))
-        for k in range(start, stop):
-            sub = k // grid.sub_block
-            lifted = w[k] if offset is None else w[k] + offset[sub]
-            q = levels.q[k] = grid.nearest(lifted * inverse[sub])
-            errors[k] = (lifted - scale[sub] * codes[q]) / triangle[k, k]
-            w[k + 1 : stop] -= np.multiply.outer(triangle[k, k + 1 : stop], errors[k])
-        w[stop:] -= triangle[start:stop, stop:].T @ errors[start:stop]
-    return errors
+        here = slice(start, min(start + GROUP, len(w)))
+        first = start // grid.sub_block
+        errors = loops.round_columns(
+            grid, w[here], scale[first:], None if offset is None else offset[first:],
+            np.ascontiguousarray(triangle[here, here]), levels.q[here],
+        )  # fmt: skip
+        w[here.stop :] -= triangle[here, here.stop :].T @ errors
 
 
 def _joined(parts: list[Levels]) -> Levels:

@@ -85,11 +85,12 @@ class Grid:
             found = np.rint(values - self.codes[0])
             clipped: npt.NDArray[np.uint8] = np.clip(found, 0, len(self.codes) - 1).astype(np.uint8)
             return clipped
-        index: npt.NDArray[np.uint8] = np.searchsorted(self._middles, values).astype(np.uint8)
+        index: npt.NDArray[np.uint8] = np.searchsorted(self.middles, values).astype(np.uint8)
         return index
 
     @cached_property
-    def _middles(self) -> Floats:
+    def middles(self) -> Floats:
+        """What lies between the codes."""
         middles: Floats = (self.codes[1:] + self.codes[:-1]) / np.float32(2)
         return middles
 

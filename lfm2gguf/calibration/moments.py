@@ -13,6 +13,7 @@ import numpy.typing as npt
 from lfm2gguf.calibration.grids import Floats
 from lfm2gguf.calibration.products import FLOAT32, Features, Products
 from lfm2gguf.calibration.streams import Inputs
+from lfm2gguf.calibration.triangles import by_lower, by_upper
 from lfm2gguf.crew import ALONE, Crew, pieces
 
 # Damping follows the features per token: with few tokens the off-diagonal moments are noise.
@@ -134,7 +135,7 @@ def targets(
     """
     change = None
     if lacking is not None:
-        change = crew.product(crew.product(lacking, triangle.T), triangle)
+        change = by_upper(by_lower(lacking, triangle.T, crew), triangle, crew)
         change *= np.float32(CORRECTION)
     for name, weight in weights.items():
         target = weight

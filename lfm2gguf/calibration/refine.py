@@ -1,29 +1,33 @@
 """After the rounding: scales fitted anew, and single levels moved, under the quadratic form.
 
 The objective is ``tr(E H E.T)`` for the error ``E = quantized - target`` and the moments ``H``.
-Both searches keep ``H @ E`` (columns first) up to date, so that a change of one column or block
+All searches keep ``H @ E`` (columns first) up to date, so that a change of one column or block
 is judged exactly, and only changes that gain are made: the objective never grows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from lfm2gguf.calibration.grids import GRIDS, Floats, Grid, Levels, values
+from lfm2gguf.calibration.loops import Loops, Sums, loops_for
 from lfm2gguf.ggml import GGMLType
 
-WINDOW = 256  # columns whose changes reach the columns outside of them in one product
+WINDOW = 256  # columns whose changes reach those after them in one product
+REPEATS = 2  # in a window, before its changes reach those after it
 GROUP = 32  # columns whose moves reach the other columns in one product
-SINGULAR = np.float32(1e-7)  # relative determinant below which two directions are one
-NEIGHBOURS = (-1, 0, 1)
 
 
 def loss(error: Floats, moments: Floats) -> float:
-    """Return ``tr(E H E.T)`` for ``error`` (columns, rows)."""
-    return float(np.einsum("cr,cr->", error, moments @ error, dtype=np.float64))
+    """Return ``tr(E H E.T)`` for ``error`` (columns, rows); ``moments`` are symmetric."""
+    total = 0.0
+    for here in _parts(slice(0, len(error)), WINDOW):
+        own = moments[here, here] @ error[here]
+        own += 2 * (moments[here, : here.start] @ error[: here.start])
+        total += float(np.einsum("cr,cr->", error[here], own, dtype=np.float64))
+    return total
 
 
 @dataclass
@@ -35,164 +39,149 @@ class Refinement:
     moments: Floats
     error: Floats
     gradient: Floats
+    loops: Loops
 
     @classmethod
     def start(cls, type: GGMLType, levels: Levels, target: Floats, moments: Floats) -> Refinement:
         """Begin with ``levels`` for ``target`` (columns, rows)."""
         error = values(GRIDS[type], levels) - target
-        return cls(GRIDS[type], levels, moments, error, moments @ error)
+        loops = loops_for(error.shape[1])
+        return cls(GRIDS[type], levels, moments, error, moments @ error, loops)
 
-    def fit_scales(self) -> None:
-        """Fit the sub-scales, then d and dmin, each exactly for the levels as they stand."""
+    def improve(self) -> None:
+        """Go through all columns once, some super-blocks at a time.
+
+        The gradient is kept up to date in the columns ahead alone. That of a whole tensor is
+        larger than a processor's caches: it is gone through once a window.
+        """
+        for window in _parts(slice(0, len(self.error)), WINDOW):
+            before = self.error[window].copy()
+            self.improve_window(window)
+            ahead, change = slice(window.stop, None), self.error[window] - before
+            self.gradient[ahead] += self.moments[ahead, window] @ change
+
+    def improve_window(self, window: slice) -> None:
+        """Fit the sub-scales of some columns, then d and dmin, then give each level its best value.
+
+        Each is exact for all others as they stand. The gradient of these columns alone is kept.
+        """
         grid = self.grid
         with np.errstate(over="ignore", invalid="ignore"):
-            if grid.scales is not None:
-                for window in self._windows():
-                    for start in range(window.start, window.stop, grid.sub_block):
-                        self._fit_sub_block(slice(start, start + grid.sub_block), window)
-            for window in self._windows():
-                for start in range(window.start, window.stop, grid.super_block):
-                    self._fit_super_block(slice(start, start + grid.super_block), window)
+            for _ in range(REPEATS):
+                if grid.scales is not None:
+                    for columns in _parts(window, grid.sub_block):
+                        self.fit_sub_block(columns, window)
+                for columns in _parts(window, grid.super_block):
+                    self.fit_super_block(columns, window)
+                self.move_levels(window)
 
-    def move_levels(self) -> None:
-        """Give each level in turn its best value, all others held (coordinate descent)."""
+    def move_levels(self, window: slice) -> None:
+        """Give each level in turn its best value (coordinate descent)."""
         grid, levels = self.grid, self.levels
-        scale = np.repeat(levels.d, grid.sub_blocks, axis=0) * levels.sc
-        inverse = np.divide(1, scale, out=np.zeros_like(scale), where=scale != 0)
-        for window in self._windows():
-            for start in range(window.start, window.stop, GROUP):
-                stop = min(start + GROUP, window.stop)
-                local = self.moments[start:stop, start:stop]
-                gradient = self.gradient[start:stop].copy()
-                change = np.empty_like(gradient)
-                for j in range(stop - start):
-                    k, sub = start + j, (start + j) // grid.sub_block
-                    here = grid.codes[levels.q[k]]
-                    q = grid.nearest(here - gradient[j] * (inverse[sub] / local[j, j]))
-                    q = np.where(scale[sub] == 0, levels.q[k], q)
-                    change[j] = scale[sub] * (grid.codes[q] - here)
-                    levels.q[k] = q
-                    gradient[j + 1 :] += np.multiply.outer(local[j + 1 :, j], change[j])
-                self._apply(slice(start, stop), window, change)
+        subs = slice(window.start // grid.sub_block, window.stop // grid.sub_block)
+        wholes = slice(window.start // grid.super_block, window.stop // grid.super_block)
+        scale = np.repeat(levels.d[wholes], grid.sub_blocks, axis=0) * levels.sc[subs]
+        for columns in _parts(window, GROUP):
+            first = (columns.start - window.start) // grid.sub_block
+            local = np.ascontiguousarray(self.moments[columns, columns])
+            change = self.loops.move_levels(
+                grid, levels.q[columns], scale[first:], local, self.gradient[columns]
+            )
+            self.error[columns] += change
+            self.gradient[window] += self.moments[window, columns] @ change
 
-    def _windows(self) -> Iterator[slice]:
-        """Give the columns some super-blocks at a time; what changes reaches the others after.
-
-        The gradient of a whole tensor is larger than a processor's caches: it is gone through
-        once a window, not once a sub-block.
-        """
-        for start in range(0, len(self.error), WINDOW):
-            window = slice(start, min(start + WINDOW, len(self.error)))
-            before = self.error[window].copy()
-            yield window
-            change = self.error[window] - before
-            for others in (slice(0, start), slice(window.stop, None)):
-                self.gradient[others] += self.moments[window, others].T @ change
-
-    def _apply(self, columns: slice, window: slice, change: Floats) -> None:
-        self.error[columns] += change
-        # symmetric: rows lie together
-        self.gradient[window] += self.moments[columns, window].T @ change
-
-    def _fit_sub_block(self, columns: slice, window: slice) -> None:
+    def fit_sub_block(self, columns: slice, window: slice) -> None:
         """Round the best sub-scale (and minimum) for each row to the grid's integers."""
-        grid, limits = self.grid, self.grid.scales
+        grid, levels, limits = self.grid, self.levels, self.grid.scales
         assert limits is not None
-        levels = self.levels
         sub, whole = columns.start // grid.sub_block, columns.start // grid.super_block
-        u = grid.codes[levels.q[columns]]
         d, sc = levels.d[whole], levels.sc[sub]
-        form = _Form.of(self.moments[columns, columns], u, self.gradient[columns])
+        form = self._form(columns, window, grid.codes[levels.q[columns]])
         if levels.dmin is None or levels.m is None:
-            found = np.clip(np.rint(sc + _ratio(form.best_alone(), d)), *limits)
-            found = np.where(form.gain(d * (found - sc)) < 0, found, sc)
-            self._apply(columns, window, (d * (found - sc)) * u)
+            found = self.loops.best_scale(form.sums, d, sc, limits)
+            self._add(form, d * (found - sc))
             levels.sc[sub] = found
             return
         dmin, m = levels.dmin[whole], levels.m[sub]
-        start, _ = form.best_pair()
-        best, best_sc, best_m = np.zeros_like(d), sc, m
-        for step in NEIGHBOURS:  # the minimum follows the scale, so its neighbours are tried
-            s = np.clip(np.rint(sc + _ratio(start, d)) + np.float32(step), *limits)
-            a = d * (s - sc)
-            o = np.clip(np.rint(m + _ratio(form.best_offset(a), dmin)), *limits)
-            gain = form.gain(a, dmin * (o - m))
-            better = gain < best
-            best = np.where(better, gain, best)
-            best_sc, best_m = np.where(better, s, best_sc), np.where(better, o, best_m)
-        self._apply(columns, window, d * (best_sc - sc) * u - dmin * (best_m - m))
-        levels.sc[sub], levels.m[sub] = best_sc, best_m
+        found, minimum = self.loops.best_scales(form.sums, d, sc, dmin, m, limits)
+        self._add(form, d * (found - sc), dmin * (minimum - m))
+        levels.sc[sub], levels.m[sub] = found, minimum
 
-    def _fit_super_block(self, columns: slice, window: slice) -> None:
+    def fit_super_block(self, columns: slice, window: slice) -> None:
         """Give d (and dmin) their best float16 for each row."""
         grid, levels = self.grid, self.levels
         whole = columns.start // grid.super_block
         subs = slice(columns.start // grid.sub_block, columns.stop // grid.sub_block)
-        u = np.repeat(levels.sc[subs], grid.sub_block, axis=0) * grid.codes[levels.q[columns]]
+        u = grid.codes[levels.q[columns]] * np.repeat(levels.sc[subs], grid.sub_block, axis=0)
         d = levels.d[whole]
-        local, gradient = self.moments[columns, columns], self.gradient[columns]
         if levels.dmin is None or levels.m is None:
-            form = _Form.of(local, u, gradient)
-            found = _half(d + form.best_alone())
-            found = np.where(form.gain(found - d) < 0, found, d)
-            self._apply(columns, window, (found - d) * u)
+            form = self._form(columns, window, u)
+            found = _half(d + form.sums.best_alone())
+            found = np.where(form.sums.gain(found - d) < 0, found, d)
+            self._add(form, found - d)
             levels.d[whole] = found
             return
         dmin = levels.dmin[whole]
-        v = np.repeat(levels.m[subs], grid.sub_block, axis=0)
-        form = _Form.of(local, u, gradient, v)
-        a, o = form.best_pair()
+        form = self._form(columns, window, u, levels.m[subs])
+        a, o = form.sums.best_pair()
         found, minimum = _half(d + a), _half(dmin + o)
-        better = form.gain(found - d, minimum - dmin) < 0
+        better = form.sums.gain(found - d, minimum - dmin) < 0
         found, minimum = np.where(better, found, d), np.where(better, minimum, dmin)
-        self._apply(columns, window, (found - d) * u - (minimum - dmin) * v)
+        self._add(form, found - d, minimum - dmin)
         levels.d[whole], levels.dmin[whole] = found, minimum
+
+    def _form(
+        self, columns: slice, window: slice, u: Floats, minima: Floats | None = None
+    ) -> _Form:
+        """Return the form of u, and of what is taken off: a minimum for each sub-block, or ones."""
+        moments = self.moments[window, columns]
+        hu, gradient, dots = moments @ u, self.gradient[columns], self.loops.dots
+        inner = slice(columns.start - window.start, columns.stop - window.start)
+        uu, ur = dots(u, hu[inner]), dots(u, gradient)
+        if self.levels.m is None:
+            return _Form(columns, window, u, hu, Sums(uu, ur))
+        if minima is None:
+            minima = np.ones((1, u.shape[1]), np.float32)
+        size = len(u) // len(minima)
+        together = moments.reshape(len(moments), -1, size).sum(axis=2)
+        # a BLAS is slow at products over one number
+        hv = together @ minima if len(minima) > 1 else together * minima
+        v = np.repeat(minima, size, axis=0)
+        sums = Sums(uu, ur, dots(v, hv[inner]), dots(u, hv[inner]), dots(v, gradient))
+        return _Form(columns, window, u, hu, sums, v, hv)
+
+    def _add(self, form: _Form, a: Floats, o: Floats | None = None) -> None:
+        """Add ``a * u - o * v`` to the columns of a form."""
+        add = self.loops.add_scaled
+        add(self.error[form.columns], a, form.u)
+        add(self.gradient[form.window], a, form.hu)
+        if o is not None:
+            assert form.v is not None
+            assert form.hv is not None
+            add(self.error[form.columns], -o, form.v)
+            add(self.gradient[form.window], -o, form.hv)
 
 
 @dataclass(frozen=True)
 class _Form:
-    """The loss of adding ``a * u - o * v`` to some columns: a quadratic form in a and o, by row."""
+    """What adding ``a * u - o * v`` to some columns does.
 
-    uu: Floats
-    ur: Floats
-    vv: Floats
-    uv: Floats
-    vr: Floats
+    ``hu`` and ``hv`` are what it does to the gradient of the whole window, the sums to the loss.
+    """
 
-    @classmethod
-    def of(cls, moments: Floats, u: Floats, gradient: Floats, v: Floats | None = None) -> _Form:
-        v = np.ones_like(u) if v is None else v
-        hu, hv = moments @ u, moments @ v
-        pairs = ((u, hu), (u, gradient), (v, hv), (v, hu), (v, gradient))
-        return cls(*(np.einsum("cr,cr->r", a, b) for a, b in pairs))
-
-    def gain(self, a: Floats, o: Floats | None = None) -> Floats:
-        """Return the change of the loss; below zero is better."""
-        change: Floats = 2 * a * self.ur + a * a * self.uu
-        if o is not None:
-            change = change - 2 * o * self.vr - 2 * a * o * self.uv + o * o * self.vv
-        return change
-
-    def best_alone(self) -> Floats:
-        return -_ratio(self.ur, self.uu)
-
-    def best_offset(self, a: Floats) -> Floats:
-        return _ratio(self.vr + a * self.uv, self.vv)
-
-    def best_pair(self) -> tuple[Floats, Floats]:
-        determinant = self.uu * self.vv - self.uv * self.uv
-        regular = determinant > SINGULAR * self.uu * self.vv
-        safe = np.where(regular, determinant, np.float32(1))
-        a = (self.vr * self.uv - self.ur * self.vv) / safe
-        o = (self.vr * self.uu - self.ur * self.uv) / safe
-        zero = np.float32(0)
-        return np.where(regular, a, zero), np.where(regular, o, zero)
+    columns: slice
+    window: slice
+    u: Floats
+    hu: Floats
+    sums: Sums
+    v: Floats | None = None
+    hv: Floats | None = None
 
 
-def _ratio(a: Floats, b: Floats) -> Floats:
-    """Return a / b, and 0 where b is 0."""
-    ratio: Floats = np.divide(a, b, out=np.zeros_like(a), where=b != 0)
-    return ratio
+def _parts(columns: slice, size: int) -> list[slice]:
+    """Cut columns into slices of ``size``."""
+    starts = range(columns.start, columns.stop, size)
+    return [slice(start, min(start + size, columns.stop)) for start in starts]
 
 
 def _half(x: Floats) -> Floats:

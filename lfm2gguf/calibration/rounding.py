@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lfm2gguf.calibration.feedback import factor, round_with_feedback
+from lfm2gguf.calibration.feedback import Inverses, factor, invert_diagonal, round_with_feedback
 from lfm2gguf.calibration.grids import GRIDS, Bytes, Floats, put_together
 from lfm2gguf.calibration.refine import Refinement, loss
 from lfm2gguf.crew import ALONE, Crew, pieces
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.quants import dequantize, quantize
 
-ROUNDS = 2  # of refitting scales and moving levels
+METHOD = "feedback between refined super-blocks, then refined"
 ROWS = 512  # rows that are rounded together: they do not depend on each other
 
 
@@ -50,12 +50,14 @@ def round_tensor(
     ``moments`` are damped, ``triangle`` their :func:`~lfm2gguf.calibration.feedback.factor`. A type
     without a grid of scales is rounded plainly, weighed by their diagonal.
     """
-    if type in GRIDS and triangle is None:
-        triangle = factor(moments, crew)
+    inverses = None
+    if type in GRIDS:
+        triangle = factor(moments, crew) if triangle is None else triangle
+        inverses = invert_diagonal(triangle)
 
     def both(rows: slice) -> tuple[_Rows, _Rows]:
         return _round_rows(
-            type, weight[rows], np.ascontiguousarray(target[:, rows]), moments, triangle
+            type, weight[rows], np.ascontiguousarray(target[:, rows]), moments, triangle, inverses
         )
 
     found, plain = zip(*crew.each(both, pieces(len(weight), ROWS)), strict=True)
@@ -71,7 +73,12 @@ class _Rows(NamedTuple):
 
 
 def _round_rows(
-    type: GGMLType, weight: Floats, target: Floats, moments: Floats, triangle: Floats | None
+    type: GGMLType,
+    weight: Floats,
+    target: Floats,
+    moments: Floats,
+    triangle: Floats | None,
+    inverses: Inverses | None,
 ) -> tuple[_Rows, _Rows]:
     """Round some rows with feedback, and plainly."""
 
@@ -81,11 +88,9 @@ def _round_rows(
 
     importance = np.ascontiguousarray(moments.diagonal())
     plain = judged(quantize(weight, type, importance=importance))
-    if triangle is None or type not in GRIDS:
+    if triangle is None or inverses is None:
         return plain, plain
-    levels = round_with_feedback(type, target, moments, triangle)
+    levels = round_with_feedback(type, target, moments, triangle, inverses)
     state = Refinement.start(type, levels, target, moments)
-    for _ in range(ROUNDS):
-        state.fit_scales()
-        state.move_levels()
+    state.improve()
     return judged(put_together(type, state.levels)), plain

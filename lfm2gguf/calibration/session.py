@@ -28,7 +28,7 @@ from lfm2gguf.calibration.moments import CORRECTION, FEATURES_PER_TOKEN
 from lfm2gguf.calibration.own_text import with_own_text
 from lfm2gguf.calibration.products import FLOAT32, Products, products_for
 from lfm2gguf.calibration.recipe import calibrate_layers
-from lfm2gguf.calibration.rounding import ROUNDS
+from lfm2gguf.calibration.rounding import METHOD
 from lfm2gguf.calibration.store import Store, finished_sources
 from lfm2gguf.conversion import Conversion, ConversionPlan, Draft, Recipe, plan
 from lfm2gguf.errors import OptionError
@@ -329,7 +329,7 @@ def _single(
 def about(material: CalibrationMaterial, products: Products = FLOAT32) -> dict[str, str | int]:
     """Return what a file says of how it was made, under keys that llama.cpp passes over."""
     said: dict[str, str | int] = {
-        "method": f"feedback, {ROUNDS} refinements, "
+        "method": f"{METHOD}, "
         f"correction {CORRECTION:g}, damping {FEATURES_PER_TOKEN:g} x columns / tokens",
         "datasets": ", ".join(material.names),
         "sha256": material.digest,
@@ -376,7 +376,7 @@ def _run_key(
     for tensor in draft.tensors:
         digest.update(f"{tensor.name} {tensor.type.name} {tensor.shape}".encode())
     digest.update(
-        f"{__version__} {ROUNDS} {CORRECTION} {FEATURES_PER_TOKEN} {material.own}".encode()
+        f"{__version__} {METHOD} {CORRECTION} {FEATURES_PER_TOKEN} {material.own}".encode()
     )
     digest.update(f"{blas.recorded()} {products}".encode())
     return digest.hexdigest()[:16]

@@ -41,6 +41,7 @@ from lfm2gguf.quants.importance import Importance
 from lfm2gguf.quants.kernels import describe as describe_kernels
 from lfm2gguf.quants.kernels import do_all as compiled_do_all
 from lfm2gguf.quants.kernels import products as compiled_products
+from lfm2gguf.quants.kernels import rounding as compiled_rounding
 from lfm2gguf.quants.kernels import warm_up
 from lfm2gguf.quants.nonlinear import VALUES as IQ4_VALUES
 
@@ -51,6 +52,7 @@ __all__ = [
     "bf16_to_f32",
     "compiled_do_all",
     "compiled_products",
+    "compiled_rounding",
     "dequantize",
     "describe_kernels",
     "f32_to_bf16",

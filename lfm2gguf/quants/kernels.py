@@ -129,6 +129,11 @@ def products() -> Any | None:
     return module if module.AVAILABLE else None
 
 
+def rounding() -> Any | None:
+    """Return calibration's compiled loops (:mod:`.compiled.rounding`); None for NumPy's."""
+    return None if chosen() == "numpy" else importlib.import_module(f"{PACKAGE}.rounding")
+
+
 def all_finite(array: npt.NDArray[Any]) -> bool | None:
     """Return whether no number of a C-contiguous array is NaN or infinite.
 

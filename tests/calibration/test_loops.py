@@ -1,0 +1,118 @@
+"""The compiled loops beside NumPy's: the same bits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lfm2gguf.calibration.grids import GRIDS, Grid
+from lfm2gguf.calibration.loops import NUMPY, Loops, Sums, loops_for
+from lfm2gguf.ggml import GGMLType
+from lfm2gguf.quants import kernels
+
+ROWS = 48
+SCALES = st.sampled_from([1e-30, 1e-3, 1.0, 1e10])
+
+pytestmark = [
+    pytest.mark.slow,  # numba compiles
+    pytest.mark.skipif(kernels.why_not_compiled() is not None, reason="no numba"),
+]
+
+
+@pytest.fixture(scope="module", name="compiled")
+def _compiled() -> Iterator[Loops]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(kernels.VARIABLE, "numba")
+        assert loops_for(ROWS + 1) is NUMPY, "rows that do not fill vectors"
+        loops = loops_for(ROWS)
+        assert loops is not NUMPY
+        yield loops
+
+
+def drawn(seed: int, grid: Grid, columns: int) -> tuple[np.ndarray, ...]:
+    """Levels, scales of which some are zero, moments, and numbers of the size of weights."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((3 * columns, columns))
+    local = (x.T @ x / len(x)).astype(np.float32)
+    scale = rng.standard_normal((columns // min(grid.sub_block, columns), ROWS))
+    scale[rng.random(scale.shape) < 0.1] = 0
+    numbers = rng.standard_normal((columns, ROWS)) * len(grid.codes) / 3
+    q = rng.integers(0, len(grid.codes), (columns, ROWS)).astype(np.uint8)
+    return q, scale.astype(np.float32), local, numbers.astype(np.float32)
+
+
+def same(a: Any, b: Any) -> bool:
+    return bool(np.array_equal(a.view(np.uint32), b.view(np.uint32)))
+
+
+@pytest.mark.parametrize("type", GRIDS, ids=lambda type: type.name)
+@settings(deadline=None)
+@given(seed=st.integers(0, 1 << 30), size=SCALES)
+def test_levels(compiled: Loops, type: GGMLType, seed: int, size: float) -> None:
+    grid = GRIDS[type]
+    q, scale, local, numbers = drawn(seed, grid, 32)
+    numbers, scale = numbers * np.float32(size), scale * np.float32(size)
+
+    moved = [q.copy(), q.copy()]
+    change = [
+        loops.move_levels(grid, levels, scale, local, numbers)
+        for loops, levels in zip((NUMPY, compiled), moved, strict=True)
+    ]
+    assert (moved[0] == moved[1]).all()
+    assert (change[0] == change[1]).all()
+
+    offset = None if grid.minimum is None else scale[::-1].copy()
+    made, left = [q.copy(), q.copy()], [numbers.copy(), numbers.copy()]
+    errors = [
+        loops.round_columns(grid, w, scale, offset, np.triu(local), levels)
+        for loops, w, levels in zip((NUMPY, compiled), left, made, strict=True)
+    ]
+    assert (made[0] == made[1]).all()
+    assert (errors[0] == errors[1]).all()
+    assert (left[0][-1] == left[1][-1]).all()
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 1 << 30), size=SCALES, limits=st.sampled_from([(0, 63), (-32, 31)]))
+def test_scales(compiled: Loops, seed: int, size: float, limits: tuple[int, int]) -> None:
+    rng = np.random.default_rng(seed)
+    u, v, r = (rng.standard_normal((3, 32, ROWS)) * size).astype(np.float32)
+    v[:, 0] = u[:, 0]  # in one direction
+    u[:, 1], v[:, 2] = 0, 0
+    sums = [
+        Sums(*(loops.dots(a, b) for a, b in ((u, u), (u, r), (v, v), (u, v), (v, r))))
+        for loops in (NUMPY, compiled)
+    ]
+    for one, other in zip(*sums, strict=True):
+        assert same(one, other)
+    d, dmin = (np.abs(rng.standard_normal((2, ROWS))) * 0.03).astype(np.float32)
+    d[3], dmin[4] = 0, 0
+    sc, m = (rng.integers(limits[0], limits[1] + 1, (2, ROWS))).astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        one, other = (loops.best_scale(sums[0], d, sc, limits) for loops in (NUMPY, compiled))
+        assert (one == other).all()
+        pairs = [loops.best_scales(sums[0], d, sc, dmin, m, limits) for loops in (NUMPY, compiled)]
+    assert all((a == b).all() for a, b in zip(*pairs, strict=True))
+
+
+def test_sums_go_from_the_first_column_to_the_last(compiled: Loops) -> None:
+    a = np.float32([[1e8], [1], [-1e8]]).repeat(ROWS, axis=1)
+    ones = np.ones_like(a)
+    assert (compiled.dots(a, ones) == 0).all()
+    assert (NUMPY.dots(a, ones) == 0).all()
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 1 << 30))
+def test_a_multiple_is_added_to_each_row(compiled: Loops, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    x, out = rng.standard_normal((2, 40, ROWS)).astype(np.float32)
+    a, other = rng.standard_normal(ROWS).astype(np.float32), out.copy()
+    NUMPY.add_scaled(out, a, x)
+    compiled.add_scaled(other, a, x)
+    assert same(out, other)
