@@ -39,6 +39,17 @@ def _line(name: str, parts: Times) -> str:
     return f"{name:42}{seconds}"
 
 
+def _matrices(name: str, shape: tuple[int, ...]) -> list[str]:
+    """Return what is rounded of a tensor: itself, or each expert's matrix of those that lie in one.
+
+    The router's is not, as in llama.cpp.
+    """
+    if len(shape) == 3 and ".experts." in name:
+        stack, matrix = name.removesuffix(".weight").rsplit(".", 1)
+        return [f"{stack}.{e}.{matrix}.weight" for e in range(shape[0])]
+    return [name] if len(shape) == 2 and not name.endswith(".gate.weight") else []
+
+
 def main() -> None:
     """Calibrate the first layers on random tokens."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -54,10 +65,10 @@ def main() -> None:
     weights = Weights.from_checkpoint(Checkpoint.open(options.checkpoint))
     wanted = tuple(f"model.layers.{i}." for i in range(options.layers))
     types = {
-        name: GGMLType[options.type]
+        matrix: GGMLType[options.type]
         for name, shape in weights.shapes.items()
-        if len(shape) == 2
-        and (name.startswith(wanted) or (options.embedding and name == EMBEDDING))
+        if name.startswith(wanted) or (options.embedding and name == EMBEDDING)
+        for matrix in _matrices(name, shape)
     }
     rng = np.random.default_rng(0)
     sequences = [

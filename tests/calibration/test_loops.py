@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -116,3 +121,13 @@ def test_a_multiple_is_added_to_each_row(compiled: Loops, seed: int) -> None:
     NUMPY.add_scaled(out, a, x)
     compiled.add_scaled(other, a, x)
     assert same(out, other)
+
+
+@pytest.mark.weekly
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="names of x86-64's")
+@pytest.mark.parametrize("cpu", ["x86-64", "x86-64-v3"])
+def test_processors_without_avx_512(cpu: str) -> None:
+    """Other machine code from the same loops."""
+    env = os.environ | {"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": ""}
+    command = [sys.executable, "-m", "pytest", "-q", __file__, "-k", "levels or scales or row"]
+    subprocess.run(command, env=env, cwd=Path(__file__).parents[2], check=True)

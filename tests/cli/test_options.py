@@ -10,7 +10,10 @@ import pytest
 import typer.main
 
 from lfm2gguf import plan
+from lfm2gguf.calibration import OWN_TEXT
+from lfm2gguf.calibration.session import MOST_OWN_TEXT
 from lfm2gguf.gguf_file import GGUFFile
+from lfm2gguf.publication.plan import LADDER
 from lfm2gguf_cli.main import COMMANDS, make_app
 from lfm2gguf_cli.nearest import nearest
 from tests.cli.command import listing, refusal, run
@@ -43,6 +46,14 @@ def test_json_is_a_flag_beside_a_file_in_every_command_that_reports(
         assert known[command]["--json"].is_flag, command
         assert not known[command]["--json-file"].is_flag, command
         assert {"--quiet", "-q"} <= known[command].keys()
+
+
+def test_the_defaults_that_help_spells_are_the_librarys(known: dict[str, dict[str, Any]]) -> None:
+    for command in ("convert", "calibrate"):
+        assert float(known[command]["--own-text"].show_default) == OWN_TEXT
+        assert known[command]["--own-text"].max == MOST_OWN_TEXT
+    shown = known["publish"]["--type"].show_default
+    assert tuple(shown.replace(" and ", ", ").split(", ")) == LADDER
 
 
 def test_an_adapter_is_lora_everywhere(known: dict[str, dict[str, Any]]) -> None:

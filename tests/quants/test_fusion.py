@@ -41,7 +41,7 @@ def assembly(ir: str, triple: str, cpu: str) -> str:
 def searches() -> dict[str, tuple[Any, tuple[Any, ...]]]:
     """The kernels that all sums are in, and what they are called with."""
     from lfm2gguf.quants import grids
-    from lfm2gguf.quants.compiled import descent, iq1, iq2, iq3, nonlinear, search
+    from lfm2gguf.quants.compiled import descent, iq1, iq2, iq3, nonlinear, rounding, search
     from lfm2gguf.quants.compiled.lattice import tables
     from lfm2gguf.quants.compiled.numbers import F32
 
@@ -54,12 +54,16 @@ def searches() -> dict[str, tuple[Any, tuple[Any, ...]]]:
         "IQ3_S": (iq3.iq3_s_group, grids.IQ3_S),
     }
     splits = tables(grids.IQ1), x, x, x, x, ints, 0, 16, out
+    codes, loops = (x, x, 32), (x, x, x, x)
     with_min = x, 0, x, x, 32, 2, False, F32(15), F32(-1), F32(0.1), 20, 4 * (x,), 0
     return {
         "search_with_min": (search.search_with_min, with_min),
         "symmetric_search": (search.symmetric_search, (x, 0, x, x, 16, F32(32), x, x, x, 0, False)),
         "descend": (descent.descend, (x, x, F32(4), x, ints, x)),
         "positive_scale": (descent.positive_scale, (x, x, 8, 63, x, x)),
+        "move_levels": (rounding.move_levels, (*codes, out, *loops, x)),
+        "round_columns": (rounding.round_columns, (*codes, *loops, x, out, x)),
+        "best_scales": (rounding.best_scales, (*loops, *loops, x, 0, 63, x, x)),
         "IQ4": (nonlinear.fit, (x, x, 256, x, x, x)),
         **{
             name: (kernel, (tables(grid), x, x, x, ints, 0, 16, out))
@@ -91,7 +95,8 @@ def code_elsewhere(name: str) -> str:
 
 
 NAMES = (
-    "search_with_min", "symmetric_search", "descend", "positive_scale", "IQ4",
+    "search_with_min", "symmetric_search", "descend", "positive_scale",
+    "move_levels", "round_columns", "best_scales", "IQ4",
     "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ1_S", "IQ1_M",
 )  # fmt: skip
 

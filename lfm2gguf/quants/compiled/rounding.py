@@ -21,7 +21,7 @@ from lfm2gguf.quants.compiled.lanes import (
     truncated,
     where,
 )
-from lfm2gguf.quants.compiled.numbers import F32, MAGIC, ONE, ZERO, driver, inlined
+from lfm2gguf.quants.compiled.numbers import F32, MAGIC, ONE, ZERO, inlined, kernel
 
 LANES = 16
 SINGULAR = F32(1e-7)  # as there
@@ -50,7 +50,7 @@ def nearest_level(x: Any, codes: Any, middles: Any) -> Any:
     return found
 
 
-@driver
+@kernel
 def move_levels(
     codes: Any, middles: Any, sub_block: int, q: Any, scale: Any, inverse: Any, local: Any,
     gradient: Any, change: Any,
@@ -75,7 +75,7 @@ def move_levels(
                 store(gradient, to, load(gradient, to, LANES) + local[k * columns + j] * moves)
 
 
-@driver
+@kernel
 def round_columns(
     codes: Any, middles: Any, sub_block: int, w: Any, scale: Any, inverse: Any, offset: Any,
     triangle: Any, q: Any, errors: Any,
@@ -99,7 +99,7 @@ def round_columns(
                 store(w, to, load(w, to, LANES) - triangle[j * columns + k] * error)
 
 
-@driver
+@kernel
 def dots(a: Any, b: Any, out: Any) -> None:
     """Set ``out`` to the sums of ``a * b`` over the columns, one after the other."""
     rows = out.size
@@ -110,7 +110,7 @@ def dots(a: Any, b: Any, out: Any) -> None:
         store(out, row, total)
 
 
-@driver
+@kernel
 def add_scaled(out: Any, a: Any, x: Any) -> None:
     """Add ``a * x`` to ``out``, a factor for each row."""
     rows = a.size
@@ -139,7 +139,7 @@ def within(x: Any, low: int, high: int) -> Any:
     return most(F32(low), least(F32(high), x))
 
 
-@driver
+@kernel
 def best_scale(uu: Any, ur: Any, d: Any, sc: Any, low: int, high: int, out: Any) -> None:
     """Set ``out`` to the best integers beside ``d``, ``sc`` where they gain nothing."""
     for row in range(0, out.size, LANES):
@@ -153,7 +153,7 @@ def best_scale(uu: Any, ur: Any, d: Any, sc: Any, low: int, high: int, out: Any)
         store(out, row, where(gain < ZERO, found, old))
 
 
-@driver
+@kernel
 def best_scales(
     uu: Any, ur: Any, vv: Any, uv: Any, vr: Any, d: Any, sc: Any, dmin: Any, m: Any,
     low: int, high: int, out: Any, minima: Any,
