@@ -32,9 +32,11 @@ def markers_of(file: GGUFFile) -> set[str]:
     tokens, types = (file.get(f"tokenizer.ggml.{key}", ()) for key in ("tokens", "token_type"))
     assert isinstance(tokens, Iterable)
     assert isinstance(types, Iterable)
-    added = [(token, kind) for token, kind in zip(tokens, types, strict=False) if len(token) > 1]
-    return {token for token, kind in added if kind == _CONTROL} | {
-        token for token, kind in added if kind == _USER_DEFINED and re.fullmatch(r"<\S+>", token)
+    return {
+        token
+        for token, kind in zip(tokens, types, strict=False)
+        if (kind == _CONTROL and len(token) > 1)
+        or (kind == _USER_DEFINED and re.fullmatch(r"<\S+>", token))
     }
 
 

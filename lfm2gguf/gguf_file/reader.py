@@ -227,6 +227,7 @@ class _Parser:
         length_at = struct.Struct("<Q").unpack_from
         while len(found) < n:
             found.append(self.string())  # which moves the window on
+            found += self.short_strings(n - len(found))
             at, window = self.position - self.window_start, self.window
             while len(found) < n and at + 8 <= len(window):
                 [length] = length_at(window, at)
@@ -236,6 +237,21 @@ class _Parser:
                 at += 8 + length
             self.position = self.window_start + at
         return found
+
+    def short_strings(self, n: int) -> list[str]:
+        """Read up to so many texts that are left in the window, all at once; none where one is odd.
+
+        A length below 256 is a byte and seven zeros, so what stands between such zeros is a text
+        and, in one byte, the length of the next. If each is as long as the one before it says,
+        then that is where they part: texts that hold zeros, too, or are longer, show by that.
+        """
+        rest = self.window[self.position - self.window_start :]
+        pieces = rest.split(bytes(7), n + 1)[:-1]  # the last may go on behind the window
+        lengths = [len(piece) for piece in pieces]
+        if lengths != [1, *(piece[-1] + 1 for piece in pieces[:-1] if piece)]:
+            return []
+        self.position += sum(lengths) + 7 * len(pieces) - 8  # before the length of the next
+        return [piece[:-1].decode("utf-8", "surrogateescape") for piece in pieces[1:]]
 
     def count(self, what: str, smallest: int) -> int:
         n = self.number("Q")

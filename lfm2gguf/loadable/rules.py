@@ -182,7 +182,9 @@ def vocabulary(contents: Contents) -> Iterator[Problem]:
             "resize the embedding (model.resize_token_embeddings(len(tokenizer))), save the "
             "checkpoint, and convert it again",
         )  # fmt: skip
-    if twice := [text for text, times in Counter(map(str, contents.tokens)).items() if times > 1]:
+    if len(set(contents.tokens)) < n:
+        counted = Counter(map(str, contents.tokens))
+        twice = [text for text, times in counted.items() if times > 1]
         yield Problem(
             "token-twice", "tokenizer.ggml.tokens",
             f"has {_and_more([repr(text) for text in twice])} more than once; llama.cpp ends the "

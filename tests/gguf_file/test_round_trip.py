@@ -134,3 +134,25 @@ def test_a_target_is_not_replaced_unasked(tmp_path: Path) -> None:
     assert target.read_text() == "precious"
     create(overwrite=True)
     assert GGUFFile.open(target).metadata == METADATA
+
+
+LENGTHS = [0, 1, 7, 8, 127, 128, 255, 256, 257, 70_000]
+ODD = st.one_of(
+    st.text(max_size=12),
+    st.sampled_from(["\0", "\0" * 7, "\0" * 8, "\1" + "\0" * 7, "ä" * 127, "\udcff\udc80"]),
+    st.sampled_from(LENGTHS).map(lambda n: "x" * n),
+)
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(ODD, max_size=12), st.lists(ODD, max_size=3))
+def test_texts_of_all_lengths(tmp_path: Path, first: list[str], second: list[str]) -> None:
+    """Texts of zeros, and of lengths that are zeros themselves, are told apart."""
+    file, texts = tmp_path / "f.gguf", ValueType.STRING
+    metadata = {
+        "first": Value(ValueType.ARRAY, first, texts),
+        "second": Value(ValueType.ARRAY, second, texts),
+        "last": Value(texts, "end"),
+    }
+    file.write_bytes(lay_out(metadata, ()).header)
+    assert GGUFFile.open(file).metadata == metadata
