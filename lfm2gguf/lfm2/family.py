@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import gguf
-
 from lfm2gguf.checkpoint import Adapter, Checkpoint, unwrapped
 from lfm2gguf.errors import CheckpointError, OptionError, UnsupportedError
 from lfm2gguf.gguf_file import Metadata
@@ -130,8 +128,7 @@ def _projector_plan(whole: Checkpoint, adapter: Adapter | None) -> Plan:
     tensors = tuple(opened.tensors())
     left_out = match(adapted.checkpoint, tensors, opened.left_out(adapted.checkpoint.tensors))
     check_deltas(adapted, tensors)
-    kind = gguf.GGUFType.MMPROJ
-    about = general(adapted.checkpoint, PROJECTOR_ARCHITECTURE, tensors, kind)
+    about = general(adapted.checkpoint, PROJECTOR_ARCHITECTURE, tensors, "mmproj")
     return Plan(
         adapted.checkpoint,
         about | opened.metadata(),

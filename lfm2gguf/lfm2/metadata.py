@@ -1,7 +1,8 @@
 """The metadata that every member has: what the model is called, and its vocabulary.
 
 Names, size labels, model cards, special tokens, merges and chat templates come from the
-gguf package's ``Metadata`` and ``SpecialVocab``, which llama.cpp's converter uses too.
+gguf package's ``Metadata`` and ``SpecialVocab``, which llama.cpp's converter uses too. It is
+imported where it is used: who runs a file does not wait for it.
 """
 
 from __future__ import annotations
@@ -12,9 +13,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import gguf
+from typing import TYPE_CHECKING, Any
 
 from lfm2gguf.checkpoint import Checkpoint, Tokenizer, chat_templates, read_json
 from lfm2gguf.errors import CheckpointError
@@ -22,6 +21,9 @@ from lfm2gguf.gguf_file import UNSTORABLE, Metadata, Value, ValueType
 from lfm2gguf.lfm2.config import get
 from lfm2gguf.lfm2.model_card import read_model_card
 from lfm2gguf.lfm2.plan import PlannedTensor
+
+if TYPE_CHECKING:
+    import gguf
 
 # Attribute of gguf.Metadata: keys of generation_config.json, the first that is there.
 SAMPLING = {
@@ -52,7 +54,7 @@ def general(
     checkpoint: Checkpoint,
     architecture: str,
     tensors: Sequence[PlannedTensor],
-    kind: str = gguf.GGUFType.MODEL,
+    kind: str = "model",
 ) -> Metadata:
     """Return the ``general.*`` keys: name, size, licence, languages, tags, sampling defaults.
 
@@ -60,6 +62,8 @@ def general(
         CheckpointError: the model card's front matter or generation_config.json is damaged.
 
     """
+    import gguf
+
     counts = parameter_counts(tensors)
     about = described(checkpoint.path, checkpoint.name, checkpoint.config, counts[0])
     about.name = about.name or checkpoint.name
@@ -93,6 +97,8 @@ def described(
         CheckpointError: the model card's front matter or generation_config.json is damaged.
 
     """
+    import gguf
+
     generation = read_json(folder / "generation_config.json")
     get(config, str, "_name_or_path", default="")
     card = read_model_card(folder)
@@ -127,6 +133,8 @@ def vocabulary(checkpoint: Checkpoint, n_rows: int, pre: str | None) -> Vocabula
         UnsupportedError: the tokenizer is of a kind that llama.cpp does not know.
 
     """
+    import gguf
+
     folder = checkpoint.tokenizer_path or checkpoint.path
     tokenizer = Tokenizer.load(folder, pre)
     tokens, types = tokenizer.padded(n_rows)
@@ -174,10 +182,10 @@ def recorded(writer: gguf.GGUFWriter) -> Metadata:
 
 
 def _value(value: Any, type: gguf.GGUFValueType, sub_type: gguf.GGUFValueType | None) -> Value:
-    if type is not gguf.GGUFValueType.ARRAY:
+    if type.name != "ARRAY":
         return Value(ValueType[type.name], value)
     items = list(value)
-    item_type = sub_type or gguf.GGUFValueType.get_type(items[0])
+    item_type = sub_type or type.get_type(items[0])
     return Value(ValueType.ARRAY, items, ValueType[item_type.name])
 
 

@@ -8,9 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import gguf
-import yaml
-
 from lfm2gguf.errors import CheckpointError
 
 LONGEST = 4 << 20  # bytes of a README.md
@@ -24,6 +21,9 @@ def read_model_card(folder: Path) -> dict[str, Any]:
         CheckpointError: it cannot be read, is not YAML, or holds too much.
 
     """
+    import gguf
+    import yaml
+
     file = folder / "README.md"
     try:
         if file.is_file() and file.stat().st_size > LONGEST:

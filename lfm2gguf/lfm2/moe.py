@@ -11,8 +11,6 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import gguf
-
 from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.errors import CheckpointError, UnsupportedError
 from lfm2gguf.gguf_file import Metadata, Value
@@ -20,6 +18,8 @@ from lfm2gguf.lfm2 import dense
 from lfm2gguf.lfm2.config import COPY, get
 from lfm2gguf.lfm2.dense import U32, Dense
 from lfm2gguf.lfm2.plan import PlannedTensor, Source
+
+SIGMOID = 2  # LLAMA_EXPERT_GATING_FUNC_TYPE_SIGMOID, src/llama-hparams.h
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Mixture(Dense):
             **dense.head_keys(self.config),
             "expert_feed_forward_length": Value(U32, experts.width),
             "leading_dense_block_count": Value(U32, experts.dense_layers),
-            "expert_gating_func": Value(U32, int(gguf.ExpertGatingFuncType.SIGMOID)),
+            "expert_gating_func": Value(U32, SIGMOID),
             **dense.last_keys(self.config),
         }
         return self.named(keys)
