@@ -11,7 +11,7 @@ import numpy as np
 from lfm2gguf.errors import ContextError, Lfm2ggufError, OptionError, RuntimeFailureError
 from lfm2gguf.llamacpp.batch import Batch, Chunk, Floats
 from lfm2gguf.llamacpp.device import default_threads
-from lfm2gguf.llamacpp.library import Closed, captured_log, last_words, library
+from lfm2gguf.llamacpp.library import Closed, captured_log, last_words, library, made_by
 from lfm2gguf.llamacpp.model import Adapter, Model
 
 
@@ -65,7 +65,8 @@ class Context:
         params.offload_kqv = params.op_offload = model.offloaded > 0
         params.no_perf = True
         with captured_log() as log:
-            self._pointer = llama.llama_init_from_model(model._pointer, params)
+            make, free = llama.llama_init_from_model, llama.llama_free
+            self._pointer = made_by(make, model._pointer, params, free=free)
         if not self._pointer:
             raise RuntimeFailureError(
                 f"llama.cpp cannot make a context of {n_ctx} tokens for {model.path}: "

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import logging
 import os
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from lfm2gguf.errors import MissingDependencyError, RuntimeFailureError
@@ -90,6 +92,47 @@ def captured_log() -> Iterator[list[str]]:
             yield lines
         finally:
             _captures.remove(lines)
+
+
+@contextlib.contextmanager
+def unheard_log() -> Iterator[None]:
+    """Let what the C code says go nowhere.
+
+    A load says a thousand lines. For each it would wait until Python's other threads let it in:
+    where these import modules meanwhile, as at a server's start, it would hardly get on.
+    """
+    llama = library()
+    # a function of the library that looks at no argument: one of Python's would wait, too
+    nowhere = ctypes.cast(llama.llama_supports_mmap, llama.llama_log_callback)
+    with _load_lock:
+        llama.llama_log_set(nowhere, None)
+        try:
+            yield
+        finally:
+            llama.llama_log_set(log_callback(), None)
+
+
+def made_by(
+    make: Callable[..., Any],
+    *arguments: Any,
+    free: Callable[[Any], None],
+    stop: Callable[[], None] = lambda: None,
+) -> Any:
+    """Return what a C function makes that calls Python's: progress, lines of a log.
+
+    It runs in a thread of its own, as an exception in such a call is lost: Python handles signals
+    in the main thread, so Ctrl-C would be one. Where this thread is interrupted meanwhile, the
+    function is told to ``stop``, and what it has made is freed.
+    """
+    with ThreadPoolExecutor(1) as worker:
+        made = worker.submit(make, *arguments)
+        try:
+            return made.result()
+        except BaseException:
+            stop()
+            if pointer := made.result():
+                free(pointer)
+            raise
 
 
 @contextlib.contextmanager

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import logging
 import os
 import re
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +19,15 @@ import numpy.typing as npt
 from lfm2gguf.errors import GGUFError, OptionError, RuntimeFailureError
 from lfm2gguf.llamacpp.device import Device
 from lfm2gguf.llamacpp.huge_pages import HugePages
-from lfm2gguf.llamacpp.library import Closed, captured_log, last_words, library
+from lfm2gguf.llamacpp.library import (
+    Closed,
+    captured_log,
+    last_words,
+    library,
+    logger,
+    made_by,
+    unheard_log,
+)
 
 Tokens = Sequence[int]
 CANDIDATE = np.dtype([("id", "<i4"), ("logit", "<f4"), ("p", "<f4")])  # llama_token_data
@@ -41,7 +51,8 @@ class Model:
     system has them (faster to decode), and whatever becomes of the file does not matter any more.
 
     ``offloaded`` and ``buffers`` are read from the library's load report, not from what was
-    asked: layers on a GPU, and bytes of weights by buffer (``CPU_Mapped``, ``CUDA0``, ...).
+    asked: layers on a GPU, and bytes of weights by buffer (``CPU_Mapped``, ``CUDA0``, ...). On
+    the CPU alone there is a report only where the logger takes it (at ``DEBUG``).
 
     Raises:
         GGUFError: llama.cpp cannot load the file; the message holds its own last words.
@@ -64,16 +75,29 @@ class Model:
         params.n_gpu_layers = gpu_layers if on else 0
         if not mmap:
             params.load_mode = self._llama.LLAMA_LOAD_MODE_NONE
-        pages = HugePages()
+        pages, stopped = HugePages(), threading.Event()
 
         @self._llama.llama_progress_callback  # type: ignore[untyped-decorator]
         def loading(_progress: float, _data: Any) -> bool:
             pages.ask()  # the buffers are there, and nothing is in them when this is called first
-            return True
+            return not stopped.is_set()
 
         params.progress_callback = loading
-        with captured_log() as log:
-            self._pointer = self._llama.llama_model_load_from_file(os.fsencode(self.path), params)
+        load = functools.partial(
+            made_by,
+            self._llama.llama_model_load_from_file,
+            os.fsencode(self.path),
+            params,
+            free=self._llama.llama_model_free,
+            stop=stopped.set,
+        )
+        log: list[str] = []
+        if not on and not logger.isEnabledFor(logging.DEBUG):
+            with unheard_log():
+                self._pointer = load()
+        if not self._pointer:  # that is, if it failed, once more for the reason
+            with captured_log() as log:
+                self._pointer = load()
         if not self._pointer:
             raise GGUFError(f"{self.path}: llama.cpp cannot load it: {last_words(log)}")
         self.vocab = self._llama.llama_model_get_vocab(self._pointer)

@@ -63,8 +63,34 @@ def test_the_cpu_is_a_backend_and_a_device() -> None:
 
 def test_a_model_on_the_cpu_says_so(model: Model) -> None:
     assert model.offloaded == 0
-    assert all(name.startswith("CPU") for name in model.buffers)
     assert model.metadata["general.architecture"] == "lfm2"
+
+
+INTERRUPTED = """
+import os, signal, sys
+from lfm2gguf.llamacpp import Model
+from lfm2gguf.llamacpp.huge_pages import HugePages
+HugePages.ask = lambda self: os.kill(os.getpid(), signal.SIGINT)  # called during a load
+try:
+    Model(sys.argv[1])
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are sent otherwise there")
+def test_a_load_can_be_interrupted() -> None:
+    command = [sys.executable, "-c", INTERRUPTED, str(tiny_gguf())]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("interrupted\n", "")
+
+
+def test_a_load_reports_to_who_listens(model: Model, caplog: pytest.LogCaptureFixture) -> None:
+    assert model.buffers == {}
+    with caplog.at_level("DEBUG", "lfm2gguf.llamacpp"), Model(tiny_gguf()) as heard:
+        assert heard.buffers
+        assert all(name.startswith("CPU") for name in heard.buffers)
+    assert "token to piece cache" in caplog.text
 
 
 @pytest.mark.parametrize(

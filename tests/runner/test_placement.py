@@ -122,8 +122,13 @@ def test_a_runner_asks_for_the_memory_before_it_loads(monkeypatch: pytest.Monkey
     ],
 )
 def test_weights_are_read_if_there_is_room(
-    monkeypatch: pytest.MonkeyPatch, mmap: bool | None, free: int | None, mapped: bool
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    mmap: bool | None,
+    free: int | None,
+    mapped: bool,
 ) -> None:
     monkeypatch.setattr("lfm2gguf.runner.opening.available_memory", lambda: free)
+    caplog.set_level("DEBUG", "lfm2gguf.llamacpp")  # without, no load reports where weights are
     with Runner(tiny_gguf(), device="cpu", context=64, mmap=mmap) as lfm:
         assert ("CPU_Mapped" in lfm.scheduler._model.buffers) == mapped
