@@ -93,7 +93,7 @@ class Service:
         self.active -= count
 
 
-def service_of(request: Request) -> Service:
+async def service_of(request: Request) -> Service:  # without async, FastAPI takes a thread for it
     """Return the service of the application that a request came to."""
     service: Service = request.app.state.service
     return service
