@@ -99,19 +99,25 @@ class OpeningOptions:
         ),
     ] = None
 
+    def fetch(self, model: str) -> str:
+        """Return a file's path: as given, or of the one of this type in a Hub repository."""
+        if model.endswith(".gguf"):
+            return model
+        from lfm2gguf.checkpoint import fetch_gguf, is_repository
+
+        if not is_repository(model):
+            return model
+        if not sys.stderr.isatty():  # progress bars are for people
+            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        return os.fspath(fetch_gguf(model, self.type))
+
     def open(self, model: str, **settings: Any) -> Runner:
         """Open a file, or the one of this type in a Hub repository."""
         from lfm2gguf.runner import Runner
 
         settings |= {"mmproj": self.mmproj, "context": self.context}
         settings |= {"lookup": self.lookup, "draft": self.draft}
-        from lfm2gguf.checkpoint import is_repository
-
-        if not is_repository(model) or model.endswith(".gguf"):
-            return Runner(model, **settings)
-        if not sys.stderr.isatty():  # progress bars are for people
-            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-        return Runner.from_hub(model, self.type, **settings)
+        return Runner(self.fetch(model), **settings)
 
 
 def sampling(

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import logging
+import os
 import signal
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -121,15 +126,7 @@ def serve(
 
     Example: lfm2gguf serve LFM2-1.2B-Q4_K_M.gguf
     """
-    from lfm2gguf import server
-
     keys = [*(api_key or []), *(_keys_in(api_key_file) if api_key_file else [])]
-
-    limits = server.Limits(
-        body_bytes=max_body, prompt_tokens=max_prompt, queue=max_queue, seconds=max_seconds,
-        any_grammar=any_grammar,
-    )  # fmt: skip
-    create_app, run = server.create_app, server.run  # what is missing is said before it loads
     logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of each client that hangs up
     logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
     if access_log:
@@ -138,8 +135,14 @@ def serve(
         **place.arguments(), "parallel": parallel, "inject_tools": inject_tools, "mmap": mmap
     }  # fmt: skip
     settings["adapters"] = dict(map(_adapter, lora or ()))
-    with opening.open(model, **settings) as lfm:
-        app = create_app(
+    file = opening.fetch(model)
+    with _uncollected(), _imported_beside() as imported, opening.open(file, **settings) as lfm:
+        server = imported.result()
+        limits = server.Limits(
+            body_bytes=max_body, prompt_tokens=max_prompt, queue=max_queue, seconds=max_seconds,
+            any_grammar=any_grammar,
+        )  # fmt: skip
+        app = server.create_app(
             lfm,
             name=name,
             api_key=keys,
@@ -157,8 +160,10 @@ def serve(
             typer.echo(f"next: {opened}give a client {url}/v1; Ctrl-C ends it", err=True)
             signal.signal(signal.SIGTERM, lambda *_: None)  # from here on uvicorn drains
             end_within(drain_seconds)
+            gc.freeze()  # what is there now stays: looking through it would hold answers up
+            gc.enable()
 
-        run(
+        server.run(
             app,
             host,
             port,
@@ -166,6 +171,41 @@ def serve(
             hosts=allow_host or (),
             started=started,
         )
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Look for no garbage: of modules and a vocabulary that have just been made nothing is."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@contextlib.contextmanager
+def _imported_beside() -> Iterator[Future[Any]]:
+    """Import the server in a thread, while llama.cpp loads the model in this one.
+
+    What the load needs is imported before: two threads that import packages which have modules
+    in common may each wait for the other.
+
+    Raises:
+        MissingDependencyError: the server cannot be imported, which is known at once.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's threads, which spin at first
+    from lfm2gguf import runner, server  # noqa: F401
+    from lfm2gguf.llamacpp import devices
+
+    devices()
+    server.check_installed()
+
+    def load() -> Any:
+        _ = server.Limits, server.create_app, server.run
+        return server
+
+    with ThreadPoolExecutor(1) as beside:
+        yield beside.submit(load)
 
 
 def _adapter(given: str) -> tuple[str, str]:
