@@ -1,6 +1,7 @@
 """How soon ``lfm2gguf serve`` answers beside llama-server: after its start, and after a prefix.
 
     python tests/benchmarks/serve_start_and_prefix.py MODEL.gguf --programs llama.cpp/build/bin
+        [--rounds 5] [--start-only]
 
 ``start`` is the time from starting the program to the end of a chat answer of one token (once the
 file has been served on this machine before, as its first load is tried in a process of its own).
@@ -63,6 +64,7 @@ def until_up(client: httpx.Client, process: subprocess.Popen[bytes]) -> None:
 
 
 def measure(command: list[str], prefix: str) -> dict[str, float]:
+    """Start a server, and ask it; with an empty prefix, for the first answer alone."""
     port = free_port()
     began = time.perf_counter()
     env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
@@ -75,6 +77,8 @@ def measure(command: list[str], prefix: str) -> dict[str, float]:
             body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
             client.post("/v1/chat/completions", json=body).raise_for_status()
             start = time.perf_counter() - began
+            if not prefix:
+                return {"start": start}
             firsts = []
             for question in ("When is high water?", "Who lights the lantern?", "How deep is it?"):
                 messages = [{"role": "system", "content": prefix},
@@ -91,6 +95,7 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--programs", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--start-only", action="store_true")
     given = parser.parse_args()
     threads = str(default_threads())
     shared = ["-t", threads, "-c", str(CONTEXT)]
@@ -101,13 +106,13 @@ def main() -> None:
     found: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
     draw = random.Random(1)
     for i in range(given.rounds + 1):
-        prefix = " ".join(draw.choices(WORDS, k=PREFIX))
+        prefix = "" if given.start_only else " ".join(draw.choices(WORDS, k=PREFIX))
         for name in list(commands)[:: -1 if i % 2 else 1]:
             measured = measure(commands[name], prefix)
             if i:  # the first fills the machine's caches
                 found[name].append(measured)
     result: dict[str, Any] = {"model": given.model.name, "rounds": given.rounds}
-    for what in ("start", "whole", "prefix"):
+    for what in ("start",) if given.start_only else ("start", "whole", "prefix"):
         ratios = [
             a[what] / b[what] for a, b in zip(found["lfm2gguf"], found["llama-server"], strict=True)
         ]
