@@ -59,7 +59,7 @@ def searches() -> dict[str, tuple[Any, tuple[Any, ...]]]:
     return {
         "search_with_min": (search.search_with_min, with_min),
         "symmetric_search": (search.symmetric_search, (x, 0, x, x, 16, F32(32), x, x, x, 0, False)),
-        "descend": (descent.descend, (x, x, F32(4), x, ints, x)),
+        "descend": (descent.descend, (x, x, x, F32(4), x, ints, x.reshape(4, 256))),
         "positive_scale": (descent.positive_scale, (x, x, 8, 63, x, x)),
         "move_levels": (rounding.move_levels, (*codes, out, *loops, x)),
         "round_columns": (rounding.round_columns, (*codes, *loops, x, out, x)),

@@ -16,10 +16,10 @@ from lfm2gguf.quants.compiled.lanes import (
     least,
     load,
     most,
-    part,
     splat,
     store,
     to_float,
+    transpose,
     where,
 )
 from lfm2gguf.quants.compiled.numbers import (
@@ -51,21 +51,15 @@ def load_pair(planes: Any, at: int) -> Any:
     return joined(load(planes, at, LANES), load(planes, at + SIZE * LANES, LANES))
 
 
-@inlined
-def store_pair(planes: Any, at: int, pair: Any) -> None:
-    """Store what :func:`load_pair` loads."""
-    store(planes, at, part(pair, 0, LANES))
-    store(planes, at + SIZE * LANES, part(pair, LANES, LANES))
-
-
 @kernel
-def set_levels(x: Any, at: int, levels: Any, nmax: Any, sums: Any, to: int, restless: Any) -> None:
+def set_levels(x: Any, at: int, levels: Any, nmax: Any, sums: Any, found: Any, to: int) -> None:
     """Set the levels of two sub-blocks of 16 blocks as C does before it moves them.
 
-    ``sums`` gets both sums. ``restless`` becomes 1 where a level might move: where, under these
-    sums, it is not safely the nearest to ``v * less_l2 / less_lx`` (see :func:`signed_step`), or
-    v * sum_l2 - level * sum_lx, which is the same as their difference times less_lx, not small.
-    Three sub-blocks in four are at rest. Both sums of an empty one are 0.
+    ``sums`` gets both sums, which are 0 of an empty sub-block; ``found`` from plane 1 on the
+    factors that make the levels, 1 where it is empty, and 1 where it is restless. That it is if
+    a level might move: if, under these sums, it is not safely the nearest to
+    ``v * less_l2 / less_lx`` (see :func:`signed_step`), or v * sum_l2 - level * sum_lx, which is
+    the same as their difference times less_lx, not small. Three sub-blocks in four are at rest.
     """
     peak, far = splat(ZERO, PAIR), splat(ZERO, PAIR)
     for i in range(SIZE):
@@ -78,32 +72,30 @@ def set_levels(x: Any, at: int, levels: Any, nmax: Any, sums: Any, to: int, rest
     for i in range(SIZE):
         v = load_pair(x, at + LANES * i)
         rung = quick_level(factor * v, ZERO - nmax, nmax - ONE)  # at most nmax before rounding
-        store_pair(levels, at + LANES * i, rung)
+        store(levels, PAIR * i, rung)
         sum_lx = sum_lx + v * v * v * rung
         sum_l2 = sum_l2 + v * v * rung * rung
     least_left = sum_lx * LEFT_OVER
     at_rest = far == far
     for i in range(SIZE):
-        v, rung = load_pair(x, at + LANES * i), load_pair(levels, at + LANES * i)
+        v, rung = load_pair(x, at + LANES * i), load(levels, PAIR * i, PAIR)
         left = sum_lx - v * v * v * rung
         off, close = v * sum_l2 - rung * sum_lx, CLOSE * left
         near = ((off < close) | (rung == nmax - ONE)) & (
             (off > ZERO - close) | (rung == ZERO - nmax)
         )
         at_rest = at_rest & ((left <= ZERO) | ((left > least_left) & near))
-    empty = far < EPSILON
+    empty, one = far < EPSILON, splat(ONE, PAIR)
     store(sums[0], to, where(empty, ZERO, sum_lx))
     store(sums[1], to, where(empty, ZERO, sum_l2))
-    store(restless, to, where(at_rest | empty, ZERO, splat(ONE, PAIR)))
-    if any_true(empty):
-        for i in range(SIZE):
-            rung = load_pair(levels, at + LANES * i)
-            store_pair(levels, at + LANES * i, where(empty, ZERO - nmax, rung))
+    store(found[1], to, factor)
+    store(found[2], to, where(empty, one, ZERO))
+    store(found[3], to, where(at_rest | empty, ZERO, one))
 
 
 @inlined
 def signed_step(v: Any, rung: Any, sum_lx: Any, sum_l2: Any, low: Any, high: Any) -> Any:
-    """Return whether the level of each lane's weight moves, and the level and sums then."""
+    """Return whether the level of each lane's weight moves; the level and sums if it does."""
     weight = v * v
     less_lx = sum_lx - weight * v * rung
     less_l2 = sum_l2 - weight * rung * rung
@@ -111,63 +103,75 @@ def signed_step(v: Any, rung: Any, sum_lx: Any, sum_l2: Any, low: Any, high: Any
     new_lx, new_l2 = less_lx + weight * v * new, less_l2 + weight * new * new
     move = (less_lx > ZERO) & (new != rung) & (new_l2 > ZERO)
     move = move & (new_lx * new_lx * sum_l2 > sum_lx * sum_lx * new_l2)
-    return move, where(move, new, rung), where(move, new_lx, sum_lx), where(move, new_l2, sum_l2)
+    return move, new, new_lx, new_l2
 
 
 @kernel
-def move_levels(v: Any, levels: Any, nmax: Any, sums: Any) -> None:
-    """Move the levels of a team of sub-blocks, one after another, until none moves any more."""
+def move_levels(v: Any, levels: Any, nmax: Any, team: Any) -> None:
+    """Set the levels of a team of sub-blocks, and move them until none moves any more.
+
+    ``team`` has the planes of both sums and of factors. The sums are left alone where no level
+    moves: as that is what the processor expects, the next step need not wait for it.
+    """
     low, high = I32(ZERO - nmax), I32(nmax - ONE)
-    sum_lx, sum_l2 = load(sums, 0, TEAM), load(sums, TEAM, TEAM)
+    sum_lx, sum_l2 = load(team, 0, TEAM), load(team, TEAM, TEAM)
+    factor = load(team, 2 * TEAM, TEAM)
+    for i in range(SIZE):
+        rung = quick_level(factor * load(v, TEAM * i, TEAM), ZERO - nmax, nmax - ONE)
+        store(levels, TEAM * i, rung)
     quiet = 0  # steps since a level was moved: behind those of all others none will
     for step in range(PASSES * SIZE):
         i = step % SIZE
         x, rung = load(v, TEAM * i, TEAM), load(levels, TEAM * i, TEAM)
-        moves, rung, sum_lx, sum_l2 = signed_step(x, rung, sum_lx, sum_l2, low, high)
+        moves, new, new_lx, new_l2 = signed_step(x, rung, sum_lx, sum_l2, low, high)
         if any_true(moves):
-            store(levels, TEAM * i, rung)
+            store(levels, TEAM * i, where(moves, new, rung))
+            sum_lx, sum_l2 = where(moves, new_lx, sum_lx), where(moves, new_l2, sum_l2)
             quiet = 0
         else:
             quiet += 1
             if quiet == SIZE:
                 break
-    store(sums, 0, sum_lx)
-    store(sums, TEAM, sum_l2)
+    store(team, 0, sum_lx)
+    store(team, TEAM, sum_l2)
 
 
 @kernel
-def descend(x: Any, levels: Any, nmax: Any, room: Any, chosen: Any, scales: Any) -> None:
+def descend(
+    x: Any, planes: Any, levels: Any, nmax: Any, room: Any, chosen: Any, found: Any
+) -> None:
     """Fit x = scale * level, weighed by x², one level after another (``make_q3_quants``).
 
-    For the sub-blocks of 16 super-blocks, of which those that are not at rest are ``chosen``;
-    ``levels`` are from ``-nmax`` on.
+    For the sub-blocks of 16 super-blocks, of which those that are not at rest are ``chosen``:
+    ``levels``, which lie like ``x``, get theirs, from ``-nmax`` on. The planes ``found`` are the
+    scales and what :func:`set_levels` has.
     """
-    sums, restless, team = room[:512].reshape(2, 256), room[512:768], room[768:896]
-    v, own = room[896:1920], room[1920:2944]
+    sums, team = room[:512].reshape(2, 256), room[512:608]
+    v, own, rows = room[1024:1536], room[1536:2048], room[2048:2560]
     for j in range(0, SIZE, 2):
-        set_levels(x, SIZE * LANES * j, levels, nmax, sums, LANES * j, restless)
+        set_levels(planes, SIZE * LANES * j, own, nmax, sums, found, LANES * j)
     n = 0
     for s in range(SIZE * LANES):
         chosen[n] = s
-        n += restless[s] == ONE
+        n += found[3, s] == ONE
     for first in range(0, n, TEAM):
         count = min(TEAM, n - first)
         for k in range(TEAM):
             s = chosen[first + min(k, count - 1)]  # where there are too few, the last one again
-            at = s // LANES * SIZE * LANES + s % LANES
-            team[k], team[TEAM + k] = sums[0, s], sums[1, s]
-            for i in range(SIZE):
-                v[TEAM * i + k], own[TEAM * i + k] = x[at + LANES * i], levels[at + LANES * i]
+            team[k], team[TEAM + k], team[2 * TEAM + k] = sums[0, s], sums[1, s], found[1, s]
+            store(rows, SIZE * k, load(x, SIZE * (s % LANES * SIZE + s // LANES), SIZE))
+        for k in range(0, TEAM, LANES):
+            transpose(rows, SIZE * k, SIZE, v, k, TEAM)
         move_levels(v, own, nmax, team)
+        for k in range(0, TEAM, LANES):
+            transpose(own, k, TEAM, rows, SIZE * k, SIZE)
         for k in range(count):
             s = chosen[first + k]
-            at = s // LANES * SIZE * LANES + s % LANES
             sums[0, s], sums[1, s] = team[k], team[TEAM + k]
-            for i in range(SIZE):
-                levels[at + LANES * i] = own[TEAM * i + k]
+            store(levels, SIZE * (s % LANES * SIZE + s // LANES), load(rows, SIZE * k, SIZE))
     for j in range(SIZE):
         sum_lx, sum_l2 = load(sums[0], LANES * j, LANES), load(sums[1], LANES * j, LANES)
-        store(scales, LANES * j, where(sum_l2 > ZERO, sum_lx / sum_l2, ZERO))
+        store(found[0], LANES * j, where(sum_l2 > ZERO, sum_lx / sum_l2, ZERO))
 
 
 @inlined

@@ -58,15 +58,17 @@ SIZE = 16  # weights in a sub-block, and sub-blocks in a super-block
 
 @kernel
 def fit_sub_blocks(
-    planes: Any, q: Any, nmax: int, work: Any, found: Any, levels: Any, sums: Any, chosen: Any
-) -> None:
+    x: Any, planes: Any, q: Any, nmax: int, work: Any, found: Any, levels: Any, sums: Any,
+    chosen: Any,
+) -> None:  # fmt: skip
     """Search the scale of each sub-block; ``nmax`` is 4 (Q3_K) or 32 (Q6_K).
 
     ``q`` is the importance of the group, block after block, or empty. ``found`` gets planes of
-    scales, factors and flags, or ``levels`` those that C's search of Q3_K ends with.
+    scales, factors and flags; those that C's search of Q3_K moves levels of have the fourth
+    one set, and their levels in ``levels``.
     """
     if nmax == 4 and not q.size:
-        descend(planes, levels, F32(nmax), work, chosen, found[0])
+        descend(x, planes, levels, F32(nmax), work, chosen, found)
         return
     variance, w, room = work[:16], work[16:272], work[272:]
     if q.size and nmax == 4:
@@ -142,22 +144,19 @@ def quantize_scales(values: Any, sums: Any, nmax: int, stored: Any, work: Any, h
 def levels_of(x: Any, k: int, j: int, nmax: Any, found: Any, levels: Any) -> Any:
     """Return the levels, from 0 on, of sub-blocks ``j`` and ``j + 1`` of block ``k``.
 
-    C leaves those of the search where a scale is 0: ``levels`` has them, or is empty.
+    C leaves those of the search where a scale is 0: ``levels`` has those moved, or is empty.
     """
     low, high = I32(-nmax), I32(nmax - 1)
-    a, b = LANES * j + k, LANES * (j + 1) + k
-    v = load(x, SUPER * k + SIZE * j, 32)
+    a, b, at = LANES * j + k, LANES * (j + 1) + k, SUPER * k + SIZE * j
+    v = load(x, at, 32)
     d = pair(found[0], a, b)
     rungs = level(v / d, low, high) + nmax
     if found[0, a] == ZERO or found[0, b] == ZERO:
+        searched = level(pair(found[1], a, b) * v, low, high) + nmax
+        searched = where(pair(found[2], a, b) == ONE, I32(0), searched)
         if levels.size:
-            at = SIZE * LANES * j + k
-            for i in range(32):
-                found[3, i] = levels[at + LANES * i]
-            searched = nearest_int(load(found[3], 0, 32)) + nmax
-        else:
-            searched = level(pair(found[1], a, b) * v, low, high) + nmax
-            searched = where(pair(found[2], a, b) == ONE, I32(0), searched)
+            moved = nearest_int(load(levels, at, 32)) + nmax
+            searched = where(pair(found[3], a, b) == ONE, moved, searched)
         rungs = where(d == ZERO, searched, rungs)
     return to_bytes(rungs)
 
@@ -216,7 +215,7 @@ def encode_group(
     searched = nmax == 4 and not q.size
     for j in range(SIZE):
         columns(x, SIZE * j, SUPER, SIZE, planes, LANES * SIZE * j)
-    fit_sub_blocks(planes, q, nmax, work, found, levels, sums, stored)
+    fit_sub_blocks(x, planes, q, nmax, work, found, levels, sums, stored)
     weights = sums if nmax == 4 and q.size else sums[:0]
     if nmax == 32:
         far, _ = furthest(found[0])
