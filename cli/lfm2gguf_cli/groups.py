@@ -5,8 +5,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, get_type_hints
+
+from lfm2gguf.errors import OptionError
+
+# What commands write, and what they read that may be written anew.
+WRITTEN = ("output", "json_file", "junit", "markdown", "html", "plot", "csv", "write_baseline")
+RENEWED = ("baseline", "in_file")
 
 Command = Callable[..., None]
 
@@ -36,6 +44,7 @@ def grouped(command: Command) -> Command:
 
     @functools.wraps(command)
     def called(**given: Any) -> None:
+        _refuse_one_file_twice(given)
         for name, group in groups.items():
             values = {f.name: given.pop(f.name) for f in dataclasses.fields(group)}
             given[name] = group(**values)
@@ -44,6 +53,33 @@ def grouped(command: Command) -> Command:
     called.__signature__ = inspect.Signature(list(shown.values()))  # type: ignore[attr-defined]
     called.__annotations__ = {name: option.annotation for name, option in shown.items()}
     return called
+
+
+def _refuse_one_file_twice(given: Mapping[str, Any]) -> None:
+    """Refuse two results in one file, and a result in the place of what is read.
+
+    Raises:
+        OptionError: saying which file.
+
+    """
+    written: dict[str, str] = {}  # the option by the file
+    for name in WRITTEN:
+        path = given.get(name)
+        if not path or str(path) == "-":
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        other = written.setdefault(os.path.realpath(path), flag)
+        if other != flag:
+            raise OptionError(f"{path}: {other} and {flag} name the same file; give one another")
+    for name, value in given.items():
+        if written and name not in (*WRITTEN, *RENEWED):
+            for path in value if isinstance(value, list) else [value]:
+                if isinstance(path, str | Path) and Path(path).is_file():
+                    flag = written.get(os.path.realpath(path), "")
+                    if flag:
+                        raise OptionError(
+                            f"{path}: is what is being read; give {flag} another name"
+                        )
 
 
 def _option(name: str, hint: Any, default: Any) -> inspect.Parameter:

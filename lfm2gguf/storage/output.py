@@ -65,6 +65,8 @@ def check_target(target: Path, *, overwrite: bool = False) -> None:
         OutputError: saying which, and what to do.
 
     """
+    if str(target) == "-":
+        raise OutputError("-: this is not written to standard output; give the name of a file")
     if target.is_dir():
         raise OutputError(f"{target}: is a folder; give the name of a file in it")
     if target.exists() and not target.is_file():

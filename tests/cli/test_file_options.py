@@ -5,7 +5,9 @@ The commands' own parameters are gone over, so that a new one is tried without b
 
 from __future__ import annotations
 
+import itertools
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -14,8 +16,9 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
+from lfm2gguf_cli.groups import WRITTEN as RESULT_OPTIONS
 from lfm2gguf_cli.main import COMMANDS
-from tests.cli.command import refusal
+from tests.cli.command import refusal, run
 from tests.cli.test_options import options
 
 # What is written is another test's (test_bad_targets.py); a program's name is no file.
@@ -136,3 +139,73 @@ def test_a_file_that_is_something_else(
     (tmp_path / "file").touch()
     for file in (*files, huge):
         check(parameter, file, sound, tmp_path / "within")
+
+
+RESULTS = [
+    (command, param.opts[0])
+    for command in COMMANDS
+    for param in {id(p): p for p in options(command).values()}.values()
+    if param.name in RESULT_OPTIONS and param.param_type_name == "option"
+]
+
+
+def test_results_are_known_where_they_are_looked_for() -> None:
+    """By a name of that list: a new option of the kind must come in."""
+    assert {name for name in WRITTEN if name not in ("workspace", "program")} == {*RESULT_OPTIONS}
+
+
+def stated(command: str, gguf: Path, folder: Path, out: Path) -> list[str]:
+    """A whole command that reads this GGUF, where it can be given one."""
+    beside = list(BESIDE.get(command, ()))
+    if command in ("quantize", "convert", "calibrate"):
+        beside = [str(gguf), "-f"]
+    elif command == "imatrix":
+        beside = [str(gguf), "-f", "--chunks", "1"]
+    elif command in ("inspect", "doctor"):
+        beside = [str(gguf)]
+    elif command in ("convert-lora", "publish"):
+        beside = [str(folder), *(["--to", "a/b", "--no-upload"] if command == "publish" else [])]
+    elif command == "export":
+        beside = [*beside, "-f"]
+    return [command, *(word.format(gguf=gguf, folder=folder, out=out) for word in beside)]
+
+
+@pytest.mark.parametrize(("command", "flag"), RESULTS)
+def test_a_result_never_takes_the_place_of_what_is_read(
+    command: str, flag: str, sound: dict[str, Any], tmp_path: Path
+) -> None:
+    if command in ("convert-lora", "publish", "devices"):
+        pytest.skip("reads folders, which no file can replace, or nothing")
+    gguf = tmp_path / "model.gguf"
+    shutil.copy(sound["gguf"], gguf)
+    (tmp_path / "link.gguf").symlink_to(gguf)
+    for named in (gguf, tmp_path / "link.gguf", tmp_path / "." / "model.gguf"):
+        words = stated(command, gguf, sound["folder"], tmp_path / "out")
+        said = refusal(*words, flag, named, within=tmp_path)
+        assert "is what is being read" in said, said
+
+
+@pytest.mark.parametrize("command", sorted({command for command, _ in RESULTS}))
+def test_two_results_have_two_files(command: str, sound: dict[str, Any], tmp_path: Path) -> None:
+    flags = [flag for owner, flag in RESULTS if owner == command]
+    for one, other in itertools.combinations(flags, 2):
+        words = stated(command, sound["gguf"], sound["folder"], tmp_path / "out")
+        said = refusal(*words, one, tmp_path / "a.x", other, tmp_path / "." / "a.x",
+                       within=tmp_path)  # fmt: skip
+        assert "name the same file" in said, said
+
+
+@pytest.mark.parametrize(("command", "flag"), RESULTS)
+def test_a_stroke_is_standard_output_or_refused(
+    command: str, flag: str, sound: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It never makes a file of that name."""
+    if flag not in ("--output", "--json-file") or (command, flag) == ("publish", "--output"):
+        pytest.skip("a report, which is printed; or a folder")
+    monkeypatch.chdir(tmp_path)
+    words = stated(command, sound["gguf"], sound["folder"], tmp_path / "out")
+    if command == "convert-lora":
+        words = [command, str(sound["folder"]), "--base", str(sound["folder"])]
+    result = run(*words, flag, "-")
+    assert not (tmp_path / "-").exists()
+    assert result.code == 2, result
