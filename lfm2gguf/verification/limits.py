@@ -13,6 +13,7 @@ Limits of the mean KL divergence are about 1.5 times the larger of the two.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
@@ -226,6 +227,22 @@ class Limits:
     min_cosine: float | None = None
     min_rank: float | None = None
     min_overlap: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no figure can meet or miss.
+
+        Raises:
+            OptionError: one is not a number, or a share is above 1.
+
+        """
+        for limit in fields(self):
+            value = getattr(self, limit.name)
+            if value is not None and math.isnan(value):
+                raise OptionError(f"{_option(limit.name)} is not a number")
+            if value is not None and value > 1 and limit.name.startswith("min_"):
+                raise OptionError(
+                    f"{_option(limit.name)} is {value:g}: a share is 1 at most, such as 0.9 or 90%"
+                )
 
     def of_text(self, type: str) -> TextLimits:
         """Return what a text model's file of this type is held to.

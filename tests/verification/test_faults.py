@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,16 @@ def test_limits_can_be_set_one_by_one() -> None:
     assert Limits(**asked).of_text("NVFP4") == TextLimits(**asked)
     with pytest.raises(OptionError, match="no default limits for NVFP4"):
         Limits(max_kld=1.0).of_text("NVFP4")
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Limits)])
+def test_a_limit_that_nothing_can_be_held_to(name: str) -> None:
+    with pytest.raises(OptionError, match=rf"{name} \(--{name.replace('_', '-')}\) is not a num"):
+        Limits(**{name: float("nan")})
+    if name.startswith("min_"):  # 90 for 90 % would fail every file
+        with pytest.raises(OptionError, match=r"is 90: a share is 1 at most, such as 0\.9 or 90%"):
+            Limits(**{name: 90})
+    Limits(**{name: 1.0})
 
 
 def test_one_file_or_many(example: Path, files: dict[str, Path]) -> None:
