@@ -113,9 +113,10 @@ def _stop(signal_number: int, frame: FrameType | None) -> None:
     """End the command by way of every finally, so that partial files are removed.
 
     An import is left to its end: inside of it the exception would be lost, since modules in C
-    make an ImportError of it (NumPy's import_array), and weak references swallow it.
+    make an ImportError of it (NumPy's import_array), and weak references swallow it. So is what C
+    code calls back, whose exceptions ctypes prints and drops.
     """
-    if _imports(frame):
+    if _is_lost(frame):
         again = threading.Timer(0.02, _signal_again, [signal_number])
         again.daemon = True
         again.start()
@@ -125,10 +126,13 @@ def _stop(signal_number: int, frame: FrameType | None) -> None:
         sys.exit(128 + signal_number)
 
 
-def _imports(frame: FrameType | None) -> bool:
-    while frame is not None and frame.f_globals is not vars(_bootstrap):
+def _is_lost(frame: FrameType | None) -> bool:
+    """Whether an exception raised here would not reach the command."""
+    while frame is not None:
+        if frame.f_globals is vars(_bootstrap) or frame.f_code.co_name.endswith("_from_c"):
+            return True
         frame = frame.f_back
-    return frame is not None
+    return False
 
 
 def _signal_again(signal_number: int) -> None:

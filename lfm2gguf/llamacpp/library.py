@@ -68,7 +68,7 @@ def log_callback() -> Any:
     unfinished: list[str] = []  # a line may arrive in pieces
 
     @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator,unused-ignore]
-    def on_log(_level: int, text: bytes | None, _user: object) -> None:
+    def on_log_from_c(_level: int, text: bytes | None, _user: object) -> None:
         unfinished.append((text or b"").decode("utf-8", "replace"))
         if not unfinished[-1].endswith("\n"):
             return
@@ -78,7 +78,7 @@ def log_callback() -> Any:
             capture.append(line)
         logger.debug("%s", line)
 
-    return on_log
+    return on_log_from_c
 
 
 @contextlib.contextmanager
@@ -91,7 +91,7 @@ def captured_log() -> Iterator[list[str]]:
         try:
             yield lines
         finally:
-            _captures.remove(lines)
+            _captures.pop()  # the last one: remove() would take another that has the same lines
 
 
 @contextlib.contextmanager

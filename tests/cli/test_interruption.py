@@ -17,6 +17,7 @@ import pytest
 from tests.benchmarks.make_checkpoint import shapes
 from tests.cli.command import COMMAND
 from tests.making.checkpoints import config, save, tokenizer, write_json
+from tests.making.models import tiny_gguf
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
 TYPES = ["Q5_K_M", "Q4_K_M", "Q6_K"]  # work for some seconds
@@ -241,3 +242,34 @@ def test_a_limit_on_the_size_of_files(long: Path, target: Path) -> None:
     assert "cannot be written (File too large)" in done.stderr
     assert done.stderr.count("\n") == 1
     assert not list(target.iterdir())
+
+
+CALLED_BACK = """
+import logging, os, runpy, sys, time
+
+class Handler(logging.Handler):
+    def emit(self, record):
+        if {words!r} in record.getMessage():
+            os.kill(os.getpid(), {number})
+            time.sleep(0.005)
+
+log = logging.getLogger("lfm2gguf.llamacpp")
+log.setLevel(logging.DEBUG)
+log.addHandler(Handler())
+log.propagate = False
+runpy.run_module("lfm2gguf_cli.main", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("words", ["load_tensors", "llama_context: n_ctx"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_in_what_c_calls_back(
+    number: signal.Signals, code: int, words: str, tmp_path: Path
+) -> None:
+    """ctypes prints an exception that is raised there, and the command would go on."""
+    (tmp_path / "start.py").write_text(CALLED_BACK.format(number=int(number), words=words))
+    arguments = [sys.executable, str(tmp_path / "start.py"), "run", str(tiny_gguf()), "--no-trial",
+                 "--device", "cpu", "-p", "Hi", "-n", "600"]  # fmt: skip
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == code, done.stderr
+    assert "ctypes" not in done.stderr
