@@ -28,8 +28,9 @@ def rpc_server(
 
     Example: lfm2gguf rpc-server --host 10.0.0.2
     """
-    from lfm2gguf.llamacpp import choose, default_threads, devices, serve_devices
+    from lfm2gguf.llamacpp import check_threads, choose, default_threads, devices, serve_devices
 
+    check_threads(threads)
     address = f"{host}:{port}"
     on = choose(device) or [one for one in devices() if one.kind == "cpu"]
     names = ", ".join(one.description for one in on)

@@ -12,7 +12,7 @@ from lfm2gguf.llamacpp.backend import BACKENDS, Backend
 from lfm2gguf.llamacpp.batch import Chunk, Floats
 from lfm2gguf.llamacpp.choices import choice_rules
 from lfm2gguf.llamacpp.context import Context, RefusedBatchError
-from lfm2gguf.llamacpp.device import Device, backends, default_threads, devices
+from lfm2gguf.llamacpp.device import Device, backends, check_threads, default_threads, devices
 from lfm2gguf.llamacpp.grammar import SchemaRules, json_schema_grammar
 from lfm2gguf.llamacpp.images import check_size
 from lfm2gguf.llamacpp.lazy import LazyGrammar
@@ -47,6 +47,7 @@ __all__ = [
     "build_info",
     "check_grammar",
     "check_size",
+    "check_threads",
     "choice_rules",
     "choose",
     "default_threads",

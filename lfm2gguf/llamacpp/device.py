@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lfm2gguf.errors import OptionError
 from lfm2gguf.llamacpp.library import library, loading
+
+MOST_THREADS = 512  # GGML_MAX_N_THREADS (ggml/include/ggml.h)
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,17 @@ def default_threads() -> int:
     except AttributeError:  # not Linux
         return max(1, (os.cpu_count() or 2) // 2)
     return max(1, len({_core(cpu) for cpu in allowed}))
+
+
+def check_threads(threads: int | None) -> None:
+    """Refuse what ggml has no room for; None is left to :func:`default_threads`.
+
+    Raises:
+        OptionError: it is less than one, or more than ggml's arrays hold.
+
+    """
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise OptionError(f"threads (--threads) is {threads}: it must be 1 to {MOST_THREADS}")
 
 
 def _core(cpu: int) -> str:

@@ -19,6 +19,7 @@ from lfm2gguf.llamacpp import (
     Model,
     Projector,
     available_memory,
+    check_threads,
     choose,
     report,
 )
@@ -35,6 +36,7 @@ DEFAULT_CONTEXT = 8_192
 MOST_DRAFTED = 8  # tokens of a draft model at once
 MOST_GUESSES = 64  # more would hold up the first wrong one for too long
 MOST_READ = 0.25  # of the free memory: weights that take more stay in the file
+MOST_CONTEXT = (1 << 31) - 1  # tokens: positions are llama_pos, an int32 (include/llama.h)
 MOST_SEQUENCES = 256  # LLAMA_MAX_SEQ (src/llama-cparams.h)
 
 
@@ -77,7 +79,8 @@ def open_model(
         GGUFError: a file cannot be run.
         DeviceError: the device is not there, or lacks memory.
     """
-    _check(parallel=parallel, context=context, threads=threads)
+    check_threads(threads)
+    _check(parallel=parallel, context=context)
     if not 0 <= lookup <= MOST_GUESSES:
         raise OptionError(f"lookup is {lookup}: it must be 0 (off) to {MOST_GUESSES}")
     trying = Trial(path, Path(mmproj) if mmproj else None)  # its child starts while this goes on
@@ -94,6 +97,7 @@ def open_model(
         size, free = sum(info.nbytes for info in file.tensors.values()), available_memory()
         if not on:
             placement.check_memory(path, size, free)
+            placement.check_context(file, n_ctx, free and free - size)
         if mmap is None:
             mmap = bool(on) or free is None or size > MOST_READ * free
         trial.loaded()
@@ -147,10 +151,12 @@ def _guesses(most: int, lookup: int, draft: Draft | None) -> Callable[[], Guesse
     return of_request
 
 
-def _check(*, parallel: int, **others: int | None) -> None:
-    for name, value in {"parallel": parallel, **others}.items():
+def _check(*, parallel: int, context: int | None) -> None:
+    for name, value in {"parallel": parallel, "context": context}.items():
         if value is not None and value < 1:
             raise OptionError(f"{name} is {value}: it must be at least 1")
+    if context and context > MOST_CONTEXT:
+        raise OptionError(f"context is {context}: llama.cpp counts {MOST_CONTEXT} tokens at most")
     if parallel > MOST_SEQUENCES:
         raise OptionError(
             f"parallel is {parallel}: llama.cpp computes {MOST_SEQUENCES} sequences at most"

@@ -11,6 +11,7 @@ from lfm2gguf.gguf_file import GGUFFile
 from lfm2gguf.llamacpp import Device
 from lfm2gguf.members import ARCHITECTURES
 
+MASKED = 512  # rows of the mask: n_ubatch, as Context has it
 MARGIN = 512 << 20  # bytes of device memory left alone: compute buffers, and the desktop
 
 
@@ -136,6 +137,37 @@ def check_memory(path: Path, needed: int, available: int | None) -> None:
             f"{path}: the model needs {needed / 1e9:.1f} GB of memory, and "
             f"{available / 1e9:.1f} GB are available: close other programs, or quantize it to "
             "a smaller type"
+        )
+
+
+def cache_bytes(file: GGUFFile, n_ctx: int) -> int:
+    """Return the bytes that attention needs for ``n_ctx`` tokens at least, in F16.
+
+    Keys and values of each layer's own heads (convolutions have none, and need little), and the
+    mask of the tokens that a graph runs over at a time.
+    """
+    heads, width, of_layers = (
+        file.get(f"{file.architecture}.{key}", 0)
+        for key in ("attention.head_count", "embedding_length", "attention.head_count_kv")
+    )
+    if not (isinstance(heads, int) and isinstance(width, int) and heads > 0):
+        return 0
+    layers = of_layers if isinstance(of_layers, list) else [of_layers]
+    kept = 2 * (width // heads) * sum(n for n in layers if isinstance(n, int))
+    return 2 * n_ctx * (kept + MASKED)
+
+
+def check_context(file: GGUFFile, n_ctx: int, available: int | None) -> None:
+    """Check that the memory of a context fits beside the weights.
+
+    Raises:
+        OptionError: it does not.
+    """
+    needed = cache_bytes(file, n_ctx)
+    if available is not None and needed > available:
+        raise OptionError(
+            f"context is {n_ctx}: it needs {needed / 1e9:.1f} GB of memory beside the model, and "
+            f"{max(available, 0) / 1e9:.1f} GB are available: ask for a smaller one"
         )
 
 

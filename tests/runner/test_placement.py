@@ -9,17 +9,22 @@ import numpy as np
 import pytest
 from gguf import GGUFWriter
 
-from lfm2gguf.errors import DeviceError, GGUFError, Lfm2ggufError, UnsupportedError
+from lfm2gguf.errors import DeviceError, GGUFError, Lfm2ggufError, OptionError, UnsupportedError
+from lfm2gguf.gguf_file import GGUFFile
 from lfm2gguf.llamacpp import Device
+from lfm2gguf.llamacpp.device import MOST_THREADS
+from lfm2gguf.llamacpp.library import captured_log
 from lfm2gguf.llamacpp.machine import available_memory
 from lfm2gguf.runner import Runner
 from lfm2gguf.runner.placement import (
     MARGIN,
+    cache_bytes,
     check_file,
     check_memory,
     layers_that_fit,
     place,
 )
+from lfm2gguf.verification import Engine
 from tests.making.models import tiny_gguf
 
 
@@ -132,3 +137,38 @@ def test_weights_are_read_if_there_is_room(
     caplog.set_level("DEBUG", "lfm2gguf.llamacpp")  # without, no load reports where weights are
     with Runner(tiny_gguf(), device="cpu", context=64, mmap=mmap) as lfm:
         assert ("CPU_Mapped" in lfm.scheduler._model.buffers) == mapped
+
+
+@pytest.mark.parametrize("threads", [0, -1, MOST_THREADS + 1, 100_000])
+def test_threads_that_ggml_has_no_room_for(threads: int) -> None:
+    """100,000 ended the process (SIGSEGV)."""
+    with pytest.raises(OptionError, match=rf"threads \(--threads\) is {threads}"):
+        Runner(tiny_gguf(), device="cpu", threads=threads)
+    with pytest.raises(OptionError, match=rf"threads \(--threads\) is {threads}"):
+        Engine(threads=threads).resolved()
+
+
+@pytest.mark.parametrize("context", [1 << 31, 1 << 32, 10**20])
+def test_a_context_that_c_would_count_otherwise(context: int) -> None:
+    """2**32 became 0, which is the trained one."""
+    with pytest.raises(OptionError, match=f"context is {context}"):
+        Runner(tiny_gguf(), device="cpu", context=context)
+
+
+def test_a_context_larger_than_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error before the operating system ends the process."""
+    monkeypatch.setattr("lfm2gguf.runner.opening.available_memory", lambda: 1 << 28)
+    with pytest.raises(OptionError, match=r"context is 1000000: it needs 3\.1 GB of memory"):
+        Runner(tiny_gguf(), device="cpu", context=1_000_000)
+    with Runner(tiny_gguf(), device="cpu", context=1024) as lfm:
+        assert lfm.context_size == 1024
+
+
+def test_the_memory_of_a_context_is_what_llama_cpp_takes() -> None:
+    file = GGUFFile.open(tiny_gguf())
+    with captured_log() as log, Runner(tiny_gguf(), device="cpu", context=65_536, lookup=0):
+        pass
+    [kept] = [line for line in log if "llama_kv_cache: size" in line]
+    mebibytes = float(kept.split("size =")[1].split("MiB")[0])
+    mask = 2 * 512 * 65_536
+    assert cache_bytes(file, 65_536) - mask == mebibytes * (1 << 20)

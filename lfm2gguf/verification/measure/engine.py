@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from lfm2gguf.errors import MissingDependencyError, OptionError
 from lfm2gguf.install import install_command
+from lfm2gguf.llamacpp import check_threads
 from lfm2gguf.verification.measure.scorers import llamacpp_available
 
 SHIPPED = "shipped"  # reference against what is shipped; the other two are of a three-way run
@@ -37,12 +38,14 @@ class Engine:
         """Return the engine with ``auto`` replaced by what is installed.
 
         Raises:
-            OptionError: the name is unknown, or does not go with ``three_way``.
+            OptionError: the name is unknown, or does not go with ``three_way``; or there are
+                too many threads.
             MissingDependencyError: llama.cpp is asked for and not installed.
 
         """
         if self.name not in NAMES:
             raise OptionError(f"engine {self.name!r} is not one of {', '.join(NAMES)}")
+        check_threads(self.threads)
         available = llamacpp_available()
         if (self.name == "llama.cpp" or self.three_way) and not available:
             raise MissingDependencyError(
