@@ -94,7 +94,9 @@ def convert(
 
     display = saying.display()
     opening = {"revision": revision, "pre": pre, "lora": lora}
-    passes = Passes(source, output, storage, material, budgets, calibrate, own_text, opening)
+    passes = Passes(
+        source, output, storage, material, budgets, calibrate, own_text, workspace, opening
+    )
     if is_gguf(source):
         refuse_beside(source, mmproj=mmproj, lora=lora, target=target, model_name=model_name,
                       pre=pre, revision=revision, verify=verify)  # fmt: skip
@@ -108,8 +110,9 @@ def convert(
         )
     if verify and mmproj:
         raise OptionError("--verify compares what a text model predicts; a projector predicts none")
+    passes.check_options()
     if not dry_run:
-        passes.check(overwrite=force)
+        passes.check_targets(overwrite=force)
     recipe, more = passes.recipe(display)
     plan, calibration = passes.plan(recipe, projector=mmproj, target_model=target, name=model_name)
     reference: ReferenceModel | None = None

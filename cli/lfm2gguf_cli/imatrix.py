@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,11 +53,17 @@ def imatrix(
     The matrix is for convert --imatrix, quantize --imatrix and llama-quantize --imatrix.
     """
     from lfm2gguf.imatrix import merge, read_imatrix, write_imatrix
+    from lfm2gguf.imatrix.matrix import DEFAULT_CHUNK
     from lfm2gguf.storage import check_target
     from lfm2gguf_cli.progress import progress_of
 
     if source is None and not in_file:
         raise OptionError("nothing to do: name a checkpoint, or matrices with --in-file")
+    if source is None:
+        read = replace(material, ctx=None).given  # --ctx says how long a legacy file's chunks are
+        read += [f"--lora {lora}"] * bool(lora) + [f"--revision {revision}"] * bool(revision)
+        if read:
+            raise OptionError(f"{read[0]}: is for a checkpoint, and none is named; leave it out")
     if output is None and not show_statistics:
         raise OptionError("where to? Name the file with -o, or ask for --show-statistics")
     display = saying.display()
@@ -73,7 +80,7 @@ def imatrix(
                     **material.arguments(),
                 )
             )  # fmt: skip
-    whole = matrices[0] if len(matrices) == 1 else merge(matrices, material.ctx)
+    whole = matrices[0] if len(matrices) == 1 else merge(matrices, material.ctx or DEFAULT_CHUNK)
     for name, experts in whole.unseen.items():
         display.note(f"{name}: no token reached {len(experts)} of its experts; use more text")
     if output is not None:

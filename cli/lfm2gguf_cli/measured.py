@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lfm2gguf.conversion import ConversionPlan, Recipe, plan
@@ -19,6 +20,15 @@ from lfm2gguf_cli.tables import show_allocation
 
 if TYPE_CHECKING:
     from lfm2gguf.calibration import CalibrationPlan
+    from lfm2gguf.imatrix import ImportanceMatrix
+
+
+def compute_matrix(display: Display, source: str | Path, **how: Any) -> ImportanceMatrix:
+    """Compute the importance matrix of ``--imatrix auto``."""
+    from lfm2gguf.calibration import collect_imatrix
+
+    with progress_of(display) as progress:
+        return collect_imatrix(source, progress=progress, **how)
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,7 @@ class Passes:
     budgets: BudgetOptions
     calibrate: bool
     own_text: float | None
+    workspace: Path | None
     opening: dict[str, Any]  # revision, pre, lora
 
     @property
@@ -47,13 +58,15 @@ class Passes:
             "--imatrix auto": self.storage.computes_matrix,
             "--size, --bpw or --kld": self.budgets.budget() is not None,
             "--own-text": self.own_text is not None,
+            "--workspace": self.workspace is not None,
+            **dict.fromkeys(self.material.given, True),
         }
         for option, is_asked in asked.items():
             if is_asked:
                 raise OptionError(f"{option}: {reason}")
 
-    def check(self, *, overwrite: bool) -> None:
-        """Refuse what stands in the way before the work."""
+    def check_options(self) -> None:
+        """Refuse options of which one is without effect beside the others."""
         if self.calibrate and self.storage.imatrix is not None:
             raise OptionError(
                 "--imatrix and --calibrate: calibration sums more than a matrix holds; leave "
@@ -63,22 +76,24 @@ class Passes:
             raise OptionError(
                 "--own-text: is written to be calibrated on; give --calibrate, or leave it out"
             )
+        if self.workspace is not None and not self.calibrate:
+            raise OptionError(
+                "--workspace: is where a calibration goes on; give --calibrate, or leave it out"
+            )
+        if self.material.given and not self.wanted:
+            raise OptionError(
+                f"{self.material.given[0]}: is for --calibrate, --imatrix auto, --size, --bpw and "
+                "--kld; give one of them, or leave it out"
+            )
+
+    def check_targets(self, *, overwrite: bool) -> None:
+        """Refuse what stands in the way of the files before the work."""
         if not self.wanted:
-            self._refuse_unused_material()
             return
         budget = self.budgets.budget()
         label = None if budget is None else str(budget)
         early = replace(self.storage.recipe(), calibrated=True, label=label)
         plan(self.source, self.output, early, **self.opening).check_targets(overwrite=overwrite)
-
-    def _refuse_unused_material(self) -> None:
-        files = [f"--text {file}" for file in self.material.text or ()]
-        files += [f"--chat {self.material.chat}"] * (self.material.chat is not None)
-        if files:
-            raise OptionError(
-                f"{files[0]}: is what --calibrate, --imatrix auto, --size, --bpw and --kld read; "
-                "give one of them, or leave it out"
-            )
 
     def recipe(self, display: Display) -> tuple[Recipe, dict[str, Any]]:
         """Return how weights are stored, and what to say of it as data."""
@@ -100,13 +115,8 @@ class Passes:
     def _stored(self, display: Display) -> Recipe:
         if not self.storage.computes_matrix:
             return self.storage.recipe()
-        from lfm2gguf.calibration import collect_imatrix
-
         opening = {key: value for key, value in self.opening.items() if key != "pre"}
-        with progress_of(display) as progress:
-            matrix = collect_imatrix(
-                self.source, progress=progress, **opening, **self.material.arguments()
-            )
+        matrix = compute_matrix(display, self.source, **opening, **self.material.arguments())
         return self.storage.recipe(matrix)
 
     def plan(self, recipe: Recipe, **more: Any) -> tuple[ConversionPlan, CalibrationPlan | None]:

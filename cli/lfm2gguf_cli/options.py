@@ -177,6 +177,11 @@ class StorageOptions:
             from lfm2gguf.imatrix import read_imatrix
 
             matrix = read_imatrix(self.imatrix)
+        if self.imatrix is None and (self.include_weights or self.exclude_weights):
+            raise OptionError(
+                "--include-weights and --exclude-weights say which tensors --imatrix is used for; "
+                "give it, or leave them out"
+            )
         if matrix is not None:
             matrix = matrix.select(self.include_weights or (), self.exclude_weights or ())
         return Recipe(
@@ -251,15 +256,26 @@ class MaterialOptions:
             "the model's own template.",
         ),
     ] = None
-    chunks: Annotated[int, typer.Option(min=0, help="Chunks of each text; 0: all.")] = 128
-    ctx: Annotated[int, typer.Option(min=32, help="Tokens of a chunk.")] = 512
+    chunks: Annotated[
+        int | None,
+        typer.Option(min=0, help="Chunks of each text; 0: all.", show_default="128"),
+    ] = None
+    ctx: Annotated[
+        int | None, typer.Option(min=32, help="Tokens of a chunk.", show_default="512")
+    ] = None
+
+    @property
+    def given(self) -> list[str]:
+        """Return those of these options that were given, as they were."""
+        options = {"--text": self.text and self.text[0], "--chat": self.chat,
+                   "--chunks": self.chunks, "--ctx": self.ctx}  # fmt: skip
+        return [f"{flag} {value}" for flag, value in options.items() if value is not None]
 
     def arguments(self) -> dict[str, Any]:
-        """Return them as calibrate and collect_imatrix take them."""
-        return {
-            "texts": self.text or (), "chat": self.chat,
-            "chunks": self.chunks or None, "ctx": self.ctx,
-        }  # fmt: skip
+        """Return them as calibrate and collect_imatrix take them; they know the defaults."""
+        how: dict[str, Any] = {"texts": self.text or (), "chat": self.chat}
+        how |= {} if self.chunks is None else {"chunks": self.chunks or None}
+        return how | ({} if self.ctx is None else {"ctx": self.ctx})
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lfm2gguf_cli.groups import grouped
 from lfm2gguf_cli.options import DryRun, Force, Jobs, Output, Saying, StorageOptions
+
+if TYPE_CHECKING:
+    from lfm2gguf.conversion import ConversionPlan, Recipe
 
 
 @grouped
@@ -33,7 +37,18 @@ def quantize(
     """
     from lfm2gguf.conversion import plan_quantization
     from lfm2gguf_cli.conversions import finish
+    from lfm2gguf_cli.measured import compute_matrix
+    from lfm2gguf_cli.tables import show_notes
+
+    def plan(recipe: Recipe) -> ConversionPlan:
+        return plan_quantization(source, output, recipe, allow_requantize=allow_requantize)
 
     display, recipe = saying.display(), storage.recipe()
-    plan = plan_quantization(source, output, recipe, allow_requantize=allow_requantize)
-    finish(display, plan, jobs, force, dry_run)
+    if storage.computes_matrix:
+        early = plan(replace(recipe, calibrated=True))
+        if not dry_run:
+            early.check_targets(overwrite=force)  # before the work
+        recipe = storage.recipe(compute_matrix(display, source))
+    files = plan(recipe)
+    show_notes(display, files.notes, files.left_out)
+    finish(display, files, jobs, force, dry_run)

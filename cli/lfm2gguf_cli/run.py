@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lfm2gguf.errors import OptionError
 from lfm2gguf_cli.groups import grouped
 from lfm2gguf_cli.options import Saying
 from lfm2gguf_cli.running import ModelOrId, OpeningOptions, PlaceOptions, sampling
@@ -64,6 +65,8 @@ def run(
     from lfm2gguf_cli.chat import Chat, one_answer
     from lfm2gguf_cli.json_input import read_tools, schema
 
+    if lora_scale is not None and lora is None:
+        raise OptionError("--lora-scale: there is no adapter to scale; give --lora")
     display = saying.display()
     given = {
         "max_tokens": max_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p,

@@ -85,8 +85,9 @@ class ConversionPlan:
         folder = paths[0].parent
         asked = folder == Path(target or ".") and not folder.exists()
         return cls(
-            tuple(drafts), model.left_out, model.notes, model.files, folder if asked else None
-        )
+            tuple(drafts), model.left_out, (*model.notes, *_unfound(model, recipe)), model.files,
+            folder if asked else None,
+        )  # fmt: skip
 
     def check_targets(self, *, overwrite: bool = False) -> None:
         """Refuse files that cannot or must not be written; ``write`` does so, too.
@@ -133,3 +134,13 @@ class ConversionPlan:
                 jobs=jobs, executor=executor, overwrite=overwrite, progress=progress,
             )  # fmt: skip
         return Conversion(tuple(files), dict(self.left_out), self.notes)
+
+
+def _unfound(model: Model, recipe: Recipe) -> list[str]:
+    """Say which patterns are found in no tensor's name: a slip, since they change nothing."""
+    names = [source.name for source in model.sources]
+    return [
+        f"tensor_type (--tensor-type): {pattern.pattern!r} is found in no tensor's name"
+        for pattern, _ in recipe.overrides.patterns
+        if not any(map(pattern.search, names))
+    ]

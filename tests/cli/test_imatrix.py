@@ -84,6 +84,65 @@ def test_a_matrix_on_the_way_is_the_one_made_before(source: Path, tmp_path: Path
     assert b.get("quantize.imatrix.file") is None
 
 
+def test_quantize_computes_a_matrix_on_the_way(source: Path, tmp_path: Path) -> None:
+    """What convert says of --imatrix auto holds there too: it is that of the bundled text."""
+    run("convert", source, "-t", "F32", "-qo", tmp_path / "f32.gguf")
+    words = ["quantize", tmp_path / "f32.gguf", "-t", "Q4_0", "--imatrix"]
+    made = run(*words, "auto", "-qo", tmp_path / "a.gguf")
+    assert made.code == 0, made.err
+    assert run("imatrix", tmp_path / "f32.gguf", "-qo", tmp_path / "m.gguf").code == 0
+    assert run(*words, tmp_path / "m.gguf", "-qo", tmp_path / "b.gguf").code == 0
+    a, b = (GGUFFile.open(tmp_path / name) for name in ("a.gguf", "b.gguf"))
+    assert all((a.data(name) == b.data(name)).all() for name in a.tensors)
+    assert a.get("quantize.imatrix.chunks_count") == b.get("quantize.imatrix.chunks_count")
+    assert "exists already" in refusal(*words, "auto", "-o", tmp_path / "a.gguf", within=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--text", "a.txt"], ["--chat", "a.json"], ["--chunks", "9"], ["--ctx", "64"],
+        ["--workspace", "w"], ["--own-text", "2"], ["--for", "cuda"],
+        ["--include-weights", "ffn"], ["--exclude-weights", "ffn"],
+        ["--calibrate", "--include-weights", "ffn"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["", "dry"])
+def test_an_option_without_effect_is_refused(
+    words: list[str], dry: list[str], source: Path, tmp_path: Path
+) -> None:
+    said = refusal("convert", source, "-o", tmp_path, *words, *dry, within=tmp_path)
+    assert words[-2] in said
+    if "weights" in words[-2]:
+        run("convert", source, "-t", "F32", "-qo", tmp_path / "f32.gguf")
+        weights = words[-2:]
+        assert weights[0] in refusal("quantize", tmp_path / "f32.gguf", *weights, within=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "words", [["--text", "a.txt"], ["--chat", "a.json"], ["--chunks", "9"], ["--lora", "x"],
+              ["--revision", "main"]], ids=" ".join,
+)  # fmt: skip
+def test_merging_reads_no_text(words: list[str], source: Path, tmp_path: Path) -> None:
+    assert run(*collected(source, tmp_path / "m.gguf"), "-q").code == 0
+    said = refusal("imatrix", "--in-file", tmp_path / "m.gguf", "-o", tmp_path / "n.gguf", *words,
+                   within=tmp_path)  # fmt: skip
+    assert " ".join(words) in said
+
+
+def test_a_pattern_that_no_tensor_has_is_named(source: Path, tmp_path: Path) -> None:
+    words = ["-t", "Q4_0", "--tensor-type", "ffn_dwon=F16", "--tensor-type", "ffn_up=F16"]
+    told = run("convert", source, *words, "-o", tmp_path / "a.gguf")
+    assert told.code == 0
+    assert "'ffn_dwon' is found in no tensor's name" in told.err
+    assert "'ffn_up'" not in told.err
+    run("convert", source, "-t", "F32", "-qo", tmp_path / "f32.gguf")
+    told = run("quantize", tmp_path / "f32.gguf", *words, "-o", tmp_path / "b.gguf", "--json")
+    assert "'ffn_dwon'" in told.err
+    assert "'ffn_dwon'" in json.loads(told.out)["notes"][0]
+
+
 @pytest.mark.slow
 def test_convert_calibrates_as_calibrate_does(source: Path, tmp_path: Path) -> None:
     about = ["--text", source.parent / "text.txt", "--ctx", 32, "--chunks", 8]
