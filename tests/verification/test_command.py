@@ -9,10 +9,14 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from gguf import GGUFWriter
 
 import lfm2gguf
+from lfm2gguf.calibration import collect_imatrix
 from lfm2gguf.conversion import Recipe
+from lfm2gguf.imatrix import write_imatrix
 from tests.cli import command
 
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
@@ -172,3 +176,39 @@ def test_a_split_model_is_one_file_of_the_ladder(example: Path, tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     [file] = json.loads(report.read_text())["files"]
     assert file["bytes"] == sum(part.stat().st_size for part in parts)
+
+
+@pytest.fixture(scope="module")
+def companions(example: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """GGUF files that lie beside models and are none."""
+    folder = tmp_path_factory.mktemp("companions")
+    write_imatrix(collect_imatrix(example, chunks=1), folder / "imatrix.gguf")
+    made = {"imatrix": folder / "imatrix.gguf"}
+    for kind, architecture in (("mmproj", "clip"), ("adapter", "lfm2")):
+        made[kind] = folder / f"{kind}.gguf"
+        writer = GGUFWriter(made[kind], architecture)
+        writer.add_type(kind)
+        writer.add_tensor("a", np.zeros(32, np.float32))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    return made
+
+
+def test_a_folder_as_publish_makes_it(
+    example: Path, files: dict[str, Path], companions: dict[str, Path], tmp_path: Path
+) -> None:
+    """The importance matrix, the projector and the adapter beside the models are no models."""
+    for file in (files["Q8_0"], *companions.values()):
+        shutil.copy(file, tmp_path)
+    done = run(tmp_path, "-r", example, "--engine", "numpy", "--chunks", 1, "--json")
+    assert done.returncode == 0, done.stderr
+    assert [Path(f["file"]).name for f in json.loads(done.stdout)["files"]] == [files["Q8_0"].name]
+
+
+def test_what_is_no_model_is_named(example: Path, companions: dict[str, Path]) -> None:
+    for kind, file in companions.items():
+        done = run(file, "-r", example, "--engine", "numpy")
+        assert done.returncode == 2
+        assert f"{file.name}: is no model (its general.type is {kind!r})" in done.stderr

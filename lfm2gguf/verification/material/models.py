@@ -162,8 +162,16 @@ def _open_gguf(path: Path) -> ReferenceModel:
     )
 
 
+def is_model(file: GGUFFile) -> bool:
+    """Whether it is one: no importance matrix, adapter or projector, which lie beside models."""
+    return file.get("general.type", "model") == "model" and file.architecture != "clip"
+
+
 def _with_text(file: GGUFFile) -> GGUFFile:
     """Refuse what has no vocabulary: llama.cpp aborts when it is asked for tokens."""
+    if not is_model(file):
+        kind = file.get("general.type", "mmproj")
+        raise UnsupportedError(f"{file.path}: is no model (its general.type is {kind!r:.80})")
     if not file.has_text:
         raise UnsupportedError(f"{file.path}: it has no vocabulary and predicts no text")
     return file

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from lfm2gguf import rendering
 from lfm2gguf.errors import GGUFError
+from lfm2gguf.gguf_file import GGUFFile
 from lfm2gguf.rendering import Targets, write_targets
+from lfm2gguf.verification.material.models import is_model
 from lfm2gguf.verification.report import plot
 from lfm2gguf.verification.report.data import dumps
 from lfm2gguf.verification.report.junit import junit
@@ -27,9 +29,10 @@ WRITERS: dict[str, Callable[[Sequence[Verification]], str | bytes]] = {
 
 
 def candidates(path: Path) -> list[Path]:
-    """Return a file, or all GGUF files of a folder, largest first: the quantization ladder.
+    """Return a file, or all models of a folder, largest first: the quantization ladder.
 
-    Of a model that is split over several files the first represents all.
+    Of a model that is split over several files the first represents all. Importance matrices,
+    projectors and adapters, which are GGUF files too, are passed over.
 
     Raises:
         GGUFError: the folder has none.
@@ -37,11 +40,23 @@ def candidates(path: Path) -> list[Path]:
     """
     if not path.is_dir():
         return [path]
-    whole = [file for file in path.glob("*.gguf") if not LATER_PART.search(file.name)]
+    whole = [
+        file
+        for file in path.glob("*.gguf")
+        if not LATER_PART.search(file.name) and _may_be_model(file)
+    ]
     found = sorted(whole, key=lambda file: (-file.stat().st_size, file.name))
     if not found:
         raise GGUFError(f"{path}: no .gguf file in this folder")
     return found
+
+
+def _may_be_model(path: Path) -> bool:
+    """Whether to judge it; what cannot be read is told of then."""
+    try:
+        return is_model(GGUFFile.open(path))
+    except GGUFError:
+        return True
 
 
 def check_targets(targets: Targets) -> None:
