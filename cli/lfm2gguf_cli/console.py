@@ -6,7 +6,6 @@ colour, no bar and no box: plain lines.
 
 from __future__ import annotations
 
-import json as json_module
 import os
 import shlex
 import sys
@@ -20,7 +19,6 @@ from lfm2gguf.storage import check_target, write_whole
 from lfm2gguf_cli.layout import flow, layout
 
 # A file's text is shown; it does not get to command the terminal.
-IN_JSON = {i: f"\\u{i:04x}" for i in range(127, 160)}  # the others JSON escapes itself
 CONTROL = {i: f"\\x{i:02x}" for i in (*range(32), *range(127, 160))} | {10: "\\n"}
 
 
@@ -69,12 +67,13 @@ class Display:
     def gives(self, result: Callable[[], Any]) -> bool:
         """Give the result as JSON, to a file or printed; tell whether it was printed."""
         if self.json or self.json_file:
-            text = json_module.dumps(result(), indent=2, ensure_ascii=False)
-            text = text.translate(IN_JSON)
+            from lfm2gguf.rendering import dumps  # not needed where nobody asks for JSON
+
+            text = dumps(result(), indent=2)
             if self.json_file:
-                write_whole(self.json_file, text + "\n", overwrite=True)
+                write_whole(self.json_file, text, overwrite=True)
             if self.json:
-                print(text)  # noqa: T201
+                print(text, end="")  # noqa: T201
         return self.json
 
     def lines(self, rows: Sequence[Sequence[str]]) -> None:

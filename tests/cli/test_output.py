@@ -17,6 +17,7 @@ from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.gguf_file import GGUFFile, TensorSpec, Value, ValueType, lay_out
 from tests.cli.command import COMMAND, listing, run
+from tests.doctor.operations import Change, rewrite
 from tests.making.checkpoints import CASES, config, save, weights
 
 NAME = "LFM2-rows-of-256"
@@ -265,3 +266,22 @@ def test_tables_fit_the_terminal_and_have_every_figure(
         for figure in {cell for line in plain[:-1] for cell in line.split() if cell.isdigit()}:
             assert any(figure in line for line in table), figure
         assert plain[-1] == last  # the totals, which the terminal wraps
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("command", ["inspect", "doctor"])
+def test_json_has_no_numbers_that_json_lacks(
+    command: str, value: float, bf16_gguf: Path, tmp_path: Path
+) -> None:
+    """Python's reader takes NaN, and hardly another does: null stands for it, as in reports."""
+    change = Change({"general.sampling.temp": Value(ValueType.FLOAT32, value)})
+    path = rewrite(bf16_gguf, tmp_path / "a.gguf", change)
+    done = run(command, path, "--json", "--json-file", tmp_path / "a.json")
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    assert (tmp_path / "a.json").read_text() == done.out
+    data = json.loads(done.out, parse_constant=refuse)
+    if command == "inspect":
+        assert data["metadata"]["general.sampling.temp"] is None
