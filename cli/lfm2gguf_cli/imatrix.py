@@ -52,8 +52,7 @@ def imatrix(
 
     The matrix is for convert --imatrix, quantize --imatrix and llama-quantize --imatrix.
     """
-    from lfm2gguf.imatrix import merge, read_imatrix, write_imatrix
-    from lfm2gguf.imatrix.matrix import DEFAULT_CHUNK
+    from lfm2gguf.imatrix import DEFAULT_CHUNK, merge, read_imatrix, write_imatrix
     from lfm2gguf.storage import check_target
     from lfm2gguf_cli.progress import progress_of
 
