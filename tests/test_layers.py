@@ -18,6 +18,7 @@ LAYERS = [
         "members",
         "options",
         "progress",
+        "sampling",
         "text_file",
         "version",
     ],

@@ -16,7 +16,7 @@ from lfm2gguf.export.programs import export_for
 from lfm2gguf.gguf_file import GGUFFile, Value, ValueType
 from lfm2gguf.members import is_retrieval, member_of, trained_context
 from lfm2gguf.runner import Runner
-from lfm2gguf.runner.options import default_options
+from lfm2gguf.sampling import default_options
 from lfm2gguf.verification.material.models import open_reference
 from tests.chat.test_template import load
 from tests.doctor.conftest import mixture

@@ -32,6 +32,7 @@ CHECKS: tuple[Check, ...] = (
     structure.loads,
     structure.token_types,
     structure.context,
+    structure.sampling,
     template.templates,
     scan.weights,
 )

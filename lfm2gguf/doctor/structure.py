@@ -12,6 +12,7 @@ from itertools import islice
 from lfm2gguf.checkpoint import TokenType
 from lfm2gguf.doctor.finding import Finding, Severity
 from lfm2gguf.doctor.subject import Subject
+from lfm2gguf.errors import GGUFError
 from lfm2gguf.loadable import (
     AGAIN,
     NAMED_TOKENS,
@@ -22,6 +23,7 @@ from lfm2gguf.loadable import (
 )
 from lfm2gguf.loadable import types as rule_of_types
 from lfm2gguf.members import ARCHITECTURES, member_of
+from lfm2gguf.sampling import default_options
 
 LOOKS_SPECIAL = re.compile(r"<\|.*\|>")
 RESERVED = re.compile(r"<\|reserved_")  # LFM2's 14 and 15 are plain words of its vocabulary
@@ -91,4 +93,15 @@ def context(subject: Subject) -> Iterator[Finding]:
             f"is {length}, and the models are trained on {trained} tokens; beyond that answers "
             "lose the thread, and a runner that takes it as its default reserves the memory for it",
             f"run it with a context of at most {trained} (llama.cpp: -c {trained})",
+        )  # fmt: skip
+
+
+def sampling(subject: Subject) -> Iterator[Finding]:
+    """Find sampling settings that no sampler takes, for which runners refuse the file."""
+    try:
+        default_options(subject)
+    except GGUFError as error:
+        yield Finding(
+            "sampling", Severity.WARNING, "general.sampling", str(error),
+            "correct generation_config.json, or delete it there, and convert again",
         )  # fmt: skip

@@ -79,6 +79,8 @@ def _storable(folder: Path, key: str, given: Any) -> Value:
     try:
         value = _value(given.value, given.type, given.sub_type)
         value.to_bytes()
+        if isinstance(value.value, float) and not math.isfinite(value.value):
+            raise ValueError("not a finite number")
     except UNSTORABLE as error:
         file = "generation_config.json" if key.startswith("general.sampling.") else "README.md"
         raise CheckpointError(

@@ -10,9 +10,9 @@ from lfm2gguf.runner.arguments import ChatArguments
 from lfm2gguf.runner.embeddings import maxsim
 from lfm2gguf.runner.engine.memory import MemoryUse
 from lfm2gguf.runner.engine.request import Load, TokenLogprob, Usage
-from lfm2gguf.runner.options import default_options
 from lfm2gguf.runner.placement import check_file, check_memory, place
 from lfm2gguf.runner.runner import Runner
+from lfm2gguf.sampling import default_options
 
 __all__ = [
     "BadCall",

@@ -23,9 +23,9 @@ from lfm2gguf.runner.engine.memory import MemoryUse
 from lfm2gguf.runner.engine.request import Event, Load, Request
 from lfm2gguf.runner.engine.scheduler import Scheduler
 from lfm2gguf.runner.opening import open_model
-from lfm2gguf.runner.options import default_options
 from lfm2gguf.runner.prompts import Prompt, Prompts, plain_text
 from lfm2gguf.runner.tokens import Tokens
+from lfm2gguf.sampling import default_options
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -147,6 +147,14 @@ FILES: Damages = {
     ),
     "model card": (text("README.md", "---\na: [\n---\n"), "front matter is not YAML"),
     "generation config": (text("generation_config.json", "]"), "cannot be read as JSON"),
+    "generation config with NaN": (
+        edit("generation_config.json", lambda c: c.update(temperature=float("nan"))),
+        "generation_config.json: gives nan for general.sampling.temp",
+    ),
+    "generation config with infinity": (
+        edit("generation_config.json", lambda c: c.update(min_p=float("inf"))),
+        "generation_config.json: gives inf for general.sampling.min_p",
+    ),
     "generation config with text": (
         edit("generation_config.json", lambda c: c.update(temperature="hot")),
         "generation_config.json: gives 'hot' for general.sampling.temp",

@@ -12,7 +12,7 @@ import typer
 
 from lfm2gguf.errors import GGUFError
 from lfm2gguf.gguf_file import Value, ValueType
-from lfm2gguf.runner.options import default_options
+from lfm2gguf.sampling import default_options
 from lfm2gguf_cli import main as entry
 from tests.cli.command import COMMAND, run
 

@@ -123,6 +123,12 @@ PLANTED = {
                 "tokenizer.ggml.bos_token_id": None, "tokenizer.ggml.eos_token_id": None,
                 TEMPLATE: Value(T.STRING, "{{ messages[-1].content }}{{ tools }}")}),
         "vocabulary-rows", ERROR, "300 rows for 299 tokens"),
+    "temperature below zero": (
+        Change({"general.sampling.temp": Value(T.FLOAT32, -1.0)}), "sampling", WARNING,
+        "temperature is -1.0"),
+    "temperature that is no number": (
+        Change({"general.sampling.temp": Value(T.FLOAT32, float("nan"))}), "sampling", WARNING,
+        "general.sampling.temp is nan, not a number"),
     "a token twice": (
         Change({"tokenizer.ggml.tokens":
                 Value(T.ARRAY, [*(f"t{i}" for i in range(299)), "t50"], T.STRING),

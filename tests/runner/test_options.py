@@ -13,7 +13,7 @@ from lfm2gguf import Runner
 from lfm2gguf.errors import OptionError
 from lfm2gguf.llamacpp import Model, Sampler
 from lfm2gguf.options import LARGEST_SEED, OptionChanges, Options, option_table
-from lfm2gguf.runner.options import default_options
+from lfm2gguf.sampling import default_options
 from tests.making.models import tiny_gguf
 
 CARDS: dict[str, dict[str, Any]] = {  # the model cards' recommendations
