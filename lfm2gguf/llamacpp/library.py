@@ -10,7 +10,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from lfm2gguf.errors import MissingDependencyError, RuntimeFailureError
@@ -130,9 +130,17 @@ def made_by(
             return made.result()
         except BaseException:
             stop()
-            if pointer := made.result():
+            if pointer := _at_last(made):
                 free(pointer)
             raise
+
+
+def _at_last(made: Future[Any]) -> Any:
+    """Wait, also where Ctrl-C comes again: the process must not end under a thread in C code."""
+    while not made.done():
+        with contextlib.suppress(KeyboardInterrupt, SystemExit):
+            wait([made])
+    return made.result()
 
 
 @contextlib.contextmanager

@@ -78,11 +78,11 @@ class Model:
         pages, stopped = HugePages(), threading.Event()
 
         @self._llama.llama_progress_callback  # type: ignore[untyped-decorator]
-        def loading_from_c(_progress: float, _data: Any) -> bool:
+        def loading(_progress: float, _data: Any) -> bool:
             pages.ask()  # the buffers are there, and nothing is in them when this is called first
             return not stopped.is_set()
 
-        params.progress_callback = loading_from_c
+        params.progress_callback = loading
         load = functools.partial(
             made_by,
             self._llama.llama_model_load_from_file,
