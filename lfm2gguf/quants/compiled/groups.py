@@ -11,19 +11,35 @@ from typing import Any
 
 import numpy as np
 
-from lfm2gguf.quants.compiled.lanes import load, splat, sqrt, store, transpose
-from lfm2gguf.quants.compiled.numbers import F32, ZERO, driver, kernel, read
+from lfm2gguf.quants.compiled.lanes import (
+    any_true,
+    bits,
+    load,
+    most,
+    splat,
+    sqrt,
+    store,
+    transpose,
+)
+from lfm2gguf.quants.compiled.numbers import EXPONENT, F32, I32, ZERO, driver, kernel, read
 
 LANES = 16
 
 
 @kernel
-def gather(source: Any, first: int, count: int, size: int, x: Any) -> None:
-    """Put ``count`` blocks of ``size`` weights, 16 at most, from block ``first`` on into ``x``."""
+def gather(source: Any, first: int, count: int, size: int, x: Any) -> Any:
+    """Put ``count`` blocks of ``size`` weights, 16 at most, from block ``first`` on into ``x``.
+
+    Returns whether all are finite.
+    """
+    highest = splat(I32(0), 32)
     for i in range(0, count * size, 32):
-        store(x, i, read(source, first * size + i))
+        v = read(source, first * size + i)
+        store(x, i, v)
+        highest = most(highest, bits(v) & I32(0x7FFFFFFF))
     for i in range(count * size, LANES * size, 32):
         store(x, i, splat(ZERO, 32))
+    return not any_true(highest >= EXPONENT)
 
 
 @kernel

@@ -4,9 +4,8 @@ And ``quantize_row_q[45]_[01]_impl``, with importance; llama.cpp commit 0c1e5709
 weights is 32 lanes while its levels are made; the scales of sixteen blocks are made side by
 side. How a block lies in memory is drawn in ``quants/legacy.py``.
 
-So little is done for each weight that to look through them all first, as is done for other
-types, would take a fifth of the time: these kernels look as they go, and return whether all are
-finite.
+So little is done for each weight that to look through them all first would take a fifth of the
+time: these kernels look as they go, and return whether all are finite.
 """
 
 from __future__ import annotations
@@ -54,7 +53,6 @@ from lfm2gguf.quants.compiled.numbers import (
     driver,
     finite,
     inlined,
-    is_finite,
     kernel,
     level,
     put_half,
@@ -165,13 +163,11 @@ def encode_blocks(source: Any, q: Any, rows: Any, n: int, half: int, top: int, o
             encode_plain(source, first, count, half, top, work, halves, out)
         return True
     variances = variances_of_rows(source, n)
-    for k in range(variances.size):  # a square may be infinite where its weight is not
-        if not is_finite(variances[k]) and not finite(source, k * n, (k + 1) * n):
-            return False
     x, important = np.empty(LANES * BLOCK, F32), np.empty(LANES * BLOCK, F32)
     for first in range(0, blocks, LANES):
         count = min(LANES, blocks - first)
-        gather(source, first, count, BLOCK, x)
+        if not gather(source, first, count, BLOCK, x):
+            return False
         gather_importance(q, rows, n, first, count, BLOCK, important)
         for k in range(count):
             work[k] = variances[(first + k) * BLOCK // n]

@@ -221,8 +221,8 @@ def encode_super_blocks(
 
 
 @driver
-def encode(source: Any, q: Any, rows: Any, n: int, size: int, out: Any) -> None:
-    """Fill blocks of ``size`` weights: 32 (IQ4_NL) or 256 (IQ4_XS)."""
+def encode(source: Any, q: Any, rows: Any, n: int, size: int, out: Any) -> Any:
+    """Fill blocks of 32 weights (IQ4_NL) or 256 (IQ4_XS); return whether all are finite."""
     x, planes = np.empty(LANES * size, F32), np.empty(LANES * size, F32)
     important, w = np.empty(LANES * size if q.size else 0, F32), np.empty(33 * LANES, F32)
     scales, stored = np.empty(8 * LANES, F32), np.empty(8 * LANES, I32)
@@ -230,7 +230,8 @@ def encode(source: Any, q: Any, rows: Any, n: int, size: int, out: Any) -> None:
     blocks = source.size // size
     for first in range(0, blocks, LANES):
         count = min(LANES, blocks - first)
-        gather(source, first, count, size, x)
+        if not gather(source, first, count, size, x):
+            return False
         if q.size:
             gather_importance(q, rows, n, first, count, size, important)
         fit(x, important, size, planes, w, scales)
@@ -238,18 +239,20 @@ def encode(source: Any, q: Any, rows: Any, n: int, size: int, out: Any) -> None:
             encode_blocks(x, count, scales, halves, out, first * 18)
         else:
             encode_super_blocks(x, count, scales, stored, halves, out, first * 136)
+    return True
 
 
 @driver
-def encode_iq4_nl(source: Any, q: Any, rows: Any, n: int, out: Any) -> None:
+def encode_iq4_nl(source: Any, q: Any, rows: Any, n: int, out: Any) -> Any:
     """Fill blocks of IQ4_NL from weights, and importance or none."""
-    encode(source, q, rows, n, 32, out)
+    return encode(source, q, rows, n, 32, out)
 
 
 @driver
-def encode_iq4_xs(source: Any, q: Any, rows: Any, n: int, out: Any) -> None:
+def encode_iq4_xs(source: Any, q: Any, rows: Any, n: int, out: Any) -> Any:
     """Fill blocks of IQ4_XS from weights, and importance or none."""
-    encode(source, q, rows, n, 256, out)
+    return encode(source, q, rows, n, 256, out)
 
 
+LOOKS = True  # at what is not finite, itself
 ENCODERS = {"IQ4_NL": encode_iq4_nl, "IQ4_XS": encode_iq4_xs}

@@ -102,12 +102,6 @@ def quick_level(x: Any, low: Any, high: Any) -> Any:
     return from_bits(most(least(bits(x + MAGIC), highest), lowest)) - MAGIC
 
 
-@inlined
-def is_finite(x: Any) -> Any:
-    """Return whether a float32 is neither NaN nor infinite."""
-    return abs(x) < INFINITY
-
-
 @kernel
 def to_half(x: Any) -> Any:
     """Return the bits of float16 nearest to a float32, ties to even; NaN becomes 0x7E00.

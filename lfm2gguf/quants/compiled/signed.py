@@ -232,29 +232,32 @@ def encode_group(
 
 
 @driver
-def encode_signed(source: Any, q: Any, rows: Any, n: int, nmax: int, out: Any, bytes_: int) -> None:
-    """Fill super-blocks of ``bytes_`` bytes from weights, and importance or none."""
+def encode_signed(source: Any, q: Any, rows: Any, n: int, nmax: int, out: Any, bytes_: int) -> Any:
+    """Fill super-blocks of ``bytes_`` bytes; return whether all weights are finite."""
     x, important = np.empty(GROUP, F32), np.empty(GROUP if q.size else 0, F32)
     room, stored, halves = np.empty((5, GROUP), F32), np.empty(256, I32), np.empty(LANES, I32)
     blocks = source.size // SUPER
     for first in range(0, blocks, LANES):
         count = min(LANES, blocks - first)
-        gather(source, first, count, SUPER, x)
+        if not gather(source, first, count, SUPER, x):
+            return False
         if q.size:
             gather_importance(q, rows, n, first, count, SUPER, important)
         encode_group(x, important, count, nmax, room, stored, halves, out, first * bytes_)
+    return True
 
 
 @driver
-def encode_q3_k(source: Any, q: Any, rows: Any, n: int, out: Any) -> None:
+def encode_q3_k(source: Any, q: Any, rows: Any, n: int, out: Any) -> Any:
     """Fill blocks of Q3_K from weights, and importance or none."""
-    encode_signed(source, q, rows, n, 4, out, 110)
+    return encode_signed(source, q, rows, n, 4, out, 110)
 
 
 @driver
-def encode_q6_k(source: Any, q: Any, rows: Any, n: int, out: Any) -> None:
+def encode_q6_k(source: Any, q: Any, rows: Any, n: int, out: Any) -> Any:
     """Fill blocks of Q6_K from weights, and importance or none."""
-    encode_signed(source, q, rows, n, 32, out, 210)
+    return encode_signed(source, q, rows, n, 32, out, 210)
 
 
+LOOKS = True  # at what is not finite, itself
 ENCODERS = {"Q3_K": encode_q3_k, "Q6_K": encode_q6_k}

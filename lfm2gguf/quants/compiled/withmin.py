@@ -250,19 +250,24 @@ def encode_group(
 @driver
 def encode_with_min(
     source: Any, q: Any, rows: Any, n: int, size: int, fit: Any, most: int, out: Any, bytes_: int
-) -> None:
-    """Fill super-blocks of ``bytes_`` bytes; ``fit`` is what C passes to its search."""
+) -> Any:
+    """Fill super-blocks of ``bytes_`` bytes, and return whether all weights are finite.
+
+    ``fit`` is what C passes to its search.
+    """
     x, important = np.empty(GROUP, F32), np.empty(GROUP if q.size else 0, F32)
     room, halves = np.empty((6, GROUP), F32), np.empty((2, LANES), I32)
     blocks = source.size // SUPER
     for first in range(0, blocks, LANES):
         count = min(LANES, blocks - first)
-        gather(source, first, count, SUPER, x)
+        if not gather(source, first, count, SUPER, x):
+            return False
         if q.size:
             gather_importance(q, rows, n, first, count, SUPER, important)
         encode_group(
             x, important, count, size, fit, most, room, halves, out, first * bytes_, bytes_
         )
+    return True
 
 
 def _fits(codec: Codec) -> tuple[tuple[Any, ...], tuple[Any, ...], int, int]:
@@ -284,15 +289,15 @@ def _make_encoder(codec: Codec) -> Any:
     plain, weighted, most, most_weighted = _fits(codec)
 
     @driver
-    def encode(source: Any, q: Any, rows: Any, n: int, out: Any) -> None:
+    def encode(source: Any, q: Any, rows: Any, n: int, out: Any) -> Any:
         if q.size:
-            encode_with_min(source, q, rows, n, size, weighted, most_weighted, out, bytes_)
-        else:
-            encode_with_min(source, q, rows, n, size, plain, most, out, bytes_)
+            return encode_with_min(source, q, rows, n, size, weighted, most_weighted, out, bytes_)
+        return encode_with_min(source, q, rows, n, size, plain, most, out, bytes_)
 
     return encode
 
 
+LOOKS = True  # at what is not finite, itself
 ENCODERS = {
     codec.type.name: _make_encoder(codec)
     for codec in (*kquants.CODECS, *kquants_low.CODECS)
