@@ -17,8 +17,11 @@ from hypothesis import strategies as st
 
 from lfm2gguf.calibration.grids import GRIDS, Grid
 from lfm2gguf.calibration.loops import NUMPY, Loops, Sums, loops_for
+from lfm2gguf.calibration.rounding import round_tensor
+from lfm2gguf.crew import Crew
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.quants import kernels
+from tests.calibration.test_rounding import moments
 
 ROWS = 48
 SCALES = st.sampled_from([1e-30, 1e-3, 1.0, 1e10])
@@ -121,6 +124,31 @@ def test_a_multiple_is_added_to_each_row(compiled: Loops, seed: int) -> None:
     NUMPY.add_scaled(out, a, x)
     compiled.add_scaled(other, a, x)
     assert same(out, other)
+
+
+@pytest.mark.parametrize(
+    ("type", "columns", "rows"),
+    [
+        ("Q4_K", 512, 528),
+        ("Q6_K", 256, 16),
+        ("IQ4_XS", 256, 1),
+        ("Q4_1", 320, 50),
+        ("Q8_0", 288, 1040),
+    ],
+)
+def test_a_whole_tensor_has_the_same_bytes(
+    monkeypatch: pytest.MonkeyPatch, type: str, columns: int, rows: int
+) -> None:
+    """Columns that are no whole super-blocks, and rows that are no whole vectors, too."""
+    h = moments(4, columns)
+    w = np.random.default_rng(5).standard_normal((rows, columns)).astype(np.float32)
+    made = []
+    for name in ("numpy", "numba"):
+        monkeypatch.setenv(kernels.VARIABLE, name)
+        with Crew(2) as crew:
+            made.append(round_tensor(GGMLType[type], w, w.T, h, crew=crew))
+    assert np.array_equal(made[0].data, made[1].data)
+    assert made[0].loss == made[1].loss < 0.9 * made[0].plain_loss
 
 
 @pytest.mark.weekly
