@@ -181,17 +181,28 @@ def pack_six_bits(x: Any, k: int, found: Any, stored: Any, half: int, out: Any, 
 
 
 @kernel
+def pack_scales(stored: Any) -> None:
+    """Turn the scales of 16 super-blocks of Q3_K into the 12 bytes that they are stored in."""
+    for j in range(4):
+        top = splat(I32(0), LANES)
+        for i in range(4):
+            bits = load(stored, LANES * (4 * i + j), LANES) + I32(32)
+            top = top | ((bits >> I32(4)) << I32(2 * i))
+        for i in (j, j + 4):
+            low = load(stored, LANES * i, LANES) & I32(15)
+            high = load(stored, LANES * (i + 8), LANES) & I32(15)
+            store(stored, LANES * i, low | (high << I32(4)))
+        store(stored, LANES * (j + 8), top)
+
+
+@kernel
 def pack_three_bits(
     x: Any, k: int, found: Any, levels: Any, stored: Any, half: int, out: Any, at: int
 ) -> None:
     """Store super-block ``k`` as Q3_K."""
     put_half(out, at + 108, half)
     for j in range(12):
-        out[at + 96 + j] = 0
-    for j in range(SIZE):
-        bits = stored[LANES * j + k] + 32
-        out[at + 96 + j % 8] |= U8((bits & 15) << (4 * (j // 8)))
-        out[at + 104 + j % 4] |= U8((bits >> 4) << (2 * (j // 4)))
+        out[at + 96 + j] = U8(stored[LANES * j + k])
     third = splat(U8(0), 32)
     for part in range(2):
         j = 8 * part
@@ -222,6 +233,8 @@ def encode_group(
         store(room[4], 512, far)
     quantize_scales(found[0], weights, nmax, stored, work, halves)
     kept = levels if searched else levels[:0]
+    if nmax == 4:
+        pack_scales(stored)
     for k in range(count):
         if nmax == 4:
             pack_three_bits(x, k, found, kept, stored, halves[k], out, at + 110 * k)
