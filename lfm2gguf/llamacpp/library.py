@@ -125,22 +125,32 @@ def made_by(
     function is told to ``stop``, and what it has made is freed.
     """
     with ThreadPoolExecutor(1) as worker:
-        made = worker.submit(make, *arguments)
+        made = _begin_from_c(worker, make, *arguments)
         try:
             return made.result()
         except BaseException:
-            stop()
-            if pointer := _at_last(made):
-                free(pointer)
+            _end_from_c(made, free, stop)
             raise
 
 
-def _at_last(made: Future[Any]) -> Any:
-    """Wait, also where Ctrl-C comes again: the process must not end under a thread in C code."""
+def _begin_from_c(
+    worker: ThreadPoolExecutor, make: Callable[..., Any], *arguments: Any
+) -> Future[Any]:
+    """Begin, with signals put off as in :func:`_end_from_c`: nobody would know of the thread."""
+    return worker.submit(make, *arguments)
+
+
+def _end_from_c(made: Future[Any], free: Callable[[Any], None], stop: Callable[[], None]) -> None:
+    """Stop the thread in C code: the process must not end under it, though Ctrl-C comes again.
+
+    The command line waits with signals in functions of such a name; elsewhere they are put off.
+    """
+    stop()
     while not made.done():
         with contextlib.suppress(KeyboardInterrupt, SystemExit):
             wait([made])
-    return made.result()
+    if pointer := made.result():
+        free(pointer)
 
 
 @contextlib.contextmanager

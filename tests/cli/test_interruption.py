@@ -249,7 +249,8 @@ import logging, os, runpy, sys, time
 
 class Handler(logging.Handler):
     def emit(self, record):
-        if {words!r} in record.getMessage():
+        if {words!r} in record.getMessage() and not self.formatter:
+            self.formatter = logging.Formatter()  # once
             os.kill(os.getpid(), {number})
             time.sleep(0.005)
 
