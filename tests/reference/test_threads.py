@@ -42,8 +42,9 @@ def test_values_are_those_of_one_thread(
         states = model.states(sequences, positions)
         found.append((states, model.logits(states)))
     for states, logits in found[1:]:
-        np.testing.assert_allclose(states, found[0][0], rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(logits, found[0][1], rtol=1e-5, atol=1e-5)
+        # A BLAS may sum few tokens in another order than many: OpenBLAS's kernels for AVX2 do.
+        np.testing.assert_allclose(states, found[0][0], rtol=1e-4, atol=2e-5)
+        np.testing.assert_allclose(logits, found[0][1], rtol=1e-4, atol=1e-4)
 
 
 def test_an_observer_is_called_by_the_caller_alone(monkeypatch: pytest.MonkeyPatch) -> None:
