@@ -14,16 +14,14 @@ import numpy.typing as npt
 
 from lfm2gguf.calibration.grids import GRIDS, Floats, Grid, Levels, steps, take_apart
 from lfm2gguf.calibration.loops import Loops, loops_for
-from lfm2gguf.calibration.refine import Refinement
+from lfm2gguf.calibration.refine import GROUP, WINDOW, Refinement
 from lfm2gguf.calibration.triangles import by_lower, by_upper, lower_by, take_square
-from lfm2gguf.crew import ALONE, Crew
+from lfm2gguf.crew import ALONE, Crew, pieces
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.quants import quantize
 
 Inverses: TypeAlias = Sequence[Floats]
 
-STEP = 256  # columns whose scales are searched together: a super-block
-GROUP = 32  # columns between two products
 BASE = 128  # size up to which a matrix is factored column by column
 
 
@@ -76,7 +74,7 @@ def _turn(square: Floats) -> None:
 
 def invert_diagonal(triangle: Floats) -> Inverses:
     """Return the inverses of the blocks on the diagonal, float32 (columns, columns) each."""
-    blocks = (triangle[i : i + STEP, i : i + STEP] for i in range(0, len(triangle), STEP))
+    blocks = (triangle[here, here] for here in pieces(len(triangle), WINDOW))
     return [np.linalg.inv(block.astype(np.float64)).astype(np.float32) for block in blocks]
 
 
@@ -93,13 +91,12 @@ def round_with_feedback(
     w = target.copy()
     importance = np.ascontiguousarray(np.diag(moments), np.float32)
     parts = []
-    for start, inverse in zip(range(0, len(w), STEP), inverses, strict=True):
-        here = slice(start, min(start + STEP, len(w)))
+    for here, inverse in zip(pieces(len(w), WINDOW), inverses, strict=True):
         block = np.ascontiguousarray(w[here].T)
         levels = take_apart(type, quantize(block, type, importance=importance[here]))
         _round_block(grid, levels, w[here].copy(), triangle[here, here], loops)
         state = Refinement.start(type, levels, w[here], inverse @ inverse.T)
-        state.improve_window(slice(0, here.stop - start))
+        state.improve_window(slice(0, here.stop - here.start))
         w[here.stop :] += triangle[here, here.stop :].T @ (inverse.T @ state.error)
         parts.append(levels)
     return _joined(parts)
@@ -108,9 +105,8 @@ def round_with_feedback(
 def _round_block(grid: Grid, levels: Levels, w: Floats, triangle: Floats, loops: Loops) -> None:
     """Choose the levels of some columns one after the other; ``w`` is used up."""
     scale, offset = steps(grid, levels)
-    for start in range(0, len(w), GROUP):
-        here = slice(start, min(start + GROUP, len(w)))
-        first = start // grid.sub_block
+    for here in pieces(len(w), GROUP):
+        first = here.start // grid.sub_block
         errors = loops.round_columns(
             grid, w[here], scale[first:], None if offset is None else offset[first:],
             np.ascontiguousarray(triangle[here, here]), levels.q[here],

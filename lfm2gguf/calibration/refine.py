@@ -13,6 +13,7 @@ import numpy as np
 
 from lfm2gguf.calibration.grids import GRIDS, Floats, Grid, Levels, values
 from lfm2gguf.calibration.loops import Loops, Sums, loops_for
+from lfm2gguf.crew import pieces
 from lfm2gguf.ggml import GGMLType
 
 WINDOW = 256  # columns whose changes reach those after them in one product
@@ -23,7 +24,7 @@ GROUP = 32  # columns whose moves reach the other columns in one product
 def loss(error: Floats, moments: Floats) -> float:
     """Return ``tr(E H E.T)`` for ``error`` (columns, rows); ``moments`` are symmetric."""
     total = 0.0
-    for here in _parts(slice(0, len(error)), WINDOW):
+    for here in pieces(len(error), WINDOW):
         own = moments[here, here] @ error[here]
         own += 2 * (moments[here, : here.start] @ error[: here.start])
         total += float(np.einsum("cr,cr->", error[here], own, dtype=np.float64))
@@ -54,7 +55,7 @@ class Refinement:
         The gradient is kept up to date in the columns ahead alone. That of a whole tensor is
         larger than a processor's caches: it is gone through once a window.
         """
-        for window in _parts(slice(0, len(self.error)), WINDOW):
+        for window in pieces(len(self.error), WINDOW):
             before = self.error[window].copy()
             self.improve_window(window)
             ahead, change = slice(window.stop, None), self.error[window] - before
@@ -180,8 +181,8 @@ class _Form:
 
 def _parts(columns: slice, size: int) -> list[slice]:
     """Cut columns into slices of ``size``."""
-    starts = range(columns.start, columns.stop, size)
-    return [slice(start, min(start + size, columns.stop)) for start in starts]
+    parts = pieces(columns.stop - columns.start, size)
+    return [slice(columns.start + part.start, columns.start + part.stop) for part in parts]
 
 
 def _half(x: Floats) -> Floats:

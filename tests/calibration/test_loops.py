@@ -158,4 +158,5 @@ def test_processors_without_avx_512(cpu: str) -> None:
     """Other machine code from the same loops."""
     env = os.environ | {"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": ""}
     command = [sys.executable, "-m", "pytest", "-q", __file__, "-k", "levels or scales or row"]
-    subprocess.run(command, env=env, cwd=Path(__file__).parents[2], check=True)
+    done = subprocess.run(command, env=env, cwd=Path(__file__).parents[2], check=False)
+    assert done.returncode == 0
