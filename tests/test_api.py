@@ -11,7 +11,9 @@ import pytest
 
 import lfm2gguf
 import lfm2gguf_cli
-from lfm2gguf.errors import Lfm2ggufError
+from lfm2gguf.conversion import Recipe
+from lfm2gguf.errors import Lfm2ggufError, OptionError
+from lfm2gguf.verification import Material
 from lfm2gguf_cli.main import COMMANDS, make_app
 from tests.cli.command import COMMAND, run
 
@@ -184,3 +186,20 @@ def test_usage(arguments: list[str], tmp_path: Path) -> None:
     result = run(*arguments)
     assert result.code == 2
     assert "Usage" in result.err
+
+
+def test_one_is_as_good_as_several_and_several_may_be_any_iterable(small: Path) -> None:
+    names = ["Q8_0", "BF16"]
+    wanted = repr(lfm2gguf.plan(small, type=names))
+    for given in (",".join(names), iter(names), (n for n in names), dict.fromkeys(names).keys()):
+        assert repr(lfm2gguf.plan(small, type=given)) == wanted
+    recipe = Recipe(iter(["Q8_0"]), tensor_type="ffn_down=F16")
+    assert lfm2gguf.plan(small, type=recipe).drafts[0].type_counts["F16"]
+    assert Material("a.txt").texts == Material(iter(["a.txt"])).texts == ("a.txt",)
+
+
+def test_nothing_at_all_is_no_success(small: Path) -> None:
+    with pytest.raises(OptionError, match="none is given"):
+        lfm2gguf.verify([], small)
+    with pytest.raises(OptionError, match="none is given"):
+        lfm2gguf.plan(small, type=[])

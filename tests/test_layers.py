@@ -19,6 +19,7 @@ LAYERS = [
         "options",
         "progress",
         "sampling",
+        "several",
         "text_file",
         "version",
     ],

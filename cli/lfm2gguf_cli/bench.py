@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lfm2gguf.errors import OptionError
 from lfm2gguf_cli.groups import grouped
 from lfm2gguf_cli.options import Saying
 from lfm2gguf_cli.running import PlaceOptions
@@ -46,11 +48,17 @@ def bench(
         ),
     ] = False,
     suite: Annotated[
-        str, typer.Option(metavar="all|depth|workloads", help="What is measured.")
-    ] = "all",
+        str | None,
+        typer.Option(metavar="all|depth|workloads", help="What is measured.", show_default="all"),
+    ] = None,
     contexts: Annotated[
-        str, typer.Option(metavar="N,N", help="Context lengths of the depth suite.")
-    ] = "1k,2k,4k,8k,16k,32k",
+        str | None,
+        typer.Option(
+            metavar="N,N",
+            help="Context lengths of the depth suite.",
+            show_default="1k,2k,4k,8k,16k,32k",
+        ),
+    ] = None,
     workloads: Annotated[
         str | None,
         typer.Option(metavar="NAME,NAME", help="Which workloads.", show_default="all"),
@@ -64,27 +72,32 @@ def bench(
         ),
     ] = None,
     warmups: Annotated[
-        int, typer.Option(min=0, help="Runs before those that count, for each row.")
-    ] = 2,
-    runs: Annotated[int, typer.Option(min=1, help="Runs of each row.")] = 5,
+        int | None,
+        typer.Option(min=0, help="Runs before those that count, for each row.", show_default="2"),
+    ] = None,
+    runs: Annotated[
+        int | None, typer.Option(min=1, help="Runs of each row.", show_default="5")
+    ] = None,
     prompt_cache: Annotated[
         bool, typer.Option("--prompt-cache", help="Let prompt caches work; else they are defeated.")
     ] = False,
     lookup: Annotated[
-        int,
+        int | None,
         typer.Option(
             help="In process: most tokens guessed at once from what the text repeats; 0 is off.",
             min=0,
             max=64,
+            show_default="8",
         ),
-    ] = 8,
+    ] = None,
     place: PlaceOptions,
     model: Annotated[
         str | None,
         typer.Option("--model", help="The endpoint's name for it.", show_default="its first"),
     ] = None,
     api_key: Annotated[
-        str | None, typer.Option(envvar="OPENAI_API_KEY", help="For the endpoint.")
+        str | None,
+        typer.Option(help="For the endpoint.", show_default="OPENAI_API_KEY of the environment"),
     ] = None,
     pid: Annotated[
         int | None,
@@ -108,7 +121,7 @@ def bench(
 
     Example: lfm2gguf bench LFM2-1.2B-Q4_K_M.gguf --html speed.html
     """
-    from lfm2gguf.bench import WORKLOAD_NAMES, benchmark, read_reports, tokens
+    from lfm2gguf.bench import benchmark, read_reports, tokens
     from lfm2gguf.bench.report.comparison import subjects
     from lfm2gguf.bench.report.files import as_data, write
     from lfm2gguf.rendering import check_targets
@@ -116,23 +129,33 @@ def bench(
 
     targets = {"csv": csv, "markdown": markdown, "html": html}
     check_targets(targets)
-    given = models or []
-    measured = [name for name in given if not (compare and _is_report(name))]
-    reports = read_reports([name for name in given if name not in measured])
+    names = models or []
+    measured = [name for name in names if not (compare and _is_report(name))]
+    reports = read_reports([name for name in names if name not in measured])
     quiet = saying.quiet or Path("-") in targets.values()
     display = replace(saying, quiet=quiet).display()
     cut = None
+    given = {
+        "model": model, "api_key": api_key, "pid": pid, "suite": suite, "runs": runs,
+        "contexts": contexts and _numbers(contexts, tokens),
+        "workloads": workloads and workloads.split(","), "warm_ups": warmups,
+        "concurrency": concurrency and _numbers(concurrency, _count),
+        "prompt_cache": prompt_cache or None, "lookup": lookup, **place.arguments(),
+    }  # fmt: skip
+    settings = {name: value for name, value in given.items() if value is not None}
     if measured or endpoint or not reports:
+        if endpoint and api_key is None:
+            settings["api_key"] = os.environ.get("OPENAI_API_KEY")
         with progress_of(display) as progress:
             new = benchmark(
-                measured, endpoint=endpoint, model=model, api_key=api_key, pid=pid,
-                progress=progress, suite=suite, contexts=_numbers(contexts, tokens),
-                workloads=workloads.split(",") if workloads else WORKLOAD_NAMES,
-                runs=runs, warm_ups=warmups,
-                concurrency=_numbers(concurrency, _count) if concurrency else None,
-                prompt_cache=prompt_cache, lookup=lookup, probes=probes, **place.arguments(),
-            )  # fmt: skip
+                measured, endpoint=endpoint, probes=probes, progress=progress, **settings
+            )
         reports, cut = [new, *reports], new.cut
+    elif settings:
+        flag = next(iter(settings)).replace("warm_ups", "warmups").replace("_", "-")
+        raise OptionError(
+            f"--{flag}: is for measuring, and reports are only compared; leave it out"
+        )
     if compare:
         subjects(reports)
     typer.echo(write(reports, targets), nl=False)
@@ -180,8 +203,6 @@ def _numbers(text: str, read: Callable[[str], int]) -> Sequence[int]:
 
 
 def _count(text: str) -> int:
-    from lfm2gguf.errors import OptionError
-
     if not text.strip().isdecimal():
         raise OptionError(f"{text!r} is not a number of requests")
     return int(text)

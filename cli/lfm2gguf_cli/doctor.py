@@ -31,7 +31,7 @@ def doctor(
         typer.Option(metavar="cpu|cuda|vulkan|rocm|sycl|metal", help="Where it is to run."),
     ] = "cpu",
     *,
-    type: HubType = "Q4_K_M",
+    type: HubType = None,
     revision: Revision = None,
     saying: Saying,
 ) -> None:
@@ -41,10 +41,15 @@ def doctor(
 
     Example: lfm2gguf doctor LFM2-1.2B-Q4_K_M.gguf --backend vulkan
     """
+    from lfm2gguf.checkpoint import is_repository
     from lfm2gguf.doctor import diagnose
 
     display = saying.display()
-    diagnoses = [diagnose(path, backend=backend, type=type, revision=revision) for path in paths]
+    which = {"type": type, "revision": revision}
+    of_hub = [path for path in paths if is_repository(path)] or paths  # files beside them are fine
+    diagnoses = [
+        diagnose(path, backend=backend, **(which if path in of_hub else {})) for path in paths
+    ]
     found = [diagnosis.to_json() for diagnosis in diagnoses]
     if not display.gives(lambda: found if found[1:] else found[0]):
         for diagnosis in diagnoses:

@@ -79,7 +79,14 @@ def imatrix(
                     **material.arguments(),
                 )
             )  # fmt: skip
-    whole = matrices[0] if len(matrices) == 1 else merge(matrices, material.ctx or DEFAULT_CHUNK)
+    if source is None and material.ctx is not None and all(m.chunk_size for m in matrices):
+        raise OptionError(
+            "--ctx: says how long a legacy file's chunks were, and each of these says it; leave it "
+            "out"
+        )
+    whole = matrices[0]
+    if len(matrices) > 1 or material.ctx is not None:  # which a legacy file is told in tokens by
+        whole = merge(matrices, material.ctx or DEFAULT_CHUNK)
     for name, experts in whole.unseen.items():
         display.note(f"{name}: no token reached {len(experts)} of its experts; use more text")
     if output is not None:

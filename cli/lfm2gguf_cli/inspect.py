@@ -21,7 +21,7 @@ def inspect(
         bool, typer.Option("--full", help="Show arrays whole, such as the vocabulary.")
     ] = False,
     *,
-    type: HubType = "Q4_K_M",
+    type: HubType = None,
     revision: Revision = None,
     saying: Saying,
 ) -> None:

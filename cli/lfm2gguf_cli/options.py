@@ -297,8 +297,12 @@ class Saying:
 
 # A file that is there already: doctor, inspect, run, serve and verify.
 HubType = Annotated[
-    str, typer.Option("--type", "-t", metavar="TYPE", help="Which file of a Hub repository.")
-]
+    str | None,
+    typer.Option(
+        "--type", "-t", metavar="TYPE", help="Which file of a Hub repository.",
+        show_default="Q4_K_M",
+    ),
+]  # fmt: skip
 PathOrId = Annotated[
     str,
     typer.Argument(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lfm2gguf.errors import OptionError
 from lfm2gguf_cli.groups import grouped
 from lfm2gguf_cli.options import TYPE, DryRun, Jobs, Lora, Revision, Saying, Source
 
@@ -113,6 +114,8 @@ def publish(
     from lfm2gguf_cli.progress import progress_of
     from lfm2gguf_cli.verdicts import show_verdicts
 
+    if private and not upload:
+        raise OptionError("--private: is of what is uploaded; leave it or --no-upload out")
     display = saying.display()
     settings = Settings(
         calibrate, imatrix, lora, adapter, revision, base_model, split_max_size,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lfm2gguf_cli.groups import grouped
-from lfm2gguf_cli.running import Device, Threads
+from lfm2gguf_cli.running import Threads, where
 
 
 @grouped
@@ -18,7 +18,7 @@ def rpc_server(
         str, typer.Option(help="Where to listen. Whoever reaches it can use this machine's memory.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Where to listen.", min=1, max=65535)] = 50052,
-    device: Device = "auto",
+    device: Annotated[str, where("auto")] = "auto",
     threads: Threads = None,
 ) -> None:
     """Lend this machine's memory and processors to a model that runs on another one.

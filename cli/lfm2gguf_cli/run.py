@@ -84,6 +84,8 @@ def run(
     media += [{"type": "audio", "path": path} for path in audio or ()]
     if prompt is None and not sys.stdin.isatty():
         prompt = sys.stdin.read().strip()
+    if prompt is None and (saying.json or saying.json_file):
+        raise OptionError("--json and --json-file: are for one answer; give -p TEXT")
     with opening.open(model, **settings) as lfm:
         if prompt is not None:
             one_answer(lfm, prompt, system, media, options, display)

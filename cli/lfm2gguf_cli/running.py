@@ -22,13 +22,16 @@ if TYPE_CHECKING:
 ModelOrId = Annotated[
     str, typer.Argument(help="A GGUF file, or a Hub id such as LiquidAI/LFM2-1.2B-GGUF.")
 ]
-Device = Annotated[
-    str,
-    typer.Option(
+
+
+def where(default: str) -> Any:
+    """Return the flag of a device; ``default`` is what the library takes without it."""
+    return typer.Option(
+        "--device",
         metavar="auto|cpu|cuda|vulkan|rocm|sycl|metal|rpc:HOST:PORT,...",
         help="Where it runs; cuda:1 is the second of its kind, rpc: other machines.",
-    ),
-]
+        show_default=default,
+    )
 
 
 def _trial(value: bool) -> bool:
@@ -54,7 +57,7 @@ Threads = Annotated[
 class PlaceOptions:
     """Where a model runs: run, serve and bench."""
 
-    device: Device = "auto"
+    device: Annotated[str | None, where("auto")] = None
     gpu_layers: Annotated[
         int | None,
         typer.Option(help="Layers to offload; -1: all of them.", show_default="as many as fit"),
@@ -63,15 +66,16 @@ class PlaceOptions:
     trial: Trial = True
 
     def arguments(self) -> dict[str, Any]:
-        """Return them as Runner and benchmark take them."""
-        return {"device": self.device, "gpu_layers": self.gpu_layers, "threads": self.threads}
+        """Return those that were given as Runner and benchmark take them."""
+        options = {"device": self.device, "gpu_layers": self.gpu_layers, "threads": self.threads}
+        return {name: value for name, value in options.items() if value is not None}
 
 
 @dataclass(frozen=True)
 class OpeningOptions:
     """Which model is opened, and how: run and serve."""
 
-    type: HubType = "Q4_K_M"
+    type: HubType = None
     mmproj: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="The model's projector, for images and sound."),
@@ -101,15 +105,13 @@ class OpeningOptions:
 
     def fetch(self, model: str) -> str:
         """Return a file's path: as given, or of the one of this type in a Hub repository."""
-        if model.endswith(".gguf"):
+        if model.endswith(".gguf") and self.type is None:
             return model
-        from lfm2gguf.checkpoint import fetch_gguf, is_repository
+        from lfm2gguf.checkpoint import gguf_path
 
-        if not is_repository(model):
-            return model
         if not sys.stderr.isatty():  # progress bars are for people
             os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-        return os.fspath(fetch_gguf(model, self.type))
+        return os.fspath(gguf_path(model, self.type))
 
     def open(self, model: str, **settings: Any) -> Runner:
         """Open a file, or the one of this type in a Hub repository."""

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from lfm2gguf_cli.groups import grouped
-from lfm2gguf_cli.options import HubType, Lora, Revision, Saying
-from lfm2gguf_cli.running import Device, Threads, Trial
+from lfm2gguf_cli.options import HubType, Lora, Saying
+from lfm2gguf_cli.running import Threads, Trial, where
 
 
 def share(text: str) -> float:
@@ -39,8 +39,11 @@ def verify(
             help="Checkpoint folder, Hub id, or an F32, F16 or BF16 GGUF.",
         ),
     ],
-    type: HubType = "Q4_K_M",
-    revision: Revision = None,
+    type: HubType = None,
+    revision: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Branch, tag or commit of the reference's repository."),
+    ] = None,
     lora: Lora = None,
     text: Annotated[
         list[str] | None,
@@ -140,7 +143,7 @@ def verify(
             metavar="auto|llama.cpp|numpy", help="What runs it; numpy computes it dequantized."
         ),
     ] = "auto",
-    device: Device = "cpu",
+    device: Annotated[str | None, where("cpu")] = None,
     threads: Threads = None,
     trial: Trial = True,
     three_way: Annotated[
@@ -158,7 +161,7 @@ def verify(
 
     Example: lfm2gguf verify LFM2-1.2B-Q4_K_M.gguf --reference LiquidAI/LFM2-1.2B
     """
-    from lfm2gguf.checkpoint import fetch_gguf, is_repository
+    from lfm2gguf.checkpoint import gguf_path
     from lfm2gguf.verification import Engine, Limits, Material, open_reference
     from lfm2gguf.verification import verify as verify_files
     from lfm2gguf.verification.report.files import candidates, check_targets, write_reports
@@ -173,7 +176,7 @@ def verify(
     limits = Limits(max_ppl_increase, max_kld, min_top1, min_cosine, min_rank, min_overlap)
     printed = Path("-") in targets.values()
     display = replace(saying, quiet=saying.quiet or printed).display()
-    files = candidates(fetch_gguf(model, type) if is_repository(model) else Path(model))
+    files = candidates(gguf_path(model, type))
     with progress_of(display) as progress:
         results = verify_files(
             files,

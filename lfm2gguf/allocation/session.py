@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,7 @@ def allocate(
     recipe: Recipe | None = None,
     *,
     device: str = DEFAULT_DEVICE,
-    texts: Sequence[str | Path] = (),
+    texts: str | Path | Iterable[str | Path] = (),
     chat: str | Path | None = None,
     chunks: int | None = DEFAULT_CHUNKS,
     ctx: int = 512,

@@ -24,6 +24,7 @@ from lfm2gguf.llamacpp import Device, choose, default_threads, devices, probe
 from lfm2gguf.progress import ProgressCallback
 from lfm2gguf.runner import check_file
 
+PROBED = ("device", "threads")  # what probes alone take, where a server computes
 BUSY = 0.5  # of the cores: a load above it, before anything is measured, is others' work
 CACHES = {
     False: "defeated: every prompt begins with a number that no earlier one had",
@@ -92,7 +93,8 @@ def benchmark(
     An interrupt (Ctrl-C) ends the measuring, not the report: its ``cut`` says what is missing.
 
     Raises:
-        OptionError: a setting is unknown or has a wrong value, or there is nothing to measure.
+        OptionError: a setting is unknown, has a wrong value or no effect, or there is nothing to
+            measure.
         GGUFError: a file is missing or damaged.
         DeviceError: the device is missing.
         EndpointError: the server cannot be reached or refuses.
@@ -102,6 +104,9 @@ def benchmark(
         chosen = Settings(**settings)
     except TypeError as error:
         raise OptionError(f"unknown setting: {error}") from error
+    server = {"model": model, "api_key": api_key, "pid": pid}
+    given = [name for name, value in (settings | server).items() if value is not None]
+    _refuse_idle(given, chosen, served=endpoint is not None)
     paths = [Path(path) for path in models]
     cells = chosen.cells()
     for path in paths:
@@ -114,12 +119,36 @@ def benchmark(
             "models: a server runs one; give at most one file beside endpoint (--endpoint)"
         )
     else:
-        runs = [_EndpointRun(endpoint, model, api_key, pid, paths, cells, chosen)]
+        there = _EndpointRun(endpoint, model, api_key, pid, paths, cells, chosen)
+        if not there.source.is_local:
+            _refuse(given, PROBED, "is of this machine, and the server is elsewhere")
+        runs = [there]
     if not runs:
         raise OptionError(
             "models: nothing to measure; give a GGUF file, or the endpoint (--endpoint) of a server"
         )
     return _measure(runs, cells, chosen, progress)
+
+
+def _refuse_idle(given: Sequence[str], settings: Settings, *, served: bool) -> None:
+    """Refuse settings of what is not measured."""
+    suite = settings.suite
+    if served:
+        _refuse(given, ("gpu_layers", "lookup"), "is for files in process, not for an endpoint")
+        if not settings.probes:
+            _refuse(given, PROBED, "is for probes beside an endpoint, and there are to be none")
+    else:
+        _refuse(given, ("model", "api_key", "pid"), "is for an endpoint (--endpoint)")
+    if suite == "depth":
+        _refuse(given, ("workloads", "concurrency"), "is of the suite 'workloads', not of 'depth'")
+    elif suite == "workloads":
+        _refuse(given, ("contexts",), "is of the suite 'depth', not of 'workloads'")
+
+
+def _refuse(given: Sequence[str], idle: Sequence[str], why: str) -> None:
+    for name in given:
+        if name in idle:
+            raise OptionError(f"{name} (--{name.replace('_', '-')}): {why}; leave it out")
 
 
 def _measure(

@@ -8,7 +8,7 @@ them. Source: tools/imatrix/imatrix.cpp, ``collect_imatrix`` (llama.cpp 0c1e5709
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +72,7 @@ class Collector:
 
 def collect_imatrix(
     source: str | Path,
-    texts: Sequence[str | Path] = (),
+    texts: str | Path | Iterable[str | Path] = (),
     *,
     chat: str | Path | None = None,
     chunks: int | None = DEFAULT_CHUNKS,

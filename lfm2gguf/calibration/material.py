@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.resources import files
@@ -16,6 +16,7 @@ import numpy as np
 from lfm2gguf.chat.dialect import LFM2
 from lfm2gguf.errors import OptionError
 from lfm2gguf.reference import EMBEDDING, Ids
+from lfm2gguf.several import several
 from lfm2gguf.verification import ReferenceModel, chat_samples, cut, load_texts, passages
 
 DEFAULT_CHUNKS = 128
@@ -62,7 +63,7 @@ class CalibrationMaterial:
 
 def calibration_material(
     model: ReferenceModel,
-    texts: Sequence[str | Path] = (),
+    texts: str | Path | Iterable[str | Path] = (),
     *,
     chat: str | Path | None = None,
     chunks: int | None = DEFAULT_CHUNKS,
@@ -83,7 +84,7 @@ def calibration_material(
         raise OptionError(
             f"{model.name}: is a retrieval model; chat (--chat) is for models that answer"
         )
-    for name, content, most in _contents(texts, chat is None, chunks):
+    for name, content, most in _contents(several(texts), chat is None, chunks):
         found = _sequences(model, content, ctx, most)
         if not found:
             raise OptionError(

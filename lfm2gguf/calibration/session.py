@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -141,7 +141,7 @@ def plan_calibration(
     target: str | Path | None = None,
     type: str | Recipe | None = DEFAULT_TYPE,
     *,
-    texts: Sequence[str | Path] = (),
+    texts: str | Path | Iterable[str | Path] = (),
     chat: str | Path | None = None,
     chunks: int | None = DEFAULT_CHUNKS,
     ctx: int = 512,
@@ -185,6 +185,11 @@ def plan_calibration(
         raise OptionError("type (--type): calibration makes one type at a time, not several")
     check_calibrates(types[0])
     model = open_reference(source, revision, lora)
+    if model.retrieval and own_text != OWN_TEXT:
+        raise OptionError(
+            f"own_text (--own-text): {model.name} is a retrieval model, which writes no text; "
+            "leave it out"
+        )
     material = calibration_material(model, texts, chat=chat, chunks=chunks, ctx=ctx)
     used, held_out = shares(model, material, ctx, own_text)
     recipe = replace(recipe, about={**recipe.about, **about(used, products_for(types[0].default))})
@@ -213,7 +218,7 @@ def calibrate(
     target: str | Path | None = None,
     type: str | Recipe | None = DEFAULT_TYPE,
     *,
-    texts: Sequence[str | Path] = (),
+    texts: str | Path | Iterable[str | Path] = (),
     chat: str | Path | None = None,
     chunks: int | None = DEFAULT_CHUNKS,
     ctx: int = 512,

@@ -8,12 +8,13 @@ from lfm2gguf.checkpoint.chat_template import (
     default_chat_template,
 )
 from lfm2gguf.checkpoint.folder import Checkpoint, read_json, read_json_list
-from lfm2gguf.checkpoint.gguf_repository import fetch_gguf, gguf_files
+from lfm2gguf.checkpoint.gguf_repository import DEFAULT_TYPE, fetch_gguf, gguf_files, gguf_path
 from lfm2gguf.checkpoint.hub import (
     NEEDED_FILES,
     fetch,
     is_repository,
     one_hub_error,
+    refuse_for_local,
     repository_files,
     snapshot_of,
     tokenizer_folder,
@@ -25,6 +26,7 @@ from lfm2gguf.checkpoint.tokenizer import Tokenizer, TokenType
 
 __all__ = [
     "ADAPTER_WEIGHTS",
+    "DEFAULT_TYPE",
     "NEEDED_FILES",
     "Adapter",
     "Checkpoint",
@@ -39,10 +41,12 @@ __all__ = [
     "fetch",
     "fetch_gguf",
     "gguf_files",
+    "gguf_path",
     "is_repository",
     "one_hub_error",
     "read_json",
     "read_json_list",
+    "refuse_for_local",
     "repository_files",
     "snapshot_of",
     "tokenizer_folder",

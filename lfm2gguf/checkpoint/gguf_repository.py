@@ -6,10 +6,24 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from lfm2gguf.checkpoint.hub import fetch, repository_files
+from lfm2gguf.checkpoint.hub import fetch, is_repository, refuse_for_local, repository_files
 from lfm2gguf.errors import HubError
 
+DEFAULT_TYPE = "Q4_K_M"
 _NUMBERED = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
+
+
+def gguf_path(source: str | Path, type: str | None = None, revision: str | None = None) -> Path:
+    """Return what is on this machine as it is, and of a repository its model of a type.
+
+    Raises:
+        HubError: the repository, or a file of this type in it, is missing.
+        OptionError: ``type`` or ``revision`` is given for what is on this machine.
+    """
+    if not is_repository(source):
+        refuse_for_local(source, type=type, revision=revision)
+        return Path(source)
+    return fetch_gguf(str(source), type or DEFAULT_TYPE, revision)
 
 
 def fetch_gguf(repository: str, type: str, revision: str | None = None) -> Path:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lfm2gguf.errors import CheckpointError, HubError
+from lfm2gguf.errors import CheckpointError, HubError, OptionError
 
 NEEDED_FILES = [
     "config.json",
@@ -65,9 +65,12 @@ def locate(
     Raises:
         CheckpointError: ``source`` is neither a folder nor a repository's id.
         HubError: the repository cannot be fetched, or has no such folder.
+        OptionError: ``revision`` is given for a folder.
 
     """
     path = Path(source)
+    if path.exists():
+        refuse_for_local(path, revision=revision)
     if path.is_dir():
         return Source(path, _folder_name(path))
     if path.suffix.lower() == ".gguf" and path.is_file():
@@ -108,6 +111,21 @@ def is_repository(source: str | Path) -> bool:
     """Say whether a source is a Hub repository's id, and nothing on this machine."""
     match = REPOSITORY.fullmatch(str(source))
     return bool(match and not match["folder"]) and not Path(source).exists()
+
+
+def refuse_for_local(source: str | Path, **options: str | None) -> None:
+    """Refuse what chooses within a Hub repository where the source is on this machine.
+
+    Raises:
+        OptionError: one of the options is given.
+
+    """
+    for name, value in options.items():
+        if value is not None:
+            raise OptionError(
+                f"{name} (--{name}) {value}: is for a Hub repository, and {source} is on this "
+                "machine; leave it out"
+            )
 
 
 def _folder_name(path: Path) -> str:

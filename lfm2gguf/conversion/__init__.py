@@ -18,7 +18,7 @@ from lfm2gguf.conversion.from_gguf import plan_quantization, quantize
 from lfm2gguf.conversion.mixtures import fitting
 from lfm2gguf.conversion.overrides import read_patterns
 from lfm2gguf.conversion.planned import Conversion, ConversionPlan
-from lfm2gguf.conversion.recipe import Recipe, parse_types
+from lfm2gguf.conversion.recipe import Recipe, Types, parse_types
 from lfm2gguf.conversion.sources import Part, SourceTensor
 from lfm2gguf.conversion.write import WrittenFile
 
@@ -32,6 +32,7 @@ __all__ = [
     "Part",
     "Recipe",
     "SourceTensor",
+    "Types",
     "WrittenFile",
     "convert",
     "convert_lora",

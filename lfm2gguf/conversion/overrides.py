@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,7 +72,7 @@ def parse_tensor_type(name: str | GGMLType, option: str) -> GGMLType:
 
 
 def parse_patterns(
-    patterns: Sequence[str], option: str
+    patterns: Iterable[str], option: str
 ) -> tuple[tuple[re.Pattern[str], GGMLType], ...]:
     """Return patterns and types from ``REGEX=TYPE``; as in llama.cpp, REGEX in lower case.
 

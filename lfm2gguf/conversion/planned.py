@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lfm2gguf.conversion.draft import Draft, Model, draft, target_paths
+from lfm2gguf.conversion.mixtures import OUTPUT
 from lfm2gguf.conversion.recipe import Recipe
 from lfm2gguf.conversion.write import WrittenFile, write
+from lfm2gguf.errors import OptionError
 from lfm2gguf.progress import ProgressCallback
 from lfm2gguf.rendering import Table, file_size, notebook_table
 from lfm2gguf.storage import Stamp, check_target, made_folder
@@ -75,13 +77,15 @@ class ConversionPlan:
         """Draft a model in each type of a recipe, ``default`` if it names none.
 
         Raises:
-            OptionError: a type is unknown or not for this model, or one file is named for several.
+            OptionError: a type is unknown or not for this model, one file is named for several, or
+            an importance matrix is given where nothing is quantized.
 
         """
         types = recipe.file_types(default)
         labels = [recipe.label or type.name for type in types]
         paths = target_paths(model.metadata, labels, target)
         drafts = [draft(model, p, t, recipe) for p, t in zip(paths, types, strict=True)]
+        _refuse_idle_matrix(drafts, recipe)
         folder = paths[0].parent
         asked = folder == Path(target or ".") and not folder.exists()
         return cls(
@@ -136,9 +140,25 @@ class ConversionPlan:
         return Conversion(tuple(files), dict(self.left_out), self.notes)
 
 
+def _refuse_idle_matrix(drafts: Sequence[Draft], recipe: Recipe) -> None:
+    if any(tensor.type.is_quantized for draft in drafts for tensor in draft.tensors):
+        return
+    if recipe.calibrated or recipe.imatrix is not None:
+        raise OptionError(
+            f"imatrix (--imatrix) or calibrate (--calibrate): nothing of a {drafts[0].type.name} "
+            "file is quantized; leave it out"
+        )
+
+
 def _unfound(model: Model, recipe: Recipe) -> list[str]:
-    """Say which patterns are found in no tensor's name: a slip, since they change nothing."""
+    """Say what is found in no tensor's name: a slip, since it changes nothing."""
     names = [source.name for source in model.sources]
+    if recipe.leave_output_tensor and OUTPUT not in names:
+        return [
+            f"leave_output_tensor (--leave-output-tensor): there is no {OUTPUT}; the embedding is "
+            "the output as well, and token_embedding_type (--token-embedding-type) gives it a type",
+            *_unfound(model, replace(recipe, leave_output_tensor=False)),
+        ]
     return [
         f"tensor_type (--tensor-type): {pattern.pattern!r} is found in no tensor's name"
         for pattern, _ in recipe.overrides.patterns

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -12,8 +12,9 @@ from lfm2gguf.errors import OptionError
 from lfm2gguf.ggml import FileType, GGMLType
 from lfm2gguf.gguf_file import parse_size
 from lfm2gguf.imatrix import ImportanceMatrix
+from lfm2gguf.several import several
 
-Types: TypeAlias = str | FileType | Sequence[str | FileType]
+Types: TypeAlias = str | FileType | Iterable[str | FileType]
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,16 @@ class Recipe:
     leave_output_tensor: bool = False
     output_tensor_type: str | GGMLType | None = None
     token_embedding_type: str | GGMLType | None = None
-    tensor_type: Sequence[str] = ()
+    tensor_type: Iterable[str] = ()
     label: str | None = None
     about: Mapping[str, str | int] = field(default_factory=dict)
     calibrated: bool = False
     keep_split: bool = False
+
+    def __post_init__(self) -> None:
+        if self.type is not None:  # both are read more than once
+            object.__setattr__(self, "type", several(self.type))
+        object.__setattr__(self, "tensor_type", several(self.tensor_type))
 
     @classmethod
     def of(cls, type: Types | Recipe | None) -> Recipe:
@@ -96,10 +102,9 @@ def parse_types(types: Types) -> list[FileType]:
         OptionError: a name is unknown; the message has the nearest one.
 
     """
-    given = [types] if isinstance(types, str | FileType) else list(types)
-    given = [
-        one for type in given for one in (type.split(",") if isinstance(type, str) else [type])
-    ]
+    given: list[str | FileType] = []
+    for type in several(types):
+        given += type.split(",") if isinstance(type, str) else [type]
     if not given:
         raise OptionError("type: none is given; Q4_K_M is a good one")
     return list(dict.fromkeys(_parse_type(type) for type in given))

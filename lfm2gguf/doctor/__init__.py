@@ -41,19 +41,24 @@ PROJECTOR_CHECKS: tuple[Check, ...] = (structure.types, projector.projector, sca
 
 
 def diagnose(
-    path: str | Path, *, backend: str = "cpu", type: str = "Q4_K_M", revision: str | None = None
+    path: str | Path,
+    *,
+    backend: str = "cpu",
+    type: str | None = None,
+    revision: str | None = None,
 ) -> Diagnosis:
     """Examine a GGUF file, or a checkpoint's folder. Every weight is read once.
 
     Of a Hub repository nothing but the headers and the small files is fetched, and no weight
-    examined; ``type`` says which of its GGUF files, ``revision`` which commit. ``backend`` is
-    where it is to run: one of :data:`BACKENDS`.
+    examined; ``type`` says which of its GGUF files (Q4_K_M where it holds no checkpoint),
+    ``revision`` which commit. ``backend`` is where it is to run: one of :data:`BACKENDS`.
 
     Raises:
         CheckpointError: the folder cannot be read at all.
         GGUFError: the file cannot be read at all.
         HubError: the repository cannot be reached.
-        OptionError: the backend is unknown.
+        OptionError: the backend is unknown, or ``type`` or ``revision`` is given for what is on
+            this machine.
 
     """
     if backend not in BACKENDS:

@@ -107,16 +107,22 @@ class Description:
 
 
 def describe(
-    path: str | Path, *, full: bool = False, type: str = "Q4_K_M", revision: str | None = None
+    path: str | Path,
+    *,
+    full: bool = False,
+    type: str | None = None,
+    revision: str | None = None,
 ) -> Description:
     """Describe a GGUF file, a checkpoint's folder, or a Hub repository by its headers.
 
-    ``type`` says which GGUF file of a repository, ``revision`` which commit.
+    ``type`` says which GGUF file of a repository (Q4_K_M where it holds no checkpoint),
+    ``revision`` which commit.
 
     Raises:
         HubError: the repository cannot be reached.
         GGUFError: the file is not a sound GGUF file.
         CheckpointError: the folder is not a sound checkpoint.
+        OptionError: ``type`` or ``revision`` is given for what is on this machine.
 
     """
     with remote.opened(path, type, revision) as stand_in:

@@ -16,11 +16,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lfm2gguf.checkpoint import (
+    DEFAULT_TYPE,
     NEEDED_FILES,
     fetch,
     gguf_files,
     is_repository,
     one_hub_error,
+    refuse_for_local,
     repository_files,
 )
 from lfm2gguf.errors import GGUFError, HubError, Lfm2ggufError
@@ -33,16 +35,21 @@ WEIGHTS = (".safetensors", ".gguf")
 
 
 @contextlib.contextmanager
-def opened(source: str | Path, type: str, revision: str | None = None) -> Iterator[Path | None]:
+def opened(
+    source: str | Path, type: str | None = None, revision: str | None = None
+) -> Iterator[Path | None]:
     """Give a repository's checkpoint folder, or its GGUF of a type; None for what is here.
 
+    A ``type`` asks for the GGUF where a repository holds both.
     Errors name the repository, and not the folder that it stands in for a while.
 
     Raises:
         HubError: it cannot be reached, or holds neither.
+        OptionError: ``type`` or ``revision`` is given for what is here.
 
     """
     if not is_repository(source):
+        refuse_for_local(source, type=type, revision=revision)
         yield None
         return
     repository = str(source)
@@ -61,9 +68,10 @@ def plain_name(text: str, temporary: str | Path) -> str:
 
 
 def _fill(
-    folder: Path, repository: str, names: Sequence[str], type: str, revision: str | None
+    folder: Path, repository: str, names: Sequence[str], type: str | None, revision: str | None
 ) -> Path:
-    if "config.json" in names and any(name.endswith(".safetensors") for name in names):
+    is_checkpoint = "config.json" in names and any(n.endswith(".safetensors") for n in names)
+    if is_checkpoint and type is None:
         wanted = [n for n in names if any(fnmatch(n, p) for p in NEEDED_FILES)]
         small = [name for name in wanted if not name.endswith(WEIGHTS)]
         cached = fetch(repository, revision, small)
@@ -71,8 +79,8 @@ def _fill(
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(cached / name, folder / name)
         headed, target, read = [n for n in wanted if n not in small], folder, _safetensors
-    elif any(name.endswith(".gguf") for name in names):
-        headed, read = gguf_files(repository, names, type), _gguf
+    elif is_checkpoint or any(name.endswith(".gguf") for name in names):
+        headed, read = gguf_files(repository, names, type or DEFAULT_TYPE), _gguf
         target = folder / PurePosixPath(headed[0])
     else:
         raise HubError(f"{repository}: holds neither safetensors nor a GGUF file; check the id")

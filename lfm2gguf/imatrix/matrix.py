@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lfm2gguf.errors import GGUFError, OptionError
+from lfm2gguf.several import several
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 Counts: TypeAlias = npt.NDArray[np.int64]
@@ -68,12 +69,24 @@ class ImportanceMatrix:
                     "values, NaN or infinity; compute the matrix again"
                 )
 
-    def select(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> ImportanceMatrix:
+    def select(self, include: Iterable[str] = (), exclude: Iterable[str] = ()) -> ImportanceMatrix:
         """Keep the entries whose names contain one of ``include`` and none of ``exclude``.
 
         An empty ``include`` keeps all.
         Source: tools/quantize/quantize.cpp, ``prepare_imatrix`` (llama.cpp 0c1e57098).
+
+        Raises:
+            OptionError: one of them is in no name.
+
         """
+        include, exclude = several(include), several(exclude)
+        for option, parts in (("include", include), ("exclude", exclude)):
+            for part in parts:
+                if not any(part in name for name in self.entries):
+                    raise OptionError(
+                        f"{option} (--{option}-weights) {part!r}: is in no name of the importance "
+                        "matrix; lfm2gguf inspect shows them"
+                    )
         kept = {
             name: entry
             for name, entry in self.entries.items()

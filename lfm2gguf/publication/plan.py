@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from lfm2gguf.conversion import (
     ConversionPlan,
     Draft,
     Recipe,
+    Types,
     parse_types,
     plan,
     plan_adapter,
@@ -25,6 +26,7 @@ from lfm2gguf.errors import OptionError
 from lfm2gguf.lfm2 import text_model
 from lfm2gguf.publication.origin import Origin
 from lfm2gguf.reference import is_retrieval
+from lfm2gguf.several import several
 from lfm2gguf.storage import stamps
 from lfm2gguf.verification import Limits, Material, check_texts
 from lfm2gguf.version import __version__
@@ -60,7 +62,10 @@ class Settings:
     base_model: str | None = None
     split_max_size: str | int | None = None
     material: Material = field(default_factory=Material)
-    calibration_texts: Sequence[str | Path] = ()
+    calibration_texts: str | Path | Iterable[str | Path] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "calibration_texts", several(self.calibration_texts))
 
 
 @dataclass(frozen=True)
@@ -132,7 +137,7 @@ class PublicationPlan:
 def plan_publication(
     source: str | Path,
     to: str,
-    types: Sequence[str] = LADDER,
+    types: Types = LADDER,
     *,
     folder: str | Path | None = None,
     settings: Settings | None = None,
@@ -157,7 +162,7 @@ def plan_publication(
     settings = settings or Settings()
     target = Path(folder or match["name"])
     chosen = parse_types(types)
-    check_texts((*settings.calibration_texts, *settings.material.texts))
+    check_texts((*several(settings.calibration_texts), *several(settings.material.texts)))
     checkpoint = Checkpoint.open(source, settings.revision)
     origin = Origin.of(checkpoint, settings.base_model)
     retrieval = is_retrieval(text_model(checkpoint))
@@ -169,6 +174,13 @@ def plan_publication(
     calibrated = quantized and settings.calibrate
     # of a retrieval model there is no matrix: llama-imatrix has no protocol for one
     matrix = quantized and settings.imatrix and not (calibrated or retrieval)
+    if settings.calibrate and not quantized:
+        raise OptionError("calibrate (--calibrate): no type is quantized; leave it out")
+    if settings.calibration_texts and not (calibrated or matrix):
+        raise OptionError(
+            "calibration_texts (--calibration-text): are for an importance matrix or a "
+            "calibration, and there is to be neither; leave them out"
+        )
     recipe = Recipe(chosen, settings.split_max_size, calibrated=calibrated or matrix)
     options: dict[str, Any] = {"revision": settings.revision}
     model = plan(source, None, recipe, lora=settings.lora, **options)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from lfm2gguf.conversion import Types
 from lfm2gguf.progress import ProgressCallback
 from lfm2gguf.publication.making import Publication, make
 from lfm2gguf.publication.plan import LADDER, PublicationPlan, Settings, plan_publication
@@ -15,7 +15,7 @@ from lfm2gguf.publication.upload import check_login, upload
 def publish(
     source: str | Path | PublicationPlan,
     to: str = "",
-    types: Sequence[str] = LADDER,
+    types: Types = LADDER,
     *,
     folder: str | Path | None = None,
     settings: Settings | None = None,
@@ -53,7 +53,7 @@ def publish(
     if not isinstance(planned, PublicationPlan):
         planned = plan_publication(planned, to, types, folder=folder, settings=settings)
     if send:
-        check_login(planned.repository)
+        check_login(planned.repository, private=private)
     made = make(planned, jobs=jobs, overwrite=overwrite, progress=progress)
     if not send or not made.passed:
         return made

@@ -17,18 +17,29 @@ from lfm2gguf.version import __version__
 MOST = 400  # characters of a reason
 
 
-def check_login(repository: str) -> str:
+def check_login(repository: str, *, private: bool | None = None) -> str:
     """Return the name of the user who is logged in, before hours of work are begun.
 
     Raises:
-        HubError: nobody is, the token is not valid, or the Hub cannot be reached.
+        HubError: nobody is, the token is not valid, or the Hub cannot be reached; or the
+            repository is there, and not as ``private`` as it is to be.
 
     """
     from huggingface_hub import HfApi
+    from huggingface_hub.errors import RepositoryNotFoundError
 
+    api = HfApi()
     with _upload_errors(repository):
-        name: str = HfApi().whoami()["name"]
-        return name
+        name: str = api.whoami()["name"]
+        there = None
+        with contextlib.suppress(RepositoryNotFoundError):
+            there = api.model_info(repository).private if private is not None else None
+    if there is not None and there != private:
+        raise HubError(
+            f"{repository}: is {'private' if there else 'public'} already; private (--private) is "
+            "for a repository that is made: change it in its settings on the Hub"
+        )
+    return name
 
 
 def upload(

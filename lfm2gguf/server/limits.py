@@ -68,6 +68,7 @@ class BoundedBody:
         return await self._app(scope, replay, send)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes:
+        _refuse_encoded(scope)
         announced = dict(scope["headers"]).get(b"content-length", b"0")
         self._check(int(announced) if announced.isdigit() else 0)
         body = bytearray()
@@ -84,6 +85,19 @@ class BoundedBody:
                 413,
                 f"the request's body is larger than {self._limits.body_bytes} bytes",
                 code="request_too_large",
+            )
+
+
+def _refuse_encoded(scope: Scope) -> None:
+    """Refuse a body that is compressed: within its bytes there may be any number of others."""
+    for name, value in scope["headers"]:
+        encoding = value.decode("latin-1").strip().lower()
+        if name == b"content-encoding" and encoding not in ("", "identity"):
+            raise Refusal(
+                415,
+                f"the body is encoded ({encoding[:40]}); send it as it is, without "
+                "Content-Encoding",
+                headers={"Accept-Encoding": "identity"},  # RFC 9110, 15.5.16
             )
 
 

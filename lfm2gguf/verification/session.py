@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,6 +18,7 @@ from lfm2gguf.loadable import check_loadable
 from lfm2gguf.members import is_retrieval
 from lfm2gguf.progress import ProgressCallback, counting
 from lfm2gguf.reference import AdaptedWeights, Settings, Weights
+from lfm2gguf.several import several
 from lfm2gguf.storage import check_unchanged
 from lfm2gguf.verification.limits import Limits, SimilarityLimits, TextLimits
 from lfm2gguf.verification.material.models import Candidate, ReferenceModel, open_reference
@@ -39,7 +40,7 @@ from lfm2gguf.verification.verdict.result import Verification
 from lfm2gguf.version import __version__
 
 Source: TypeAlias = str | Path | ReferenceModel
-Files: TypeAlias = list[str] | list[Path] | tuple[str | Path, ...]
+Files: TypeAlias = list[str] | tuple[str | Path, ...] | Iterable[Path]  # and not a str
 
 MATERIAL, LIMITS, ENGINE = Material(), Limits(), Engine()  # the defaults
 
@@ -86,7 +87,7 @@ def verify(
     """Compare GGUF files with the model they were made from, and judge each.
 
     Args:
-        files: one GGUF file, or a list of them.
+        files: one GGUF file, or several.
         reference: checkpoint folder, Hub id, or an F32, F16 or BF16 GGUF file; or what
             :func:`open_reference` gives, which also takes a revision and an adapter.
         material: the texts, and how much of them.
@@ -99,13 +100,16 @@ def verify(
         progress: called with a :class:`~lfm2gguf.Progress` as each stage goes on.
 
     Returns:
-        A :class:`Verification`, or of a list of files a list of them.
+        A :class:`Verification`, or of several files a list of them.
 
     Raises:
+        OptionError: no file is given.
         Lfm2ggufError: one of its subclasses, where a file could not be judged.
 
     """
-    many: Sequence[str | Path] = [files] if isinstance(files, str | Path) else files
+    many: Sequence[str | Path] = several(files)
+    if not many:
+        raise OptionError("files: none is given; name a GGUF file at least")
     engine = engine.resolved()
     opened = [Candidate.open(path) for path in many]
     if baseline is not None:
@@ -152,7 +156,7 @@ def _spread(
         )
     if material.cache:
         session.prepared  # noqa: B018 - computed once, where the workers find it
-    texts = tuple(Path(text) if Path(text).is_file() else text for text in material.texts)
+    texts = tuple(Path(t) if Path(t).is_file() else t for t in several(material.texts))
     material = replace(material, texts=texts, chat=material.chat and Path(material.chat))
     before = baseline and Path(baseline)
     pieces = [
@@ -301,7 +305,7 @@ def _judge(
         texts=tuple(text.describe() for text in prepared.texts),
         ctx=prepared.ctx,
         engine=engine.name,
-        device=engine.device if engine.runs_llamacpp else "cpu",
+        device=engine.place,
         stages=measured.stages,
         tensors=tuple(differences),
         deltas=tuple(deltas),

@@ -11,7 +11,8 @@ def judged(
     session: Session, path: Path, *, engine: str = "numpy", three_way: bool = False
 ) -> Verification:
     """Judge a file by the limits of its type, on one thread and by NumPy unless told otherwise."""
-    return session.judge(path, engine=Engine(engine, threads=1, three_way=three_way))
+    threads = None if engine == "numpy" else 1
+    return session.judge(path, engine=Engine(engine, threads=threads, three_way=three_way))
 
 
 def failed(result: Verification) -> set[str]:

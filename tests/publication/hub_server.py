@@ -55,7 +55,11 @@ class _Handler(Handler):
     state: UploadHub
 
     def do_GET(self) -> None:  # noqa: N802
-        if self.path.partition("?")[0] != "/api/whoami-v2":
+        path = self.path.partition("?")[0]
+        if (made := self.state.repositories.get(path.removeprefix("/api/models/"))) is not None:
+            private = made.get("visibility") == "private"
+            return self.json({"_id": "1", "id": made["name"], "private": private, "tags": []})
+        if path != "/api/whoami-v2":
             return super().do_GET()
         if self.headers.get("Authorization") != f"Bearer {TOKEN}":
             return self.refuse(401, "Unauthorized")

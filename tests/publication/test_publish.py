@@ -126,6 +126,18 @@ def test_one_commit_has_the_same_bytes(
     assert card == (made.folder / "README.md").read_text("utf-8")
 
 
+def test_a_public_repository_does_not_get_what_is_to_be_private(
+    hub: UploadHub, made: Publication, settings: Settings
+) -> None:
+    hub.repositories[TO] = {"name": "tiny-lfm2-GGUF", "visibility": "public"}
+    with pytest.raises(HubError, match="is public already"):
+        again(made, settings, private=True)
+    assert not hub.commits
+    hub.repositories[TO]["visibility"] = "private"
+    assert again(made, settings, private=True).url
+    assert again(made, settings).url
+
+
 def test_an_upload_that_breaks_goes_on(
     hub: UploadHub, made: Publication, settings: Settings
 ) -> None:
@@ -193,7 +205,7 @@ def test_a_folder_that_is_whole_is_not_made_again(made: Publication, settings: S
 def test_a_folder_of_something_else_is_left_alone(
     made: Publication, settings: Settings, tmp_path: Path
 ) -> None:
-    other = replace(settings, imatrix=False)
+    other = replace(settings, imatrix=False, calibration_texts=())
     with pytest.raises(OutputError, match="made otherwise"):
         again(made, other, send=False)
     (tmp_path / "precious.txt").write_text("precious")

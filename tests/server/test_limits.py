@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import threading
@@ -110,6 +111,22 @@ def test_a_body_that_is_too_large(runner: Runner) -> None:
 
         answer = httpx.post(f"{url}/v1/chat/completions", content=pieces())  # no length announced
         assert answer.status_code == 413
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "Zstd", "identity, gzip"])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+def test_a_body_that_is_encoded(url: str, path: str, encoding: str) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": encoding}
+    body = gzip.compress(json.dumps(ASK).encode())
+    answer = httpx.post(url + path, content=body, headers=headers)
+    assert answer.status_code == 415
+    assert answer.headers["Accept-Encoding"] == "identity"
+    assert "without Content-Encoding" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("encoding", ["identity", "Identity", ""])
+def test_a_body_that_says_it_is_not(url: str, encoding: str) -> None:
+    assert chat(url, headers={"Content-Encoding": encoding}).status_code == 200
 
 
 def test_a_body_that_does_not_come(runner: Runner) -> None:

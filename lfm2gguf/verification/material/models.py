@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lfm2gguf import llamacpp, members
-from lfm2gguf.checkpoint import Adapter, Checkpoint
+from lfm2gguf.checkpoint import Adapter, Checkpoint, refuse_for_local
 from lfm2gguf.errors import CheckpointError, MissingDependencyError, OptionError, UnsupportedError
 from lfm2gguf.ggml import FileType
 from lfm2gguf.gguf_file import GGUFFile
@@ -98,6 +98,7 @@ def open_reference(
             raise OptionError(
                 f"{source}: is a GGUF; lora (--lora) needs a checkpoint as the reference"
             )
+        refuse_for_local(source, revision=revision)
         return _open_gguf(Path(source))
     whole = Checkpoint.open(source, revision)
     checkpoint = text_model(whole)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from lfm2gguf.checkpoint import chat_template_notes
 from lfm2gguf.errors import OptionError
 from lfm2gguf.progress import ProgressCallback, counting
 from lfm2gguf.reference import EMBEDDING, RetrievalReference
+from lfm2gguf.several import several
 from lfm2gguf.storage import check_unchanged
 from lfm2gguf.verification.material import cache
 from lfm2gguf.verification.material.conversations import chat_samples
@@ -47,15 +48,14 @@ class Material:
 
     """
 
-    texts: Sequence[str | Path] = ()
+    texts: str | Path | Iterable[str | Path] = ()
     chat: str | Path | None = None
     chunks: int | None = DEFAULT_CHUNKS
     ctx: int = DEFAULT_CTX
     cache: bool = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.texts, str | Path):  # one is as good as a list of one
-            object.__setattr__(self, "texts", (self.texts,))
+        object.__setattr__(self, "texts", several(self.texts))
         if self.ctx < MIN_CTX:
             raise OptionError(f"ctx (--ctx) is {self.ctx}; a chunk has {MIN_CTX} tokens or more")
         if self.chunks is not None and self.chunks < 1:
@@ -146,7 +146,7 @@ def prepare(
 
 
 def _names(material: Material) -> Sequence[str | Path]:
-    return material.texts or ([] if material.chat else [PYTHON])
+    return several(material.texts) or ([] if material.chat else [PYTHON])
 
 
 def _read_texts(model: ReferenceModel, material: Material) -> Iterator[EncodedText]:

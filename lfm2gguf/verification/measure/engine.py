@@ -23,14 +23,15 @@ class Engine:
     Args:
         name: ``llama.cpp``, ``numpy`` (which dequantizes the file), or ``auto``: llama.cpp where
             it is installed.
-        device: where llama.cpp runs: ``cpu``, ``auto``, a backend or a device's name.
+        device: where llama.cpp runs: ``cpu`` (the default), ``auto``, a backend or a device's
+            name.
         threads: llama.cpp's threads; by default the physical cores.
         three_way: run both, to tell loss by quantization from faults of the runtime.
 
     """
 
     name: str = "auto"
-    device: str = "cpu"
+    device: str | None = None
     threads: int | None = None
     three_way: bool = False
 
@@ -38,7 +39,7 @@ class Engine:
         """Return the engine with ``auto`` replaced by what is installed.
 
         Raises:
-            OptionError: the name is unknown, or does not go with ``three_way``; or there are
+            OptionError: the name is unknown, or does not go with another option; or there are
                 too many threads.
             MissingDependencyError: llama.cpp is asked for and not installed.
 
@@ -54,6 +55,13 @@ class Engine:
             )
         if self.three_way and self.name == "numpy":
             raise OptionError("three_way (--three-way) runs both engines; omit the engine")
+        if self.name == "numpy" or not available:
+            for option in ("device", "threads"):
+                if (value := getattr(self, option)) is not None:
+                    raise OptionError(
+                        f"{option} (--{option}) {value}: is for llama.cpp, and the engine is "
+                        "numpy; leave one of them out"
+                    )
         name = "llama.cpp" if available and self.name != "numpy" else "numpy"
         return replace(self, name=name)
 
@@ -61,6 +69,11 @@ class Engine:
     def runs_llamacpp(self) -> bool:
         """Whether llama.cpp runs the file."""
         return self.name == "llama.cpp"
+
+    @property
+    def place(self) -> str:
+        """Where it runs."""
+        return self.device or "cpu"
 
     @property
     def dequantizes(self) -> bool:

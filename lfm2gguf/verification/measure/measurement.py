@@ -87,7 +87,7 @@ def measure_predictions(
         models.append(NumpyScorer(forward, samples, states))
     if engine.runs_llamacpp:
         with clock.timed("load"):
-            shipped = LlamaCppScorer(candidate.file.path, samples, engine.device, engine.threads)
+            shipped = LlamaCppScorer(candidate.file.path, samples, engine.place, engine.threads)
         models.append(shipped)
         tokens = _check_tokens(prepared, shipped.model)
     try:
@@ -120,7 +120,7 @@ def measure_vectors(
         with (
             clock.timed("llama.cpp"),
             LlamaCppEmbedder(
-                candidate.file.path, prepared.samples, engine.device, engine.threads
+                candidate.file.path, prepared.samples, engine.place, engine.threads
             ) as shipped,
         ):
             tokens = _check_tokens(prepared, shipped.model)
