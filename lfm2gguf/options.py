@@ -46,8 +46,11 @@ class Options:
 
     max_tokens: Annotated[
         int | None,
-        Range(1, 2**31),
-        Doc("Most tokens of an answer; without it, until the model or the context ends it."),
+        Range(0, 2**31),
+        Doc(
+            "Most tokens of an answer; without it, until the model or the context ends it. "
+            "0: the prompt alone is computed."
+        ),
     ] = None
     temperature: Annotated[
         float,
@@ -126,6 +129,14 @@ class Options:
         Doc(
             "Report the chosen token and the N likeliest at each step (0: the chosen alone), "
             "from the model's own distribution, before any sampler."
+        ),
+    ] = None
+    prompt_logprobs: Annotated[
+        int | None,
+        Range(0, 100),
+        Doc(
+            "Report the same of each token of the prompt but the first, and the token that ends "
+            "the answer as well. All of the prompt is computed anew."
         ),
     ] = None
     grammar: Annotated[
@@ -208,6 +219,7 @@ class OptionChanges(TypedDict, total=False):
     logit_bias: Bias | None
     stop: Texts
     logprobs: int | None
+    prompt_logprobs: int | None
     grammar: str | None
     json_schema: Schema | None
     adapter: str | None

@@ -40,6 +40,7 @@ def finish(
     ``judged`` files are told of twice: here to a person, and later with their verdicts. Data gets
     the keys ``more``.
     """
+    plan.check_importance()
     if dry_run:
         show_plan(display, plan, more)
         display.hint("next: the same without --dry-run")

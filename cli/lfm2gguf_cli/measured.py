@@ -93,7 +93,10 @@ class Passes:
         budget = self.budgets.budget()
         label = None if budget is None else str(budget)
         early = replace(self.storage.recipe(), calibrated=True, label=label)
-        plan(self.source, self.output, early, **self.opening).check_targets(overwrite=overwrite)
+        planned = plan(self.source, self.output, early, **self.opening)
+        if budget is None:
+            planned.check_importance()
+        planned.check_targets(overwrite=overwrite)
 
     def recipe(self, display: Display) -> tuple[Recipe, dict[str, Any]]:
         """Return how weights are stored, and what to say of it as data."""

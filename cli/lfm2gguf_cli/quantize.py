@@ -46,6 +46,7 @@ def quantize(
     display, recipe = saying.display(), storage.recipe()
     if storage.computes_matrix:
         early = plan(replace(recipe, calibrated=True))
+        early.check_importance()
         if not dry_run:
             early.check_targets(overwrite=force)  # before the work
         recipe = storage.recipe(compute_matrix(display, source))

@@ -194,6 +194,7 @@ def plan_calibration(
     used, held_out = shares(model, material, ctx, own_text)
     recipe = replace(recipe, about={**recipe.about, **about(used, products_for(types[0].default))})
     files = plan(source, target, recipe, revision=revision, pre=pre, lora=lora)
+    files.check_importance()
     return CalibrationPlan(files, model, used, held_out)
 
 

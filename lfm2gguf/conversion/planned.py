@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -77,21 +77,36 @@ class ConversionPlan:
         """Draft a model in each type of a recipe, ``default`` if it names none.
 
         Raises:
-            OptionError: a type is unknown or not for this model, one file is named for several, or
-            an importance matrix is given where nothing is quantized.
+            OptionError: a type is unknown or not for this model, or one file is named for several.
 
         """
         types = recipe.file_types(default)
         labels = [recipe.label or type.name for type in types]
         paths = target_paths(model.metadata, labels, target)
         drafts = [draft(model, p, t, recipe) for p, t in zip(paths, types, strict=True)]
-        _refuse_idle_matrix(drafts, recipe)
         folder = paths[0].parent
         asked = folder == Path(target or ".") and not folder.exists()
         return cls(
             tuple(drafts), model.left_out, (*model.notes, *_unfound(model, recipe)), model.files,
             folder if asked else None,
         )  # fmt: skip
+
+    def check_importance(self) -> None:
+        """Refuse an importance matrix or a calibration of files in which nothing is quantized.
+
+        ``write`` takes them, as llama-quantize does: what the files say of the matrix is then all
+        that there is of it.
+
+        Raises:
+            OptionError: saying what to leave out.
+
+        """
+        weighed = [d for d in self.drafts if d.recipe.calibrated or d.recipe.imatrix is not None]
+        if weighed and not any(t.type.is_quantized for draft in weighed for t in draft.tensors):
+            raise OptionError(
+                "imatrix (--imatrix) or calibrate (--calibrate): nothing of a "
+                f"{weighed[0].type.name} file is quantized; leave it out"
+            )
 
     def check_targets(self, *, overwrite: bool = False) -> None:
         """Refuse files that cannot or must not be written; ``write`` does so, too.
@@ -138,16 +153,6 @@ class ConversionPlan:
                 jobs=jobs, executor=executor, overwrite=overwrite, progress=progress,
             )  # fmt: skip
         return Conversion(tuple(files), dict(self.left_out), self.notes)
-
-
-def _refuse_idle_matrix(drafts: Sequence[Draft], recipe: Recipe) -> None:
-    if any(tensor.type.is_quantized for draft in drafts for tensor in draft.tensors):
-        return
-    if recipe.calibrated or recipe.imatrix is not None:
-        raise OptionError(
-            f"imatrix (--imatrix) or calibrate (--calibrate): nothing of a {drafts[0].type.name} "
-            "file is quantized; leave it out"
-        )
 
 
 def _unfound(model: Model, recipe: Recipe) -> list[str]:

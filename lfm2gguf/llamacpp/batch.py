@@ -57,6 +57,7 @@ class Batch:
         ):
             setattr(self.struct, name, ctypes.cast(array.ctypes.data, kinds[name]))
         self._embd = kinds["embd"]
+        self.struct.token, self.struct.embd = self._tokens_at, None
         # entries by themselves: what NumPy needs for one is not in the caches after a decode
         arrays = self._token, self._pos, self._seq, self._output
         self._first = tuple(array.data for array in arrays)

@@ -30,6 +30,7 @@ from lfm2gguf.runner.arguments import FilePath
 from lfm2gguf.runner.embeddings import Embedder
 from lfm2gguf.runner.engine.draft import Draft
 from lfm2gguf.runner.engine.guesses import Guesses, Lookup
+from lfm2gguf.runner.engine.queue import MOST_SCORED
 from lfm2gguf.runner.media import Encoder
 
 DEFAULT_CONTEXT = 8_192
@@ -110,7 +111,7 @@ def open_model(
                 model,
                 n_ctx=n_ctx,
                 n_seq_max=parallel,
-                n_outputs=parallel + most,
+                n_outputs=parallel + most + MOST_SCORED,
                 rollback=most,
                 threads=threads,
                 unified=True,

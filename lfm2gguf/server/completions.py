@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import math
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
@@ -38,33 +40,65 @@ router = APIRouter()
 async def completions(body: CompletionRequest, service: Served, generation: Generating) -> Any:
     """Continue a text, or several."""
     common = {"object": "text_completion", **head("cmpl", service.name_of(body.model))}
-    prompts = prompts_of(body.prompt)
     _check(body)
+    runner = service.runner
+    prompts = await run_in_threadpool(_prompts, runner, body)
     generation.admit(len(prompts) * _tries(body))
     streams = await run_in_threadpool(_streams, service, body, prompts)
     if body.stream:
         events = await generation.events(streams)
-        return event_stream(_chunks(service.runner, body, prompts, common, events))
+        return event_stream(_chunks(runner, body, prompts, common, events))
     replies = await generation.replies(streams)
-    echoed = _echoed(service.runner, body, prompts)
     choices = [
-        _choice(body, service.runner, i, reply, echoed[i // (body.n or 1)])
+        _choice(body, runner, i, reply, prompts[i // (body.n or 1)])
         for i, reply in enumerate(_likeliest(body, replies))
     ]
     usage, timings = usage_of(len(prompts), replies), timings_of(replies[0].usage)
     return Completion(choices=choices, usage=usage, timings=timings, **common)
 
 
-def _streams(
-    service: Service, body: CompletionRequest, prompts: Sequence[str | list[int]]
-) -> list[Stream]:
+@dataclass(frozen=True)
+class _Prompt:
+    """What is continued, and what of it stands before its answers: ``echo``.
+
+    ``unsaid`` tokens at the beginning (BOS) are not in what was sent.
+    """
+
+    given: str | list[int]
+    echo: str = ""
+    unsaid: int = 0
+
+
+def _prompts(runner: Runner, body: CompletionRequest) -> list[_Prompt]:
+    """Read the prompts; those whose tokens are to be told of, as tokens."""
+    given = prompts_of(body.prompt)
+    if not body.echo:
+        return [_Prompt(prompt) for prompt in given]
+    front = runner.tokens.encode("")  # BOS, where the model wants it
+    found = []
+    for prompt in given:
+        if isinstance(prompt, list):
+            text = _text(b"".join(map(runner.tokens.bytes_of, prompt)))
+            found.append(_Prompt(prompt, text))
+        elif body.logprobs is None:
+            found.append(_Prompt(prompt, prompt))
+        else:
+            ids = runner.tokens.encode(prompt, bos=False)
+            unsaid = len(front) if ids[: len(front)] != front else 0
+            found.append(_Prompt([*front[:unsaid], *ids], prompt, unsaid))
+    return found
+
+
+def _streams(service: Service, body: CompletionRequest, prompts: Sequence[_Prompt]) -> list[Stream]:
     """Tokenize the prompts; nothing is computed yet."""
     ranked = _tries(body) > (body.n or 1)
     logprobs = {"logprobs": body.logprobs or 0} if ranked or body.logprobs is not None else {}
+    if body.echo and body.logprobs is not None:
+        logprobs["prompt_logprobs"] = body.logprobs
     several = body.model_copy(update={"n": _tries(body)})
     asked = [{**options, **logprobs} for options in options_of(service, several)]
     return [
-        service.check_prompt(service.runner.stream_complete(prompt, **options))
+        service.check_prompt(service.runner.stream_complete(prompt.given, **options))
         for prompt in prompts
         for options in asked
     ]
@@ -79,13 +113,6 @@ def _check(body: CompletionRequest) -> None:
             400,
             "the best of several cannot be streamed: leave out best_of or stream",
             param="best_of",
-        )
-    if body.echo and body.logprobs is not None:
-        raise Refusal(
-            400,
-            "echo with logprobs asks for those of the prompt, which are not computed here: leave "
-            "out one of them",
-            param="echo",
         )
 
 
@@ -107,26 +134,18 @@ def _mean(reply: Reply) -> float:
     return sum(entry.logprob for entry in entries) / len(entries) if entries else -math.inf
 
 
-def _echoed(
-    runner: Runner, body: CompletionRequest, prompts: Sequence[str | list[int]]
-) -> list[str]:
-    """Return what stands before the answers to each prompt."""
-    if not body.echo:
-        return [""] * len(prompts)
-    return [
-        prompt if isinstance(prompt, str) else _text(b"".join(map(runner.tokens.bytes_of, prompt)))
-        for prompt in prompts
-    ]
-
-
 def _choice(
-    body: CompletionRequest, runner: Runner, index: int, reply: Reply, before: str
+    body: CompletionRequest, runner: Runner, index: int, reply: Reply, prompt: _Prompt
 ) -> TextChoice:
-    entries = None if body.logprobs is None else reply.logprobs
+    logprobs = None
+    if body.logprobs is not None and reply.logprobs is not None:
+        scored = reply.prompt_logprobs
+        before = [] if scored is None else _of_prompt(runner, prompt, scored)
+        logprobs = _Teller(runner).tell([*before, *_of_answer(reply.logprobs)])
     return TextChoice(
         index=index,
-        text=before + reply.text,
-        logprobs=None if entries is None else _logprobs(runner, entries, 0),
+        text=prompt.echo + reply.text,
+        logprobs=logprobs,
         finish_reason=finish_reason(reply),
     )
 
@@ -134,17 +153,16 @@ def _choice(
 async def _chunks(
     runner: Runner,
     body: CompletionRequest,
-    prompts: Sequence[str | list[int]],
+    prompts: Sequence[_Prompt],
     common: dict[str, Any],
     events: AsyncIterator[tuple[int, Event]],
 ) -> AsyncIterator[Completion]:
     replies: dict[int, Reply] = {}
-    echoed = _echoed(runner, body, prompts)
-    for index in range(len(prompts) * (body.n or 1) if body.echo else 0):
-        text = echoed[index // (body.n or 1)]
+    tellers = [_Teller(runner) for _ in range(len(prompts) * (body.n or 1))]
+    for index in range(len(tellers) if body.echo and body.logprobs is None else 0):
+        text = prompts[index // (body.n or 1)].echo
         choice = TextChoice(index=index, text=text, logprobs=None, finish_reason=None)
         yield Completion(choices=[choice], **common)
-    offsets: dict[int, int] = {}
     tells_usage = bool(body.stream_options and body.stream_options.include_usage)
     usage: dict[str, Any] = {"usage": None} if tells_usage else {}
     async for index, event in events:
@@ -153,27 +171,65 @@ async def _chunks(
             reason = finish_reason(event)
             choice = TextChoice(index=index, text="", logprobs=None, finish_reason=reason)
         else:
-            offset = offsets.get(index, 0)
-            logprobs = _logprobs(runner, event.logprobs, offset) if event.logprobs else None
-            offsets[index] = offset + sum(len(_text(entry.text)) for entry in event.logprobs)
-            choice = TextChoice(index=index, text=event.text, logprobs=logprobs, finish_reason=None)
+            text, rows = event.text, _of_answer(event.logprobs)
+            if event.prompt_logprobs is not None:
+                prompt = prompts[index // (body.n or 1)]
+                text, rows = prompt.echo, _of_prompt(runner, prompt, event.prompt_logprobs)
+            logprobs = tellers[index].tell(rows) if rows else None
+            choice = TextChoice(index=index, text=text, logprobs=logprobs, finish_reason=None)
         yield Completion(choices=[choice], **common, **usage)
     if tells_usage:
         whole = [replies[index] for index in sorted(replies)]
         yield Completion(choices=[], usage=usage_of(len(prompts), whole), **common)
 
 
-def _logprobs(runner: Runner, entries: Sequence[TokenLogprob], offset: int) -> TextLogprobs:
-    tokens = [_text(entry.text) for entry in entries]
-    return TextLogprobs(
-        tokens=tokens,
-        token_logprobs=[entry.logprob for entry in entries],
-        top_logprobs=[
-            {_text(runner.token_bytes(token)): logprob for token, logprob in entry.top}
-            for entry in entries
-        ],
-        text_offset=[offset + sum(map(len, tokens[:i])) for i in range(len(tokens))],
-    )
+_Row = tuple[bytes, TokenLogprob | None]  # a token, and what is known of it
+
+
+def _of_prompt(runner: Runner, prompt: _Prompt, scored: Sequence[TokenLogprob]) -> list[_Row]:
+    """Return the tokens of a prompt as it was sent; the first has no log-probability."""
+    ids = cast(list[int], prompt.given)[prompt.unsaid :]
+    texts = map(runner.tokens.bytes_of, ids)
+    return list(zip(texts, [None, *scored[prompt.unsaid :]], strict=False))
+
+
+def _of_answer(entries: Sequence[TokenLogprob]) -> list[_Row]:
+    return [(entry.text, entry) for entry in entries]
+
+
+class _Teller:
+    """Tells of the tokens of one text, each with the place where it begins."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._characters = 0
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def tell(self, rows: Sequence[_Row]) -> TextLogprobs:
+        """Return the next tokens as they stand on the wire."""
+        entries = [entry for _, entry in rows]
+        return TextLogprobs(
+            tokens=[_text(data) for data, _ in rows],
+            token_logprobs=[None if entry is None else entry.logprob for entry in entries],
+            top_logprobs=[None if entry is None else self._top(entry) for entry in entries],
+            text_offset=[self._place(data) for data, _ in rows],
+        )
+
+    def _place(self, data: bytes) -> int:
+        place = self._characters
+        self._characters += len(self._decoder.decode(data))
+        return place
+
+    def _top(self, entry: TokenLogprob) -> dict[str, float]:
+        """Return the likeliest tokens and the one that is there, as OpenAI does.
+
+        Of tokens that look the same, parts of characters, the likeliest counts.
+        """
+        top: dict[str, float] = {}
+        for token, logprob in entry.top:
+            top.setdefault(_text(self._runner.token_bytes(token)), logprob)
+        top.setdefault(_text(entry.text), entry.logprob)
+        return top
 
 
 def _text(data: bytes) -> str:

@@ -38,11 +38,11 @@ TokenIds = Annotated[list[TokenId], Field(min_length=1)]
 MAX_ANSWERS = 64
 
 
-def _option(name: str, default: Any = None) -> Any:
+def _option(name: str, default: Any = None, least: float | None = None) -> Any:
     """Return the field of a generation option, with the option's range and description."""
     option = option_table()[name]
     low, high = option.range or (None, None)
-    return Field(default, ge=low, le=high, description=option.doc)
+    return Field(default, ge=low if least is None else least, le=high, description=option.doc)
 
 
 def _describe(schema: dict[str, Any]) -> None:
@@ -97,7 +97,7 @@ class Sampling(Request):
     n: int | None = Field(None, ge=1, le=MAX_ANSWERS)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_tokens: int | None = _option("max_tokens")
+    max_tokens: int | None = _option("max_tokens", least=1)
     min_tokens: int | None = _option("min_tokens")
     temperature: float | None = _option("temperature")
     top_p: float | None = _option("top_p")
@@ -176,7 +176,7 @@ class ChatRequest(Sampling):
     """``POST /v1/chat/completions``."""
 
     messages: list[Message] = Field(min_length=1)
-    max_completion_tokens: int | None = _option("max_tokens")
+    max_completion_tokens: int | None = _option("max_tokens", least=1)
     tools: list[Tool] | None = None
     tool_choice: Literal["none", "auto", "required"] | ChosenTools | None = None
     parallel_tool_calls: bool | None = None
@@ -252,7 +252,11 @@ class CompletionRequest(Sampling):
         None, ge=1, le=MAX_ANSWERS,
         description="So many are computed, and the n likeliest by their mean logprob come.",
     )  # fmt: skip
-    echo: bool | None = Field(None, description="The prompt stands before each answer.")
+    echo: bool | None = Field(
+        None,
+        description="The prompt stands before each answer; with logprobs, so do those of its "
+        "tokens, of which the first has none.",
+    )
 
 
 class EmbeddingRequest(Request):

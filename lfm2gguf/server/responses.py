@@ -135,11 +135,14 @@ class ChatChunk(BaseModel):
 
 
 class TextLogprobs(BaseModel):
-    """The tokens of a completion; offsets are in characters of its text."""
+    """The tokens of a completion; offsets are in characters of its text.
+
+    The first token of a prompt that is echoed has no log-probability.
+    """
 
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
     text_offset: list[int]
 
 

@@ -31,7 +31,7 @@ def test_a_matrix_is_made_shown_merged_and_used(source: Path, tmp_path: Path) ->
     assert made.code == 0, made.err
     assert json.loads(made.out)["chunks"] == 8
     again = run("imatrix", "--in-file", tmp_path / "m.gguf", "--in-file", tmp_path / "m.gguf",
-                "-o", tmp_path / "twice.dat", "--ctx", 32)  # fmt: skip
+                "-o", tmp_path / "twice.dat")  # fmt: skip
     assert again.code == 0, again.err
     assert read_imatrix(tmp_path / "twice.dat").chunk_count == 16
     shown = run("imatrix", "--in-file", tmp_path / "m.gguf", "--show-statistics", "--json")

@@ -75,8 +75,9 @@ def test_a_retrieval_model_is_calibrated(tmp_path: Path, settings: Settings) -> 
     )
     results = {}
     for name in ("plain", "calibrated"):
-        texts = [examples / "fidelity/README.md"]
-        chosen = replace(settings, calibrate=name == "calibrated", calibration_texts=texts)
+        careful = name == "calibrated"
+        texts = [examples / "fidelity/README.md"] if careful else []
+        chosen = replace(settings, calibrate=careful, calibration_texts=texts)
         made = publish(
             source, TO, ["Q4_0", "F32"], folder=tmp_path / name, settings=chosen, send=False
         )

@@ -20,6 +20,11 @@ from tests.making.models import tiny_gguf
 from tests.making.runners import GREEDY, endless, fresh, get_time, wait_until
 
 
+def test_the_very_first_prompt_may_be_a_single_token() -> None:
+    with fresh() as lfm:
+        assert lfm.complete([lfm.tokens.bos], max_tokens=1).usage.prompt_tokens == 1
+
+
 def test_closing_twice_and_using_what_is_closed() -> None:
     lfm = fresh()
     lfm.close()

@@ -107,6 +107,11 @@ def test_the_runner_computes_what_the_parts_say(lfm: Runner, vision: tuple[Path,
         assert logprob == pytest.approx(expected[token], abs=1e-3)
 
 
+def test_an_images_tokens_have_no_log_probability(lfm: Runner) -> None:
+    with pytest.raises(OptionError, match="prompt_logprobs"):
+        lfm.chat(ask({"type": "image", "image": png(image())}), max_tokens=1, prompt_logprobs=0)
+
+
 def test_all_ways_to_give_an_image(lfm: Runner, tmp_path: Path) -> None:
     data = png(image())
     (tmp_path / "image.png").write_bytes(data)

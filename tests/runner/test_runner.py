@@ -100,7 +100,7 @@ def test_logprobs_are_the_models_own(lfm: Runner) -> None:
     "options",
     [
         {"temperature": -1},
-        {"max_tokens": 0},
+        {"max_tokens": -1},
         {"top_p": 2},
         {"min_p": float("nan")},
         {"stop": ""},

@@ -18,13 +18,15 @@ MOST_HELD = 2_000  # characters that wait for an end marker to tell calls from t
 class Piece:
     """A step of a stream: new text, new thinking, or one complete tool call.
 
-    ``logprobs``, where they were asked for, are of the tokens drawn since the piece before.
+    ``logprobs``, where they were asked for, are of the tokens drawn since the piece before;
+    ``prompt_logprobs`` come in a piece of their own, before the others.
     """
 
     text: str = ""
     thinking: str = ""
     call: ToolCall | None = None
     logprobs: tuple[TokenLogprob, ...] = ()
+    prompt_logprobs: tuple[TokenLogprob, ...] | None = None
 
     def __str__(self) -> str:
         """Return the text, so that ``print(piece, end="")`` shows the answer alone."""

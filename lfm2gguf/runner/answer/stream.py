@@ -36,6 +36,7 @@ class Reply:
     seed: int
     message: dict[str, Any] = field(repr=False)
     logprobs: tuple[TokenLogprob, ...] | None = field(default=None, repr=False)
+    prompt_logprobs: tuple[TokenLogprob, ...] | None = field(default=None, repr=False)
     stop: str | None = None  # the stop string that ended it, if one did
 
 
@@ -201,6 +202,8 @@ class Conversation:
     def take(self, event: Event) -> tuple[list[Piece], Reply | None]:
         """Return what an event adds to the stream, and the reply if it is the last."""
         if isinstance(event, Delta):
+            if event.prompt_logprobs is not None:
+                return [Piece(prompt_logprobs=event.prompt_logprobs)], None
             self._raw.append(event.text)
             self._logprobs += event.logprobs
             return _with_logprobs(self._answer.feed(event.text), event.logprobs), None
@@ -233,6 +236,9 @@ class Conversation:
             seed=request.options.seed or 0,
             message=message,
             logprobs=tuple(self._logprobs) if request.options.logprobs is not None else None,
+            prompt_logprobs=None
+            if request.options.prompt_logprobs is None or request.unscored
+            else tuple(request.scored),
             stop=request.text.stopped,
         )
 

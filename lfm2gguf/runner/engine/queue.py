@@ -13,6 +13,7 @@ from lfm2gguf.runner.engine.request import Request
 
 STALL = 0.4  # seconds that a piece of a prompt may hold up requests that are decoding
 SMALLEST_PIECE = 64  # tokens; below this the matrix products lose their efficiency
+MOST_SCORED = 128  # tokens of prompts in a step whose logits are read: more are hardly faster
 TURN = 32  # steps that the requests of one adapter have before another's
 
 Work = list[tuple[Request, Chunk]]
@@ -72,6 +73,8 @@ class Queue:
             raise OptionError("the prompt is empty")
         if any(token < 0 and token not in request.rows for token in request.prompt):
             raise OptionError("the prompt has a place for an image or sound, and nothing for it")
+        if request.rows and request.unscored:
+            raise OptionError("prompt_logprobs: an image or sound in the prompt has none")
         if request.variant and request.variant[0] not in self._adapters:
             known = ", ".join(self._adapters) or "none: give adapters={name: file}"
             raise OptionError(
@@ -82,7 +85,8 @@ class Queue:
         """Give free sequences to those who waited longest, as far as the context has room."""
         while self.waiting and self._memory.idle and self._has_room(self.waiting[0]):
             request = self.waiting[0]
-            request.slot = self._memory.take(request.tokens, request.variant)
+            known = [] if request.unscored else request.tokens  # what is held gives no logits
+            request.slot = self._memory.take(known, request.variant)
             with self._lock:
                 self.waiting.remove(request)
                 self.running.append(request)
@@ -157,10 +161,12 @@ class Queue:
         next_token = _next_token if len(self.running) == 1 else _chunk
         work = [(request, next_token(request)) for request in decoding]
         share = budget if decoding else max(SMALLEST_PIECE, budget // max(1, len(prefilling)))
+        most = max(1, MOST_SCORED // max(1, sum(request.unscored for request in prefilling)))
         for request in prefilling:
             if budget <= 0:
                 break
-            work.append((request, _chunk(request, min(budget, share))))
+            size = min(budget, share, most) if request.unscored else min(budget, share)
+            work.append((request, _chunk(request, size)))
             budget -= len(work[-1][1].tokens)
         return work
 
@@ -204,4 +210,5 @@ def _chunk(request: Request, budget: int = 1) -> Chunk:
     stop = min([mark for mark in request.marks if held < mark < stop], default=stop)
     tokens, rows = request.stretch(held, stop)
     outputs = int(held + len(tokens) == len(request.tokens))
+    outputs = len(tokens) if request.unscored else outputs
     return Chunk(request.slot.seq, held, tokens, outputs, rows)

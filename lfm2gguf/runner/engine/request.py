@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from lfm2gguf.errors import Lfm2ggufError
+from lfm2gguf.errors import Lfm2ggufError, RuntimeFailureError
 from lfm2gguf.llamacpp import Floats, LazyGrammar
 from lfm2gguf.options import Options
 from lfm2gguf.runner.engine.guesses import Guesses
@@ -18,7 +19,7 @@ from lfm2gguf.runner.engine.text import TextStream
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """A token that was drawn, its natural log-probability, and the likeliest alternatives."""
+    """A token, its natural log-probability, and the likeliest in its place."""
 
     token: int
     text: bytes
@@ -27,16 +28,24 @@ class TokenLogprob:
 
 
 def logprobs_of(logits: Floats, token: int, text: bytes, count: int) -> TokenLogprob:
-    """Return what is reported of a token drawn from ``logits``, ``(n_vocab,)`` float32.
+    """Return what is reported of a token where the model gave ``logits``, ``(n_vocab,)`` float32.
 
-    The ``count`` likeliest alternatives come with it, the likeliest first.
+    The ``count`` likeliest come with it, the likeliest first, of equal ones the lowest id.
+
+    Raises:
+        RuntimeFailureError: the logits are no numbers.
     """
-    values = logits.astype(np.float64)
-    values -= values.max()
-    values -= np.log(np.exp(values).sum())
-    best = np.argsort(-values, kind="stable")[:count]
-    top = tuple((int(i), float(values[i])) for i in best)
-    return TokenLogprob(token, text, float(values[token]), top)
+    most = logits.max()
+    whole = float(most) + math.log(np.exp(logits - most).sum(dtype=np.float64))
+    if not math.isfinite(whole):
+        raise RuntimeFailureError("the model computes what is no number: lfm2gguf doctor")
+    top: tuple[tuple[int, float], ...] = ()
+    if count:
+        least = np.partition(logits, -count)[-count]  # sorting all would take milliseconds
+        likely = np.flatnonzero(logits >= least)
+        best = likely[np.argsort(-logits[likely], kind="stable")[:count]]
+        top = tuple((int(i), float(logits[i]) - whole) for i in best)
+    return TokenLogprob(token, text, float(logits[token]) - whole, top)
 
 
 @dataclass(frozen=True)
@@ -74,10 +83,14 @@ class Load:
 
 @dataclass(frozen=True)
 class Delta:
-    """New text of an answer; with ``logprobs`` asked for, one for each token."""
+    """New text of an answer; with ``logprobs`` asked for, one for each token.
+
+    Where ``prompt_logprobs`` are asked for they come by themselves, before all else.
+    """
 
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
+    prompt_logprobs: tuple[TokenLogprob, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -117,6 +130,8 @@ class Request:
     def __post_init__(self) -> None:
         self.tokens = list(self.prompt)  # what the memory is to hold: prompt and answer
         self.text = TextStream(self.options.stops)
+        self.unscored = self.options.prompt_logprobs is not None  # until all of the prompt is
+        self.scored: list[TokenLogprob] = []  # of the prompt's tokens but the first
         adapter, scale = self.options.adapter, self.options.adapter_scale
         self.variant: Variant = (adapter, scale) if adapter is not None and scale else None
 
@@ -138,6 +153,15 @@ class Request:
         kinds = [token < 0 for token in tokens]
         tokens = tokens[: kinds.index(not kinds[0])] if (not kinds[0]) in kinds else tokens
         return tokens, np.stack([self.rows[token] for token in tokens]) if kinds[0] else None
+
+    def score(self, start: int, logits: Sequence[Floats], piece: Callable[[int], bytes]) -> None:
+        """Note the prompt's tokens behind those from ``start`` on that gave ``logits``."""
+        del self.scored[start:]  # of before the request had to give way
+        following = self.prompt[start + 1 : start + 1 + len(logits)]
+        for token, row in zip(following, logits, strict=False):  # the last has none
+            count = self.options.prompt_logprobs or 0
+            self.scored.append(logprobs_of(row, token, piece(token), count))
+        self.unscored = start + len(logits) < len(self.prompt)
 
     def guess(self) -> list[int]:
         """Return tokens that may follow the last one, to be computed with it."""

@@ -278,7 +278,16 @@ class Scheduler:
 
     def _draw_all(self, request: Request, chunk: Chunk, logits: Sequence[Floats]) -> None:
         """Draw a token, and on, as long as a guess is what was drawn."""
-        slot, guesses = request.slot, chunk.tokens[len(chunk.tokens) - chunk.outputs + 1 :]
+        if request.unscored:
+            request.score(chunk.start, logits, self._special_piece)
+            if request.unscored:
+                return
+            self._emit(request, Delta("", (), tuple(request.scored)))
+            logits = logits[-1:]
+        if request.options.max_tokens == 0:
+            self._finish(request, "length")
+            return
+        slot, guesses = request.slot, chunk.tokens[len(chunk.tokens) - len(logits) + 1 :]
         assert slot is not None
         right = 0
         for guess, row in zip([*guesses, None], logits, strict=True):
@@ -301,11 +310,13 @@ class Scheduler:
         self._tokens["generated"] += 1
         request.generated.append(token)
         request.tokens.append(token)
-        piece = self._piece(token)
+        piece, count = self._piece(token), request.options.logprobs
         if piece is None or token in request.options.stop_tokens:
+            if count is not None and request.options.prompt_logprobs is not None:
+                last = logprobs_of(logits, token, self._special_piece(token), count)
+                self._emit(request, Delta("", (last,)))
             self._finish(request, "stop")
             return token
-        count = request.options.logprobs
         logprobs = () if count is None else (logprobs_of(logits, token, piece, count),)
         text = request.text.feed(piece)
         if text or logprobs:
@@ -324,6 +335,9 @@ class Scheduler:
             ends, shown = self._model.ends_generation(token), token in self._visible
             self._pieces[token] = None if ends else self._model.piece(token, special=shown)
         return self._pieces[token]
+
+    def _special_piece(self, token: int) -> bytes:
+        return self._model.piece(token, special=True)
 
     def _finish(self, request: Request, reason: str) -> None:
         rest = request.text.finish()
