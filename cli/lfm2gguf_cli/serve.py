@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -136,8 +137,10 @@ def serve(
     }  # fmt: skip
     settings["adapters"] = dict(map(_adapter, lora or ()))
     file = opening.fetch(model)
-    with _uncollected(), _imported_beside() as imported, opening.open(file, **settings) as lfm:
-        server = imported.result()
+    with _uncollected(), contextlib.ExitStack() as served:
+        with _taking_turns(), _ahead(file, opening, place, mmap), _imported_beside() as imported:
+            lfm = served.enter_context(opening.open(file, **settings))
+            server = imported.result()
         limits = server.Limits(
             body_bytes=max_body, prompt_tokens=max_prompt, queue=max_queue, seconds=max_seconds,
             any_grammar=any_grammar,
@@ -184,6 +187,30 @@ def _uncollected() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _taking_turns() -> Iterator[None]:
+    """Let Python's threads in sooner: before each tensor llama.cpp asks whether it is to go on.
+
+    It would wait for five milliseconds while another thread imports modules.
+    """
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(0.0002)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+def _ahead(
+    file: str, opening: OpeningOptions, place: PlaceOptions, mmap: bool
+) -> contextlib.AbstractContextManager[None]:
+    """Let llama.cpp load a file that is known, while all that serves it is imported."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's threads, which spin at first
+    from lfm2gguf.loadable import loading_ahead
+
+    return loading_ahead(Path(file), place.device, mmap=mmap, projector=opening.mmproj)
+
+
+@contextlib.contextmanager
 def _imported_beside() -> Iterator[Future[Any]]:
     """Import the server in a thread, while llama.cpp loads the model in this one.
 
@@ -193,7 +220,6 @@ def _imported_beside() -> Iterator[Future[Any]]:
     Raises:
         MissingDependencyError: the server cannot be imported, which is known at once.
     """
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's threads, which spin at first
     from lfm2gguf import runner, server  # noqa: F401
     from lfm2gguf.llamacpp import devices
 

@@ -18,7 +18,7 @@ from lfm2gguf.llamacpp.images import check_size
 from lfm2gguf.llamacpp.lazy import LazyGrammar
 from lfm2gguf.llamacpp.library import build_info
 from lfm2gguf.llamacpp.machine import available_memory
-from lfm2gguf.llamacpp.model import Adapter, Model, Tokens
+from lfm2gguf.llamacpp.model import Adapter, Model, Tokens, load_ahead
 from lfm2gguf.llamacpp.probes import probe
 from lfm2gguf.llamacpp.projector import Pixels, Projector
 from lfm2gguf.llamacpp.rpc import serve_devices
@@ -53,6 +53,7 @@ __all__ = [
     "default_threads",
     "devices",
     "json_schema_grammar",
+    "load_ahead",
     "overview",
     "probe",
     "report",

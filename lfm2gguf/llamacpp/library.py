@@ -112,25 +112,41 @@ def unheard_log() -> Iterator[None]:
             llama.llama_log_set(log_callback(), None)
 
 
-def made_by(
+@contextlib.contextmanager
+def making(
     make: Callable[..., Any],
     *arguments: Any,
     free: Callable[[Any], None],
     stop: Callable[[], None] = lambda: None,
-) -> Any:
-    """Return what a C function makes that calls Python's: progress, lines of a log.
+) -> Iterator[Callable[[], Any]]:
+    """Let a C function make something, and yield the function that waits for it and hands it over.
 
-    It runs in a thread of its own, as an exception in such a call is lost: Python handles signals
-    in the main thread, so Ctrl-C would be one. Where this thread is interrupted meanwhile, the
-    function is told to ``stop``, and what it has made is freed.
+    It runs in a thread of its own, as an exception in what it calls of Python's (progress, lines
+    of a log) is lost: Python handles signals in the main thread, so Ctrl-C would be one. Where
+    this thread is interrupted meanwhile, or does not want it any more, the function is told to
+    ``stop``, and what it has made is freed.
     """
+    taken = False
     with ThreadPoolExecutor(1) as worker:
         made = _begin_from_c(worker, make, *arguments)
+
+        def take() -> Any:
+            nonlocal taken
+            found = made.result()
+            taken = True
+            return found
+
         try:
-            return made.result()
-        except BaseException:
-            _end_from_c(made, free, stop)
-            raise
+            yield take
+        finally:
+            if not taken:
+                _end_from_c(made, free, stop)
+
+
+def made_by(make: Callable[..., Any], *arguments: Any, free: Callable[[Any], None]) -> Any:
+    """Return what a C function makes that calls Python's, as :func:`making` lets it."""
+    with making(make, *arguments, free=free) as take:
+        return take()
 
 
 def _begin_from_c(

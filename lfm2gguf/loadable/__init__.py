@@ -3,20 +3,29 @@
 llama.cpp ends the process (GGML_ASSERT, an exception that nobody catches) where a file breaks a
 rule that it takes for granted. Those that are known are in :mod:`lfm2gguf.loadable.rules`; what
 nobody foresaw happens in a child process (:mod:`lfm2gguf.loadable.trial`) and is an error here.
+
+The names are loaded when they are first used: a load that begins ahead waits for no rules.
 """
 
-from lfm2gguf.loadable.check import check_loadable, check_rules
-from lfm2gguf.loadable.rules import (
-    AGAIN,
-    NAMED_TOKENS,
-    NOT_WEIGHTS,
-    Contents,
-    Problem,
-    problems,
-    types,
-    vocabulary,
-)
-from lfm2gguf.loadable.trial import Trial
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lfm2gguf.loadable.ahead import loading_ahead
+    from lfm2gguf.loadable.check import check_loadable, check_rules
+    from lfm2gguf.loadable.rules import (
+        AGAIN,
+        NAMED_TOKENS,
+        NOT_WEIGHTS,
+        Contents,
+        Problem,
+        problems,
+        types,
+        vocabulary,
+    )
+    from lfm2gguf.loadable.trial import Trial
 
 __all__ = [
     "AGAIN",
@@ -27,7 +36,21 @@ __all__ = [
     "Trial",
     "check_loadable",
     "check_rules",
+    "loading_ahead",
     "problems",
     "types",
     "vocabulary",
 ]
+
+_HOME = {
+    "Trial": "lfm2gguf.loadable.trial",
+    "check_loadable": "lfm2gguf.loadable.check",
+    "check_rules": "lfm2gguf.loadable.check",
+    "loading_ahead": "lfm2gguf.loadable.ahead",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'lfm2gguf.loadable' has no attribute {name!r}")
+    return getattr(import_module(_HOME.get(name, "lfm2gguf.loadable.rules")), name)

@@ -22,17 +22,19 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from lfm2gguf.errors import GGUFError, TensorError
-from lfm2gguf.gguf_file import GGUFFile
 from lfm2gguf.loadable import child
 from lfm2gguf.members import is_retrieval
 from lfm2gguf.storage import cache_folder, stamps
 
+if TYPE_CHECKING:
+    from lfm2gguf.gguf_file import GGUFFile
+
 VARIABLE = "LFM2GGUF_TRIAL"
 OFF = ("0", "off", "no", "false")
-FOLDER, MOST = "loaded", 500  # entries of a digest each
+FOLDER, MOST = "loaded", 500  # entries: a digest, and how many bytes of the header are in it
 SECONDS, BYTES_A_SECOND = 120.0, 20e6  # what a load may take: a constant, and a slow disk
 # The child runs on the CPU: starting a GPU's driver would take longer than all the rest. And
 # ggml_abort starts a debugger for a backtrace, and may wait for it for ever.
@@ -54,17 +56,10 @@ class Trial:
     def __init__(self, path: Path, projector: Path | None = None) -> None:
         self._path, self._projector = path, projector
         self._child: _Child | None = None
-        self._entry: Path | None = None  # where this file is remembered
-        self._digest = ""
-        if os.environ.get(VARIABLE, "").lower() in OFF or not sys.executable:
-            return
-        files = [path, *([projector] if projector else [])]
-        if not all(file.is_file() for file in files):
-            return  # the caller has the words for it
-        with contextlib.suppress(TensorError):  # gone in this moment
-            self._entry = cache_folder() / FOLDER / _digest(files)
-            if not self._entry.exists():
-                self._child = _Child.started()
+        self._note = ""
+        self._entry = _entry(path, projector)  # where this file is remembered
+        if self._entry and not self._entry.exists():
+            self._child = _Child.started()
 
     def start(self, file: GGUFFile) -> None:
         """Let the child load the file, unless that went well before."""
@@ -73,9 +68,9 @@ class Trial:
         # The header is no part of the entry's name: whether a child will be needed has to be
         # known before it is read.
         header = min((t.offset for t in file.tensors.values() if t.file == file.path), default=0)
+        self._note = f"{_digest(file.files, file.path, header)} {header}"
         if self._child is None:
-            self._digest = _digest(file.files, file.path, header)
-            if _text(self._entry) == self._digest:
+            if _text(self._entry) == self._note:
                 return
             self._child = _Child.started()
         if self._child:
@@ -84,7 +79,6 @@ class Trial:
             request = {"file": os.fspath(file.path), "projector": projector}
             size = sum(info.nbytes for info in file.tensors.values())
             self._child.give({**request, "embeddings": embeddings}, SECONDS + size / BYTES_A_SECOND)
-            self._digest = self._digest or _digest(file.files, file.path, header)
 
     def loaded(self) -> None:
         """Wait until the child has loaded the file."""
@@ -95,7 +89,7 @@ class Trial:
         """Wait until the child has computed with the file, and remember that."""
         if self._child and self._entry:
             self._wait(child.COMPUTED)
-            _remember(self._entry, self._digest)
+            _remember(self._entry, self._note)
 
     def _wait(self, word: bytes) -> None:
         if self._child and (what := self._child.failed_before(word)):
@@ -120,6 +114,19 @@ class Trial:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def is_known(path: Path, projector: Path | None = None) -> bool:
+    """Return whether a file, of which nothing has been read yet, was loaded once and went well.
+
+    Of a file that is split it is not known which others belong to it.
+    """
+    entry = _entry(path, projector)
+    note = _text(entry) if entry else ""
+    _, _, header = note.partition(" ")
+    with contextlib.suppress(TensorError, OSError, ValueError):
+        return note == f"{_digest([path], path, int(header))} {header}"
+    return False
 
 
 class _Child:
@@ -198,6 +205,18 @@ class _Child:
         self._errors.close()
 
 
+def _entry(path: Path, projector: Path | None) -> Path | None:
+    """Return where a file is remembered; None where it is not tried, or is not there."""
+    if os.environ.get(VARIABLE, "").lower() in OFF or not sys.executable:
+        return None
+    files = [path, *([projector] if projector else [])]
+    if not all(file.is_file() for file in files):
+        return None  # the caller has the words for it
+    with contextlib.suppress(TensorError):  # gone in this moment
+        return cache_folder() / FOLDER / _digest(files)
+    return None
+
+
 def _digest(files: Iterable[Path], first: Path | None = None, header: int = 0) -> str:
     """Return a digest of what would be another load if it changed: files and a header."""
     found = hashlib.sha256()
@@ -224,11 +243,11 @@ def _text(entry: Path) -> str:
         return ""
 
 
-def _remember(entry: Path, digest: str) -> None:
+def _remember(entry: Path, note: str) -> None:
     """Note that a load went well; a folder that cannot be written is not an error."""
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
-        entry.write_text(digest, encoding="ascii")
+        entry.write_text(note, encoding="ascii")
         entries = sorted(entry.parent.iterdir(), key=lambda path: path.stat().st_mtime_ns)
         for old in entries[:-MOST]:
             old.unlink(missing_ok=True)

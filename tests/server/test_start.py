@@ -29,6 +29,62 @@ def test_a_load_imports_nothing_that_a_server_may_be_importing() -> None:
     assert not set(done.stdout.split()) - sys.stdlib_module_names
 
 
+ELSEWHERE = "203.0.113.1"  # no address of this machine (RFC 5737): a server ends before it listens
+BEGUN = """
+import os, signal, sys
+from lfm2gguf.llamacpp.huge_pages import HugePages
+from lfm2gguf.llamacpp.library import library
+from lfm2gguf_cli.main import main
+llama = library()
+load = llama.llama_model_load_from_file
+def loads(*arguments):
+    print(*sys.modules, flush=True)
+    return load(*arguments)
+llama.llama_model_load_from_file = loads
+if sys.argv.pop(1) == "interrupted":  # in the midst of a load
+    HugePages.ask = lambda self: os.kill(os.getpid(), signal.SIGINT)
+main()
+"""
+
+
+def served(mode: str) -> subprocess.CompletedProcess[str]:
+    """The command, which says what is imported whenever a load begins."""
+    command = [sys.executable, "-c", BEGUN, mode, "serve", str(tiny_gguf()), "--host", ELSEWHERE]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> subprocess.CompletedProcess[str]:
+    """The first time that this machine sees the file."""
+    monkeypatch.setenv("LFM2GGUF_CACHE", str(tmp_path))
+    monkeypatch.delenv("LFM2GGUF_TRIAL")
+    return served("whole")
+
+
+def test_a_known_file_is_loaded_before_what_serves_it_is_imported(
+    first: subprocess.CompletedProcess[str],
+) -> None:
+    """Nor has its header been read: all of that happens while C code works."""
+    imported = []
+    for done in (first, served("whole")):
+        assert f"cannot listen on {ELSEWHERE}" in done.stderr
+        assert done.returncode == 2
+        [modules] = done.stdout.splitlines()  # one load
+        imported.append(set(modules.split()))
+    late = {"lfm2gguf.runner", "lfm2gguf.gguf_file", "lfm2gguf.lfm2", "lfm2gguf.server"}
+    assert late < imported[0]
+    assert not (late | {"fastapi"}) & imported[1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are sent otherwise there")
+def test_a_load_that_began_ahead_can_be_interrupted(
+    first: subprocess.CompletedProcess[str],
+) -> None:
+    assert first.returncode == 2
+    done = served("interrupted")
+    assert (done.returncode, done.stderr) == (130, "")
+
+
 @pytest.mark.parametrize("name", ["fastapi", "prometheus_client", "uvicorn"])
 def test_what_is_missing_is_said_before_the_load(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
