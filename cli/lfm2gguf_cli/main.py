@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from importlib import _bootstrap, import_module
 from types import FrameType
@@ -20,6 +21,7 @@ from lfm2gguf_cli.nearest import Command
 
 BAD_INPUT = 2  # exit codes: 0 done, 1 a check failed, 2 bad usage or input, 130 interrupted
 INTERRUPTED = 130
+TIDYING = 5.0  # seconds that tidying up may take before a signal that comes again ends it
 HELP = ["-h", "--help"]
 
 # A command is the function of its name in the module of its name, which is imported when the
@@ -109,21 +111,40 @@ def _interrupt_by(before: object, after: object) -> None:
         signal.signal(signal.SIGINT, after)  # type: ignore[arg-type]
 
 
+_ended = -TIDYING  # when a signal last ended what ran
+
+
 def _stop(signal_number: int, frame: FrameType | None) -> None:
     """End the command by way of every finally, so that partial files are removed.
 
     An import is left to its end: inside of it the exception would be lost, since modules in C
     make an ImportError of it (NumPy's import_array), and weak references swallow it. So is what C
     code calls back, whose exceptions ctypes prints and drops.
+
+    A signal that comes again does not end what the first one's exception has begun to tidy up.
     """
+    global _ended
+    if _is_tidying() and time.monotonic() < _ended + TIDYING:
+        return
     if _is_lost(frame):
         again = threading.Timer(0.02, _signal_again, [signal_number])
         again.daemon = True
         again.start()
-    elif signal_number == signal.SIGINT:
+        return
+    _ended = time.monotonic()
+    if signal_number == signal.SIGINT:
         raise KeyboardInterrupt
-    else:
-        sys.exit(128 + signal_number)
+    sys.exit(128 + signal_number)
+
+
+def _is_tidying() -> bool:
+    """Whether the exception of a signal is being handled, such as by a finally."""
+    error = sys.exc_info()[1]
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            return True
+        error = error.__context__
+    return False
 
 
 def _is_lost(frame: FrameType | None) -> bool:
@@ -182,7 +203,10 @@ def main() -> None:
     except Exception as error:
         _unexpected(error)
     finally:
-        _interrupt_by(signal.SIG_DFL, signal.default_int_handler)
+        if _ended > 0:  # by a signal, and all is tidied up
+            _interrupt_by(_stop, signal.SIG_DFL)
+        else:
+            _interrupt_by(signal.SIG_DFL, signal.default_int_handler)
 
 
 if __name__ == "__main__":

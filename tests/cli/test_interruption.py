@@ -100,6 +100,30 @@ def said_at_the_end(process: subprocess.Popen[str]) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("gap", [0.0003, 0.003, 0.1])
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_interrupted_again_and_again(long: Path, target: Path, jobs: int, gap: float) -> None:
+    """A key that is held down, or a hand that is not patient: what is tidied up goes on."""
+    words = command(long, target)
+    words[words.index("--jobs") + 1] = str(jobs)
+    for _ in range(3):  # before, one in six left a file behind
+        with subprocess.Popen(
+            words, stderr=subprocess.PIPE, text=True, start_new_session=True, env=PROCESSES
+        ) as process:
+            assert process.stderr is not None
+            assert "%" in process.stderr.readline()
+            for _ in range(5):
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGINT)
+                time.sleep(gap)
+            said = process.stderr.read()
+            # the interpreter's own end no longer waits for anything
+            assert process.wait(PATIENCE) in (130, -signal.SIGINT), said
+        assert "Traceback" not in said
+        assert not list(target.iterdir())
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("to", ["the parent", "everybody"])  # kill, and Ctrl-C on a terminal
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"]
