@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from lfm2gguf_cli.console import Display
 
 CHECK_FAILED = 1
+NEXT = {  # what comes before the file's name; of what lfm2gguf does not run: nothing
+    "checkpoint": ("convert",),
+    "model": ("run",),
+    "projector": ("run", "MODEL.gguf", "--mmproj"),
+    "adapter": ("run", "BASE.gguf", "--lora"),
+    "imatrix": ("convert", "SOURCE", "--imatrix"),
+}
 STYLES = {"error": "red", "warning": "yellow", "note": "default"}
 
 
@@ -57,7 +64,9 @@ def doctor(
     if not all(diagnosis.healthy for diagnosis in diagnoses):
         display.hint("next: correct the errors, then ask again")
         raise typer.Exit(CHECK_FAILED)
-    display.next("lfm2gguf", "run" if diagnoses[0].kind == "gguf" else "convert", paths[0])
+    first = diagnoses[0]
+    if words := NEXT.get("checkpoint" if first.kind == "checkpoint" else first.purpose):
+        display.next("lfm2gguf", *words, paths[0])
 
 
 def _show(display: Display, diagnosis: Diagnosis) -> None:

@@ -207,7 +207,7 @@ def _ahead(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's threads, which spin at first
     from lfm2gguf.loadable import loading_ahead
 
-    return loading_ahead(Path(file), place.device, mmap=mmap, projector=opening.mmproj)
+    return loading_ahead(Path(file), place.device or "auto", mmap=mmap, projector=opening.mmproj)
 
 
 @contextlib.contextmanager

@@ -38,6 +38,7 @@ CHECKS: tuple[Check, ...] = (
 )
 ADAPTER_CHECKS: tuple[Check, ...] = (structure.types, adapter.kind, adapter.pairs, scan.weights)
 PROJECTOR_CHECKS: tuple[Check, ...] = (structure.types, projector.projector, scan.weights)
+MATRIX_CHECKS: tuple[Check, ...] = (structure.importance,)
 
 
 def diagnose(
@@ -96,18 +97,21 @@ def _diagnose(path: Path, backend: str, *, weights: bool = True) -> Diagnosis:
     for check in _checks(subject):
         if weights or check is not scan.weights:
             findings += check(subject)
-    findings += runtime.types(subject, BACKENDS[backend])
+    if subject.purpose != "imatrix":  # which no backend computes with
+        findings += runtime.types(subject, BACKENDS[backend])
     order = list(Severity)
     found = sorted(together(findings), key=lambda finding: order.index(finding.severity))
     facts = (
         *adapter.facts(subject), *runtime.minimum_build(subject), *template.facts(subject),
     )  # fmt: skip
-    return Diagnosis(path, subject.kind, tuple(found), facts)
+    return Diagnosis(path, subject.kind, subject.purpose, tuple(found), facts)
 
 
 def _checks(subject: Subject) -> tuple[Check, ...]:
-    if subject.get("general.type") == "adapter":
+    if subject.purpose == "adapter":
         return ADAPTER_CHECKS
+    if subject.purpose == "imatrix":
+        return MATRIX_CHECKS
     return PROJECTOR_CHECKS if projector.is_projector(subject) else CHECKS
 
 

@@ -67,6 +67,7 @@ class Diagnosis:
 
     path: Path
     kind: str  # "gguf" or "checkpoint"
+    purpose: str  # "model", "projector", "adapter", "imatrix", or "other": what runs no LFM2
     findings: tuple[Finding, ...]
     facts: tuple[str, ...] = ()
 
@@ -106,6 +107,7 @@ class Diagnosis:
         return {
             "path": str(self.path),
             "kind": self.kind,
+            "purpose": self.purpose,
             "healthy": self.healthy,
             "errors": self.errors,
             "warnings": self.warnings,

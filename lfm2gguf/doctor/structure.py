@@ -13,6 +13,7 @@ from lfm2gguf.checkpoint import TokenType
 from lfm2gguf.doctor.finding import Finding, Severity
 from lfm2gguf.doctor.subject import Subject
 from lfm2gguf.errors import GGUFError
+from lfm2gguf.imatrix import read_imatrix
 from lfm2gguf.loadable import (
     AGAIN,
     NAMED_TOKENS,
@@ -44,6 +45,15 @@ def architecture(subject: Subject) -> Iterator[Finding]:
 def loads(subject: Subject) -> Iterator[Finding]:
     """Check what llama.cpp needs to load a model and to compute it."""
     return _found(problems if subject.kind == "gguf" else vocabulary, subject)
+
+
+def importance(subject: Subject) -> Iterator[Finding]:
+    """Check that an importance matrix can be read."""
+    try:
+        read_imatrix(subject.path)
+    except GGUFError as error:
+        what = str(error).removeprefix(f"{subject.path}: ")
+        yield Finding("importance-matrix", Severity.ERROR, str(subject.path), what, "")
 
 
 def types(subject: Subject) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ from lfm2gguf.checkpoint import TokenType
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.gguf_file import GGUFFile, Metadata
 from lfm2gguf.lfm2 import Plan
-from lfm2gguf.members import is_retrieval
+from lfm2gguf.members import ARCHITECTURES, is_retrieval
 from lfm2gguf.storage import GGML, SAFETENSORS, StoredRows
 
 
@@ -85,6 +85,17 @@ class Subject:
         """Return the text of a special token, such as ``bos``; empty where there is none."""
         id = self.number(f"tokenizer.ggml.{kind}_token_id")
         return self.tokens[id][0] if id is not None and 0 <= id < len(self.tokens) else ""
+
+    @property
+    def purpose(self) -> str:
+        """What a file is for: a model, or one of those that lie beside models."""
+        kind = str(self.get("general.type", "model"))
+        if kind in ("adapter", "imatrix"):
+            return kind
+        if self.architecture == "clip":
+            return "projector"
+        known = self.kind == "checkpoint" or self.architecture in ARCHITECTURES
+        return "model" if known else "other"
 
     @property
     def generates(self) -> bool:

@@ -31,6 +31,15 @@ from lfm2gguf.gguf_file.values import (
 from lfm2gguf.storage import GGML, StoredRows
 
 MAGIC = b"GGUF"
+LOOKS_LIKE = {  # what stands in a GGUF's place, by its first bytes
+    b"": "; it is empty: download or copy it again",
+    b"vers": "; it is a Git LFS pointer: run git lfs pull in its folder, or hf download",
+    b"<!DO": "; it is a web page: on the Hub a file's own address has /resolve/ and not /blob/",
+    b"<htm": "; it is a web page: on the Hub a file's own address has /resolve/ and not /blob/",
+    b"PK\x03\x04": "; it is a zip archive, as PyTorch's files are: convert takes safetensors",
+    b"lmgg": "; it is of llama.cpp before GGUF: convert the checkpoint again",
+    b"tjgg": "; it is of llama.cpp before GGUF: convert the checkpoint again",
+}
 MAX_DIMENSIONS = 4  # GGML_MAX_DIMS, ggml/include/ggml.h
 MAX_NAME = 63  # bytes; GGML_MAX_NAME, with the final zero, is 64
 MAX_STRING = MAX_ITEMS = 1 << 30  # GGUF_MAX_STRING_LENGTH, GGUF_MAX_ARRAY_ELEMENTS
@@ -262,8 +271,9 @@ class _Parser:
     def parse(self) -> GGUFFile:
         magic = self.take(min(4, self.size))
         if magic != MAGIC:
+            hint = LOOKS_LIKE.get(magic, "")
             raise GGUFError(
-                f"{self.path}: not a GGUF file (it begins with {magic!r}, not {MAGIC!r})"
+                f"{self.path}: not a GGUF file (it begins with {magic!r}, not {MAGIC!r}){hint}"
             )
         version = self.number("I")
         if version not in (2, 3):
