@@ -13,13 +13,14 @@ from lfm2gguf.quants.compiled.lanes import (
     absolute,
     any_true,
     joined,
+    lane,
     least,
     load,
     most,
+    next_true,
     splat,
     store,
     to_float,
-    transpose,
     where,
 )
 from lfm2gguf.quants.compiled.numbers import (
@@ -38,11 +39,11 @@ from lfm2gguf.quants.compiled.search import EPSILON
 
 PASSES = 5
 SIZE = 16  # weights in a sub-block, and sub-blocks in a super-block
+SUB_BLOCKS = SIZE * LANES  # of sixteen super-blocks
 PAIR = 2 * LANES
-TEAM = 2 * LANES  # sub-blocks whose levels are moved side by side: fewer wait for their divisions,
-# and of more there is rather one that others wait for
-CLOSE = F32(0.499)  # nearer to a level than this, whatever rounding does, is nearest to it
-LEFT_OVER = F32(1 / 512)  # the part of a sum that has to be left for that to be so
+# Half a step less half a weight's share is how near a level has to be; a thousandth of a step
+# is left for what rounding does, which weighs more the less the others have.
+HALF, CLOSE = F32(0.5), F32(0.499)
 
 
 @inlined
@@ -52,14 +53,17 @@ def load_pair(planes: Any, at: int) -> Any:
 
 
 @kernel
-def set_levels(x: Any, at: int, levels: Any, nmax: Any, sums: Any, found: Any, to: int) -> None:
-    """Set the levels of two sub-blocks of 16 blocks as C does before it moves them.
+def sum_up(x: Any, at: int, room: Any, nmax: Any, sums: Any, found: Any, to: int) -> None:
+    """Sum up two sub-blocks of 16 blocks as C does before it moves levels.
 
     ``sums`` gets both sums, which are 0 of an empty sub-block; ``found`` from plane 1 on the
-    factors that make the levels, 1 where it is empty, and 1 where it is restless. That it is if
-    a level might move: if, under these sums, it is not safely the nearest to
-    ``v * less_l2 / less_lx`` (see :func:`signed_step`), or v * sum_l2 - level * sum_lx, which is
-    the same as their difference times less_lx, not small. Three sub-blocks in four are at rest.
+    factors that make the levels, 1 where it is empty, and 1 where it is restless: where a level
+    might move. Four sub-blocks in five are at rest. Half of all have a positive weight furthest
+    from zero: then ``sum_lx`` is not positive, nor is what a weight leaves of it, as all parts
+    have one sign. Elsewhere a level stays if it is the nearest to ``v * less_l2 / less_lx`` (see
+    :func:`signed_step`). With a weight's share of ``sum_lx`` the distance of the two is
+    ``(v * sum_l2 / sum_lx - level) / (1 - share)``. Under sums so small or large that these are
+    no numbers nothing moves: their squares, which are compared, are 0 or infinite.
     """
     peak, far = splat(ZERO, PAIR), splat(ZERO, PAIR)
     for i in range(SIZE):
@@ -67,35 +71,44 @@ def set_levels(x: Any, at: int, levels: Any, nmax: Any, sums: Any, found: Any, t
         distance = absolute(v)
         further = distance > far
         far, peak = where(further, distance, far), where(further, v, peak)
-    factor = (ZERO - nmax) / peak
+    low, high = ZERO - nmax, nmax - ONE
+    factor = low / peak
     sum_lx, sum_l2 = splat(ZERO, PAIR), splat(ZERO, PAIR)
     for i in range(SIZE):
         v = load_pair(x, at + LANES * i)
-        rung = quick_level(factor * v, ZERO - nmax, nmax - ONE)  # at most nmax before rounding
-        store(levels, PAIR * i, rung)
-        sum_lx = sum_lx + v * v * v * rung
+        rung = quick_level(factor * v, low, high)  # at most nmax before rounding
+        part = v * v * v * rung
+        store(room, PAIR * i, rung)
+        store(room, PAIR * (SIZE + i), part)
+        sum_lx = sum_lx + part
         sum_l2 = sum_l2 + v * v * rung * rung
-    least_left = sum_lx * LEFT_OVER
-    at_rest = far == far
+    best, half = sum_l2 / sum_lx, HALF / sum_lx
+    furthest = splat(ZERO, PAIR)
     for i in range(SIZE):
-        v, rung = load_pair(x, at + LANES * i), load(levels, PAIR * i, PAIR)
-        left = sum_lx - v * v * v * rung
-        off, close = v * sum_l2 - rung * sum_lx, CLOSE * left
-        near = ((off < close) | (rung == nmax - ONE)) & (
-            (off > ZERO - close) | (rung == ZERO - nmax)
-        )
-        at_rest = at_rest & ((left <= ZERO) | ((left > least_left) & near))
+        v, rung = load_pair(x, at + LANES * i), load(room, PAIR * i, PAIR)
+        off = absolute(most(least(v * best, high), low) - rung)
+        furthest = most(furthest, off + half * load(room, PAIR * (SIZE + i), PAIR))
+    restless = (sum_lx > ZERO) & (furthest > CLOSE)
     empty, one = far < EPSILON, splat(ONE, PAIR)
     store(sums[0], to, where(empty, ZERO, sum_lx))
     store(sums[1], to, where(empty, ZERO, sum_l2))
     store(found[1], to, factor)
     store(found[2], to, where(empty, one, ZERO))
-    store(found[3], to, where(at_rest | empty, ZERO, one))
+    store(found[3], to, where(empty, ZERO, where(restless, one, ZERO)))
+
+
+@inlined
+def row_of(s: int) -> Any:
+    """Return where sub-block ``s`` of planes stands in the blocks themselves."""
+    return SIZE * (s % LANES * SIZE + s // LANES)
 
 
 @inlined
 def signed_step(v: Any, rung: Any, sum_lx: Any, sum_l2: Any, low: Any, high: Any) -> Any:
-    """Return whether the level of each lane's weight moves; the level and sums if it does."""
+    """Return which levels of a sub-block would move next; all levels, and both sums for each.
+
+    Levels and sums are what they become by that move alone, or stay without one.
+    """
     weight = v * v
     less_lx = sum_lx - weight * v * rung
     less_l2 = sum_l2 - weight * rung * rung
@@ -103,37 +116,36 @@ def signed_step(v: Any, rung: Any, sum_lx: Any, sum_l2: Any, low: Any, high: Any
     new_lx, new_l2 = less_lx + weight * v * new, less_l2 + weight * new * new
     move = (less_lx > ZERO) & (new != rung) & (new_l2 > ZERO)
     move = move & (new_lx * new_lx * sum_l2 > sum_lx * sum_lx * new_l2)
-    return move, new, new_lx, new_l2
+    new_lx = where(move, new_lx, splat(sum_lx, SIZE))
+    return move, where(move, new, rung), new_lx, where(move, new_l2, splat(sum_l2, SIZE))
 
 
 @kernel
-def move_levels(v: Any, levels: Any, nmax: Any, team: Any) -> None:
-    """Set the levels of a team of sub-blocks, and move them until none moves any more.
+def move_levels(x: Any, levels: Any, nmax: Any, sums: Any, chosen: Any, n: int) -> None:
+    """Move the levels of the ``n`` sub-blocks ``chosen`` until none moves any more.
 
-    ``team`` has the planes of both sums and of factors. The sums are left alone where no level
-    moves: as that is what the processor expects, the next step need not wait for it.
+    In a round each makes its next move, found among all of its levels at once: the processor
+    works on several, as none waits for another. Those that moved are chosen again, with the step
+    behind it, of C's sixteen in a pass, above their number.
     """
     low, high = I32(ZERO - nmax), I32(nmax - ONE)
-    sum_lx, sum_l2 = load(team, 0, TEAM), load(team, TEAM, TEAM)
-    factor = load(team, 2 * TEAM, TEAM)
-    for i in range(SIZE):
-        rung = quick_level(factor * load(v, TEAM * i, TEAM), ZERO - nmax, nmax - ONE)
-        store(levels, TEAM * i, rung)
-    quiet = 0  # steps since a level was moved: behind those of all others none will
-    for step in range(PASSES * SIZE):
-        i = step % SIZE
-        x, rung = load(v, TEAM * i, TEAM), load(levels, TEAM * i, TEAM)
-        moves, new, new_lx, new_l2 = signed_step(x, rung, sum_lx, sum_l2, low, high)
-        if any_true(moves):
-            store(levels, TEAM * i, where(moves, new, rung))
-            sum_lx, sum_l2 = where(moves, new_lx, sum_lx), where(moves, new_l2, sum_l2)
-            quiet = 0
-        else:
-            quiet += 1
-            if quiet == SIZE:
-                break
-    store(team, 0, sum_lx)
-    store(team, TEAM, sum_l2)
+    while n:
+        left = 0
+        for k in range(n):
+            s, step = chosen[k] % SUB_BLOCKS, chosen[k] // SUB_BLOCKS
+            at = row_of(s)
+            moves, rung, sum_lx, sum_l2 = signed_step(
+                load(x, at, SIZE), load(levels, at, SIZE), sums[0, s], sums[1, s], low, high
+            )
+            ahead = next_true(moves, step % SIZE)
+            step += ahead
+            if step < PASSES * SIZE:
+                i = step % SIZE  # of no move, too: a branch would be foretold badly
+                levels[at + i] = lane(rung, i)
+                sums[0, s], sums[1, s] = lane(sum_lx, i), lane(sum_l2, i)
+            chosen[left] = s + SUB_BLOCKS * (step + 1)
+            left += (ahead < SIZE) & (step < PASSES * SIZE)
+        n = left
 
 
 @kernel
@@ -144,31 +156,20 @@ def descend(
 
     For the sub-blocks of 16 super-blocks, of which those that are not at rest are ``chosen``:
     ``levels``, which lie like ``x``, get theirs, from ``-nmax`` on. The planes ``found`` are the
-    scales and what :func:`set_levels` has.
+    scales and what :func:`sum_up` has.
     """
-    sums, team = room[:512].reshape(2, 256), room[512:608]
-    v, own, rows = room[1024:1536], room[1536:2048], room[2048:2560]
+    sums, own = room[: 2 * SUB_BLOCKS].reshape(2, SUB_BLOCKS), room[2 * SUB_BLOCKS :]
     for j in range(0, SIZE, 2):
-        set_levels(planes, SIZE * LANES * j, own, nmax, sums, found, LANES * j)
+        sum_up(planes, SIZE * LANES * j, own, nmax, sums, found, LANES * j)
     n = 0
-    for s in range(SIZE * LANES):
+    for s in range(SUB_BLOCKS):
         chosen[n] = s
         n += found[3, s] == ONE
-    for first in range(0, n, TEAM):
-        count = min(TEAM, n - first)
-        for k in range(TEAM):
-            s = chosen[first + min(k, count - 1)]  # where there are too few, the last one again
-            team[k], team[TEAM + k], team[2 * TEAM + k] = sums[0, s], sums[1, s], found[1, s]
-            store(rows, SIZE * k, load(x, SIZE * (s % LANES * SIZE + s // LANES), SIZE))
-        for k in range(0, TEAM, LANES):
-            transpose(rows, SIZE * k, SIZE, v, k, TEAM)
-        move_levels(v, own, nmax, team)
-        for k in range(0, TEAM, LANES):
-            transpose(own, k, TEAM, rows, SIZE * k, SIZE)
-        for k in range(count):
-            s = chosen[first + k]
-            sums[0, s], sums[1, s] = team[k], team[TEAM + k]
-            store(levels, SIZE * (s % LANES * SIZE + s // LANES), load(rows, SIZE * k, SIZE))
+    for k in range(n):
+        at = row_of(chosen[k])
+        rung = quick_level(found[1, chosen[k]] * load(x, at, SIZE), ZERO - nmax, nmax - ONE)
+        store(levels, at, rung)
+    move_levels(x, levels, nmax, sums, chosen, n)
     for j in range(SIZE):
         sum_lx, sum_l2 = load(sums[0], LANES * j, LANES), load(sums[1], LANES * j, LANES)
         store(found[0], LANES * j, where(sum_l2 > ZERO, sum_lx / sum_l2, ZERO))

@@ -416,6 +416,20 @@ first_true = _of_mask(_index, types.intp, "The first lane that is true; their nu
 
 
 @intrinsic
+def next_true(_: Any, mask: Any, start: Any) -> Any:
+    """How far behind lane ``start``, in a circle, the next true one is; twice around if none."""
+    kind = ir.IntType(2 * mask.count)
+
+    def make(_: Any, b: Any, _sig: Any, args: Any) -> Any:
+        flags = b.zext(b.bitcast(args[0], ir.IntType(mask.count)), kind)
+        twice = b.or_(flags, b.shl(flags, ir.Constant(kind, mask.count)))
+        found = b.cttz(b.lshr(twice, b.trunc(args[1], kind)), ir.Constant(I1, 0))
+        return b.zext(found, ir.IntType(64))
+
+    return signature(types.intp, mask, types.intp), make
+
+
+@intrinsic
 def lane(_: Any, x: Any, i: Any) -> Any:
     """Lane ``i``."""
 

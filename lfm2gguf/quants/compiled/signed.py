@@ -35,6 +35,7 @@ from lfm2gguf.quants.compiled.numbers import (
     F32,
     I32,
     ONE,
+    U32,
     ZERO,
     driver,
     from_halves,
@@ -248,7 +249,7 @@ def encode_group(
 def encode_signed(source: Any, q: Any, rows: Any, n: int, nmax: int, out: Any, bytes_: int) -> Any:
     """Fill super-blocks of ``bytes_`` bytes; return whether all weights are finite."""
     x, important = np.empty(GROUP, F32), np.empty(GROUP if q.size else 0, F32)
-    room, stored, halves = np.empty((5, GROUP), F32), np.empty(256, I32), np.empty(LANES, I32)
+    room, stored, halves = np.empty((5, GROUP), F32), np.empty(256, U32), np.empty(LANES, I32)
     blocks = source.size // SUPER
     for first in range(0, blocks, LANES):
         count = min(LANES, blocks - first)
