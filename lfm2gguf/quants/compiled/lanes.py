@@ -218,7 +218,7 @@ def _exchanged(b: Any, x: Any, y: Any, half: int) -> tuple[Any, Any]:
 
 @intrinsic
 def transpose(_: Any, source: Any, at: Any, stride: Any, target: Any, to: Any, step: Any) -> Any:
-    """``target[to + step * i + k] = source[at + stride * k + i]`` for i, k < 16; both float32.
+    """``target[to + step * i + k] = source[at + stride * k + i]`` for i, k < 16; 32 bits each.
 
     By exchanging blocks of 8, 4, 2 and 1 between rows, as for any power of two (Eklundh).
     """

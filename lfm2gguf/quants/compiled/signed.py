@@ -29,6 +29,7 @@ from lfm2gguf.quants.compiled.lanes import (
     store,
     to_bytes,
     to_float,
+    transpose,
     where,
 )
 from lfm2gguf.quants.compiled.numbers import (
@@ -166,8 +167,7 @@ def levels_of(x: Any, k: int, j: int, nmax: Any, found: Any, levels: Any) -> Any
 def pack_six_bits(x: Any, k: int, found: Any, stored: Any, half: int, out: Any, at: int) -> None:
     """Store super-block ``k`` as Q6_K."""
     none = found[2, :0]
-    for j in range(SIZE):
-        out[at + 192 + j] = U8(stored[LANES * j + k] & 255)
+    store(out, at + 192, load(stored, SIZE * k, SIZE))
     put_half(out, at + 208, half)
     for part in range(2):
         j = 8 * part
@@ -202,8 +202,8 @@ def pack_three_bits(
 ) -> None:
     """Store super-block ``k`` as Q3_K."""
     put_half(out, at + 108, half)
-    for j in range(12):
-        out[at + 96 + j] = U8(stored[LANES * j + k])
+    store(out, at + 96, load(stored, SIZE * k, 8))
+    store(out, at + 104, load(stored, SIZE * k + 8, 4))
     third = splat(U8(0), 32)
     for part in range(2):
         j = 8 * part
@@ -236,6 +236,7 @@ def encode_group(
     kept = levels if searched else levels[:0]
     if nmax == 4:
         pack_scales(stored)
+    transpose(stored, 0, LANES, stored, 0, SIZE)  # block after block
     for k in range(count):
         if nmax == 4:
             pack_three_bits(x, k, found, kept, stored, halves[k], out, at + 110 * k)
