@@ -26,6 +26,14 @@ from lfm2gguf.quants.compiled.numbers import EXPONENT, F32, I32, ZERO, driver, k
 LANES = 16
 
 
+@driver
+def aligned(n: int) -> Any:
+    """Return ``n`` float32 from a boundary of 64 bytes on: no vector lies in two cache lines."""
+    room = np.empty(n + LANES, F32)
+    start = (-room.ctypes.data % 64) // 4
+    return room[start : start + n]
+
+
 @kernel
 def gather(source: Any, first: int, count: int, size: int, x: Any) -> Any:
     """Put ``count`` blocks of ``size`` weights, 16 at most, from block ``first`` on into ``x``.

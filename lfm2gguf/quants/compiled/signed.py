@@ -14,6 +14,7 @@ import numpy as np
 from lfm2gguf.quants.compiled.descent import descend
 from lfm2gguf.quants.compiled.groups import (
     LANES,
+    aligned,
     columns,
     gather,
     gather_importance,
@@ -249,8 +250,9 @@ def encode_group(
 @driver
 def encode_signed(source: Any, q: Any, rows: Any, n: int, nmax: int, out: Any, bytes_: int) -> Any:
     """Fill super-blocks of ``bytes_`` bytes; return whether all weights are finite."""
-    x, important = np.empty(GROUP, F32), np.empty(GROUP if q.size else 0, F32)
-    room, stored, halves = np.empty((5, GROUP), F32), np.empty(256, U32), np.empty(LANES, I32)
+    x, important = aligned(GROUP), aligned(GROUP if q.size else 0)
+    room, stored, halves = aligned(5 * GROUP), aligned(256).view(U32), np.empty(LANES, I32)
+    room = room.reshape(5, GROUP)
     blocks = source.size // SUPER
     for first in range(0, blocks, LANES):
         count = min(LANES, blocks - first)

@@ -17,6 +17,7 @@ from lfm2gguf.quants.codec import Codec
 from lfm2gguf.quants.compiled.descent import positive_scale
 from lfm2gguf.quants.compiled.groups import (
     LANES,
+    aligned,
     columns,
     gather,
     gather_importance,
@@ -255,8 +256,8 @@ def encode_with_min(
 
     ``fit`` is what C passes to its search.
     """
-    x, important = np.empty(GROUP, F32), np.empty(GROUP if q.size else 0, F32)
-    room, halves = np.empty((6, GROUP), F32), np.empty((2, LANES), I32)
+    x, important = aligned(GROUP), aligned(GROUP if q.size else 0)
+    room, halves = aligned(6 * GROUP).reshape(6, GROUP), np.empty((2, LANES), I32)
     blocks = source.size // SUPER
     for first in range(0, blocks, LANES):
         count = min(LANES, blocks - first)
