@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from lfm2gguf.quants.compiled.lanes import joined, load, splat, store, to_float, to_ints, where
+from lfm2gguf.quants.compiled.across import joined
+from lfm2gguf.quants.compiled.lanes import load, splat, store, to_float, to_ints, where
 from lfm2gguf.quants.compiled.numbers import F32, I32, driver, get_half, inlined
 from lfm2gguf.quants.compiled.point_decoders import DECODERS as OF_POINTS
 from lfm2gguf.quants.compiled.withmin import pair, scale_of

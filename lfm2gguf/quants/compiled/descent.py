@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from lfm2gguf.quants.compiled.across import any_true, joined, lane, next_true
 from lfm2gguf.quants.compiled.groups import LANES
 from lfm2gguf.quants.compiled.lanes import (
     absolute,
-    any_true,
-    joined,
-    lane,
     least,
     load,
     most,
-    next_true,
     splat,
     store,
     to_float,

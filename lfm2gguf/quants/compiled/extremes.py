@@ -9,21 +9,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from lfm2gguf.quants.compiled.groups import LANES
-from lfm2gguf.quants.compiled.lanes import (
-    absolute,
+from lfm2gguf.quants.compiled.across import (
     any_true,
     first_true,
     fold_largest,
     fold_smallest,
     lane,
-    least,
-    load,
-    most,
     part,
-    store,
-    where,
 )
+from lfm2gguf.quants.compiled.groups import LANES
+from lfm2gguf.quants.compiled.lanes import absolute, least, load, most, store, where
 from lfm2gguf.quants.compiled.numbers import (
     F32,
     INFINITY,

@@ -11,16 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from lfm2gguf.quants.compiled.lanes import (
-    any_true,
-    bits,
-    load,
-    most,
-    splat,
-    sqrt,
-    store,
-    transpose,
-)
+from lfm2gguf.quants.compiled.across import any_true
+from lfm2gguf.quants.compiled.lanes import bits, load, most, splat, sqrt, store, transpose
 from lfm2gguf.quants.compiled.numbers import EXPONENT, F32, I32, ZERO, driver, kernel, read
 
 LANES = 16

@@ -11,17 +11,9 @@ from typing import Any
 import numpy as np
 
 from lfm2gguf.quants import grids
+from lfm2gguf.quants.compiled.across import any_true
 from lfm2gguf.quants.compiled.groups import LANES
-from lfm2gguf.quants.compiled.lanes import (
-    absolute,
-    any_true,
-    load,
-    most,
-    splat,
-    store,
-    to_float,
-    where,
-)
+from lfm2gguf.quants.compiled.lanes import absolute, load, most, splat, store, to_float, where
 from lfm2gguf.quants.compiled.lattice import OFF_GRID, TAME, make_nearest, turned
 from lfm2gguf.quants.compiled.numbers import (
     F32,

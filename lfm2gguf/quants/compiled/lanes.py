@@ -57,12 +57,14 @@ def _constant(count: int, value: int | Sequence[int], element: Any = I32) -> ir.
     return ir.Constant(ir.VectorType(element, count), values)
 
 
-def _shuffle(b: Any, x: Any, y: Any, lanes: Sequence[int]) -> Any:
+def shuffle(b: Any, x: Any, y: Any, lanes: Sequence[int]) -> Any:
+    """Return these lanes of ``x``, then ``y``."""
     return b.shuffle_vector(x, y, _constant(len(lanes), lanes))
 
 
-def _pick(b: Any, x: Any, lanes: Sequence[int]) -> Any:
-    return _shuffle(b, x, ir.Constant(x.type, ir.Undefined), lanes)
+def pick(b: Any, x: Any, lanes: Sequence[int]) -> Any:
+    """Return these lanes of ``x``."""
+    return shuffle(b, x, ir.Constant(x.type, ir.Undefined), lanes)
 
 
 def _as(b: Any, value: Any, vector: Vector) -> Any:
@@ -71,7 +73,7 @@ def _as(b: Any, value: Any, vector: Vector) -> Any:
         return value
     undefined = ir.Constant(vector.llvm, ir.Undefined)
     first = b.insert_element(undefined, value, ir.Constant(I32, 0))
-    return _pick(b, first, [0] * vector.count)
+    return pick(b, first, [0] * vector.count)
 
 
 def _common(*args: Any) -> Vector | None:
@@ -114,13 +116,13 @@ def _comparison(op: Any, sign: str) -> None:
     def lower(_: Any, b: Any, sig: Any, args: Any) -> Any:
         vector = _common(*sig.args)
         assert vector
-        return _compare(b, sign, vector, *(_as(b, a, vector) for a in args))
+        return compare(b, sign, vector, *(_as(b, a, vector) for a in args))
 
     for pair in ((Vector, Vector), (Vector, types.Number), (types.Number, Vector)):
         lower_builtin(op, *pair)(lower)
 
 
-def _compare(b: Any, sign: str, vector: Vector, x: Any, y: Any) -> Any:
+def compare(b: Any, sign: str, vector: Vector, x: Any, y: Any) -> Any:
     """Comparisons with NaN are false, as in C, but for ``!=``."""
     if vector.kind == "int":
         return b.icmp_signed(sign, x, y)
@@ -208,17 +210,17 @@ def store(_: Any, array: Any, at: Any, x: Any) -> Any:
     return signature(types.none, array, types.intp, x), make
 
 
-def _exchanged(b: Any, x: Any, y: Any, half: int) -> tuple[Any, Any]:
+def exchanged(b: Any, x: Any, y: Any, half: int) -> tuple[Any, Any]:
     """Every first block of ``half`` of x, then of y, in turn; and every second one."""
     size = x.type.count
     upper = [j if not j & half else size + j - half for j in range(size)]
     lower = [j + half if not j & half else size + j for j in range(size)]
-    return _shuffle(b, x, y, upper), _shuffle(b, x, y, lower)
+    return shuffle(b, x, y, upper), shuffle(b, x, y, lower)
 
 
 @intrinsic
 def transpose(_: Any, source: Any, at: Any, stride: Any, target: Any, to: Any, step: Any) -> Any:
-    """``target[to + step * i + k] = source[at + stride * k + i]`` for i, k < 16; 32 bits each.
+    """``target[to + step * i + k] = source[at + stride * k + i]`` for i, k < 16; both float32.
 
     By exchanging blocks of 8, 4, 2 and 1 between rows, as for any power of two (Eklundh).
     """
@@ -234,7 +236,7 @@ def transpose(_: Any, source: Any, at: Any, stride: Any, target: Any, to: Any, s
         half = size // 2
         while half:
             for k in (k for k in range(size) if not k & half):
-                rows[k], rows[k + half] = _exchanged(b, rows[k], rows[k + half], half)
+                rows[k], rows[k + half] = exchanged(b, rows[k], rows[k + half], half)
             half //= 2
         for row in rows:
             b.store(row, _place(ctx, b, target, args[3], target_at, kind), align=4)
@@ -305,7 +307,7 @@ def _extremum(sign: str, doc: str) -> Any:
 
         def make(_: Any, b: Any, _sig: Any, args: Any) -> Any:
             left, right = (_as(b, a, vector) for a in args)
-            return b.select(_compare(b, sign, vector, left, right), left, right)
+            return b.select(compare(b, sign, vector, left, right), left, right)
 
         return signature(vector, x, y), make
 
@@ -341,120 +343,11 @@ def table(numbers: Sequence[float]) -> Any:
             name = "llvm.x86.avx512.vpermi2var.ps.512"
             function = cgutils.get_or_insert_function(b.module, of, name)
             found = [
-                b.call(function, [halves[0], _pick(b, args[0], range(at, at + 16)), halves[1]])
+                b.call(function, [halves[0], pick(b, args[0], range(at, at + 16)), halves[1]])
                 for at in range(0, x.count, 16)
             ]
-            return found[0] if x.count == 16 else _shuffle(b, found[0], found[1], range(32))
+            return found[0] if x.count == 16 else shuffle(b, found[0], found[1], range(32))
 
         return signature(Vector("float", x.count), x), make
 
     return intrinsic(look_up)
-
-
-# ---- across lanes -----------------------------------------------------------------------------
-
-
-def _fold(sign: str, doc: str) -> Any:
-    def function(_: Any, x: Any, y: Any, half: Any) -> Any:
-        def make(_: Any, b: Any, _sig: Any, args: Any) -> Any:
-            left, right = _exchanged(b, args[0], args[1], half.literal_value)
-            return b.select(_compare(b, sign, x, left, right), left, right)
-
-        return signature(x, x, y, half), make
-
-    function.__doc__ = doc
-    return intrinsic(prefer_literal=True)(function)
-
-
-fold_largest = _fold(">", "The larger of the two blocks of ``half`` (a literal) in 2 half of x, y.")
-fold_smallest = _fold("<", "The smaller ones.")
-
-
-def _reduction(sign: str, doc: str) -> Any:
-    def function(_: Any, x: Any) -> Any:
-        def make(_: Any, b: Any, _sig: Any, args: Any) -> Any:
-            value, half = args[0], x.count // 2
-            while half:
-                low, high = _pick(b, value, range(half)), _pick(b, value, range(half, 2 * half))
-                value = b.select(_compare(b, sign, x, low, high), low, high)
-                half //= 2
-            return b.extract_element(value, ir.Constant(I32, 0))
-
-        return signature(SCALARS[x.kind], x), make
-
-    function.__doc__ = doc
-    return intrinsic(function)
-
-
-largest = _reduction(">", "The largest lane (which zero of two is open).")
-smallest = _reduction("<", "The smallest lane (which zero of two is open).")
-
-
-def _of_mask(make: Callable[[Any, Any, int], Any], result: Any, doc: str) -> Any:
-    def function(_: Any, mask: Any) -> Any:
-        def lower(_: Any, b: Any, _sig: Any, args: Any) -> Any:
-            return make(b, b.bitcast(args[0], ir.IntType(mask.count)), mask.count)
-
-        return signature(result, mask), lower
-
-    function.__doc__ = doc
-    return intrinsic(function)
-
-
-def _index(b: Any, flags: Any, count: int) -> Any:
-    found = b.cttz(flags, ir.Constant(I1, 0))
-    return b.zext(found, ir.IntType(64)) if count < 64 else found
-
-
-any_true = _of_mask(
-    lambda b, flags, n: b.icmp_unsigned("!=", flags, ir.Constant(ir.IntType(n), 0)),
-    types.boolean,
-    "Whether any lane is true.",
-)
-flags = _of_mask(lambda _b, flags, _n: flags, types.int32, "The mask of 32 lanes as bits.")
-first_true = _of_mask(_index, types.intp, "The first lane that is true; their number if none is.")
-
-
-@intrinsic
-def next_true(_: Any, mask: Any, start: Any) -> Any:
-    """How far behind lane ``start``, in a circle, the next true one is; twice around if none."""
-    kind = ir.IntType(2 * mask.count)
-
-    def make(_: Any, b: Any, _sig: Any, args: Any) -> Any:
-        flags = b.zext(b.bitcast(args[0], ir.IntType(mask.count)), kind)
-        twice = b.or_(flags, b.shl(flags, ir.Constant(kind, mask.count)))
-        found = b.cttz(b.lshr(twice, b.trunc(args[1], kind)), ir.Constant(I1, 0))
-        return b.zext(found, ir.IntType(64))
-
-    return signature(types.intp, mask, types.intp), make
-
-
-@intrinsic
-def lane(_: Any, x: Any, i: Any) -> Any:
-    """Lane ``i``."""
-
-    def make(_: Any, b: Any, _sig: Any, args: Any) -> Any:
-        return b.extract_element(args[0], b.trunc(args[1], I32))
-
-    return signature(SCALARS[x.kind], x, types.intp), make
-
-
-@intrinsic(prefer_literal=True)
-def part(_: Any, x: Any, start: Any, count: Any) -> Any:
-    """``count`` lanes from ``start`` on (both literals)."""
-    lanes = range(start.literal_value, start.literal_value + count.literal_value)
-    vector = Vector(x.kind, len(lanes))
-    return (
-        signature(vector, x, start, count),
-        lambda _ctx, b, _sig, args: _pick(b, args[0], lanes),
-    )
-
-
-@intrinsic
-def joined(_: Any, x: Any, y: Any) -> Any:
-    """The lanes of ``x``, then those of ``y``."""
-    vector = Vector(x.kind, 2 * x.count)
-    return (
-        signature(vector, x, y),
-        lambda _ctx, b, _sig, args: _shuffle(b, args[0], args[1], range(2 * x.count)),
-    )

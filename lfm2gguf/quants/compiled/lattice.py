@@ -13,15 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lfm2gguf.quants.compiled.across import any_true, first_true, smallest
 from lfm2gguf.quants.compiled.descent import positive_scale
 from lfm2gguf.quants.compiled.groups import LANES
 from lfm2gguf.quants.compiled.lanes import (
     absolute,
-    any_true,
-    first_true,
     load,
     most,
-    smallest,
     splat,
     sqrt,
     store,

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from lfm2gguf.quants.compiled.across import flags, part
 from lfm2gguf.quants.compiled.extremes import (
     BLOCK,
     ROOM,
@@ -34,12 +35,10 @@ from lfm2gguf.quants.compiled.groups import (
 from lfm2gguf.quants.compiled.lanes import (
     absolute,
     bits,
-    flags,
     from_bits,
     least,
     load,
     most,
-    part,
     splat,
     store,
     to_bytes,

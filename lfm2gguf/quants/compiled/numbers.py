@@ -12,16 +12,8 @@ import numpy as np
 from numba import types
 from numba.core.extending import overload
 
-from lfm2gguf.quants.compiled.lanes import (
-    absolute,
-    any_true,
-    bits,
-    from_bits,
-    least,
-    load,
-    most,
-    where,
-)
+from lfm2gguf.quants.compiled.across import any_true
+from lfm2gguf.quants.compiled.lanes import absolute, bits, from_bits, least, load, most, where
 
 # Bytes, so exact: no fast-math, division by zero as in C. ``nogil`` lets threads run side by
 # side; ``cache`` keeps the machine code where numba keeps it: beside this file, or in the

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lfm2gguf.quants import grids, iq1, iq2, iq3
-from lfm2gguf.quants.compiled.lanes import bits, from_bits, joined, load, splat, store
+from lfm2gguf.quants.compiled.across import joined
+from lfm2gguf.quants.compiled.lanes import bits, from_bits, load, splat, store
 from lfm2gguf.quants.compiled.numbers import F32, I32, ZERO, driver, get_half, inlined
 from lfm2gguf.quants.compiled.withmin import SUPER
 from lfm2gguf.quants.grids import Grid

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from lfm2gguf.quants.compiled.across import any_true
 from lfm2gguf.quants.compiled.groups import LANES
 from lfm2gguf.quants.compiled.lanes import (
     HAS_ROUNDING,
     absolute,
-    any_true,
     least,
     load,
     most,

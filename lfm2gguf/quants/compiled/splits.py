@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from lfm2gguf.quants.compiled.across import any_true
 from lfm2gguf.quants.compiled.groups import LANES
-from lfm2gguf.quants.compiled.lanes import any_true, load, splat, store, where
+from lfm2gguf.quants.compiled.lanes import load, splat, store, where
 from lfm2gguf.quants.compiled.numbers import F32, I32, ZERO, inlined, kernel
 
 LOWEST_SCORE = F32(-np.finfo(np.float32).max)

@@ -14,6 +14,7 @@ import numpy as np
 
 from lfm2gguf.quants import kquants, kquants_low
 from lfm2gguf.quants.codec import Codec
+from lfm2gguf.quants.compiled.across import joined
 from lfm2gguf.quants.compiled.descent import positive_scale
 from lfm2gguf.quants.compiled.groups import (
     LANES,
@@ -26,7 +27,6 @@ from lfm2gguf.quants.compiled.groups import (
 )
 from lfm2gguf.quants.compiled.lanes import (
     absolute,
-    joined,
     least,
     load,
     splat,
