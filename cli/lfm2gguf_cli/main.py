@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import contextlib
 import io
 import os
 import signal
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from importlib import _bootstrap, import_module
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn
 
@@ -170,8 +172,19 @@ def one_line(text: str) -> str:
 
 
 def _refuse(message: str) -> NoReturn:
-    typer.echo(one_line(f"lfm2gguf: {message}"), err=True)
+    with contextlib.suppress(OSError):  # standard error may be what cannot be written
+        typer.echo(one_line(f"lfm2gguf: {message}"), err=True)
     sys.exit(BAD_INPUT)
+
+
+def _open_streams() -> None:
+    """Open those of the three streams that are closed, so that no other file takes their place.
+
+    What C code prints would go into a file that had a closed stream's number.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # the numbers' order
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
 
 
 def _unexpected(error: Exception) -> NoReturn:
@@ -185,6 +198,7 @@ def _unexpected(error: Exception) -> NoReturn:
 
 def main() -> None:
     """Run the command line."""
+    _open_streams()
     signal.signal(signal.SIGTERM, _stop)
     _interrupt_by(signal.default_int_handler, signal.SIG_DFL)
     for stream in (sys.stdout, sys.stderr):

@@ -46,7 +46,8 @@ class Export:
             OutputError: the target exists, cannot be written, or the disk is full.
 
         """
-        write_whole(target, self.text, overwrite=overwrite)
+        data = self.text.encode("utf-8", "surrogateescape")  # the model's path, byte for byte
+        write_whole(target, data, overwrite=overwrite)
 
 
 def export_for(program: str, path: Path) -> Export:
@@ -73,6 +74,11 @@ def _ollama(file: GGUFFile, options: Options) -> Export:
         raise UnsupportedError(
             f"{file.path}: the file has no chat template; convert a checkpoint that has one"
         )
+    path = str(file.path.resolve())
+    if "\n" in path:
+        raise UnsupportedError(
+            f"{path!r}: a Modelfile has no form for such a path; rename the file"
+        )
     template = go_template(source)
     settings = {
         "temperature": options.temperature,
@@ -83,7 +89,7 @@ def _ollama(file: GGUFFile, options: Options) -> Export:
         "repeat_last_n": options.repeat_window,
         "num_ctx": min(trained_context(file), MOST_CONTEXT),
     }
-    lines = [f"FROM {file.path.resolve()}", f'TEMPLATE """{template}"""']
+    lines = [f"FROM {path}", f'TEMPLATE """{template}"""']
     lines += [f"PARSER lfm2{'-thinking' * member_of(file).thinks}", "REQUIRES 0.14.3"]
     lines += [f"PARAMETER {name} {value}" for name, value in settings.items()]
     lines += [f'PARAMETER stop "{stop}"' for stop in STOPS]

@@ -49,11 +49,13 @@ def _remove(path: Path) -> None:
 def write_whole(target: Path, content: str | bytes, *, overwrite: bool = False) -> None:
     """Write a file's content, text as UTF-8, whole or not at all.
 
+    What of a text is not UTF-8, such as a file's name, is written as the console shows it.
+
     Raises:
         OutputError: the target exists, cannot be written, or the disk is full.
 
     """
-    data = content.encode("utf-8") if isinstance(content, str) else content
+    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     with create(target, overwrite=overwrite) as partial, output_errors(target):
         partial.write_bytes(data)
 
