@@ -90,10 +90,10 @@ def write(
     began = time.perf_counter()
     n_weights = drafts[0].n_weights
     processes = _jobs(jobs, n_weights)
-    targets = [file.path.resolve() for draft in drafts for file in draft.files]
+    targets = [os.path.realpath(file.path) for draft in drafts for file in draft.files]
     if len(set(targets)) < len(targets):
         raise OptionError(f"{drafts[0].target}: several types cannot share one file; give a folder")
-    sources = {part.path.resolve() for source in drafts[0].sources for part in source.parts}
+    sources = {os.path.realpath(part.path) for source in drafts[0].sources for part in source.parts}
     if clash := sources.intersection(targets):
         raise OptionError(f"{clash.pop()}: is what is being read; give another name to write to")
     seconds = [0.0] * len(drafts)

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import functools
 import logging
+import numbers
 import os
 import re
 import threading
@@ -205,12 +206,15 @@ class Model:
         """Return token ids that are in the vocabulary.
 
         Raises:
-            OptionError: one is not.
+            OptionError: one is not, or it is no whole number.
         """
-        wrong = [token for token in tokens if not 0 <= token < self.n_vocab]
-        if wrong:
-            raise OptionError(f"{wrong[0]} is not a token id (0 to {self.n_vocab - 1})")
-        return list(tokens)
+        if isinstance(tokens, bytes | bytearray):  # whose items are numbers, too
+            raise OptionError("bytes are neither a text nor token ids: decode them")
+        given = list(tokens)
+        for token in given:
+            if not (_is_whole(token) and 0 <= token < self.n_vocab):
+                raise OptionError(f"{token!r} is not a token id (0 to {self.n_vocab - 1})")
+        return [int(token) for token in given]
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
         """Return the bytes of one token: part of a character, perhaps. Markers only if asked."""
@@ -296,3 +300,9 @@ def _buffer_sizes(lines: Sequence[str]) -> dict[str, int]:
     for match in filter(None, found):
         sizes[match[1]] = sizes.get(match[1], 0) + int(float(match[2]) * 2**20)
     return sizes
+
+
+def _is_whole(value: object) -> bool:
+    return type(value) is int or (
+        isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    )

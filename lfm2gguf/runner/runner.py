@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lfm2gguf.chat.dialect import Dialect
 from lfm2gguf.chat.template import Message, Messages
 from lfm2gguf.chat.tools import Tool, ToolLike, as_tools
+from lfm2gguf.errors import OptionError
 from lfm2gguf.llamacpp import Floats, LazyGrammar, Model
 from lfm2gguf.options import OptionChanges
 from lfm2gguf.runner.answer import tool_rounds
@@ -204,7 +205,13 @@ class Runner:
     def batch(
         self, conversations: Sequence[Messages], **arguments: Unpack[ChatArguments]
     ) -> list[Reply]:
-        """Answer several conversations together; the arguments are :meth:`stream`'s."""
+        """Answer several conversations together; the arguments are :meth:`stream`'s.
+
+        Raises:
+            OptionError: it is one text, or as :meth:`stream`.
+        """
+        if isinstance(conversations, str):  # whose characters would be conversations
+            raise OptionError("conversations is one text: give a list, or use chat()")
         streams = [self.stream(messages, **arguments) for messages in conversations]
         try:
             with self.scheduler.together():

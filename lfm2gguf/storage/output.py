@@ -69,11 +69,13 @@ def check_target(target: Path, *, overwrite: bool = False) -> None:
     """
     if str(target) == "-":
         raise OutputError("-: this is not written to standard output; give the name of a file")
+    if "\0" in str(target):
+        raise OutputError(f"{str(target)!r}: is no file's name; give another")
     if target.is_dir():
         raise OutputError(f"{target}: is a folder; give the name of a file in it")
     if target.exists() and not target.is_file():
         raise OutputError(f"{target}: is a device or a pipe, which a file must not replace")
-    if target.exists() and not overwrite:
+    if os.path.lexists(target) and not overwrite:  # or is a link that leads nowhere
         raise OutputError(f"{target}: exists already; give overwrite=True (--force) to replace it")
     if not target.parent.is_dir():
         raise OutputError(f"{target.parent}: no such folder; make it first")

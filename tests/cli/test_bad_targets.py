@@ -107,6 +107,19 @@ def test_the_weights_being_read_are_not_overwritten(
     assert "being read" in refusal("quantize", link, "-fqo", source, within=tmp_path)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")
+@pytest.mark.parametrize("leads", ["nowhere.gguf", "link.gguf"])  # the second: to itself
+def test_a_link_that_leads_nowhere_is_there_all_the_same(
+    small: Path, tmp_path: Path, leads: str
+) -> None:
+    link = tmp_path / "link.gguf"
+    link.symlink_to(leads)
+    assert "exists already" in refusal("convert", small, "-qo", link, within=tmp_path)
+    assert run("convert", small, "-fqo", link, "-t", "Q8_0").code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["link.gguf"]
+    assert not link.is_symlink()
+
+
 def test_jobs_below_one(small: Path, tmp_path: Path) -> None:
     assert run("convert", small, "-o", tmp_path, "--jobs", 0).code == 2
     assert not list(tmp_path.iterdir())

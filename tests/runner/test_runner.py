@@ -118,6 +118,24 @@ def test_bad_options_are_refused_and_nothing_breaks(lfm: Runner, options: Any) -
     assert lfm.chat("Hi", max_tokens=1).usage.completion_tokens == 1
 
 
+@pytest.mark.parametrize("prompt", [b"Hi", [1.0, 2.0], [True], ["a"], [None], [-1], [10**9]])
+def test_a_prompt_that_is_neither_text_nor_tokens(lfm: Runner, prompt: Any) -> None:
+    """Found before the step that it would end, and with it the requests of others."""
+    with pytest.raises(OptionError):
+        lfm.complete(prompt, max_tokens=1)
+
+
+def test_tokens_in_any_iterable(lfm: Runner) -> None:
+    ids = lfm.tokenize("def f(x):")
+    asked: list[Any] = [ids, tuple(ids), iter(ids), np.array(ids), np.array(ids, np.uint16)]
+    assert len({lfm.complete(p, max_tokens=5, temperature=0).text for p in asked}) == 1
+
+
+def test_one_text_is_no_batch(lfm: Runner) -> None:
+    with pytest.raises(OptionError, match="use chat"):
+        lfm.batch("Hi", max_tokens=1)
+
+
 # --- tools -------------------------------------------------------------------------------
 
 

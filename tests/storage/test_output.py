@@ -152,3 +152,8 @@ def test_interrupted_while_the_temporary_file_is_made(
     with pytest.raises(KeyboardInterrupt), create(tmp_path / "target"):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_a_name_that_cannot_be_one(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="no file's name"):
+        write_whole(tmp_path / "a\0b", "x")
