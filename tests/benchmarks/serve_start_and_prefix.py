@@ -1,10 +1,11 @@
 """How soon ``lfm2gguf serve`` answers beside llama-server: after its start, and after a prefix.
 
     python tests/benchmarks/serve_start_and_prefix.py MODEL.gguf --programs llama.cpp/build/bin
-        [--rounds 5] [--start-only]
+        [--rounds 5] [--start-only] [--mmap]
 
 ``start`` is the time from starting the program to the end of a chat answer of one token (once the
-file has been served on this machine before, as its first load is tried in a process of its own).
+file has been served on this machine before, as its first load is tried in a process of its own);
+with ``--mmap`` this server maps the file, as llama-server does, and does not read it.
 ``prefix`` is the time to the first token of a chat whose system message of about 4000 tokens was in
 the chat before it, with another question; each server has its prompt cache as it comes. Servers
 run by turns, one at a time. Prints JSON: medians, and the median and quartiles of the ratios.
@@ -96,11 +97,13 @@ def main() -> None:
     parser.add_argument("--programs", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--start-only", action="store_true")
+    parser.add_argument("--mmap", action="store_true")
     given = parser.parse_args()
     threads = str(default_threads())
     shared = ["-t", threads, "-c", str(CONTEXT)]
     ours = [sys.executable, "-m", "lfm2gguf_cli.main", "serve", str(given.model), "--device", "cpu",
             "--threads", threads, "--context", str(CONTEXT)]  # fmt: skip
+    ours += ["--mmap"] * given.mmap
     theirs = [str(given.programs / "llama-server"), "-m", str(given.model), *shared, "--jinja"]
     commands = {"lfm2gguf": ours, "llama-server": theirs}
     found: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
