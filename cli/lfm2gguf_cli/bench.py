@@ -137,9 +137,9 @@ def bench(
     cut = None
     given = {
         "model": model, "api_key": api_key, "pid": pid, "suite": suite, "runs": runs,
-        "contexts": contexts and _numbers(contexts, tokens),
-        "workloads": workloads and workloads.split(","), "warm_ups": warmups,
-        "concurrency": concurrency and _numbers(concurrency, _count),
+        "contexts": None if contexts is None else _numbers(contexts, tokens),
+        "workloads": None if workloads is None else workloads.split(","), "warm_ups": warmups,
+        "concurrency": None if concurrency is None else _numbers(concurrency, _count),
         "prompt_cache": prompt_cache or None, "lookup": lookup, **place.arguments(),
     }  # fmt: skip
     settings = {name: value for name, value in given.items() if value is not None}

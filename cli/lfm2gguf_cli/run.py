@@ -83,7 +83,7 @@ def run(
     media = [{"type": "image", "path": path} for path in image or ()]
     media += [{"type": "audio", "path": path} for path in audio or ()]
     if prompt is None and not sys.stdin.isatty():
-        prompt = sys.stdin.read().strip()
+        prompt = sys.stdin.read().removeprefix("\ufeff").strip()  # which PowerShell puts in front
     if prompt is None and (saying.json or saying.json_file):
         raise OptionError("--json and --json-file: are for one answer; give -p TEXT")
     with opening.open(model, **settings) as lfm:

@@ -32,8 +32,9 @@ from lfm2gguf.verification import Limits, Material, check_texts
 from lfm2gguf.version import __version__
 
 LADDER = ("Q4_0", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0", "BF16")
-REPOSITORY = re.compile(r"[\w-][\w.-]*/(?P<name>[\w-][\w.-]*)", re.ASCII)
-LONGEST_NAME = 96  # of a repository, https://huggingface.co/docs/huggingface_hub
+# huggingface_hub's validate_repo_id (utils/_validators.py): parts begin and end with \w
+REPOSITORY = re.compile(r"\w([\w.-]*\w)?/(?P<name>\w([\w.-]*\w)?)", re.ASCII)
+LONGEST_NAME = 96  # of a repository
 
 
 @dataclass(frozen=True)
@@ -152,15 +153,16 @@ def plan_publication(
         settings: how they are made.
 
     Raises:
-        OptionError: ``to`` is not a repository's name, or a type is unknown or has no gate.
+        OptionError: ``to`` or ``base_model`` is not a repository's name, or a type is unknown or
+            has no gate.
         Lfm2ggufError: as :func:`~lfm2gguf.plan`.
 
     """
-    match = REPOSITORY.fullmatch(to)
-    if not match or len(to) > LONGEST_NAME or "--" in to or ".." in to or to.endswith(".git"):
-        raise OptionError(f"to (--to) is {to!r}: give a repository's name, such as me/LFM2-GGUF")
     settings = settings or Settings()
-    target = Path(folder or match["name"])
+    name = _name_of(to, "to (--to)")
+    if settings.base_model is not None:
+        _name_of(settings.base_model, "base_model (--base-model)")
+    target = Path(folder or name)
     chosen = parse_types(types)
     check_texts((*several(settings.calibration_texts), *several(settings.material.texts)))
     checkpoint = Checkpoint.open(source, settings.revision)
@@ -192,6 +194,17 @@ def plan_publication(
     return PublicationPlan(
         to, target, source, origin, settings, model, projector, adapter, retrieval, matrix, key
     )
+
+
+def _name_of(repository: str, option: str) -> str:
+    """Return the name of a repository, without its owner."""
+    match = REPOSITORY.fullmatch(repository)
+    wrong = any(mark in repository for mark in ("--", "..")) or repository.endswith(".git")
+    if not match or wrong or len(repository) > LONGEST_NAME:
+        raise OptionError(
+            f"{option} is {repository!r}: give a repository's name, such as me/LFM2-GGUF"
+        )
+    return match["name"]
 
 
 def _check_gate(type: str, retrieval: bool) -> None:

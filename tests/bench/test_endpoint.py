@@ -153,10 +153,20 @@ def test_nobody_listens() -> None:
         Endpoint(f"http://127.0.0.1:{port}")
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8080", "ftp://host", "", "http://"])
+@pytest.mark.parametrize(
+    "url",
+    ["127.0.0.1:8080", "ftp://host", "", "http://", "http://[::1", "http://[zz]:80",
+     "http://a:99999", "http://a:b", "http://a/\n"],
+)  # fmt: skip
 def test_no_address(url: str) -> None:
     with pytest.raises(OptionError, match="not an address"):
         Endpoint(url)
+
+
+@pytest.mark.parametrize("key", ["\N{EM DASH}", "a\nb"])
+def test_a_key_that_no_header_holds(key: str) -> None:
+    with pytest.raises(OptionError, match="api_key"):
+        Endpoint("http://127.0.0.1:9", api_key=key)
 
 
 @pytest.mark.parametrize("cache", [False, True])

@@ -77,3 +77,16 @@ def test_a_modelfile_names_the_file_byte_for_byte(tmp_path: Path) -> None:
     lines.write_bytes(tiny_gguf().read_bytes())
     refused = run("export", "ollama", lines, "-o", tmp_path / "Other")
     assert (refused.code, "rename the file" in refused.err) == (2, True)
+
+
+@pytest.mark.slow
+def test_a_mark_before_a_question_is_no_part_of_it() -> None:
+    """PowerShell puts a byte-order mark before what it pipes."""
+    words = [*COMMAND, "run", str(tiny_gguf()), "-n", "1", "--device", "cpu", "--json"]
+    counts = {
+        json.loads(subprocess.check_output(words, input=mark + b"Hi\r\n", timeout=100))["usage"][
+            "prompt_tokens"
+        ]
+        for mark in (b"", b"\xef\xbb\xbf")
+    }
+    assert len(counts) == 1

@@ -12,6 +12,7 @@ from typing import Any
 import huggingface_hub.constants
 import pytest
 import yaml
+from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 import lfm2gguf.verification.limits
 from lfm2gguf import convert, publish
@@ -162,6 +163,14 @@ def test_nobody_is_logged_in(
     assert not (tmp_path / "new").exists()  # before any work
 
 
+def test_a_token_that_is_none(
+    hub: UploadHub, made: Publication, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_\N{LATIN SMALL LETTER E WITH ACUTE}")
+    with pytest.raises(HubError, match=r"the token \(HF_TOKEN\) holds"):
+        again(made, settings)
+
+
 def test_a_token_that_may_not_write(hub: UploadHub, made: Publication, settings: Settings) -> None:
     hub.may_write = False
     with pytest.raises(HubError, match="token that may write"):
@@ -214,10 +223,20 @@ def test_a_folder_of_something_else_is_left_alone(
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
 
 
-@pytest.mark.parametrize("to", ["tiny", "me/", "/tiny", "a/b/c", "me/a b", "me/..", "-/x" * 40])
-def test_what_is_no_repository(to: str) -> None:
-    with pytest.raises(OptionError, match="repository's name"):
-        plan_publication(EXAMPLE, to)
+NO_REPOSITORIES = [
+    "tiny", "me/", "/tiny", "a/b/c", "me/a b", "me/..", "-/x" * 40, "me/a.", "me/a-", "-me/a",
+    "me/a.git", "https://huggingface.co/me/a",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NO_REPOSITORIES)
+def test_what_is_no_repository(name: str) -> None:
+    with pytest.raises(OptionError, match=r"--to\).*repository's name"):
+        plan_publication(EXAMPLE, name)
+    with pytest.raises(OptionError, match=r"--base-model\).*repository's name"):
+        plan_publication(EXAMPLE, TO, settings=Settings(base_model=name))
+    with pytest.raises(HFValidationError):
+        validate_repo_id(name if "/" in name else "/")
 
 
 def test_a_type_that_nothing_vouches_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,12 +12,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from lfm2gguf.bench.cells import Cell
 from lfm2gguf.bench.machine.processes import listener, resident
 from lfm2gguf.bench.metrics import CHUNKS, TOKENIZER, USAGE, Measurement
-from lfm2gguf.bench.sources.openai_client import Answer, RefusedError, Wire
+from lfm2gguf.bench.sources.openai_client import Answer, RefusedError, Wire, host_and_port
 from lfm2gguf.bench.workloads import filler, workload
 from lfm2gguf.errors import EndpointError, OptionError
 
@@ -57,16 +56,13 @@ class Endpoint:
         prompt_cache: bool = False,
     ) -> None:
         self.url = url.rstrip("/").removesuffix("/v1")
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise OptionError(
-                f"endpoint: {url!r} is not an address; give one such as http://127.0.0.1:8080"
-            )
-        self.is_local = parts.hostname in LOOPBACK
+        host, port = host_and_port(self.url)
+        if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
+            raise OptionError("api_key (--api-key): holds what a header cannot; give it again")
+        self.is_local = host in LOOPBACK
         self._wire = Wire(self.url, api_key)
         self.model = model or self._first_model()
         self._counter = counter
-        port = parts.port or (443 if parts.scheme == "https" else 80)
         self.pid = pid or (listener(port) if self.is_local else None)
         # The first form that the server takes is used for all requests.
         usage = {"stream_options": {"include_usage": True}}

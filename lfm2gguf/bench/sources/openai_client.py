@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lfm2gguf.errors import EndpointError, MissingDependencyError
+from lfm2gguf.errors import EndpointError, MissingDependencyError, OptionError
 from lfm2gguf.install import install_command
 from lfm2gguf.json_text import parse_json
 
@@ -55,6 +55,26 @@ class Answer:
         details = self.usage.get("prompt_tokens_details") or {}
         value = details.get("cached_tokens", self.timings.get("cache_n"))
         return value if isinstance(value, int) else None
+
+
+def host_and_port(url: str) -> tuple[str, int]:
+    """Return a server's name or address, and its port.
+
+    Raises:
+        OptionError: it is no address of one.
+    """
+    httpx = _httpx()
+    try:
+        parsed = httpx.URL(url)
+        port = parsed.port or {"http": 80, "https": 443}[parsed.scheme]
+    except (ValueError, KeyError, httpx.InvalidURL):
+        port = 0
+    if not 0 < port < 1 << 16 or not parsed.host:
+        raise OptionError(
+            f"endpoint (--endpoint): {url!r} is not an address; give one such as "
+            "http://127.0.0.1:8080"
+        )
+    return str(parsed.host), port
 
 
 class Wire:
