@@ -236,6 +236,12 @@ class BudgetOptions:
         return Budget.of(self.size, self.bpw, self.kld)
 
 
+def text_cuts(chunks: int | None, ctx: int | None) -> dict[str, Any]:
+    """Return how texts are cut, as far as it was given: the library knows the rest."""
+    found: dict[str, Any] = {} if chunks is None else {"chunks": chunks or None}
+    return found | ({} if ctx is None else {"ctx": ctx})
+
+
 @dataclass(frozen=True)
 class MaterialOptions:
     """What a model is calibrated on: calibrate, convert and imatrix."""
@@ -273,9 +279,14 @@ class MaterialOptions:
 
     def arguments(self) -> dict[str, Any]:
         """Return them as calibrate and collect_imatrix take them; they know the defaults."""
-        how: dict[str, Any] = {"texts": self.text or (), "chat": self.chat}
-        how |= {} if self.chunks is None else {"chunks": self.chunks or None}
-        return how | ({} if self.ctx is None else {"ctx": self.ctx})
+        if self.chunks is not None and self.chat is not None and not self.text:
+            raise OptionError(
+                f"--chunks {self.chunks}: says how much is taken of each text, and conversations "
+                "are taken whole; leave it out"
+            )
+        return {
+            "texts": self.text or (), "chat": self.chat, **text_cuts(self.chunks, self.ctx)
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)

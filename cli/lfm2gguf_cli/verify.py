@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
+from lfm2gguf.errors import OptionError
 from lfm2gguf_cli.groups import grouped
-from lfm2gguf_cli.options import HubType, Lora, Saying
+from lfm2gguf_cli.options import HubType, Lora, Saying, text_cuts
 from lfm2gguf_cli.running import Threads, Trial, where
 
 
@@ -62,8 +63,13 @@ def verify(
             "the assistant's tokens are scored.",
         ),
     ] = None,
-    chunks: Annotated[int, typer.Option(min=0, help="Chunks of each text; 0: all.")] = 16,
-    ctx: Annotated[int, typer.Option(min=16, help="Tokens of a chunk; half are scored.")] = 512,
+    chunks: Annotated[
+        int | None, typer.Option(min=0, help="Chunks of each text; 0: all.", show_default="16")
+    ] = None,
+    ctx: Annotated[
+        int | None,
+        typer.Option(min=16, help="Tokens of a chunk; half are scored.", show_default="512"),
+    ] = None,
     max_ppl_increase: Annotated[
         float | None,
         typer.Option(
@@ -173,6 +179,12 @@ def verify(
         "plot": plot,
     }  # fmt: skip
     check_targets(targets)
+    cuts = text_cuts(chunks, ctx)
+    if cuts and chat is not None and not text:
+        raise OptionError(
+            "--chunks and --ctx: say how texts are cut, and conversations are scored whole; leave "
+            "them out"
+        )
     limits = Limits(max_ppl_increase, max_kld, min_top1, min_cosine, min_rank, min_overlap)
     printed = Path("-") in targets.values()
     display = replace(saying, quiet=saying.quiet or printed).display()
@@ -181,7 +193,7 @@ def verify(
         results = verify_files(
             files,
             open_reference(reference, revision, lora),
-            material=Material(text or (), chat, chunks or None, ctx, cache),
+            material=Material(text or (), chat, cache=cache, **cuts),
             limits=limits,
             engine=Engine(engine, device, threads, three_way),
             baseline=baseline,

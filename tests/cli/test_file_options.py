@@ -58,6 +58,8 @@ class Parameter:
     def arguments(self, file: Path, values: dict[str, Any]) -> list[str]:
         """Return a whole command that names this file here."""
         beside = [word.format(**values) for word in BESIDE.get(self.command, ())]
+        if self.name == "chat" and "--chunks" in beside:  # which conversations have none of
+            del beside[(at := beside.index("--chunks")) : at + 2]
         named = self.form.format(file)
         if self.flag:
             return [self.command, *beside, self.flag, named]

@@ -49,6 +49,11 @@ IDLE = {
     "bench published --compare --runs 2": "runs",
     "bench published --compare --warmups 1": "warmups",
     "bench published --compare --device cpu": "device",
+    # of texts, where there are conversations alone
+    "verify {gguf} -r {folder} --chat {chat} --chunks 2": "chunks",
+    "verify {gguf} -r {folder} --chat {chat} --ctx 64": "ctx",
+    "calibrate {folder} --chat {chat} --chunks 2": "chunks",
+    "imatrix {folder} -o {out}.gguf --chat {chat} --chunks 2": "chunks",
     # of what is not made
     "convert {folder} -t BF16 -o {out}.gguf --imatrix {matrix}": "imatrix",
     "convert {folder} -t BF16 -o {out}.gguf --imatrix auto": "imatrix",
@@ -71,7 +76,9 @@ def names(tmp_path_factory: pytest.TempPathFactory, wide: Path, bf16_gguf: Path)
     entry = Entry(np.ones((1, 512), np.float32), np.array([64]))
     matrix = folder / "matrix.gguf"
     write_imatrix(ImportanceMatrix({"blk.0.ffn_down.weight": entry}, ("x",), 1, 64), matrix)
-    return {"gguf": bf16_gguf, "folder": wide, "out": folder / "out", "text": text,
+    chat = folder / "chat.jsonl"
+    chat.write_text('{"prompt": "Hi", "completion": "Hello"}')
+    return {"chat": chat, "gguf": bf16_gguf, "folder": wide, "out": folder / "out", "text": text,
             "matrix": matrix}  # fmt: skip
 
 

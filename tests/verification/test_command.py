@@ -121,7 +121,10 @@ def test_a_folder_gives_one_ladder(example: Path, files: dict[str, Path], tmp_pa
         (["{Q8_0}", "-r", "{example}", "--max-ppl-increase", "nan"], "is not a number"),
         (["{Q8_0}", "-r", "{example}", "--min-top1", "90"], "such as 0.9 or 90%"),
         (["{Q8_0}", "-r", "{example}", "--threads", "100000"], "it must be 1 to 512"),
-        (["{Q8_0}", "-r", "{BF16}", "--chat", "c.jsonl"], "needs a checkpoint"),
+        (
+            ["{Q8_0}", "-r", "{BF16}", "--chat", "c.jsonl", "--text", "{example}/README.md"],
+            "needs a checkpoint",
+        ),
     ],
 )
 def test_what_cannot_be_judged_exits_with_2_in_one_line(
