@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,8 +53,10 @@ class BoundedBody:
             return await self._app(scope, receive, send)
         try:
             body = await asyncio.wait_for(self._read(scope, receive), self._limits.body_seconds)
-            if b"json" in dict(scope["headers"]).get(b"content-type", b"") and _too_deep(body):
-                raise Refusal(400, f"the body nests deeper than {DEEPEST}", code="invalid_json")
+            if b"json" in dict(scope["headers"]).get(b"content-type", b""):
+                if _too_deep(body):
+                    raise Refusal(400, f"the body nests deeper than {DEEPEST}", code="invalid_json")
+                body = _without_halves(body)
         except asyncio.TimeoutError:
             late = f"the request's body did not arrive within {self._limits.body_seconds:g} s"
             return await response_of(Refusal(408, late), scope["path"])(scope, receive, send)
@@ -86,6 +89,29 @@ class BoundedBody:
                 f"the request's body is larger than {self._limits.body_bytes} bytes",
                 code="request_too_large",
             )
+
+
+# A surrogate's escape without the other half, wherever it may stand; and each escape by itself.
+_MAYBE_HALF = re.compile(
+    rb"\\u[dD][89abAB][\da-fA-F]{2}(?!\\u[dD][c-fC-F])"
+    rb"|(?<!\\u[dD][89abAB][\da-fA-F]{2})\\u[dD][c-fC-F]"
+)
+_ESCAPE = re.compile(
+    rb"\\u[dD][89abAB][\da-fA-F]{2}\\u[dD][c-fC-F][\da-fA-F]{2}"
+    rb"|(?P<half>\\u[dD][89a-fA-F][\da-fA-F]{2})|\\.",
+    re.DOTALL,
+)
+
+
+def _without_halves(body: bytes) -> bytes:
+    """Return a JSON text with U+FFFD for each half of a character.
+
+    A client that cuts a text between the two halves that JavaScript counts sends one. No UTF-8 has
+    it, and so no answer that repeats the text could be written.
+    """
+    if rb"\ud" not in body and rb"\uD" not in body or not _MAYBE_HALF.search(body):
+        return body  # which is all that nearly every request costs
+    return _ESCAPE.sub(lambda found: rb"\ufffd" if found["half"] else found[0], body)
 
 
 def _refuse_encoded(scope: Scope) -> None:

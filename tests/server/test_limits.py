@@ -286,6 +286,48 @@ def test_what_nests_too_deep(url: str, path: str, body: dict[str, Any], form: st
             assert answer.status_code == 400
 
 
+HALF = r"\ud83d"
+HALVES = {
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": HALF}], "max_tokens": 1,
+                             "model": HALF, "stop": HALF},
+    "/v1/completions": {"prompt": [HALF, "a"], "echo": True, "max_tokens": 1, "logprobs": 1},
+    "/v1/responses": {"input": HALF, "instructions": HALF, "max_output_tokens": 1,
+                      "metadata": {"a": HALF}},
+    "/v1/messages": {"messages": [{"role": "user", "content": HALF}], "max_tokens": 1,
+                     "model": HALF, "system": HALF, "stop_sequences": [HALF]},
+    "/apply-template": {"messages": [{"role": "user", "content": HALF}]},
+    "/tokenize": {"content": HALF, "with_pieces": True},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", HALVES)
+@pytest.mark.parametrize("half", [HALF, r"\uDE00", r"\ud83dx", r"\ud83d\ud83d", r"\\\ud83d"])
+def test_half_of_a_character(url: str, path: str, half: str) -> None:
+    """What JavaScript sends of a text that it has cut within an emoji."""
+    content = json.dumps(HALVES[path]).replace(json.dumps(HALF)[1:-1], half)
+    headers = {"content-type": "application/json"}
+    answer = httpx.post(f"{url}{path}", content=content, headers=headers, timeout=60)
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        (r"a\ud83d\ude00b", "a\N{GRINNING FACE}b"),
+        (r"a\\ud83d", r"a\ud83d"),  # a backslash, and then letters
+        (r"\\\ud83d", "\\\N{REPLACEMENT CHARACTER}"),
+        (r"\ud83d\ude00\ude00", "\N{GRINNING FACE}\N{REPLACEMENT CHARACTER}"),
+        (r"\ud83d\u0041", "\N{REPLACEMENT CHARACTER}A"),
+        (r"\u4e2d", "\u4e2d"),
+    ],
+)
+def test_characters_that_are_whole_stay(url: str, sent: str, kept: str) -> None:
+    content = json.dumps({"prompt": "TEXT", "echo": True, "max_tokens": 0}).replace("TEXT", sent)
+    headers = {"content-type": "application/json"}
+    answer = httpx.post(f"{url}/v1/completions", content=content, headers=headers, timeout=60)
+    assert answer.json()["choices"][0]["text"] == kept
+
+
 def test_brackets_in_texts_are_none(url: str) -> None:
     text = 'a "[[[[{{{{' * 300 + "\\"
     answer = chat(url, {**ASK, "messages": [{"role": "user", "content": text}]})
