@@ -109,7 +109,7 @@ def _without_halves(body: bytes) -> bytes:
     A client that cuts a text between the two halves that JavaScript counts sends one. No UTF-8 has
     it, and so no answer that repeats the text could be written.
     """
-    if rb"\ud" not in body and rb"\uD" not in body or not _MAYBE_HALF.search(body):
+    if (rb"\ud" not in body and rb"\uD" not in body) or not _MAYBE_HALF.search(body):
         return body  # which is all that nearly every request costs
     return _ESCAPE.sub(lambda found: rb"\ufffd" if found["half"] else found[0], body)
 
