@@ -138,8 +138,11 @@ def _without_signs(signed: Floats, w: Floats, even: bool) -> tuple[Floats, Bytes
     signs = np.packbits(minus, axis=1, bitorder="little")[:, 0]
     if even:
         k, column = np.nonzero(np.logical_xor.reduce(minus, axis=1))
-        cost = (w * signed * signed).reshape(-1, 8, n)
-        at = cost.argmin(axis=1)[k, column]
+        cost = (w * signed * signed).reshape(-1, 8, n)[k, :, column]
+        # infinity times zero is less than nothing to C, and nothing is less than it
+        cost[np.isnan(cost[:, 0]), 0] = -np.inf
+        cost[np.isnan(cost)] = np.inf
+        at = cost.argmin(axis=1)
         x[8 * k + at, column] *= -1
         signs[k, column] ^= (1 << at).astype(np.uint8)
         signs &= 127

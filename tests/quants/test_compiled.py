@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
+import importlib
 import os
+import pkgutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +108,16 @@ def test_one_odd_sub_block_among_ordinary_ones(type: GGMLType) -> None:
     for i, values in enumerate(odd):
         for k in range(32):
             x[32 * i + k, 16 * k : 16 * k + 16] = values
+    for kind in (None, "uniform"):
+        assert_same_bytes(x, type, kind)
+
+
+@every_type
+def test_one_weight_whose_square_overflows_among_few(type: GGMLType) -> None:
+    """All of its super-block is infinitely important, and what is zero nothing and no number."""
+    x = np.zeros((32, 256), np.float32)
+    x[:, 0] = 2.0**64
+    x[np.arange(32), 8 * np.arange(32) + 7 * (np.arange(32) % 2)] = -1
     for kind in (None, "uniform"):
         assert_same_bytes(x, type, kind)
 
@@ -284,6 +298,25 @@ def test_code_of_other_sources_is_compiled_anew() -> None:
 
     for encode in (signed.encode_q6_k, withmin.ENCODERS["Q4_K"]):
         assert encode._cache._cache_file._source_stamp == numbers.SOURCES
+
+
+def test_functions_of_one_factory_differ_by_name() -> None:
+    """Their code is not told apart otherwise: a cached one and a new one would be the same."""
+    from numba.core.dispatcher import Dispatcher
+
+    package = "lfm2gguf.quants.compiled"
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        importlib.import_module(f"{package}.{module.name}")
+    enclosed = defaultdict(set)
+    for found in (f for f in gc.get_objects() if isinstance(f, Dispatcher)):
+        function = found.py_func
+        if function.__module__.startswith(package) and function.__closure__:
+            cells = [cell.cell_contents for cell in function.__closure__]
+            said = [getattr(cell, "py_func", cell) for cell in cells]
+            names = [getattr(value, "__qualname__", repr(value)) for value in said]
+            enclosed[function.__module__, function.__qualname__].add(tuple(names))
+    assert len(enclosed) > 10
+    assert all(len(contents) == 1 for contents in enclosed.values())
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")

@@ -42,6 +42,7 @@ def _compiler(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
+        function.__qualname__ += _enclosed(function)
         dispatcher = numba.njit(**_COMMON, **options)(function)
         cache = dispatcher
         for name in INDEX_OF_NUMBA:
@@ -51,6 +52,18 @@ def _compiler(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         return dispatcher
 
     return decorate
+
+
+def _enclosed(function: Callable[..., Any]) -> str:
+    """Return a label of what a function encloses, which makes it another one by name.
+
+    numba tells machine code apart by qualified names, types of arguments, and a number that
+    counts from 1 in each process. Of two functions that one factory made, one from the cache and
+    one just compiled, all of these can be the same: then LLVM takes the one for the other.
+    """
+    contents = [cell.cell_contents for cell in function.__closure__ or ()]
+    said = [c.py_func.__qualname__ if hasattr(c, "py_func") else repr(c) for c in contents]
+    return "." + hashlib.sha256(" ".join(said).encode()).hexdigest()[:8] if said else ""
 
 
 driver = _compiler()
