@@ -1,13 +1,16 @@
-"""Values that need no conversion: nothing given, texts, defaults.
+"""Values that need no pydantic: nothing given, texts, defaults, plain numbers.
 
 Typer has pydantic convert every value of a command, and loading that takes longer than all else of
-the command line. Here what is of its parameter's kind already stays what it is. The rest is left to
-Typer, which words what is wrong with it, too.
+the command line. Here what is of its parameter's kind already stays what it is, and digits are
+read. The rest is left to Typer, which words what is wrong with it, too.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
+
+NUMBERS = {int: r"-?[0-9]{1,15}", float: r"-?[0-9]{1,15}(\.[0-9]{1,15})?"}
 
 
 def keep_plain(param: Any) -> None:
@@ -34,4 +37,19 @@ class _Plain:
                 return value
             if kind.annotation == list[str] and not isinstance(value, str):
                 return list(value)
+            if type(value) is int and kind.annotation is float:
+                return float(value)
+            if (number := _number(value, kind)) is not None:
+                return number
         return self._typers().coerce(value, param=param, ctx=ctx)
+
+
+def _number(value: Any, kind: Any) -> int | float | None:
+    """Return the number that a text says; None where it is none, or out of the option's range."""
+    pattern = NUMBERS.get(kind.annotation) if isinstance(value, str) else None
+    if pattern is None or not re.fullmatch(pattern, value):
+        return None
+    number: int | float = kind.annotation(value)
+    low, high = kind.parameter_info.min, kind.parameter_info.max
+    inside = (low is None or low <= number) and (high is None or number <= high)
+    return number if inside else None

@@ -1,79 +1,44 @@
-"""Values that are kept as they are: what Typer makes of them, and its words for the rest."""
+"""Numbers that are read without Typer's conversion: what it would make of them."""
 
 from __future__ import annotations
 
-from enum import Enum
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import pytest
 import typer
 from typer.core import TyperCommand
-from typer.main import get_command
+from typer.testing import CliRunner
 
 from lfm2gguf_cli.nearest import Command
 
-
-class Color(str, Enum):
-    """A choice."""
-
-    RED = "red"
-
-
-def command(
-    source: str,
-    more: Annotated[list[str] | None, typer.Argument()] = None,
-    text: str | None = None,
-    name: str = "x",
-    types: list[str] | None = None,
-    folders: list[Path] | None = None,
-    folder: Path | None = None,
-    jobs: Annotated[int | None, typer.Option(min=1)] = None,
-    chunks: Annotated[int, typer.Option(min=0)] = 16,
-    rate: float = 0.5,
-    share: Annotated[float, typer.Option(parser=lambda text: float(text) / 100)] = 5.0,
-    quiet: bool = False,
-    trial: Annotated[bool, typer.Option("--trial/--no-trial")] = True,
-    color: Color = Color.RED,
-    words: Annotated[str | None, typer.Option(envvar="LFM2GGUF_TEST_WORDS")] = None,
-) -> None:
-    """Take a parameter of each kind."""
+TEXTS = [
+    *("0", "7", "-3", "007", "10", "11", "-0", "+4", "1_000", " 5", "0x10", "9" * 30, "\u0663"),
+    *("1.5", "1.", ".5", "5.0", "1e3", "nan", "inf", "0.1234567890123456789", "1,5", "", "abc"),
+]
 
 
-def parse(kind: type[TyperCommand], arguments: list[str]) -> dict[str, Any] | str:
-    """Return the values that a command gets, or the words with which it refuses them."""
-    app = typer.Typer(add_completion=False)
-    app.command(cls=kind)(command)
-    try:
-        return get_command(app).make_context("test", list(arguments)).params
-    except Exception as error:
-        return f"{type(error).__name__}: {getattr(error, 'message', error)}"
+def said(cls: type[TyperCommand], *words: str) -> tuple[int, str]:
+    app = typer.Typer(rich_markup_mode=None)
+
+    @app.command(cls=cls)
+    def command(
+        count: Annotated[int | None, typer.Option(min=-3, max=10)] = None,
+        some: Annotated[int, typer.Option()] = 4,
+        share: Annotated[float, typer.Option(min=0.001)] = 600,
+        any_share: Annotated[float | None, typer.Option()] = None,
+    ) -> None:
+        print(repr((count, some, share, any_share)))
+
+    done = CliRunner().invoke(app, list(words))
+    return done.exit_code, done.output
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["a"],
-        ["", "b", "c"],
-        ["a", "--text", "", "--name", "ä\udcff"],
-        ["a", "--types", "Q4_K_M", "--types", "Q8_0"],
-        ["a", "--folders", "x", "--folders", "y", "--folder", "z"],
-        ["a", "--jobs", "2", "--chunks", "0", "--rate", "1e-3", "--share", "50"],
-        ["a", "--quiet", "--no-trial", "--color", "red"],
-        [],
-        ["a", "--jobs", "0"],
-        ["a", "--chunks", "many"],
-        ["a", "--rate", ""],
-        ["a", "--color", "blue"],
-        ["a", "--share", "all"],
-        ["a", "--text"],
-    ],
-)
-def test_values_are_typers(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    for words in (None, "said elsewhere"):
-        if words:
-            monkeypatch.setenv("LFM2GGUF_TEST_WORDS", words)
-        kept, typers = parse(Command, arguments), parse(TyperCommand, arguments)
-        assert kept == typers
-        if isinstance(kept, dict) and isinstance(typers, dict):
-            assert {n: type(v) for n, v in kept.items()} == {n: type(v) for n, v in typers.items()}
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("option", ["--count", "--some", "--share", "--any-share"])
+def test_numbers_are_what_typer_makes_of_them(option: str, text: str) -> None:
+    words = f"{option}={text}"
+    assert said(Command, words) == said(TyperCommand, words)
+
+
+def test_defaults_have_their_options_kind() -> None:
+    assert said(Command) == said(TyperCommand) == (0, "(None, 4, 600.0, None)\n")
