@@ -235,7 +235,7 @@ class _EndpointRun:
             url, model=model, api_key=api_key, pid=pid, counter=self._counter,
             prompt_cache=settings.prompt_cache,
         )  # fmt: skip
-        self.label = url
+        self.label = self.source.url
 
     def measure(self, suite: Suite, about: dict[str, Any]) -> tuple[Subject, str | None]:
         source, local = self.source, self.source.is_local

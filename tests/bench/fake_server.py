@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import threading
@@ -74,7 +75,9 @@ def handler(behaviour: Behaviour) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            if behaviour.key and self.headers["Authorization"] != f"Bearer {behaviour.key}":
+            key = behaviour.key or ""
+            login = f"Basic {base64.b64encode(key.encode()).decode()}"  # of an address
+            if key and self.headers["Authorization"] not in (f"Bearer {key}", login):
                 self.reply(401, {"error": {"message": "wrong key"}})
                 return
             for name in behaviour.refused:

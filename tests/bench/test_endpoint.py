@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -161,6 +162,19 @@ def test_nobody_listens() -> None:
 def test_no_address(url: str) -> None:
     with pytest.raises(OptionError, match="not an address"):
         Endpoint(url)
+
+
+def test_a_password_in_the_address_is_used_and_never_shown() -> None:
+    with serving(Behaviour(key="me:pass-word")) as url:
+        there = url.replace("//", "//me:pass-word@")
+        report = benchmark(endpoint=there, workloads=["chat"], runs=2, warm_ups=0, probes=False)
+    said = json.dumps(report.to_json())
+    assert url in said
+    for bad in (there, there.replace("http:", "ftp:"), "http://me:pass-word@host:99999"):
+        with pytest.raises((EndpointError, OptionError)) as error:
+            Endpoint(bad)
+        said += str(error.value)
+    assert "pass-word" not in said
 
 
 @pytest.mark.parametrize("key", ["\N{EM DASH}", "a\nb"])

@@ -55,12 +55,13 @@ class Endpoint:
         counter: Counter | None = None,
         prompt_cache: bool = False,
     ) -> None:
-        self.url = url.rstrip("/").removesuffix("/v1")
-        host, port = host_and_port(self.url)
+        asked = url.rstrip("/").removesuffix("/v1")
+        host, port = host_and_port(asked)
         if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
             raise OptionError("api_key (--api-key): holds what a header cannot; give it again")
         self.is_local = host in LOOPBACK
-        self._wire = Wire(self.url, api_key)
+        self._wire = Wire(asked, api_key)
+        self.url = self._wire.url  # as it may be shown
         self.model = model or self._first_model()
         self._counter = counter
         self.pid = pid or (listener(port) if self.is_local else None)

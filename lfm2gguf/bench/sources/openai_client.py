@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -71,21 +72,26 @@ def host_and_port(url: str) -> tuple[str, int]:
         port = 0
     if not 0 < port < 1 << 16 or not parsed.host:
         raise OptionError(
-            f"endpoint (--endpoint): {url!r} is not an address; give one such as "
+            f"endpoint (--endpoint): {without_login(url)!r} is not an address; give one such as "
             "http://127.0.0.1:8080"
         )
     return str(parsed.host), port
+
+
+def without_login(url: str) -> str:
+    """Return an address as it may be shown: without a name and a password before the host."""
+    return re.sub(r"^([A-Za-z]+://)[^/?#]*@", r"\1", url)
 
 
 class Wire:
     """Connections to one server; the methods raise :class:`EndpointError` where it fails."""
 
     def __init__(self, url: str, api_key: str | None) -> None:
-        self.url, self.client = url, _client(api_key)
+        self._asked, self.url, self.client = url, without_login(url), _client(api_key)
 
     def ask(self, body: dict[str, Any]) -> Answer:
         """Send a chat request and read its answer to the end."""
-        url = f"{self.url}/v1/chat/completions"
+        url = f"{self._asked}/v1/chat/completions"
         request = self.client.build_request("POST", url, json=body)
         answer = Answer()
         began = time.perf_counter()
@@ -99,7 +105,7 @@ class Wire:
     def get(self, path: str) -> Any:
         """Return the JSON under a path; None where there is none."""
         try:
-            answer = self.client.get(self.url + path, timeout=CONNECT)
+            answer = self.client.get(self._asked + path, timeout=CONNECT)
         except _httpx().HTTPError as error:
             raise EndpointError(_unreachable(self.url, error)) from error
         if answer.status_code in (401, 403):
