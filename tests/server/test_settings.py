@@ -234,7 +234,7 @@ def test_hosted_tools_among_those_allowed(lenient: str, api: str, mode: str) -> 
         ({f"k{i}": 1 for i in range(30_000)}, 400),
         ({"guided_choice": [f"choice {i}" for i in range(30_000)]}, 200),
         ({"logit_bias": {"9" * 5000: 1}}, 400),
-        ({"guided_choice": ["\ud800"]}, 400),
+        ({"guided_choice": ["\ud800"]}, 200),
         ({"lora": [{"id": 10**30, "scale": 1}]}, 400),
     ],
 )
