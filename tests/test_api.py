@@ -120,6 +120,7 @@ def test_help_loads_typer_and_nothing_else() -> None:
             "lfm2gguf_cli.main",
             "lfm2gguf_cli.nearest",
             "lfm2gguf_cli.plain",
+            "lfm2gguf_cli.signals",
         }
 
 

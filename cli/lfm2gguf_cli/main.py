@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import io
 import os
 import signal
 import sys
-import threading
-import time
 from collections.abc import Callable, Sequence
-from importlib import _bootstrap, import_module
+from importlib import import_module
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 from lfm2gguf.errors import Lfm2ggufError
 from lfm2gguf_cli.nearest import Command
+from lfm2gguf_cli.signals import has_stopped, interrupt_by, stop
 
 BAD_INPUT = 2  # exit codes: 0 done, 1 a check failed, 2 bad usage or input, 130 interrupted
 INTERRUPTED = 130
-TIDYING = 5.0  # seconds that tidying up may take before a signal that comes again ends it
 HELP = ["-h", "--help"]
 
 # A command is the function of its name in the module of its name, which is imported when the
@@ -101,68 +97,7 @@ def common(
 
 def _begin() -> None:
     """Begin the command."""
-    _interrupt_by(signal.SIG_DFL, _stop)
-
-
-def _interrupt_by(before: object, after: object) -> None:
-    """Change what Ctrl-C does, where it does ``before``: who ignores it goes on doing so.
-
-    Until the command begins it ends the process at once: there is nothing to tidy up.
-    """
-    if signal.getsignal(signal.SIGINT) is before:
-        signal.signal(signal.SIGINT, after)  # type: ignore[arg-type]
-
-
-_ended = -TIDYING  # when a signal last ended what ran
-
-
-def _stop(signal_number: int, frame: FrameType | None) -> None:
-    """End the command by way of every finally, so that partial files are removed.
-
-    An import is left to its end: inside of it the exception would be lost, since modules in C
-    make an ImportError of it (NumPy's import_array), and weak references swallow it. So is what C
-    code calls back, whose exceptions ctypes prints and drops.
-
-    A signal that comes again does not end what the first one's exception has begun to tidy up.
-    """
-    global _ended
-    if _is_tidying() and time.monotonic() < _ended + TIDYING:
-        return
-    if _is_lost(frame):
-        again = threading.Timer(0.02, _signal_again, [signal_number])
-        again.daemon = True
-        again.start()
-        return
-    _ended = time.monotonic()
-    if signal_number == signal.SIGINT:
-        raise KeyboardInterrupt
-    sys.exit(128 + signal_number)
-
-
-def _is_tidying() -> bool:
-    """Whether the exception of a signal is being handled, such as by a finally."""
-    error = sys.exc_info()[1]
-    while error is not None:
-        if isinstance(error, KeyboardInterrupt | SystemExit):
-            return True
-        error = error.__context__
-    return False
-
-
-def _is_lost(frame: FrameType | None) -> bool:
-    """Whether an exception raised here would not reach the command."""
-    while frame is not None:
-        if frame.f_globals is vars(_bootstrap) or frame.f_code.co_name.endswith("_from_c"):
-            return True
-        frame = frame.f_back
-    return False
-
-
-def _signal_again(signal_number: int) -> None:
-    if hasattr(signal, "pthread_kill") and (main := threading.main_thread().ident):
-        signal.pthread_kill(main, signal_number)  # wakes it where it waits
-    else:
-        _thread.interrupt_main(signal.Signals(signal_number))
+    interrupt_by(signal.SIG_DFL, stop)
 
 
 def one_line(text: str) -> str:
@@ -199,8 +134,8 @@ def _unexpected(error: Exception) -> NoReturn:
 def main() -> None:
     """Run the command line."""
     _open_streams()
-    signal.signal(signal.SIGTERM, _stop)
-    _interrupt_by(signal.default_int_handler, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, stop)
+    interrupt_by(signal.default_int_handler, signal.SIG_DFL)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # files hold texts that are not UTF-8
             stream.reconfigure(errors="backslashreplace")
@@ -217,10 +152,10 @@ def main() -> None:
     except Exception as error:
         _unexpected(error)
     finally:
-        if _ended > 0:  # by a signal, and all is tidied up
-            _interrupt_by(_stop, signal.SIG_DFL)
+        if has_stopped():  # and all is tidied up
+            interrupt_by(stop, signal.SIG_DFL)
         else:
-            _interrupt_by(signal.SIG_DFL, signal.default_int_handler)
+            interrupt_by(signal.SIG_DFL, signal.default_int_handler)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from tests.benchmarks.make_checkpoint import shapes
 from tests.cli.command import COMMAND
 from tests.making.checkpoints import config, save, tokenizer, write_json
 from tests.making.models import tiny_gguf
+from tests.making.native import build, needs_compiler
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
 TYPES = ["Q5_K_M", "Q4_K_M", "Q6_K"]  # work for some seconds
@@ -162,6 +163,31 @@ def test_interrupted_while_it_starts(
         said = said_at_the_end(process)
     assert not list(target.iterdir())
     assert 'File "<string>"' not in said  # nothing of the workers
+
+
+RACE = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <signal.h>
+int sigaction(int number, const struct sigaction *new, struct sigaction *old) {
+    int (*real)(int, const struct sigaction *, struct sigaction *) = dlsym(RTLD_NEXT, "sigaction");
+    struct sigaction now;
+    real(number, 0, &now);
+    if (number == SIGINT && new && new->sa_handler == SIG_DFL && now.sa_handler != SIG_DFL)
+        raise(SIGINT);
+    return real(number, new, old);
+}
+"""
+
+
+@needs_compiler
+def test_interrupted_while_what_ctrl_c_does_changes(tmp_path: Path) -> None:
+    """CPython looks for signals, and then changes the handler: one between the two was lost."""
+    build(tmp_path / "race.so", RACE)
+    environment = {**os.environ, "LD_PRELOAD": str(tmp_path / "race.so")}
+    words = [*COMMAND, "--version"]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
 IMPORTING = """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from lfm2gguf.llamacpp.backend import library_help
+from tests.making.native import build, needs_compiler
 
 LOAD = """
 import ctypes, sys
@@ -25,9 +25,7 @@ def llama_backend_init(): pass
 """
 
 
-@pytest.mark.skipif(
-    sys.platform != "linux" or not shutil.which("cc"), reason="no compiler, or not Linux"
-)
+@needs_compiler
 @pytest.mark.parametrize("layout", ["cublas", "cu77"])  # up to CUDA 12, and after it
 def test_cuda_s_libraries_are_taken_from_packages(layout: str, tmp_path: Path) -> None:
     libraries, ours = tmp_path / "nvidia" / layout / "lib", tmp_path / "llama_cpp" / "lib"
@@ -52,29 +50,6 @@ def test_cuda_s_libraries_are_taken_from_packages(layout: str, tmp_path: Path) -
 
     assert load("with").stdout == "7\n"
     assert "libcublas.so.77: cannot open" in load("without").stderr
-
-
-def build(library: Path, source: str, *needs: Path) -> None:
-    name = f"-Wl,-soname,{library.name}"
-    subprocess.run(
-        [
-            "cc",
-            "-shared",
-            "-fPIC",
-            "-Wl,--no-as-needed",
-            "-x",
-            "c",
-            "-",
-            "-x",
-            "none",
-            *needs,
-            name,
-            "-o",
-            library,
-        ],
-        input=source.encode(),
-        check=True,
-    )
 
 
 @pytest.mark.parametrize(
