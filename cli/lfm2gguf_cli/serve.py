@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import logging
 import os
@@ -18,6 +19,7 @@ import typer
 from lfm2gguf_cli.deadline import end_within
 from lfm2gguf_cli.groups import grouped
 from lfm2gguf_cli.running import ModelOrId, OpeningOptions, PlaceOptions
+from lfm2gguf_cli.signals import stop
 
 
 @grouped
@@ -157,11 +159,12 @@ def serve(
         )
 
         def started(url: str) -> None:
+            # for the moment until uvicorn takes it over to drain, and for when it has drained
+            signal.signal(signal.SIGTERM, functools.partial(stop, code=0))
             typer.echo(f"{lfm.path.name} on {lfm.device}", err=True)
             typer.echo(f"{url}/v1")
             opened = f"open {url}/ in a browser, or " if chat_page else ""
             typer.echo(f"next: {opened}give a client {url}/v1; Ctrl-C ends it", err=True)
-            signal.signal(signal.SIGTERM, lambda *_: None)  # from here on uvicorn drains
             end_within(drain_seconds)
             gc.freeze()  # what is there now stays: looking through it would hold answers up
             gc.enable()

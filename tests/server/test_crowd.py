@@ -120,6 +120,29 @@ def test_sigterm_lets_answers_end(tmp_path: Path) -> None:
     assert command.process.returncode == 0
 
 
+ENDED_AT_ONCE = """
+import os, runpy, signal, uvicorn
+made = uvicorn.Config
+def config(*arguments, **options):
+    os.kill(os.getpid(), signal.{name})
+    return made(*arguments, **options)
+uvicorn.Config = config
+runpy.run_module("lfm2gguf_cli.main", run_name="__main__")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 0), ("SIGINT", 130)])
+def test_one_that_is_ended_when_its_address_is_known(name: str, code: int, tmp_path: Path) -> None:
+    """And before uvicorn listens to signals: SIGTERM was lost."""
+    (tmp_path / "start.py").write_text(ENDED_AT_ONCE.format(name=name))
+    command = [sys.executable, str(tmp_path / "start.py"), "serve", str(tiny_gguf()), "--port", "0"]
+    command += ["--device", "cpu", "--drain-seconds", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False)
+    assert done.stdout.endswith("/v1\n")
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
 def test_ctrl_c_ends_the_command() -> None:
