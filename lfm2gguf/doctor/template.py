@@ -30,6 +30,8 @@ RESULT = [
     {"role": "assistant", "content": write_calls([ToolCall("f", {})])},
     {"role": "tool", "content": PROBE},
 ]
+# transformers keeps that of chat_template.jinja, and so does llama.cpp's converter (gguf/vocab.py)
+BOM = "\N{BYTE ORDER MARK}"
 SPECIAL = re.compile(r"<\|[\w-]+\|>")
 
 Render = Callable[..., str]
@@ -84,6 +86,12 @@ def _examine(subject: Subject, key: str, source: str, render: Render) -> Iterato
         yield Finding(
             "template-drops-messages", Severity.ERROR, key, "loses the user's message",
             "correct the template (compare with the original model's), and convert again",
+        )  # fmt: skip
+    if text.startswith(BOM):
+        yield Finding(
+            "template-byte-order-mark", Severity.WARNING, key,
+            "begins every prompt with a byte-order mark (U+FEFF), which stands before BOS",
+            "save the template as UTF-8 without one, and convert again",
         )  # fmt: skip
     if "tool" in source:  # else nobody meant it to: see facts
         yield from _tools(key, render)

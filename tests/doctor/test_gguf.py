@@ -159,6 +159,8 @@ PLANTED = {
         "template-drops-tools", WARNING, "loses the tools' results;"),
     "template with a foreign token": (metadata(tokenizer__chat_template=GOOD + "<|eot_id|>"),
                                       "template-token", ERROR, "<|eot_id|>"),
+    "template with a byte-order mark": (metadata(tokenizer__chat_template="\ufeff" + GOOD),
+                                        "template-byte-order-mark", WARNING, "U+FEFF"),
     "template with two BOS": (metadata(tokenizer__chat_template="{{ bos_token }}" + GOOD),
                               "bos-doubled", ERROR, "writes <|startoftext|> twice"),
     "convolution in BF16": (
