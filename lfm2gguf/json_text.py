@@ -30,6 +30,12 @@ def parse_json(
     return value
 
 
+def kind_of(value: Any) -> str:
+    """Return what JSON calls a value, with its article."""
+    kinds = {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}
+    return "null" if value is None else kinds.get(type(value), "a number")
+
+
 def too_deep(value: Any) -> bool:
     """Return whether a value nests deeper than :data:`DEEPEST`.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lfm2gguf.errors import OptionError
-from lfm2gguf.json_text import parse_json
+from lfm2gguf.json_text import kind_of, parse_json
 from lfm2gguf.text_file import SMALL, read_text_file
 
 
@@ -44,7 +44,7 @@ def schema(given: str | None) -> dict[str, Any] | None:
     where = "--json-schema" if inline else f"--json-schema: {given}"
     found = _load(text, where)
     if not isinstance(found, dict):
-        raise OptionError(f"{where}: is a {type(found).__name__}, not an object; give a schema")
+        raise OptionError(f"{where}: is {kind_of(found)}, not an object; give a schema")
     return found
 
 

@@ -20,7 +20,7 @@ from lfm2gguf.checkpoint.quantized import quantization_notes, with_scales
 from lfm2gguf.checkpoint.safetensors import TensorInfo, read_header
 from lfm2gguf.checkpoint.surroundings import AGAIN, refuse_stand_in, refuse_without_weights
 from lfm2gguf.errors import CheckpointError, TensorError
-from lfm2gguf.json_text import parse_json
+from lfm2gguf.json_text import kind_of, parse_json
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 HEAD = "lm_head.weight"
@@ -120,7 +120,7 @@ def read_json(path: Path, needed_for: str = "") -> dict[str, Any]:
         return {}
     data = _parsed(path)
     if not isinstance(data, dict):
-        raise CheckpointError(f"{path}: holds a {type(data).__name__}, not an object; {AGAIN}")
+        raise CheckpointError(f"{path}: holds {kind_of(data)}, not an object; {AGAIN}")
     return data
 
 
@@ -133,7 +133,7 @@ def read_json_list(path: Path) -> list[Any]:
     """
     data = _parsed(path) if path.is_file() else []
     if not isinstance(data, list):
-        raise CheckpointError(f"{path}: holds a {type(data).__name__}, not a list; {AGAIN}")
+        raise CheckpointError(f"{path}: holds {kind_of(data)}, not a list; {AGAIN}")
     return data
 
 

@@ -104,8 +104,8 @@ class ConversionPlan:
         weighed = [d for d in self.drafts if d.recipe.calibrated or d.recipe.imatrix is not None]
         if weighed and not any(t.type.is_quantized for draft in weighed for t in draft.tensors):
             raise OptionError(
-                "imatrix (--imatrix) or calibrate (--calibrate): nothing of a "
-                f"{weighed[0].type.name} file is quantized; leave it out"
+                "imatrix (--imatrix) or calibrate (--calibrate): nothing is quantized in a file of "
+                f"the type {weighed[0].type.name}; leave it out"
             )
 
     def check_targets(self, *, overwrite: bool = False) -> None:

@@ -43,7 +43,7 @@ def text_config(config: Mapping[str, Any], key: str) -> dict[str, Any]:
     kind = get(inner, str, "model_type", default="lfm2")
     if kind not in TEXT_MODELS:
         raise UnsupportedError(
-            f"config.json: {key} is a {kind!r}; only {' and '.join(TEXT_MODELS)} can be converted"
+            f"config.json: {key} is {kind!r}; only {' and '.join(TEXT_MODELS)} can be converted"
         )
     outer = {"architectures": [TEXT_MODELS[kind]], "_name_or_path": config.get("_name_or_path")}
     return {**config, **inner, **outer}

@@ -111,7 +111,9 @@ FILES: Damages = {
     "no tokenizer": (without("tokenizer.json"), "tokenizer.json: missing"),
     "config is not JSON": (text("config.json", "{"), "config.json: cannot be read as JSON"),
     "config is deep": (text("config.json", "[" * 100_000), "cannot be read as JSON"),
-    "config is a list": (text("config.json", "[]"), "holds a list"),
+    "config is a list": (text("config.json", "[]"), "holds a list, not an object"),
+    "config is a number": (text("config.json", "7"), "holds a number, not an object"),
+    "config is nothing": (text("config.json", "null"), "holds null, not an object"),
     "pickles only": (instead("pytorch_model.bin"), "safe_serialization=True"),
     "an adapter only": (instead("adapter_model.safetensors"), "an adapter's weights"),
     "an adapter": (

@@ -58,7 +58,7 @@ IDLE = {
     "convert {folder} -t BF16 -o {out}.gguf --imatrix {matrix}": "imatrix",
     "convert {folder} -t BF16 -o {out}.gguf --imatrix auto": "imatrix",
     "convert {folder} -t F16 -o {out}.gguf --calibrate": "calibrate",
-    "quantize {gguf} -t F16 -o {out}.gguf --imatrix {matrix}": "imatrix",
+    "quantize {gguf} -t F16 -o {out}.gguf --imatrix {matrix}": "a file of the type F16",
     "convert {folder} -o {out}.gguf --imatrix {matrix} --include-weights ffn_dwon": "include",
     "convert {folder} -o {out}.gguf --imatrix {matrix} --exclude-weights ffn_dwon": "exclude",
     "imatrix --in-file {matrix} --ctx 64 -o {out}.gguf": "ctx",

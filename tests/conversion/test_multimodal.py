@@ -248,7 +248,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], type[Lfm2ggufError], str]] = {
         _edit(vision_config__hidden_act="quick_gelu"), UnsupportedError, "quick_gelu",
     ),
     "another text model": (
-        _edit(text_config__model_type="llama"), UnsupportedError, "text_config is a 'llama'",
+        _edit(text_config__model_type="llama"), UnsupportedError, "text_config is 'llama'",
     ),
     "a text model of several kinds": (
         _edit(text_config__model_type=["lfm2"]), CheckpointError, "model_type is",
