@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lfm2gguf.calibration import check_calibrates
 from lfm2gguf.checkpoint import Checkpoint
@@ -67,6 +67,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "calibration_texts", several(self.calibration_texts))
+
+    @property
+    def texts(self) -> tuple[str | Path, ...]:
+        """The texts of calibration and verification."""
+        return (*cast("tuple[str | Path, ...]", self.calibration_texts), *self.material.names)
 
 
 @dataclass(frozen=True)
@@ -164,7 +169,7 @@ def plan_publication(
         _name_of(settings.base_model, "base_model (--base-model)")
     target = Path(folder or name)
     chosen = parse_types(types)
-    check_texts((*several(settings.calibration_texts), *several(settings.material.texts)))
+    check_texts(settings.texts)
     checkpoint = Checkpoint.open(source, settings.revision)
     origin = Origin.of(checkpoint, settings.base_model)
     retrieval = is_retrieval(text_model(checkpoint))

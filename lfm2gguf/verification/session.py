@@ -156,7 +156,7 @@ def _spread(
         )
     if material.cache:
         session.prepared  # noqa: B018 - computed once, where the workers find it
-    texts = tuple(Path(t) if Path(t).is_file() else t for t in several(material.texts))
+    texts = tuple(Path(t) if Path(t).is_file() else t for t in material.names)
     material = replace(material, texts=texts, chat=material.chat and Path(material.chat))
     before = baseline and Path(baseline)
     pieces = [

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -60,6 +60,11 @@ class Material:
             raise OptionError(f"ctx (--ctx) is {self.ctx}; a chunk has {MIN_CTX} tokens or more")
         if self.chunks is not None and self.chunks < 1:
             raise OptionError(f"chunks (--chunks) is {self.chunks}; give 1 or more, None for all")
+
+    @property
+    def names(self) -> tuple[str | Path, ...]:
+        """The texts, of which there may be one, as they are kept."""
+        return cast("tuple[str | Path, ...]", self.texts)
 
 
 @dataclass(frozen=True)
@@ -146,7 +151,7 @@ def prepare(
 
 
 def _names(material: Material) -> Sequence[str | Path]:
-    return several(material.texts) or ([] if material.chat else [PYTHON])
+    return material.names or ([] if material.chat else [PYTHON])
 
 
 def _read_texts(model: ReferenceModel, material: Material) -> Iterator[EncodedText]:
