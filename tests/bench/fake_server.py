@@ -25,6 +25,7 @@ class Behaviour:
     tokens_per_chunk: int = 1
     first: float = 0.0  # seconds before the first token, and between tokens
     between: float = 0.0
+    together: int = 1  # requests that are under way before one of them is answered
     models: Any = field(default_factory=lambda: {"data": [{"id": "fake"}]})
     key: str | None = None
     context: int = 10_000
@@ -34,13 +35,19 @@ class Behaviour:
     asked: list[dict[str, Any]] = field(default_factory=list)
     most_at_once: int = 0
     _now: int = 0
-    _lock: Any = field(default_factory=threading.Lock)
+    _changed: Any = field(default_factory=threading.Condition)
 
     def begin(self, count: int) -> None:
         """Count a request in (1) or out (-1)."""
-        with self._lock:
+        with self._changed:
             self._now += count
             self.most_at_once = max(self.most_at_once, self._now)
+            self._changed.notify_all()
+
+    def wait_for_others(self) -> None:
+        """Wait until there have been ``together``; a minute, so that too few are seen."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.most_at_once >= self.together, 60)
 
     @property
     def contents(self) -> list[str]:
@@ -113,6 +120,7 @@ def handler(behaviour: Behaviour) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             count = min(body["max_tokens"], behaviour.ends_after or body["max_tokens"])
             self.event({"choices": [{"delta": {"role": "assistant", "content": ""}}]})
+            behaviour.wait_for_others()
             time.sleep(behaviour.first)
             step = count if behaviour.in_one_piece else behaviour.tokens_per_chunk
             for start in range(0, count, step):

@@ -294,6 +294,7 @@ def test_a_limit_on_the_size_of_files(long: Path, target: Path) -> None:
     assert not list(target.iterdir())
 
 
+LONG_TEXT = '{"type": "string", "minLength": 400}'  # so that an answer does not end before a signal
 CALLED_BACK = """
 import logging, os, runpy, sys, time
 
@@ -320,7 +321,7 @@ def test_interrupted_in_what_c_calls_back(
     """ctypes prints an exception that is raised there, and the command would go on."""
     (tmp_path / "start.py").write_text(CALLED_BACK.format(number=int(number), words=words))
     arguments = [sys.executable, str(tmp_path / "start.py"), "run", str(tiny_gguf()), "--no-trial",
-                 "--device", "cpu", "-p", "Hi", "-n", "600"]  # fmt: skip
+                 "--device", "cpu", "-p", "Hi", "--json-schema", LONG_TEXT]  # fmt: skip
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == code, done.stderr
     assert "ctypes" not in done.stderr

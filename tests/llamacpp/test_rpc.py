@@ -46,6 +46,7 @@ def test_a_build_without_it_says_so() -> None:
 @contextlib.contextmanager
 def answering(answer: bytes | None) -> Iterator[str]:
     """Yield the address of a server that says something to one client; None: it stays silent."""
+    over = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def work() -> None:
@@ -54,13 +55,16 @@ def answering(answer: bytes | None) -> Iterator[str]:
                 with client:
                     client.recv(HELLO, socket.MSG_WAITALL)
                     if answer is None:
-                        time.sleep(0.5)
+                        over.wait()
                     else:
                         client.sendall(answer)
 
         thread = threading.Thread(target=work, daemon=True)
         thread.start()
-        yield f"127.0.0.1:{server.getsockname()[1]}"
+        try:
+            yield f"127.0.0.1:{server.getsockname()[1]}"
+        finally:
+            over.set()
         thread.join(2)
 
 
@@ -81,7 +85,7 @@ def hello(major: int, minor: int) -> bytes:
 def test_servers_at_which_llama_cpp_would_end_the_process(
     answer: bytes | None, problem: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lfm2gguf.llamacpp.rpc._PATIENCE", 0.2)
+    monkeypatch.setattr("lfm2gguf.llamacpp.rpc._PATIENCE", 0.2 if answer is None else 60)
     with answering(answer) as address, pytest.raises(DeviceError, match=problem):
         check_server(address)
 

@@ -54,7 +54,7 @@ def dictated(tokens: Sequence[int]) -> Iterator[None]:
         yield
 
 
-def wait_until(condition: Any, seconds: float = 20) -> None:
+def wait_until(condition: Any, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end

@@ -17,6 +17,7 @@ import openai
 import uvicorn
 
 from lfm2gguf import Runner, convert
+from lfm2gguf.llamacpp import Floats, Sampler
 from lfm2gguf.server import Limits, create_app
 from lfm2gguf.server.serving import listen
 from tests.making.models import tiny_gguf
@@ -56,6 +57,21 @@ def url(runner: Runner) -> Iterator[str]:
 def client(url: str) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as made:
         yield made
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Each token takes two milliseconds at least, on every machine; those that are drawn."""
+    drawn: list[int] = []
+
+    class Slow(Sampler):
+        def sample(self, logits: Floats) -> int:
+            time.sleep(0.002)
+            drawn.append(super().sample(logits))
+            return drawn[-1]
+
+    monkeypatch.setattr("lfm2gguf.runner.engine.scheduler.Sampler", Slow)
+    return drawn
 
 
 def wait_until_idle(runner: Runner, seconds: float = 30) -> None:

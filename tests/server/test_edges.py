@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import threading
@@ -30,11 +31,11 @@ from lfm2gguf_cli.serve import _keys_in
 from tests.server.conftest import serving
 
 
-@pytest.fixture(scope="module")
-def port(runner: Runner) -> Iterator[int]:
-    """A server that waits 0.5 s for a header, on loopback and for a proxy's name."""
+@contextlib.contextmanager
+def listening_for(runner: Runner, header_seconds: float) -> Iterator[int]:
+    """Serve on loopback and for a proxy's name; the port."""
     app = OnlyHosts(create_app(runner, name="tiny"), {*LOOPBACK, "proxy.example"})
-    config = uvicorn.Config(app, http=protocol(0.5), log_config=None, lifespan="off")
+    config = uvicorn.Config(app, http=protocol(header_seconds), log_config=None, lifespan="off")
     server = uvicorn.Server(config)
     with listen("127.0.0.1", 0) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
@@ -44,28 +45,43 @@ def port(runner: Runner) -> Iterator[int]:
         thread.join()
 
 
+@pytest.fixture(scope="module")
+def hasty(runner: Runner) -> Iterator[int]:
+    with listening_for(runner, 0.5) as port:
+        yield port
+
+
+@pytest.fixture(scope="module")
+def port(runner: Runner) -> Iterator[int]:
+    with listening_for(runner, 30) as port:
+        yield port
+
+
 GOOD = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
 
 
 @pytest.mark.parametrize(
     "begun", [b"", b"GET /hea", GOOD + b"X-a: ", GOOD + b"\r\nANSWERED" + GOOD]
 )
-def test_a_header_that_never_ends_is_closed(port: int, begun: bytes) -> None:
+def test_a_header_that_never_ends_is_closed(hasty: int, begun: bytes) -> None:
     """Also where bytes come in drops, and behind an answer on the same connection."""
     first, answered, rest = begun.partition(b"ANSWERED")
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as slow:
+    with socket.create_connection(("127.0.0.1", hasty), timeout=20) as slow:
         slow.sendall(first)
         if answered:
             answer = b""
             while not answer.endswith(b"}"):
-                answer += slow.recv(1000)
+                answer += (piece := slow.recv(1000))
+                assert piece
             slow.sendall(rest)
         assert slow.recv(1000) == b""
 
 
-def test_answers_that_take_longer_than_a_header_stay(port: int) -> None:
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
-        ask = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 400}
+@pytest.mark.usefixtures("slow")
+def test_answers_that_take_longer_than_a_header_stay(hasty: int) -> None:
+    with httpx.Client(base_url=f"http://127.0.0.1:{hasty}") as client:
+        hi = [{"role": "user", "content": "hi"}]
+        ask = {"messages": hi, "max_tokens": 400, "ignore_eos": True, "temperature": 2.0}
         answers = [client.post("/v1/chat/completions", json=ask, timeout=60) for _ in range(2)]
         assert [answer.status_code for answer in answers] == [200, 200]
 

@@ -103,7 +103,7 @@ def finished(tab: Any) -> None:
     tab.wait_for_selector("#send:not([hidden])")
 
 
-def until(condition: Callable[[], bool], seconds: float = 15) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     """Wait; the page's policy does not let playwright evaluate strings while it waits."""
     end = time.monotonic() + seconds
     while not condition():
