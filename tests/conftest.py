@@ -46,6 +46,12 @@ def pytest_unconfigure() -> None:
         utilities.errnull_file.close()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep the user's own cache out of the tests, and what other runs have left there."""
+    os.environ["LFM2GGUF_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sound checkpoint of a few thousand weights; not to be changed."""

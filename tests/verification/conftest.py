@@ -14,14 +14,6 @@ from tests.making.models import EXAMPLE
 CHUNKS = 2
 
 
-@pytest.fixture(scope="session", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Keep the user's own cache out of the tests."""
-    folder = tmp_path_factory.mktemp("cache")
-    os.environ["LFM2GGUF_CACHE"] = str(folder)
-    return folder
-
-
 @pytest.fixture(scope="session")
 def example() -> Path:
     folder = Path(os.environ.get("LFM2GGUF_TEST_CHECKPOINT", EXAMPLE))
