@@ -76,7 +76,6 @@ def test_while_it_is_verified(which: str, engine: str, tmp_path: Path) -> None:
     reference = convert(EXAMPLE, tmp_path / "r.gguf", "BF16").files[0].path
     candidate = convert(EXAMPLE, tmp_path / "c.gguf", "Q8_0").files[0].path
     changed = reference if which == "reference" else candidate
-    os.environ["LFM2GGUF_CACHE"] = str(tmp_path / "cache")
     material = Material(chunks=1, ctx=64, cache=False)
     with pytest.raises(TensorError, match=f"{changed.name}: was changed or removed meanwhile"):
         verify(
