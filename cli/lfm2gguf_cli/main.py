@@ -16,7 +16,7 @@ import typer
 
 from lfm2gguf.errors import Lfm2ggufError
 from lfm2gguf_cli.nearest import Command
-from lfm2gguf_cli.signals import has_stopped, interrupt_by, stop
+from lfm2gguf_cli.signals import has_stopped, heard_again, interrupt_by, stop
 
 BAD_INPUT = 2  # exit codes: 0 done, 1 a check failed, 2 bad usage or input, 130 interrupted
 INTERRUPTED = 130
@@ -140,7 +140,8 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # files hold texts that are not UTF-8
             stream.reconfigure(errors="backslashreplace")
     try:
-        make_app(sys.argv[1:])()
+        with heard_again():
+            make_app(sys.argv[1:])()
     except Lfm2ggufError as error:
         _refuse(str(error))
     except OSError as error:  # such as a path that is too long to be one

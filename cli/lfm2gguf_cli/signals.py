@@ -43,6 +43,7 @@ def _held_back(number: signal.Signals) -> Iterator[None]:
 
 
 _ended = -TIDYING  # when a signal last ended what ran
+_number = 0  # which one
 
 
 def stop(signal_number: int, frame: FrameType | None, code: int | None = None) -> None:
@@ -51,23 +52,39 @@ def stop(signal_number: int, frame: FrameType | None, code: int | None = None) -
     Ctrl-C is a KeyboardInterrupt; others exit with ``code``, or with 128 and the signal's number.
 
     An import is left to its end: inside of it the exception would be lost, since modules in C
-    make an ImportError of it (NumPy's import_array), and weak references swallow it. So is what C
-    code calls back, whose exceptions ctypes prints and drops.
+    make an ImportError of it (NumPy's import_array). So is what C code calls back, which must
+    return to it. Where else Python drops the exception, see :func:`heard_again`.
 
     A signal that comes again does not end what the first one's exception has begun to tidy up.
     """
-    global _ended
+    global _ended, _number
     if _is_tidying() and time.monotonic() < _ended + TIDYING:
         return
     if _is_lost(frame):
-        again = threading.Timer(0.02, _signal_again, [signal_number])
-        again.daemon = True
-        again.start()
+        _signal_soon(signal_number)
         return
-    _ended = time.monotonic()
+    _ended, _number = time.monotonic(), signal_number
     if signal_number == signal.SIGINT:
         raise KeyboardInterrupt
     sys.exit(128 + signal_number if code is None else code)
+
+
+@contextlib.contextmanager
+def heard_again() -> Iterator[None]:
+    """Send a signal again whose exception is dropped: in ``__del__``, or by a weak reference."""
+    before = sys.unraisablehook
+
+    def dropped(what: sys.UnraisableHookArgs) -> None:
+        if _number and isinstance(what.exc_value, KeyboardInterrupt | SystemExit):
+            _signal_soon(_number)
+        else:
+            before(what)
+
+    sys.unraisablehook = dropped
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def has_stopped() -> bool:
@@ -92,6 +109,12 @@ def _is_lost(frame: FrameType | None) -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+def _signal_soon(signal_number: int) -> None:
+    again = threading.Timer(0.02, _signal_again, [signal_number])
+    again.daemon = True
+    again.start()
 
 
 def _signal_again(signal_number: int) -> None:

@@ -219,6 +219,38 @@ def test_interrupted_in_an_import_that_loses_exceptions(
     assert not list(target.iterdir())
 
 
+DROPPING = """
+import os, runpy, sys, time
+from lfm2gguf.checkpoint import Checkpoint
+
+class Dropping:
+    def __del__(self):
+        os.kill(os.getpid(), {number})
+        time.sleep(0.1)
+
+opened = Checkpoint.open
+def open(*arguments):
+    Dropping()
+    time.sleep(0.1)
+    return opened(*arguments)
+Checkpoint.open = open
+runpy.run_module("lfm2gguf_cli.main", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_where_python_drops_exceptions(
+    wide: Path, target: Path, number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    """In ``__del__``: the command said "Exception ignored", went on, and exited with 0."""
+    (tmp_path / "start.py").write_text(DROPPING.format(number=int(number)))
+    arguments = [sys.executable, str(tmp_path / "start.py"), *command(wide, target)[len(COMMAND) :]]
+    done = subprocess.run(arguments, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == code, done.stderr
+    assert "ignored" not in done.stderr
+    assert not list(target.iterdir())
+
+
 def test_killed(long: Path, wide: Path, target: Path) -> None:
     """Nothing has the final name, and the workers go; what is left goes with the next run."""
     with converting(long, target) as (process, workers):
