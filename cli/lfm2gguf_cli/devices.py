@@ -49,6 +49,10 @@ def devices(
     kernels = found["kernels"]
     known = f"numba {kernels['numba']}" if kernels["numba"] else f"NumPy; {kernels['why']}"
     display.line(f"\nConversion by the kernels of {known}")
+    if kernels["numba"] and not kernels["kept"]:
+        display.line(
+            "They are compiled in every run: let LFM2GGUF_CACHE name a folder to keep them"
+        )
     for text in found["missing"].values():
         display.line(f"\n{text}")
     display.next("lfm2gguf", "run", "MODEL.gguf", "--device", found["devices"][-1]["use"])

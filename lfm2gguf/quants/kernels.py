@@ -187,11 +187,16 @@ def warm_up(
 
 
 def describe() -> dict[str, str | None]:
-    """Return which kernels large files get, numba's version, and why it is not used."""
+    """Return which kernels large files get, numba's version, and why it is not used.
+
+    And where the machine code is kept: None where no folder takes it.
+    """
     name = chosen()
-    version = None
+    version = folder = None
     if name == "numba":
         import numba
 
         version = numba.__version__
-    return {"kernels": name, "numba": version, "why": why_not_compiled()}
+        place = importlib.import_module(f"{PACKAGE}.kept").place()
+        folder = None if place is None else str(place)
+    return {"kernels": name, "numba": version, "why": why_not_compiled(), "kept": folder}

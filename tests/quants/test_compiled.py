@@ -292,14 +292,6 @@ def test_every_processor_gets_the_same_bytes(cpu: str, features: str) -> None:
     assert found.strip() == expected.hexdigest()
 
 
-def test_code_of_other_sources_is_compiled_anew() -> None:
-    """numba alone would look at the one file of each function."""
-    from lfm2gguf.quants.compiled import numbers, signed, withmin
-
-    for encode in (signed.encode_q6_k, withmin.ENCODERS["Q4_K"]):
-        assert encode._cache._cache_file._source_stamp == numbers.SOURCES
-
-
 def test_functions_of_one_factory_differ_by_name() -> None:
     """Their code is not told apart otherwise: a cached one and a new one would be the same."""
     from numba.core.dispatcher import Dispatcher
@@ -336,7 +328,7 @@ sys.stdout.buffer.write(quantize(x, "Q8_0").tobytes())
     process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == b"go\n"
-    while not list(tmp_path.rglob("*.nbi")) and process.poll() is None:  # in the midst of it
+    while not list(tmp_path.rglob("*.nbc")) and process.poll() is None:  # in the midst of it
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate()

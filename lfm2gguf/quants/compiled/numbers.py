@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numba
@@ -13,42 +12,20 @@ from numba import types
 from numba.core.extending import overload
 
 from lfm2gguf.quants.compiled.across import any_true
+from lfm2gguf.quants.compiled.kept import Kept
 from lfm2gguf.quants.compiled.lanes import absolute, bits, from_bits, least, load, most, where
 
-# Bytes, so exact: no fast-math, division by zero as in C. ``nogil`` lets threads run side by
-# side; ``cache`` keeps the machine code where numba keeps it: beside this file, or in the
-# user's cache directory where that cannot be written to, or in NUMBA_CACHE_DIR.
-_COMMON = {"nogil": True, "error_model": "numpy", "boundscheck": False, "cache": True}
-
-
-def _digest_of_sources() -> str:
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-SOURCES = _digest_of_sources()
-# Where numba 0.68 keeps what a cache was made of. A test says when that has moved; its
-# own stamp, the time of the function's file, holds then.
-INDEX_OF_NUMBA, STAMP_OF_NUMBA = ("_cache", "_cache_file"), "_source_stamp"
+# Bytes, so exact: no fast-math, division by zero as in C. ``nogil`` lets threads run side by side.
+_COMMON = {"nogil": True, "error_model": "numpy", "boundscheck": False}
 
 
 def _compiler(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Return numba's decorator, with a cache that is another one for other sources.
-
-    numba looks at the file of the function alone, and at its time: code that was inlined from
-    another file would be kept when that has changed, and lost when files are copied.
-    """
+    """Return numba's decorator, with a cache of our own."""
 
     def decorate(function: Callable[..., Any]) -> Any:
         function.__qualname__ += _enclosed(function)
         dispatcher = numba.njit(**_COMMON, **options)(function)
-        cache = dispatcher
-        for name in INDEX_OF_NUMBA:
-            cache = getattr(cache, name, None)
-        if hasattr(cache, STAMP_OF_NUMBA):
-            setattr(cache, STAMP_OF_NUMBA, SOURCES)
+        dispatcher._cache = Kept(function)
         return dispatcher
 
     return decorate

@@ -2,8 +2,8 @@
 
 From ``quantize_row_iq[123]_*_impl`` of ggml/src/ggml-quants.c, llama.cpp commit 0c1e57098.
 
-Each type's driver is spelled out beside its packing, alike as they are: of a function made around
-other compiled ones numba 0.68 finds nothing in its cache again, and it would be compiled every run.
+Each type's driver is spelled out beside its packing, alike as they are: what numba compiles, it
+compiles for one inner function, and a factory of drivers would hide which.
 """
 
 from __future__ import annotations
