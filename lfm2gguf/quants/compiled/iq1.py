@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from lfm2gguf.quants import grids
 from lfm2gguf.quants.compiled.across import any_true
 from lfm2gguf.quants.compiled.groups import LANES
@@ -20,7 +18,6 @@ from lfm2gguf.quants.compiled.numbers import (
     I32,
     ONE,
     ZERO,
-    driver,
     inlined,
     kernel,
     level,
@@ -30,9 +27,7 @@ from lfm2gguf.quants.compiled.numbers import (
 from lfm2gguf.quants.compiled.points import (
     BY_SQUARE,
     encoder,
-    rooms,
     scale_levels,
-    take_group,
     take_sub_block,
 )
 from lfm2gguf.quants.compiled.splits import (
@@ -42,7 +37,7 @@ from lfm2gguf.quants.compiled.splits import (
     best_split_s,
     rank,
 )
-from lfm2gguf.quants.compiled.withmin import GROUP, SUPER, U8
+from lfm2gguf.quants.compiled.withmin import GROUP, U8
 from lfm2gguf.quants.iq1 import FUDGE_M, FUDGE_S
 
 HALF = F32(0.5)
@@ -144,11 +139,10 @@ def fit(
 
 @kernel
 def iq1_s_group(
-    grid: Any, important: Any, planes: Any, room: Any, work: Any, ints: Any, first: int, count: int,
-    out: Any,
+    grid: Any, important: Any, planes: Any, room: Any, ints: Any, first: int, count: int, out: Any
 ) -> Any:  # fmt: skip
     """Fill ``count`` blocks from block ``first`` on."""
-    scales, variance = room[2576:2832], room[3088:3104]
+    scales, variance, work = room[2576:2832], room[3088:3104], room[GROUP:]
     ranks, levels, minus, codes = ints[:528], ints[528:784], ints[784:1296], ints[1296:1808]
     for j in range(8):
         take_sub_block(planes, important, j, 32, BY_SQUARE, variance, room)
@@ -170,19 +164,6 @@ def iq1_s_group(
                 out[at + 2 + 4 * j + g] = U8(point & I32(255))
                 high |= (point >> I32(8)) << I32(3 * g)
             put_half(out, at + 34 + 2 * j, high)
-    return True
-
-
-@driver
-def encode_iq1_s(source: Any, q: Any, rows: Any, n: int, out: Any, grid: Any) -> Any:
-    """Fill blocks of IQ1_S. Returns False where ggml would give up."""
-    x, planes, important, room, ints = rooms(q)
-    work = np.empty(2 * GROUP + 256, F32)
-    for first in range(0, source.size // SUPER, LANES):
-        count = min(LANES, source.size // SUPER - first)
-        take_group(source, q, rows, n, first, count, F32(2), x, important, planes, room[3088:3104])
-        if not iq1_s_group(grid, important, planes, room, work, ints, first, count, out):
-            return False
     return True
 
 
@@ -216,11 +197,10 @@ def fit_blocks(
 
 @kernel
 def iq1_m_group(
-    grid: Any, important: Any, planes: Any, room: Any, work: Any, ints: Any, first: int, count: int,
-    out: Any,
+    grid: Any, important: Any, planes: Any, room: Any, ints: Any, first: int, count: int, out: Any
 ) -> Any:  # fmt: skip
     """Fill ``count`` blocks from block ``first`` on."""
-    scales, variance = room[2576:2832], room[3088:3104]
+    scales, variance, work = room[2576:2832], room[3088:3104], room[GROUP:]
     ranks, levels, minus, codes = ints[:528], ints[528:784], ints[784:1296], ints[1296:1808]
     fitted, weights = room[3104:3136], work[4288:]
     for j in range(16):
@@ -253,20 +233,7 @@ def iq1_m_group(
     return True
 
 
-@driver
-def encode_iq1_m(source: Any, q: Any, rows: Any, n: int, out: Any, grid: Any) -> Any:
-    """Fill blocks of IQ1_M. Returns False where ggml would give up."""
-    x, planes, important, room, ints = rooms(q)
-    work = np.empty(2 * GROUP + 256, F32)
-    for first in range(0, source.size // SUPER, LANES):
-        count = min(LANES, source.size // SUPER - first)
-        take_group(source, q, rows, n, first, count, F32(2), x, important, planes, room[3088:3104])
-        if not iq1_m_group(grid, important, planes, room, work, ints, first, count, out):
-            return False
-    return True
-
-
 ENCODERS = {
-    "IQ1_S": encoder(encode_iq1_s, grids.IQ1),
-    "IQ1_M": encoder(encode_iq1_m, grids.IQ1),
+    "IQ1_S": encoder(iq1_s_group, F32(2), grids.IQ1),
+    "IQ1_M": encoder(iq1_m_group, F32(2), grids.IQ1),
 }

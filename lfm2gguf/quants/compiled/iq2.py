@@ -10,19 +10,17 @@ from typing import Any
 from lfm2gguf.quants import grids, iq2
 from lfm2gguf.quants.compiled.groups import LANES
 from lfm2gguf.quants.compiled.lattice import make_search
-from lfm2gguf.quants.compiled.numbers import F32, I32, ONE, ZERO, driver, kernel, put_half, to_half
+from lfm2gguf.quants.compiled.numbers import F32, I32, ONE, ZERO, kernel, put_half, to_half
 from lfm2gguf.quants.compiled.points import (
     BY_SQUARE,
     BY_SQUARE_AND_VARIANCE,
     encoder,
     pack_sevens,
     put_nibbles,
-    rooms,
     scale_levels,
-    take_group,
     take_sub_block,
 )
-from lfm2gguf.quants.compiled.withmin import SUPER, U8
+from lfm2gguf.quants.compiled.withmin import U8
 
 FUDGE = iq2.FUDGE
 
@@ -54,18 +52,6 @@ def iq2_xxs_group(
     return True
 
 
-@driver
-def encode_iq2_xxs(source: Any, q: Any, rows: Any, n: int, out: Any, grid: Any) -> Any:
-    """Fill blocks of IQ2_XXS. Returns False where ggml would give up."""
-    x, planes, important, room, ints = rooms(q)
-    for first in range(0, source.size // SUPER, LANES):
-        count = min(LANES, source.size // SUPER - first)
-        take_group(source, q, rows, n, first, count, ONE, x, important, planes, room[3088:3104])
-        if not iq2_xxs_group(grid, important, planes, room, ints, first, count, out):
-            return False
-    return True
-
-
 @kernel
 def iq2_xs_group(
     grid: Any, important: Any, planes: Any, room: Any, ints: Any, first: int, count: int, out: Any
@@ -85,18 +71,6 @@ def iq2_xs_group(
             point = I32(grid[4][points[LANES * g + k]]) | (signs[LANES * g + k] << I32(9))
             put_half(out, at + 2 + 2 * g, I32(0) if d == ZERO else point)
         put_nibbles(levels, 16, d == ZERO, out, at + 66)
-    return True
-
-
-@driver
-def encode_iq2_xs(source: Any, q: Any, rows: Any, n: int, out: Any, grid: Any) -> Any:
-    """Fill blocks of IQ2_XS. Returns False where ggml would give up."""
-    x, planes, important, room, ints = rooms(q)
-    for first in range(0, source.size // SUPER, LANES):
-        count = min(LANES, source.size // SUPER - first)
-        take_group(source, q, rows, n, first, count, ONE, x, important, planes, room[3088:3104])
-        if not iq2_xs_group(grid, important, planes, room, ints, first, count, out):
-            return False
     return True
 
 
@@ -128,20 +102,8 @@ def iq2_s_group(
     return True
 
 
-@driver
-def encode_iq2_s(source: Any, q: Any, rows: Any, n: int, out: Any, grid: Any) -> Any:
-    """Fill blocks of IQ2_S. Returns False where ggml would give up."""
-    x, planes, important, room, ints = rooms(q)
-    for first in range(0, source.size // SUPER, LANES):
-        count = min(LANES, source.size // SUPER - first)
-        take_group(source, q, rows, n, first, count, F32(2), x, important, planes, room[3088:3104])
-        if not iq2_s_group(grid, important, planes, room, ints, first, count, out):
-            return False
-    return True
-
-
 ENCODERS = {
-    "IQ2_XXS": encoder(encode_iq2_xxs, grids.IQ2_XXS),
-    "IQ2_XS": encoder(encode_iq2_xs, grids.IQ2_XS),
-    "IQ2_S": encoder(encode_iq2_s, grids.IQ2_S),
+    "IQ2_XXS": encoder(iq2_xxs_group, ONE, grids.IQ2_XXS),
+    "IQ2_XS": encoder(iq2_xs_group, ONE, grids.IQ2_XS),
+    "IQ2_S": encoder(iq2_s_group, F32(2), grids.IQ2_S),
 }

@@ -11,18 +11,16 @@ from lfm2gguf.quants import grids, iq3
 from lfm2gguf.quants.compiled.groups import LANES
 from lfm2gguf.quants.compiled.lanes import load, store
 from lfm2gguf.quants.compiled.lattice import make_search
-from lfm2gguf.quants.compiled.numbers import F32, I32, ZERO, driver, kernel, put_half, to_half
+from lfm2gguf.quants.compiled.numbers import F32, I32, ZERO, kernel, put_half, to_half
 from lfm2gguf.quants.compiled.points import (
     BY_SQUARE,
     encoder,
     pack_sevens,
     put_nibbles,
-    rooms,
     scale_levels,
-    take_group,
     take_sub_block,
 )
-from lfm2gguf.quants.compiled.withmin import SUPER, U8
+from lfm2gguf.quants.compiled.withmin import U8
 
 FUDGE_XXS, FUDGE_S = iq3.FUDGE_XXS, iq3.FUDGE_S
 
@@ -52,18 +50,6 @@ def iq3_xxs_group(
             pack_sevens(k, j, 8, grid[4], points, signs, levels[j], qs, out, rest)
         if d == ZERO:
             out[at + 2 : at + 98] = 0
-    return True
-
-
-@driver
-def encode_iq3_xxs(source: Any, q: Any, rows: Any, n: int, out: Any, grid: Any) -> Any:
-    """Fill blocks of IQ3_XXS. Returns False where ggml would give up."""
-    x, planes, important, room, ints = rooms(q)
-    for first in range(0, source.size // SUPER, LANES):
-        count = min(LANES, source.size // SUPER - first)
-        take_group(source, q, rows, n, first, count, F32(2), x, important, planes, room[3088:3104])
-        if not iq3_xxs_group(grid, important, planes, room, ints, first, count, out):
-            return False
     return True
 
 
@@ -99,19 +85,7 @@ def iq3_s_group(
     return True
 
 
-@driver
-def encode_iq3_s(source: Any, q: Any, rows: Any, n: int, out: Any, grid: Any) -> Any:
-    """Fill blocks of IQ3_S. Returns False where ggml would give up."""
-    x, planes, important, room, ints = rooms(q)
-    for first in range(0, source.size // SUPER, LANES):
-        count = min(LANES, source.size // SUPER - first)
-        take_group(source, q, rows, n, first, count, F32(2), x, important, planes, room[3088:3104])
-        if not iq3_s_group(grid, important, planes, room, ints, first, count, out):
-            return False
-    return True
-
-
 ENCODERS = {
-    "IQ3_XXS": encoder(encode_iq3_xxs, grids.IQ3_XXS),
-    "IQ3_S": encoder(encode_iq3_s, grids.IQ3_S),
+    "IQ3_XXS": encoder(iq3_xxs_group, F32(2), grids.IQ3_XXS),
+    "IQ3_S": encoder(iq3_s_group, F32(2), grids.IQ3_S),
 }

@@ -1,9 +1,6 @@
 """What the kernels of the IQ1, IQ2 and IQ3 types share: sub-blocks of a group, and their storage.
 
 From ``quantize_row_iq[123]_*_impl`` of ggml/src/ggml-quants.c, llama.cpp commit 0c1e57098.
-
-Each type's driver is spelled out beside its packing, alike as they are: what numba compiles, it
-compiles for one inner function, and a factory of drivers would hide which.
 """
 
 from __future__ import annotations
@@ -120,23 +117,29 @@ def pack_sevens(
     put_word(out, at, word)
 
 
-@driver
-def rooms(q: Any) -> Any:
-    """Return a group's weights, its planes, its importance, floats and integers to work in.
+def encoder(group: Any, factor: Any, grid: Grid) -> Callable[..., None]:
+    """Return the kernel of a type, made around what stores a group of 16 super-blocks.
 
-    Floats: what the search works in, 256 scales, 256 flags, 16 variances. Integers: what the
-    search works in, a block's scales, the group's signs and points.
+    The variance is ``factor`` times the mean square. It raises where ggml would give up.
     """
-    important = np.empty(GROUP if q.size else 0, F32)
-    floats = np.empty((3, GROUP), F32)
-    return floats[0], floats[1], important, floats[2], np.empty(GROUP, I32)
 
-
-def encoder(kernel: Any, grid: Grid) -> Callable[..., None]:
-    """Return a kernel as the others are, which raises where ggml would give up."""
+    @driver
+    def encode_groups(source: Any, q: Any, rows: Any, n: int, out: Any, grid: Any) -> Any:
+        # room: what the search works in, 256 scales, 256 flags, 16 variances, and IQ1's sums;
+        # ints: what the search works in, a block's scales, the group's signs and points
+        important = np.empty(GROUP if q.size else 0, F32)
+        floats, ints = np.empty(5 * GROUP + 256, F32), np.empty(GROUP, I32)
+        x, planes, room = floats[:GROUP], floats[GROUP : 2 * GROUP], floats[2 * GROUP :]
+        for first in range(0, source.size // SUPER, LANES):
+            count = min(LANES, source.size // SUPER - first)
+            variance = room[3088:3104]
+            take_group(source, q, rows, n, first, count, factor, x, important, planes, variance)
+            if not group(grid, important, planes, room, ints, first, count, out):
+                return False
+        return True
 
     def encode(source: Any, q: Any, rows: Any, n: int, out: Any) -> None:
-        if not kernel(source, q, rows, n, out, tables(grid)):
+        if not encode_groups(source, q, rows, n, out, tables(grid)):
             raise too_large()
 
     return encode
