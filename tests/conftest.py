@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from lfm2gguf import convert
 from tests.making.browser import chromium
@@ -22,6 +23,13 @@ os.environ["LFM2GGUF_TRIAL"] = "0"
 # NumPy's kernels are the specification, and compiling the others takes half a minute. Those are
 # held to these in tests/quants/test_compiled.py and tests/conversion/test_compiled.py.
 os.environ.setdefault("LFM2GGUF_KERNELS", "numpy")
+# A busy machine takes longer than the 200 ms that an example may take by default. The examples are
+# the same in every run; --hypothesis-profile=others draws others.
+settings.register_profile(
+    "others", deadline=None, derandomize=False, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("same", settings.get_profile("others"), derandomize=True, database=None)
+settings.load_profile("same")
 # Of tests/fuzz: another one in every run, the same in all its processes.
 FUZZ_SEED = os.environ.setdefault("LFM2GGUF_FUZZ_SEED", str(secrets.randbelow(2**32)))
 
