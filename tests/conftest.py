@@ -30,8 +30,9 @@ settings.register_profile(
 )
 settings.register_profile("same", settings.get_profile("others"), derandomize=True, database=None)
 settings.load_profile("same")
-# Of tests/fuzz: another one in every run, the same in all its processes.
-FUZZ_SEED = os.environ.setdefault("LFM2GGUF_FUZZ_SEED", str(secrets.randbelow(2**32)))
+# Of tests/fuzz, the same in all processes: another one in every run that is given time for it.
+OWN_SEED = secrets.randbelow(2**32) if "LFM2GGUF_FUZZ_SECONDS" in os.environ else 1
+FUZZ_SEED = os.environ.setdefault("LFM2GGUF_FUZZ_SEED", str(OWN_SEED))
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "tiny-lfm2"
 

@@ -1,8 +1,8 @@
-"""A few seconds of hostile inputs for each area, other ones in every run.
+"""Two seconds of hostile inputs for each area, the same in every run.
 
-``LFM2GGUF_FUZZ_SECONDS`` gives each area longer, ``LFM2GGUF_FUZZ_SEED`` (printed in the head of
-every run) the seed of an earlier run. What a campaign finds is in the failure, with the command
-that shows it again.
+``LFM2GGUF_FUZZ_SECONDS`` gives each area longer, and other inputs in every run; the seed is in its
+head, and ``LFM2GGUF_FUZZ_SEED`` repeats it. What a campaign finds is in the failure, with the
+command that shows it again.
 """
 
 from __future__ import annotations
