@@ -10,6 +10,7 @@ LAYERS = [
     [
         "blas",
         "crew",
+        "deferred",
         "errors",
         "executors",
         "ggml",

@@ -140,7 +140,11 @@ def serve(
     settings["adapters"] = dict(map(_adapter, lora or ()))
     file = opening.fetch(model)
     with _uncollected(), contextlib.ExitStack() as served:
-        with _taking_turns(), _ahead(file, opening, place, mmap), _imported_beside() as imported:
+        with (
+            _taking_turns(),
+            _ahead(file, opening, place, mmap) as begun,
+            _imported_beside(begun) as imported,
+        ):
             lfm = served.enter_context(opening.open(file, **settings))
             server = imported.result()
         limits = server.Limits(
@@ -196,7 +200,7 @@ def _taking_turns() -> Iterator[None]:
     It would wait for five milliseconds while another thread imports modules.
     """
     before = sys.getswitchinterval()
-    sys.setswitchinterval(0.0002)
+    sys.setswitchinterval(0.00005)
     try:
         yield
     finally:
@@ -205,7 +209,7 @@ def _taking_turns() -> Iterator[None]:
 
 def _ahead(
     file: str, opening: OpeningOptions, place: PlaceOptions, mmap: bool
-) -> contextlib.AbstractContextManager[None]:
+) -> contextlib.AbstractContextManager[bool]:
     """Let llama.cpp load a file that is known, while all that serves it is imported."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's threads, which spin at first
     from lfm2gguf.loadable import loading_ahead
@@ -214,7 +218,7 @@ def _ahead(
 
 
 @contextlib.contextmanager
-def _imported_beside() -> Iterator[Future[Any]]:
+def _imported_beside(known: bool) -> Iterator[Future[Any]]:
     """Import the server in a thread, while llama.cpp loads the model in this one.
 
     What the load needs is imported before: two threads that import packages which have modules
@@ -227,6 +231,8 @@ def _imported_beside() -> Iterator[Future[Any]]:
     from lfm2gguf.llamacpp import devices
 
     devices()
+    if not known:
+        from lfm2gguf.loadable import check_rules  # noqa: F401
     server.check_installed()
 
     def load() -> Any:

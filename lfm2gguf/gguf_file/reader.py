@@ -12,10 +12,7 @@ import math
 import struct
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, BinaryIO
 
 from lfm2gguf.errors import GGUFError
 from lfm2gguf.ggml import TYPE_BY_ID, GGMLType
@@ -28,7 +25,12 @@ from lfm2gguf.gguf_file.values import (
     Value,
     ValueType,
 )
-from lfm2gguf.storage import GGML, StoredRows
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from lfm2gguf.storage import StoredRows
 
 MAGIC = b"GGUF"
 LOOKS_LIKE = {  # what stands in a GGUF's place, by its first bytes
@@ -76,6 +78,8 @@ class TensorInfo:
     @property
     def stored(self) -> StoredRows:
         """Its rows in the file."""
+        from lfm2gguf.storage import GGML, StoredRows  # with all codecs, which a header needs not
+
         shape = (self.n_rows, self.shape[-1])
         return StoredRows(self.file, self.offset, GGML[self.type], shape)
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lfm2gguf.llamacpp.automaton import Budget, pattern_rules
+from lfm2gguf.llamacpp.bindings import bindings
 from lfm2gguf.llamacpp.choices import (
     MOST_WRITTEN_OUT,
     choice_rules,
@@ -78,19 +79,12 @@ def converter() -> Any:
     required may be left out, integers have no bounds, ``items`` cannot be ``{}`` or follow
     ``prefixItems``, and some patterns are never done with.
     """
-    from llama_cpp.llama_grammar import (
-        PRIMITIVE_RULES,
-        RESERVED_NAMES,
-        STRING_FORMAT_RULES,
-        BuiltinRule,
-        SchemaConverter,
-        _build_repetition,
-    )
+    theirs = bindings("llama_grammar")
+    build_repetition = vars(theirs)["_build_repetition"]
+    own = {name: theirs.BuiltinRule(*rule) for name, rule in _STRINGS.items()}
+    primitives = {**theirs.STRING_FORMAT_RULES, **theirs.PRIMITIVE_RULES, **own}
 
-    own = {name: BuiltinRule(*rule) for name, rule in _STRINGS.items()}
-    primitives = {**STRING_FORMAT_RULES, **PRIMITIVE_RULES, **own}
-
-    class Converter(SchemaConverter):  # type: ignore[misc]
+    class Converter(theirs.SchemaConverter):  # type: ignore[misc,name-defined]
         def __init__(self, **settings: Any) -> None:
             super().__init__(**settings)
             self._patterns: dict[tuple[str, int, int | None], str] = {}
@@ -113,7 +107,7 @@ def converter() -> Any:
             if schema is not True and schema.get("enum") == []:
                 raise ValueError("no value fits an enum of nothing")
             schema = {} if schema is True else schema
-            name = f"{name}-" if name in {*RESERVED_NAMES, *own} else name
+            name = f"{name}-" if name in {*theirs.RESERVED_NAMES, *own} else name
             if schema.get("nullable"):
                 rest = {key: value for key, value in schema.items() if key != "nullable"}
                 return str(super().visit({"anyOf": [rest, {"type": "null"}]}, name))
@@ -132,7 +126,7 @@ def converter() -> Any:
             if own_rule := self._own_rule(schema, name):
                 return str(self._add_rule(name or "root", own_rule))
             if not schema.keys() & _SAYS:
-                value = self._add_primitive("value", PRIMITIVE_RULES["value"])
+                value = self._add_primitive("value", theirs.PRIMITIVE_RULES["value"])
                 return str(self._add_rule(name or "root", value))
             made = str(super().visit(schema, name))
             if "$ref" in schema:
@@ -168,7 +162,7 @@ def converter() -> Any:
 
         def _repeated(self, item: str, least: int, most: int | None, by: str | None = None) -> str:
             if max(least, most or 0) <= MOST_WRITTEN_OUT:
-                return str(_build_repetition(item, least, most, by))
+                return str(build_repetition(item, least, most, by))
             rule, optional = repeated(item, least, most, by)
             return f"{self._add_rule(self._free('list'), rule)}?" if optional else rule
 

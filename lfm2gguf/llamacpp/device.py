@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lfm2gguf.errors import OptionError
+from lfm2gguf.llamacpp.bindings import bindings
 from lfm2gguf.llamacpp.library import library, loading
 
 MOST_THREADS = 512  # GGML_MAX_N_THREADS (ggml/include/ggml.h)
@@ -41,8 +42,7 @@ def libggml() -> Any:
     """Return libggml with the signatures that llama_cpp does not declare."""
     library()
     with loading():
-        from llama_cpp._ggml import libggml as found
-
+        found = bindings("_ggml").libggml
     pointer, text, size = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t
     memory = [pointer, ctypes.POINTER(size), ctypes.POINTER(size)]
     for name, arguments, result in (

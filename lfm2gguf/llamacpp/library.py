@@ -16,6 +16,7 @@ from typing import Any
 from lfm2gguf.errors import MissingDependencyError, RuntimeFailureError
 from lfm2gguf.install import install_command
 from lfm2gguf.llamacpp.backend import library_help
+from lfm2gguf.llamacpp.bindings import bindings, bindings_version
 from lfm2gguf.llamacpp.companions import load_companions
 
 logger = logging.getLogger("lfm2gguf.llamacpp")
@@ -54,7 +55,7 @@ def library() -> Any:
     """
     load_companions()
     with loading():
-        from llama_cpp import llama_cpp
+        llama_cpp = bindings("llama_cpp")
     llama_cpp.llama_log_set(log_callback(), None)
     llama_cpp.llama_backend_init()
     return llama_cpp
@@ -63,8 +64,7 @@ def library() -> Any:
 @functools.cache
 def log_callback() -> Any:
     """Return the C function that takes the library's lines."""
-    from llama_cpp import llama_cpp
-
+    llama_cpp = bindings("llama_cpp")
     unfinished: list[str] = []  # a line may arrive in pieces
 
     @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator,unused-ignore]
@@ -202,10 +202,8 @@ def last_words(lines: Sequence[str], count: int = 3) -> str:
 def build_info() -> dict[str, str]:
     """Return the versions of llama-cpp-python and llama.cpp, and the CPU features compiled in."""
     llama = library()
-    import llama_cpp
-
     return {
-        "llama_cpp_python": str(llama_cpp.__version__),
+        "llama_cpp_python": bindings_version(),
         "llama.cpp": llama.llama_version().decode(),
         "system": llama.llama_print_system_info().decode().strip(),
     }

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import functools
 import logging
 import numbers
 import os
 import re
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,16 +18,15 @@ import numpy.typing as npt
 
 from lfm2gguf.errors import GGUFError, OptionError, RuntimeFailureError
 from lfm2gguf.llamacpp.device import Device
-from lfm2gguf.llamacpp.huge_pages import HugePages
 from lfm2gguf.llamacpp.library import (
     Closed,
     captured_log,
     last_words,
     library,
     logger,
-    making,
     unheard_log,
 )
+from lfm2gguf.llamacpp.loads import begun, load
 
 Tokens = Sequence[int]
 CANDIDATE = np.dtype([("id", "<i4"), ("logit", "<f4"), ("p", "<f4")])  # llama_token_data
@@ -72,14 +69,13 @@ class Model:
         self._pointer: Any = None
         self.path = Path(path)
         log: list[str] = []
-        begun = None if on else _begun.pop((self.path, mmap, threading.get_ident()), None)
-        if begun:
-            self._pointer = begun()
+        if not on and (ahead := begun(self.path, mmap=mmap)):
+            self._pointer = ahead()
         elif not on and not logger.isEnabledFor(logging.DEBUG):
-            with unheard_log(), _load(self.path, on, gpu_layers, mmap=mmap) as loaded:
+            with unheard_log(), load(self.path, on, gpu_layers, mmap=mmap) as loaded:
                 self._pointer = loaded()
         if not self._pointer:  # that is, if it failed, once more for the reason
-            with captured_log() as log, _load(self.path, on, gpu_layers, mmap=mmap) as loaded:
+            with captured_log() as log, load(self.path, on, gpu_layers, mmap=mmap) as loaded:
                 self._pointer = loaded()
         if not self._pointer:
             raise GGUFError(f"{self.path}: llama.cpp cannot load it: {last_words(log)}")
@@ -230,62 +226,6 @@ class Model:
         """Return the text of tokens; bytes that are not UTF-8 become U+FFFD."""
         data = b"".join(self.piece(token, special=special) for token in tokens)
         return data.decode("utf-8", "replace")
-
-
-# Loads that have begun before their models: what waits for the pointer, by file, mmap and thread.
-_begun: dict[tuple[Path, bool, int], Callable[[], Any]] = {}
-
-
-@contextlib.contextmanager
-def load_ahead(path: Path, *, mmap: bool) -> Iterator[None]:
-    """Begin to load a file on the CPU: a :class:`Model` of it that is made meanwhile takes it over.
-
-    That is, one that this thread makes. What no model has taken is stopped and freed. Where the
-    logger takes the load's report (at ``DEBUG``) nothing is begun.
-    """
-    if logger.isEnabledFor(logging.DEBUG):
-        yield
-        return
-    with contextlib.ExitStack() as under_way:
-        under_way.enter_context(unheard_log())
-        loaded = under_way.enter_context(_load(path, (), 0, mmap=mmap))
-
-        def take() -> Any:
-            pointer = loaded()
-            under_way.close()
-            return pointer
-
-        key = path, mmap, threading.get_ident()
-        _begun[key] = take
-        try:
-            yield
-        finally:
-            _begun.pop(key, None)
-
-
-@contextlib.contextmanager
-def _load(
-    path: Path, on: Sequence[Device], gpu_layers: int, *, mmap: bool
-) -> Iterator[Callable[[], Any]]:
-    """Load in a thread; the function waits for the pointer, which is null where it failed."""
-    llama = library()
-    params = llama.llama_model_default_params()
-    handles = (ctypes.c_void_p * (len(on) + 1))(*(device.handle for device in on), None)
-    params.devices = ctypes.cast(handles, ctypes.c_void_p)
-    params.n_gpu_layers = gpu_layers if on else 0
-    if not mmap:
-        params.load_mode = llama.LLAMA_LOAD_MODE_NONE
-    pages, stopped = HugePages(), threading.Event()
-
-    @llama.llama_progress_callback  # type: ignore[untyped-decorator]
-    def loading(_progress: float, _data: Any) -> bool:
-        pages.ask()  # the buffers are there, and nothing is in them when this is called first
-        return not stopped.is_set()
-
-    params.progress_callback = loading
-    load, free = llama.llama_model_load_from_file, llama.llama_model_free
-    with making(load, os.fsencode(path), params, free=free, stop=stopped.set) as loaded:
-        yield loaded
 
 
 def _first_int(pattern: str, lines: Sequence[str]) -> int:

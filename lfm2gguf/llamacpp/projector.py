@@ -16,6 +16,7 @@ import numpy as np
 from lfm2gguf.errors import GGUFError, OptionError, RuntimeFailureError, UnsupportedError
 from lfm2gguf.install import install_command
 from lfm2gguf.llamacpp.batch import Floats
+from lfm2gguf.llamacpp.bindings import bindings
 from lfm2gguf.llamacpp.device import default_threads
 from lfm2gguf.llamacpp.images import check_medium, check_size
 from lfm2gguf.llamacpp.library import Closed, captured_log, last_words, log_callback
@@ -183,13 +184,12 @@ class Projector:
 
 def _library() -> Any:
     try:
-        from llama_cpp import mtmd_cpp
+        return bindings("mtmd_cpp")
     except (ImportError, OSError, RuntimeError) as error:
         raise UnsupportedError(
             f"the installed llama-cpp-python has no library for images and sound ({error}): "
             f"{install_command('run', '--upgrade')}"
         ) from error
-    return mtmd_cpp
 
 
 def _library_log(mtmd: Any) -> None:

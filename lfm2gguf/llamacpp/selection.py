@@ -9,17 +9,19 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lfm2gguf.errors import DeviceError, OptionError
 from lfm2gguf.llamacpp.availability import all_backends, missing, missing_rpc
 from lfm2gguf.llamacpp.backend import BACKENDS, GPUS, RPC
-from lfm2gguf.llamacpp.context import Context
 from lfm2gguf.llamacpp.device import Device, backends, default_threads, devices
 from lfm2gguf.llamacpp.library import build_info
 from lfm2gguf.llamacpp.machine import available_memory
-from lfm2gguf.llamacpp.model import Model
 from lfm2gguf.llamacpp.rpc import PREFIX, remote_devices
+
+if TYPE_CHECKING:
+    from lfm2gguf.llamacpp.context import Context
+    from lfm2gguf.llamacpp.model import Model
 
 _PATTERN = re.compile(r"(?P<kind>[a-z]+):?(?P<index>\d*)")  # cuda, cuda:1, cuda1
 

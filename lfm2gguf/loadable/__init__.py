@@ -9,8 +9,9 @@ The names are loaded when they are first used: a load that begins ahead waits fo
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from lfm2gguf.deferred import deferred
 
 if TYPE_CHECKING:
     from lfm2gguf.loadable.ahead import loading_ahead
@@ -42,15 +43,12 @@ __all__ = [
     "vocabulary",
 ]
 
-_HOME = {
-    "Trial": "lfm2gguf.loadable.trial",
-    "check_loadable": "lfm2gguf.loadable.check",
-    "check_rules": "lfm2gguf.loadable.check",
-    "loading_ahead": "lfm2gguf.loadable.ahead",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'lfm2gguf.loadable' has no attribute {name!r}")
-    return getattr(import_module(_HOME.get(name, "lfm2gguf.loadable.rules")), name)
+__getattr__ = deferred(
+    __name__,
+    {
+        "ahead": "loading_ahead",
+        "check": "check_loadable check_rules",
+        "rules": "AGAIN NAMED_TOKENS NOT_WEIGHTS Contents Problem problems types vocabulary",
+        "trial": "Trial",
+    },
+)

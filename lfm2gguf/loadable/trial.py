@@ -1,16 +1,15 @@
 """The first load of a file, in a child process: a crash there is an error here.
 
 What was loaded once is remembered in the user's cache by its path, size, time, header, and the
-version of the library, so that the same file is not tried again. The child works beside its
-caller, which goes on as far as it can: it reads the header while the child loads the library, and
-loads the file itself while the child computes with it.
+versions of the library and of the rules here, so that the same file is not tried again. The child
+works beside its caller, which goes on as far as it can: it reads the header while the child loads
+the library, and loads the file itself while the child computes with it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.metadata
 import json
 import os
 import re
@@ -25,9 +24,11 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING
 
 from lfm2gguf.errors import GGUFError, TensorError
+from lfm2gguf.llamacpp import bindings_version
 from lfm2gguf.loadable import child
 from lfm2gguf.members import is_retrieval
 from lfm2gguf.storage import cache_folder, stamps
+from lfm2gguf.version import __version__
 
 if TYPE_CHECKING:
     from lfm2gguf.gguf_file import GGUFFile
@@ -49,7 +50,8 @@ ASSERTED = re.compile(r"[\w.-]+\.(?:c|cpp|h|cu|m):\d+: .+|what\(\): .+")
 class Trial:
     """A file's first load, if it is one; without that nothing is started, and nothing waited for.
 
-    ``start`` says that the file's header is sound, ``loaded`` and ``computed`` wait. They raise
+    ``knows`` says whether it is one, ``start`` that the header of one is sound, and ``loaded`` and
+    ``computed`` wait. They raise
     :class:`GGUFError` where the child did not survive the file.
     """
 
@@ -61,18 +63,21 @@ class Trial:
         if self._entry and not self._entry.exists():
             self._child = _Child.started()
 
-    def start(self, file: GGUFFile) -> None:
-        """Let the child load the file, unless that went well before."""
+    def knows(self, file: GGUFFile) -> bool:
+        """Return whether the file with this header went well before: it kept all rules then."""
         if self._entry is None:
-            return
+            return False
         # The header is no part of the entry's name: whether a child will be needed has to be
         # known before it is read.
         header = min((t.offset for t in file.tensors.values() if t.file == file.path), default=0)
         self._note = f"{_digest(file.files, file.path, header)} {header}"
-        if self._child is None:
-            if _text(self._entry) == self._note:
-                return
-            self._child = _Child.started()
+        return self._child is None and _text(self._entry) == self._note
+
+    def start(self, file: GGUFFile) -> None:
+        """Let the child load a file that is not known."""
+        if self._entry is None:
+            return
+        self._child = self._child or _Child.started()
         if self._child:
             embeddings = [False, True] if is_retrieval(file, file.tensors) else [False]
             projector = self._projector and os.fspath(self._projector)
@@ -225,15 +230,8 @@ def _digest(files: Iterable[Path], first: Path | None = None, header: int = 0) -
             found.update(opened.read(header))
     for stamp in stamps(files):
         found.update(f"{stamp.path.resolve()!r} {stamp.size} {stamp.modified}\n".encode())
-    found.update(_version().encode())
+    found.update(f"{bindings_version()} {__version__}".encode())
     return found.hexdigest()
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("llama-cpp-python")
-    except importlib.metadata.PackageNotFoundError:
-        return ""
 
 
 def _text(entry: Path) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from lfm2gguf import loadable
 from lfm2gguf.chat.dialect import LFM2, Dialect
 from lfm2gguf.chat.template import Template
 from lfm2gguf.chat.template_set import BARE_LIST, MARKED_LIST, TemplateSet
@@ -23,7 +24,7 @@ from lfm2gguf.llamacpp import (
     choose,
     report,
 )
-from lfm2gguf.loadable import Trial, check_loadable, check_rules
+from lfm2gguf.loadable import Trial
 from lfm2gguf.members import member_of, trained_context
 from lfm2gguf.runner import placement
 from lfm2gguf.runner.arguments import FilePath
@@ -89,10 +90,11 @@ def open_model(
         file = placement.check_file(path)
         draft_file = placement.check_draft(Path(draft), file) if draft else None
         projector = placement.check_projector(Path(mmproj)) if mmproj else None
-        check_rules(file)
-        trial.start(file)
+        if not trial.knows(file):
+            loadable.check_rules(file)
+            trial.start(file)
         if draft_file:
-            check_loadable(draft_file)
+            loadable.check_loadable(draft_file)
         n_ctx = context or min(trained_context(file), DEFAULT_CONTEXT)
         on, layers = placement.place(file, choose(device), gpu_layers, device, n_ctx)
         size, free = sum(info.nbytes for info in file.tensors.values()), available_memory()
