@@ -3,73 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
 
-from fastapi import APIRouter, Depends, FastAPI, Request
-from fastapi.responses import JSONResponse, Response
+from starlette.applications import Starlette
+from starlette.responses import Response
 
 from lfm2gguf.errors import OptionError
 from lfm2gguf.runner import Runner
 from lfm2gguf.server import chat, completions, docs, embeddings, native, page, rerank
 from lfm2gguf.server.browsers import AccessLog, Heads, Unversioned, Warnings, cross_origin
-from lfm2gguf.server.errors import ErrorBody, add_handlers
+from lfm2gguf.server.endpoints import Endpoints
+from lfm2gguf.server.errors import add_handlers
 from lfm2gguf.server.limits import BoundedBody, Limits
 from lfm2gguf.server.messages_api import endpoint as messages_api
 from lfm2gguf.server.metrics import CONTENT_TYPE, CountRequests, Metrics
 from lfm2gguf.server.responses import Health, ModelInfo, ModelList
 from lfm2gguf.server.responses_api import endpoint as responses_api
-from lfm2gguf.server.service import Served, Service, authorized
-from lfm2gguf.version import __version__
+from lfm2gguf.server.service import Service
 
-_REFUSED: dict[int | str, dict[str, Any]] = {
-    "4XX": {"model": ErrorBody, "description": "What is wrong with the request"},
-    "5XX": {"model": ErrorBody, "description": "What is wrong with the server"},
-}
-
-open_to_all = APIRouter()
-router = APIRouter()  # at the root alone
-listed = APIRouter()
-# Their paths begin with /v1, and are served without it, too.
-VERSIONED = (
-    listed, chat.router, native.counting, completions.router, responses_api.router,
-    messages_api.router, embeddings.router, rerank.router,
-)  # fmt: skip
+open_to_all = Endpoints()
+router = Endpoints()  # at the root alone
+listed = Endpoints()
 
 
-@open_to_all.get("/health")
-@open_to_all.get("/v1/health", include_in_schema=False)
-async def health(service: Served) -> Health:
+@open_to_all.get("/health", open=True)
+@open_to_all.get("/v1/health", open=True, listed=False)
+async def health() -> Health:
     """Say that the server answers."""
     return Health()
 
 
 @listed.get("/v1/models")
-async def models(service: Served) -> ModelList:
+async def models(service: Service) -> ModelList:
     """List the models: the file, and it with each adapter."""
     return ModelList(data=[_info(service, name) for name in service.names])
 
 
 @listed.get("/v1/models/{model:path}")
-async def model(model: str, service: Served) -> ModelInfo:
+async def model(model: str, service: Service) -> ModelInfo:
     """Describe the model."""
     service.check_model(model)
     return _info(service, model)
 
 
-@router.get(
-    "/metrics",
-    response_class=Response,
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
-)
-async def metrics(service: Served) -> Response:
+@router.get("/metrics", answer=Response)
+async def metrics(service: Service) -> Response:
     """Report to Prometheus: requests, tokens, speeds and memory."""
     return Response(service.metrics.text(), media_type=CONTENT_TYPE)
 
 
-@router.get("/openapi.json", include_in_schema=False)
-async def description(request: Request) -> JSONResponse:
-    """Describe the endpoints."""
-    return JSONResponse(request.app.openapi())
+# Their paths begin with /v1, and are served without it, too.
+VERSIONED = (
+    *listed, *chat.router, *native.counting, *completions.router, *responses_api.router,
+    *messages_api.router, *embeddings.router, *rerank.router,
+)  # fmt: skip
 
 
 def _keys(api_key: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -100,7 +86,7 @@ def create_app(
     lenient: bool = False,
     cors_origins: Collection[str] = (),
     chat_page: bool = True,
-) -> FastAPI:
+) -> Starlette:
     """Return an ASGI application that serves a runner as OpenAI's API.
 
     Every path but ``/health`` and the like is there with ``/v1`` and without. The runner stays
@@ -125,23 +111,18 @@ def create_app(
     name = name or runner.path.stem
     if name in runner.adapters:
         raise OptionError(f"an adapter is named {name!r}, as the model is: rename one of them")
-    app = FastAPI(title="lfm2gguf", version=__version__, openapi_url=None)
+    everywhere = [*open_to_all, *docs.router, *(page.router if chat_page else ())]
+    guarded = [*router, *docs.guarded, *native.router, *VERSIONED]
+    app = Starlette(routes=[endpoint.route for endpoint in (*everywhere, *guarded)])
     app.state.service = service = Service(
         runner, name, _keys(api_key), limits, Metrics(runner), strict_model
     )
-    for open_router in (open_to_all, docs.router):
-        app.include_router(open_router, responses=_REFUSED)
-    if chat_page:
-        app.include_router(page.router)
-    guard: dict[str, Any] = {"dependencies": [Depends(authorized)], "responses": _REFUSED}
-    for guarded in (router, native.router, *VERSIONED):
-        app.include_router(guarded, **guard)
     add_handlers(app)
     app.add_middleware(BoundedBody, limits=limits)
     app.add_middleware(Warnings, lenient=lenient)
     app.add_middleware(CountRequests, metrics=service.metrics)
     app.add_middleware(cross_origin, origins=cors_origins)
-    app.add_middleware(Unversioned, routers=VERSIONED)
+    app.add_middleware(Unversioned, paths=[endpoint.path for endpoint in VERSIONED])
     app.add_middleware(Heads)
     app.add_middleware(AccessLog)
     return app

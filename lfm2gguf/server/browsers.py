@@ -7,10 +7,9 @@ import time
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from fastapi import APIRouter
 from starlette.datastructures import MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import Route
+from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lfm2gguf.server.settings import LENIENCY, Leniency
@@ -39,15 +38,14 @@ def cross_origin(app: ASGIApp, origins: Collection[str]) -> CORSMiddleware:
 
 
 class Unversioned:
-    """ASGI middleware that serves the paths of some routers without their ``/v1``, too.
+    """ASGI middleware that serves paths without their ``/v1``, too.
 
     Some clients' base URL has it, some add it to the one they are given, some do neither.
     """
 
-    def __init__(self, app: ASGIApp, routers: Iterable[APIRouter]) -> None:
+    def __init__(self, app: ASGIApp, paths: Iterable[str]) -> None:
         self._app = app
-        routes = [route for router in routers for route in router.routes]
-        self._paths = [route.path_regex for route in routes if isinstance(route, Route)]
+        self._paths = [compile_path(path)[0] for path in paths]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
@@ -134,5 +132,5 @@ _METHODS = {"GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE"}
 
 def place(scope: Scope) -> str:
     """Return the endpoint of a request as the application spells it, not as the client did."""
-    route: Any = scope.get("route")
-    return str(getattr(route, "path", "(nowhere)"))
+    endpoint: Any = scope.get("endpoint")
+    return str(getattr(endpoint, "path", "(nowhere)"))

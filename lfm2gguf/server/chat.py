@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from fastapi import APIRouter
-
 from lfm2gguf.runner import Piece, Reply, Runner, Stream, Usage
 from lfm2gguf.server.conversation import open_streams
-from lfm2gguf.server.generation import Event, Generating
+from lfm2gguf.server.endpoints import Endpoints
+from lfm2gguf.server.generation import Event, Generation
 from lfm2gguf.server.parts import calls_of, logprobs_of, unreadable
 from lfm2gguf.server.requests import ChatRequest
 from lfm2gguf.server.responses import (
@@ -25,19 +24,19 @@ from lfm2gguf.server.responses import (
     timings_of,
     usage_of,
 )
-from lfm2gguf.server.service import Served
-from lfm2gguf.server.sse import DESCRIBED, event_stream
+from lfm2gguf.server.service import Service
+from lfm2gguf.server.sse import event_stream
 
-router = APIRouter()
+router = Endpoints()
 
 
 @router.post(
     "/v1/chat/completions",
-    response_model=ChatCompletion,
-    response_model_exclude_unset=True,
-    responses=DESCRIBED,
+    answer=ChatCompletion,
+    brief=True,
+    streams=True,
 )
-async def chat_completions(body: ChatRequest, service: Served, generation: Generating) -> Any:
+async def chat_completions(body: ChatRequest, service: Service, generation: Generation) -> Any:
     """Answer a conversation."""
     streams = await open_streams(body, service, generation)
     common = head("chatcmpl", service.name_of(body.model))

@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from fastapi import APIRouter
-from fastapi.concurrency import run_in_threadpool
+from starlette.concurrency import run_in_threadpool
 
 from lfm2gguf.runner import Reply, Runner, Stream, TokenLogprob
+from lfm2gguf.server.endpoints import Endpoints
 from lfm2gguf.server.errors import Refusal
-from lfm2gguf.server.generation import Event, Generating
+from lfm2gguf.server.generation import Event, Generation
 from lfm2gguf.server.requests import CompletionRequest, prompts_of
 from lfm2gguf.server.responses import (
     Completion,
@@ -25,19 +25,19 @@ from lfm2gguf.server.responses import (
     usage_of,
 )
 from lfm2gguf.server.sampling import options_of
-from lfm2gguf.server.service import Served, Service
-from lfm2gguf.server.sse import DESCRIBED, event_stream
+from lfm2gguf.server.service import Service
+from lfm2gguf.server.sse import event_stream
 
-router = APIRouter()
+router = Endpoints()
 
 
 @router.post(
     "/v1/completions",
-    response_model=Completion,
-    response_model_exclude_unset=True,
-    responses=DESCRIBED,
+    answer=Completion,
+    brief=True,
+    streams=True,
 )
-async def completions(body: CompletionRequest, service: Served, generation: Generating) -> Any:
+async def completions(body: CompletionRequest, service: Service, generation: Generation) -> Any:
     """Continue a text, or several."""
     common = {"object": "text_completion", **head("cmpl", service.name_of(body.model))}
     _check(body)

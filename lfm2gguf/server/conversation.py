@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi.concurrency import run_in_threadpool
-from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
 
 from lfm2gguf.chat.dialect import Dialect
 from lfm2gguf.runner import Runner, Stream, call_grammar
-from lfm2gguf.server.errors import Refusal
+from lfm2gguf.server.errors import InvalidError, Refusal
 from lfm2gguf.server.generation import Generation
 from lfm2gguf.server.messages import AllowedTools, NamedTool, Schema, plain_messages
 from lfm2gguf.server.requests import ChatRequest, JsonObjectFormat, JsonSchemaFormat, NamedSchema
@@ -22,13 +21,12 @@ def chat_request(fields: dict[str, Any]) -> ChatRequest:
     """Return the request for chat that a request of another API comes to.
 
     Raises:
-        RequestValidationError: chat does not take it.
+        InvalidError: chat does not take it.
     """
     try:
         return ChatRequest.model_validate(fields)
     except ValidationError as error:
-        within = [{**entry, "loc": ("body", *entry["loc"])} for entry in error.errors()]
-        raise RequestValidationError(within) from error
+        raise InvalidError(error.errors()) from error
 
 
 async def open_streams(

@@ -5,23 +5,24 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from fastapi import APIRouter, Request
-from fastapi.concurrency import run_in_threadpool
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
 
 from lfm2gguf.llamacpp import Floats
+from lfm2gguf.server.endpoints import Endpoints
 from lfm2gguf.server.errors import HUNG_UP, Refusal
-from lfm2gguf.server.generation import Generating
+from lfm2gguf.server.generation import Generation
 from lfm2gguf.server.requests import EmbeddingRequest, prompts_of
 from lfm2gguf.server.responses import Embedding, Embeddings, EmbeddingUsage
-from lfm2gguf.server.service import Served
+from lfm2gguf.server.service import Service
 from lfm2gguf.server.settings import leniency
 
-router = APIRouter()
+router = Endpoints()
 
 
-@router.post("/v1/embeddings", response_model=Embeddings)
+@router.post("/v1/embeddings", answer=Embeddings)
 async def embeddings(
-    body: EmbeddingRequest, request: Request, service: Served, generation: Generating
+    body: EmbeddingRequest, request: Request, service: Service, generation: Generation
 ) -> Any:
     """Turn texts into vectors of length 1."""
     name = service.name_of(body.model)

@@ -7,21 +7,22 @@ reference, "Error codes"; Anthropic's, "Errors".
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from pydantic import BaseModel
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
 
 from lfm2gguf.errors import ContextError, Lfm2ggufError, OptionError, UnsupportedError
 from lfm2gguf.server.settings import UNSUPPORTED
+from lfm2gguf.server.wire import Wire
 
 HUNG_UP = 499  # nginx's number for a client that did not wait; it is counted, and never sent
 
 
-class ErrorDetail(BaseModel):
+class ErrorDetail(Wire):
     """What is wrong, and with which parameter."""
 
     message: str
@@ -30,7 +31,7 @@ class ErrorDetail(BaseModel):
     code: str | None = None
 
 
-class ErrorBody(BaseModel):
+class ErrorBody(Wire):
     """The body of every answer that is not a success."""
 
     error: ErrorDetail
@@ -52,6 +53,14 @@ class Refusal(HTTPException):
         self.code, self.param = code, param
 
 
+class InvalidError(Exception):
+    """A request whose body is not what its endpoint takes: pydantic's errors."""
+
+    def __init__(self, errors: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__(errors)
+        self.errors = errors
+
+
 _TYPES = {429: "rate_limit_error"}
 _REFUSED: tuple[tuple[type[Lfm2ggufError], str | None], ...] = (  # by what the client sent: 400
     (ContextError, "context_length_exceeded"),
@@ -65,7 +74,7 @@ def body_of(error: Exception) -> tuple[int, ErrorBody]:
     if isinstance(error, HTTPException):
         code, param = getattr(error, "code", None), getattr(error, "param", None)
         return error.status_code, _body(error.status_code, error.detail, param, code)
-    if isinstance(error, RequestValidationError):
+    if isinstance(error, InvalidError):
         return 400, _invalid(error)
     for kind, code in _REFUSED:
         if isinstance(error, kind):
@@ -102,19 +111,14 @@ def _body(
     return ErrorBody(error=ErrorDetail(message=message, type=kind, param=param, code=code))
 
 
-def _invalid(error: RequestValidationError) -> ErrorBody:
-    first: dict[str, Any] = max(error.errors(), key=_closeness)
-    _, *path = map(str, first["loc"])
+def _invalid(error: InvalidError) -> ErrorBody:
+    first = max(error.errors, key=_closeness)
+    path = map(str, first["loc"])
     where = ".".join(name for name in path if _FIELD.fullmatch(name) and name not in _KINDS)
-    if first["type"] == "json_invalid":
-        return _body(400, f"the body is not JSON: {first['ctx']['error']}", code="invalid_json")
     if first["type"] == "extra_forbidden":
         return _body(400, f"unknown parameter: {where}", where, "unknown_parameter")
     code = "unsupported_parameter" if first["type"] == UNSUPPORTED else "invalid_value"
     return _body(400, f"{where or 'body'}: {first['msg']}", where or None, code)
-
-
-_NO_JSON = "There was an error parsing the body"  # what FastAPI says of bytes that json refuses
 
 
 # Of a union pydantic tells every member's errors, the members' names in their places.
@@ -122,29 +126,16 @@ _FIELD = re.compile(r"[a-z0-9_]+")
 _KINDS = {"str", "int", "float", "bool"}
 
 
-def _closeness(error: dict[str, Any]) -> tuple[int, bool]:
+def _closeness(error: Mapping[str, Any]) -> tuple[int, bool]:
     """Return how near a union's member comes: its error's depth, and whether the type fits."""
     return len(error["loc"]), not error["type"].endswith(("_type", "literal_error"))
 
 
 async def _handle(request: Request, error: Exception) -> JSONResponse:
-    if isinstance(error, RequestValidationError) and not _says_json(request):
-        error = Refusal(
-            415, "send the body as JSON, with the header Content-Type: application/json"
-        )
-    elif isinstance(error, HTTPException) and error.detail == _NO_JSON:
-        error = Refusal(
-            400, "the body is not JSON in UTF-8, or nests too deep", code="invalid_json"
-        )
     return response_of(error, request.url.path)
 
 
-def _says_json(request: Request) -> bool:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    return request.method != "POST" or kind == "application/json" or kind.endswith("+json")
-
-
-def add_handlers(app: FastAPI) -> None:
+def add_handlers(app: Starlette) -> None:
     """Make an application answer every error in this shape."""
-    for kind in (HTTPException, RequestValidationError, Lfm2ggufError, Exception):
+    for kind in (HTTPException, InvalidError, Lfm2ggufError, Exception):
         app.add_exception_handler(kind, _handle)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import Annotated
 
-from fastapi import Depends, Request
+from starlette.requests import Request
 
 from lfm2gguf.runner import Piece, Reply, Stream
 from lfm2gguf.server.errors import HUNG_UP, Refusal
-from lfm2gguf.server.service import Served, Service
+from lfm2gguf.server.service import Service
 
 Event = Piece | Reply
 _Item = tuple[int, Event | Exception]
@@ -116,14 +115,3 @@ async def _feed(items: asyncio.Queue[_Item], index: int, stream: Stream) -> None
         items.put_nowait((index, stream.reply))
     except Exception as error:
         items.put_nowait((index, error))
-
-
-async def _generation(service: Served, request: Request) -> AsyncIterator[Generation]:
-    generation = Generation(service, request)
-    try:
-        yield generation
-    finally:
-        generation.close()
-
-
-Generating = Annotated[Generation, Depends(_generation)]

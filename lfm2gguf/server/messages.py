@@ -10,54 +10,55 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from lfm2gguf.server.hosted import OPENAI, refuse_hosted
+from lfm2gguf.server.wire import Wire
 
 Schema = dict[str, Any]
 
 
-class _Wire(BaseModel):
+class _Strict(Wire):
     model_config = ConfigDict(strict=True)
 
 
-class TextPart(_Wire):
+class TextPart(_Strict):
     """A part of a message: text."""
 
     type: Literal["text"]
     text: str
 
 
-class RefusalPart(_Wire):
+class RefusalPart(_Strict):
     """A part of an assistant's message: why it did not answer. It is text to the model."""
 
     type: Literal["refusal"]
     refusal: str
 
 
-class ImageUrl(_Wire):
+class ImageUrl(_Strict):
     """An image in the request itself: nothing is fetched, and no file of the server is read."""
 
     url: str = Field(pattern="^data:", description="A data: URL.")
     detail: str | None = Field(None, description="Has no effect.")
 
 
-class ImagePart(_Wire):
+class ImagePart(_Strict):
     """A part of a message: an image, for a model with a projector."""
 
     type: Literal["image_url"]
     image_url: ImageUrl
 
 
-class Sound(_Wire):
+class Sound(_Strict):
     """Sound in the request itself."""
 
     data: str = Field(description="Base64.")
     format: str | None = Field(None, description="Ignored: the format is detected.")
 
 
-class SoundPart(_Wire):
+class SoundPart(_Strict):
     """A part of a message: sound, for a model with a projector."""
 
     type: Literal["input_audio"]
@@ -67,14 +68,14 @@ class SoundPart(_Wire):
 Part = Annotated[TextPart | RefusalPart | ImagePart | SoundPart, Field(discriminator="type")]
 
 
-class CalledFunction(_Wire):
+class CalledFunction(_Strict):
     """A call of an earlier answer."""
 
     name: str
     arguments: str | dict[str, Any] | None = Field(None, description="JSON, or an object.")
 
 
-class CallMade(_Wire):
+class CallMade(_Strict):
     """A call of an earlier answer, with the id that its result refers to."""
 
     id: str | None = None
@@ -82,7 +83,7 @@ class CallMade(_Wire):
     function: CalledFunction
 
 
-class Message(_Wire):
+class Message(_Strict):
     """A message of the conversation; fields that the template has no use for are ignored."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
@@ -101,7 +102,7 @@ class Message(_Wire):
         return self
 
 
-class Function(_Wire):
+class Function(_Strict):
     """A function the model may call."""
 
     name: str = Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")
@@ -110,7 +111,7 @@ class Function(_Wire):
     strict: bool | None = Field(None, description="Has no effect: calls are bound to schemas.")
 
 
-class Tool(_Wire):
+class Tool(_Strict):
     """A tool the model may use."""
 
     type: Literal["function"]
@@ -123,27 +124,27 @@ class Tool(_Wire):
         return given
 
 
-class FunctionName(_Wire):
+class FunctionName(_Strict):
     """A function by its name."""
 
     name: str
 
 
-class NamedTool(_Wire):
+class NamedTool(_Strict):
     """The tool that must be used."""
 
     type: Literal["function"]
     function: FunctionName
 
 
-class Allowed(_Wire):
+class Allowed(_Strict):
     """Tools among those declared, of which one may be called, or must."""
 
     mode: Literal["auto", "required"]
     tools: list[NamedTool]
 
 
-class AllowedTools(_Wire):
+class AllowedTools(_Strict):
     """A choice of the tools: the prompt lists all of them, and calls are bound to these."""
 
     type: Literal["allowed_tools"]

@@ -122,6 +122,6 @@ class CountRequests:
             await self._app(scope, receive, noting)
         finally:
             if scope["type"] == "http":
-                route: Any = scope.get("route")
-                path = getattr(route, "path", "other")  # the template, not what the client sent
+                endpoint: Any = scope.get("endpoint")
+                path = getattr(endpoint, "path", "other")  # the template, not what the client sent
                 self._metrics.requests.labels(path, str(status)).inc()

@@ -7,22 +7,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter
-from fastapi.concurrency import run_in_threadpool
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
 
 from lfm2gguf.server.conversation import prompt_arguments, rendered
+from lfm2gguf.server.endpoints import Endpoints
 from lfm2gguf.server.errors import Refusal
 from lfm2gguf.server.messages import plain_messages
 from lfm2gguf.server.requests import ChatRequest
 from lfm2gguf.server.responses import FINGERPRINT
-from lfm2gguf.server.service import Served
+from lfm2gguf.server.service import Service
+from lfm2gguf.server.wire import Wire
 
-router = APIRouter()
-counting = APIRouter()
+router = Endpoints()
+counting = Endpoints()
 
 
-class Tokenize(BaseModel):
+class Tokenize(Wire):
     """``POST /tokenize``."""
 
     model_config = ConfigDict(strict=True)
@@ -33,20 +34,20 @@ class Tokenize(BaseModel):
     with_pieces: bool = False
 
 
-class TokenPiece(BaseModel):
+class TokenPiece(Wire):
     """A token and its text, or its bytes where they are no whole characters."""
 
     id: int
     piece: str | list[int]
 
 
-class Tokens(BaseModel):
+class Tokens(Wire):
     """The tokens of a text."""
 
     tokens: list[int] | list[TokenPiece]
 
 
-class Detokenize(BaseModel):
+class Detokenize(Wire):
     """``POST /detokenize``."""
 
     model_config = ConfigDict(strict=True)
@@ -54,32 +55,32 @@ class Detokenize(BaseModel):
     tokens: list[int] = Field(default_factory=list)
 
 
-class Text(BaseModel):
+class Text(Wire):
     """The text of tokens."""
 
     content: str
 
 
-class PromptText(BaseModel):
+class PromptText(Wire):
     """A conversation as the chat template writes it."""
 
     prompt: str
 
 
-class TokenCount(BaseModel):
+class TokenCount(Wire):
     """How long a conversation's prompt is."""
 
     input_tokens: int
 
 
-class Modalities(BaseModel):
+class Modalities(Wire):
     """What messages may hold besides text."""
 
     vision: bool
     audio: bool
 
 
-class Properties(BaseModel):
+class Properties(Wire):
     """The server and its model, as far as llama-server's names fit."""
 
     default_generation_settings: dict[str, Any]
@@ -95,7 +96,7 @@ class Properties(BaseModel):
     is_sleeping: bool = False
 
 
-class Slot(BaseModel):
+class Slot(Wire):
     """A place for an answer that is computed together with others."""
 
     id: int
@@ -104,7 +105,7 @@ class Slot(BaseModel):
     is_processing: bool
 
 
-class Adapter(BaseModel):
+class Adapter(Wire):
     """An adapter; ``lora`` in a request chooses it by its id, ``model`` by its name."""
 
     id: int
@@ -113,7 +114,7 @@ class Adapter(BaseModel):
 
 
 @router.post("/tokenize")
-async def tokenize(body: Tokenize, service: Served) -> Tokens:
+async def tokenize(body: Tokenize, service: Service) -> Tokens:
     """Turn a text into tokens."""
     vocabulary, found = service.runner.tokens, list[int]()
     for part in [body.content] if isinstance(body.content, str) else body.content:
@@ -136,20 +137,20 @@ def _piece(data: bytes) -> str | list[int]:
 
 
 @router.post("/detokenize")
-async def detokenize(body: Detokenize, service: Served) -> Text:
+async def detokenize(body: Detokenize, service: Service) -> Text:
     """Turn tokens into a text."""
     data = b"".join(map(service.runner.tokens.bytes_of, body.tokens))
     return Text(content=data.decode("utf-8", "replace"))
 
 
 @router.post("/apply-template")
-async def apply_template(body: ChatRequest, service: Served) -> PromptText:
+async def apply_template(body: ChatRequest, service: Service) -> PromptText:
     """Write a conversation's prompt; nothing is computed."""
     return PromptText(prompt=await run_in_threadpool(rendered, service.runner, body))
 
 
 @counting.post("/v1/chat/completions/input_tokens")
-async def input_tokens(body: ChatRequest, service: Served) -> TokenCount:
+async def input_tokens(body: ChatRequest, service: Service) -> TokenCount:
     """Count the tokens of a conversation's prompt."""
 
     def count() -> int:
@@ -164,7 +165,7 @@ async def input_tokens(body: ChatRequest, service: Served) -> TokenCount:
 
 
 @router.get("/props")
-async def props(service: Served) -> Properties:
+async def props(service: Service) -> Properties:
     """Describe the server and its model."""
     runner, vocabulary = service.runner, service.runner.tokens
     plain, with_tools = runner.prompts.template_sources
@@ -186,7 +187,7 @@ async def props(service: Served) -> Properties:
 
 
 @router.get("/slots")
-async def slots(service: Served, fail_on_no_slot: str = "") -> list[Slot]:
+async def slots(service: Service, fail_on_no_slot: str = "") -> list[Slot]:
     """Tell which places for answers are taken."""
     runner = service.runner
     taken = runner.load.running
@@ -199,6 +200,6 @@ async def slots(service: Served, fail_on_no_slot: str = "") -> list[Slot]:
 
 
 @router.get("/lora-adapters")
-async def lora_adapters(service: Served) -> list[Adapter]:
+async def lora_adapters(service: Service) -> list[Adapter]:
     """List the adapters. None applies unless a request chooses it."""
     return [Adapter(id=i, name=name) for i, name in enumerate(service.runner.adapters)]

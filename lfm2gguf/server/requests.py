@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
     ValidatorFunctionWrapHandler,
@@ -28,6 +27,7 @@ from lfm2gguf.server.messages import (
     Tool,
 )
 from lfm2gguf.server.settings import NO_EFFECT, contradiction, settled
+from lfm2gguf.server.wire import Wire
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Bias = Finite | Literal[False]
@@ -52,7 +52,7 @@ def _describe(schema: dict[str, Any]) -> None:
         properties.setdefault(name, {"description": "Has no effect."})
 
 
-class Request(BaseModel):
+class Request(Wire):
     """What all requests have in common."""
 
     model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra=_describe)
@@ -69,7 +69,7 @@ class Request(BaseModel):
         return settled(cls.__name__, cls.model_fields, data, validate, cls.own_tools)
 
 
-class StreamOptions(BaseModel):
+class StreamOptions(Wire):
     """What a stream tells besides the answer."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -78,7 +78,7 @@ class StreamOptions(BaseModel):
     include_obfuscation: bool | None = Field(None, description="Has no effect.")
 
 
-class AppliedAdapter(BaseModel):
+class AppliedAdapter(Wire):
     """An adapter by its place in ``/lora-adapters``, as llama.cpp has it."""
 
     model_config = ConfigDict(strict=True)
@@ -131,7 +131,7 @@ class Sampling(Request):
     )
 
 
-class NamedSchema(BaseModel):
+class NamedSchema(Wire):
     """A JSON schema for the answer."""
 
     model_config = ConfigDict(strict=True)
@@ -144,20 +144,20 @@ class NamedSchema(BaseModel):
     )
 
 
-class TextFormat(BaseModel):
+class TextFormat(Wire):
     """The answer is any text."""
 
     type: Literal["text"]
 
 
-class JsonObjectFormat(BaseModel):
+class JsonObjectFormat(Wire):
     """The answer is a JSON object, or what a schema says (llama.cpp's extension)."""
 
     type: Literal["json_object"]
     schema_: Schema | None = Field(None, alias="schema")
 
 
-class JsonSchemaFormat(BaseModel):
+class JsonSchemaFormat(Wire):
     """The answer is JSON that fits a schema."""
 
     type: Literal["json_schema"]

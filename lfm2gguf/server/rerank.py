@@ -10,22 +10,24 @@ from __future__ import annotations
 import secrets
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
-from fastapi.concurrency import run_in_threadpool
-from pydantic import BaseModel, Field
+from pydantic import Field
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
 
 from lfm2gguf.llamacpp import Floats
 from lfm2gguf.runner import maxsim
+from lfm2gguf.server.endpoints import Endpoints
 from lfm2gguf.server.errors import HUNG_UP, Refusal
-from lfm2gguf.server.generation import Generating
+from lfm2gguf.server.generation import Generation
 from lfm2gguf.server.requests import Request as Asked
 from lfm2gguf.server.responses import EmbeddingUsage
-from lfm2gguf.server.service import Served
+from lfm2gguf.server.service import Service
+from lfm2gguf.server.wire import Wire
 
-router = APIRouter()
+router = Endpoints()
 
 
-class Document(BaseModel):
+class Document(Wire):
     """A document; what else it has is passed over."""
 
     text: str
@@ -48,7 +50,7 @@ class RerankRequest(Asked):
     truncate: bool | None = Field(None, description="Has no effect: nothing is cut.")
 
 
-class Ranked(BaseModel):
+class Ranked(Wire):
     """A document's place in the request, and its score: the larger, the better it fits."""
 
     index: int
@@ -56,7 +58,7 @@ class Ranked(BaseModel):
     document: Document | None = None
 
 
-class Ranking(BaseModel):
+class Ranking(Wire):
     """The documents, the best first."""
 
     id: str
@@ -66,7 +68,7 @@ class Ranking(BaseModel):
     usage: EmbeddingUsage
 
 
-class Scored(BaseModel):
+class Scored(Wire):
     """The same in the form of Text Embeddings Inference."""
 
     index: int
@@ -74,9 +76,9 @@ class Scored(BaseModel):
     text: str | None = None
 
 
-@router.post("/v1/rerank", response_model=Ranking | list[Scored], response_model_exclude_unset=True)
+@router.post("/v1/rerank", answer=Ranking | list[Scored], brief=True)
 async def rerank(
-    body: RerankRequest, request: Request, service: Served, generation: Generating
+    body: RerankRequest, request: Request, service: Service, generation: Generation
 ) -> Any:
     """Order documents by how well they fit a query: cosines, or ColBERT's sums of best matches."""
     name = service.name_of(body.model)

@@ -6,9 +6,10 @@ import secrets
 import time
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from lfm2gguf import runner
+from lfm2gguf.server.wire import Wire
 from lfm2gguf.version import __version__
 
 FINGERPRINT = f"lfm2gguf-{__version__}"
@@ -16,13 +17,13 @@ FinishReason = Literal["stop", "length", "tool_calls", "function_call"]
 _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length", "context": "length"}
 
 
-class CachedTokens(BaseModel):
+class CachedTokens(Wire):
     """How much of a prompt was not computed again."""
 
     cached_tokens: int
 
 
-class Usage(BaseModel):
+class Usage(Wire):
     """What a request has cost."""
 
     prompt_tokens: int
@@ -31,7 +32,7 @@ class Usage(BaseModel):
     prompt_tokens_details: CachedTokens
 
 
-class Timings(BaseModel):
+class Timings(Wire):
     """What an answer took so far, under llama.cpp's names (``tools/server/server-task.cpp``)."""
 
     cache_n: int = Field(description="Tokens of the prompt that were in memory already.")
@@ -43,7 +44,7 @@ class Timings(BaseModel):
     predicted_per_second: float
 
 
-class TopLogprob(BaseModel):
+class TopLogprob(Wire):
     """A token and its natural log-probability."""
 
     token: str
@@ -57,20 +58,20 @@ class TokenLogprob(TopLogprob):
     top_logprobs: list[TopLogprob]
 
 
-class Logprobs(BaseModel):
+class Logprobs(Wire):
     """The tokens of an answer."""
 
     content: list[TokenLogprob]
 
 
-class FunctionCall(BaseModel):
+class FunctionCall(Wire):
     """What is called; the arguments are JSON."""
 
     name: str
     arguments: str
 
 
-class ToolCall(BaseModel):
+class ToolCall(Wire):
     """A call; in a stream it has an index, and comes whole."""
 
     index: int = 0
@@ -79,7 +80,7 @@ class ToolCall(BaseModel):
     function: FunctionCall
 
 
-class AnswerMessage(BaseModel):
+class AnswerMessage(Wire):
     """An answer, or in a stream what is new of it."""
 
     role: Literal["assistant"] | None = None
@@ -90,7 +91,7 @@ class AnswerMessage(BaseModel):
     refusal: None = None
 
 
-class ChatChoice(BaseModel):
+class ChatChoice(Wire):
     """One of the answers."""
 
     index: int
@@ -99,7 +100,7 @@ class ChatChoice(BaseModel):
     finish_reason: FinishReason
 
 
-class ChatCompletion(BaseModel):
+class ChatCompletion(Wire):
     """A whole answer of ``/v1/chat/completions``."""
 
     id: str
@@ -112,7 +113,7 @@ class ChatCompletion(BaseModel):
     timings: Timings | None = None
 
 
-class ChatChunkChoice(BaseModel):
+class ChatChunkChoice(Wire):
     """What is new of one of the answers."""
 
     index: int
@@ -121,7 +122,7 @@ class ChatChunkChoice(BaseModel):
     finish_reason: FinishReason | None = None
 
 
-class ChatChunk(BaseModel):
+class ChatChunk(Wire):
     """An event of a stream."""
 
     id: str
@@ -134,7 +135,7 @@ class ChatChunk(BaseModel):
     timings: Timings | None = None
 
 
-class TextLogprobs(BaseModel):
+class TextLogprobs(Wire):
     """The tokens of a completion; offsets are in characters of its text.
 
     The first token of a prompt that is echoed has no log-probability.
@@ -146,7 +147,7 @@ class TextLogprobs(BaseModel):
     text_offset: list[int]
 
 
-class TextChoice(BaseModel):
+class TextChoice(Wire):
     """One of the continuations, or in a stream what is new of it."""
 
     index: int
@@ -155,7 +156,7 @@ class TextChoice(BaseModel):
     finish_reason: FinishReason | None = None
 
 
-class Completion(BaseModel):
+class Completion(Wire):
     """A whole answer of ``/v1/completions``, or an event of its stream."""
 
     id: str
@@ -168,7 +169,7 @@ class Completion(BaseModel):
     timings: Timings | None = None
 
 
-class Embedding(BaseModel):
+class Embedding(Wire):
     """The vector of a text: numbers, or base64 of little-endian float32."""
 
     object: Literal["embedding"] = "embedding"
@@ -176,14 +177,14 @@ class Embedding(BaseModel):
     embedding: list[float] | str
 
 
-class EmbeddingUsage(BaseModel):
+class EmbeddingUsage(Wire):
     """What embedding has cost."""
 
     prompt_tokens: int
     total_tokens: int
 
 
-class Embeddings(BaseModel):
+class Embeddings(Wire):
     """An answer of ``/v1/embeddings``."""
 
     object: Literal["list"] = "list"
@@ -192,7 +193,7 @@ class Embeddings(BaseModel):
     usage: EmbeddingUsage
 
 
-class ModelInfo(BaseModel):
+class ModelInfo(Wire):
     """A model of this server; the last three fields are not OpenAI's."""
 
     id: str
@@ -204,14 +205,14 @@ class ModelInfo(BaseModel):
     device: str
 
 
-class ModelList(BaseModel):
+class ModelList(Wire):
     """The models of this server."""
 
     object: Literal["list"] = "list"
     data: list[ModelInfo]
 
 
-class Health(BaseModel):
+class Health(Wire):
     """Whether the server answers."""
 
     status: Literal["ok"] = "ok"

@@ -5,10 +5,8 @@ from __future__ import annotations
 import secrets
 import time
 from dataclasses import dataclass, field
-from typing import Annotated
 
-from fastapi import Depends, Request, Security
-from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from starlette.requests import Request
 
 from lfm2gguf.runner import Runner, Stream
 from lfm2gguf.server.errors import Refusal
@@ -93,26 +91,14 @@ class Service:
         self.active -= count
 
 
-async def service_of(request: Request) -> Service:  # without async, FastAPI takes a thread for it
-    """Return the service of the application that a request came to."""
-    service: Service = request.app.state.service
-    return service
-
-
-Served = Annotated[Service, Depends(service_of)]
-_BEARER = HTTPBearer(auto_error=False, description="The server's API key, where it has one.")
-_X_API_KEY = APIKeyHeader(name="x-api-key", auto_error=False, description="The same.")
-
-
-async def authorized(
-    service: Served,
-    given: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
-    key: Annotated[str | None, Security(_X_API_KEY)],
-) -> None:
+def authorize(service: Service, request: Request) -> None:
     """Refuse requests without one of the server's keys, where it has any."""
     if not service.api_keys:
         return
-    sent = (given.credentials if given else key or "").encode()
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not key:
+        key = request.headers.get("x-api-key", "")
+    sent = key.encode()
     fits = [secrets.compare_digest(sent, key.encode()) for key in service.api_keys]
     if not any(fits):
         raise Refusal(

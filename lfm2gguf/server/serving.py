@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from lfm2gguf.errors import OptionError
 from lfm2gguf.server.edges import (
@@ -38,7 +38,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def run(
-    app: FastAPI,
+    app: ASGIApp,
     host: str = "127.0.0.1",
     port: int = 8080,
     *,

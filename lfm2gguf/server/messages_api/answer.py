@@ -11,11 +11,12 @@ import secrets
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import Field
 
 from lfm2gguf.runner import Reply, Stream
 from lfm2gguf.server.errors import ErrorDetail, as_anthropic
 from lfm2gguf.server.parts import Part, Step, parts_of
+from lfm2gguf.server.wire import Wire
 
 Event = dict[str, Any]
 StopReason = Literal[
@@ -26,7 +27,7 @@ _REASONS: dict[str, StopReason] = {
 }  # fmt: skip
 
 
-class TextBlock(BaseModel):
+class TextBlock(Wire):
     """Text of an answer."""
 
     type: Literal["text"] = "text"
@@ -34,7 +35,7 @@ class TextBlock(BaseModel):
     citations: None = None
 
 
-class ThinkingBlock(BaseModel):
+class ThinkingBlock(Wire):
     """Thinking of an answer; nobody signs it."""
 
     type: Literal["thinking"] = "thinking"
@@ -42,7 +43,7 @@ class ThinkingBlock(BaseModel):
     signature: str = ""
 
 
-class ToolUseBlock(BaseModel):
+class ToolUseBlock(Wire):
     """A call."""
 
     type: Literal["tool_use"] = "tool_use"
@@ -54,7 +55,7 @@ class ToolUseBlock(BaseModel):
 Block = TextBlock | ThinkingBlock | ToolUseBlock
 
 
-class MessageUsage(BaseModel):
+class MessageUsage(Wire):
     """What a request has cost; the prompt has all three kinds of input tokens."""
 
     input_tokens: int
@@ -63,20 +64,20 @@ class MessageUsage(BaseModel):
     output_tokens: int
 
 
-class Message(BaseModel):
+class Message(Wire):
     """An answer of ``/v1/messages``."""
 
     id: str
     type: Literal["message"] = "message"
     role: Literal["assistant"] = "assistant"
     model: str
-    content: list[Block] = []
+    content: list[Block] = Field(default=[])
     stop_reason: StopReason | None = None
     stop_sequence: str | None = None
     usage: MessageUsage
 
 
-class TokenCount(BaseModel):
+class TokenCount(Wire):
     """An answer of ``/v1/messages/count_tokens``."""
 
     input_tokens: int

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter
-from fastapi.concurrency import run_in_threadpool
+from starlette.concurrency import run_in_threadpool
 
 from lfm2gguf.server.conversation import open_streams, streams_of
-from lfm2gguf.server.generation import Generating
+from lfm2gguf.server.endpoints import Endpoints
+from lfm2gguf.server.generation import Generation
 from lfm2gguf.server.messages_api.answer import Message, TokenCount, Writer
 from lfm2gguf.server.messages_api.request import CountRequest, MessagesRequest
 from lfm2gguf.server.messages_api.translation import as_chat
 from lfm2gguf.server.parts import steps
-from lfm2gguf.server.service import Served
-from lfm2gguf.server.sse import DESCRIBED, named_event_stream
+from lfm2gguf.server.service import Service
+from lfm2gguf.server.sse import named_event_stream
 
-router = APIRouter()
+router = Endpoints()
 
 
-@router.post("/v1/messages", response_model=Message, responses=DESCRIBED)
-async def messages(body: MessagesRequest, service: Served, generation: Generating) -> Any:
+@router.post("/v1/messages", answer=Message, streams=True)
+async def messages(body: MessagesRequest, service: Service, generation: Generation) -> Any:
     """Answer a conversation in Anthropic's form."""
     [stream] = await open_streams(as_chat(body), service, generation)
     writer = Writer(service.name_of(body.model), stream)
@@ -32,7 +32,7 @@ async def messages(body: MessagesRequest, service: Served, generation: Generatin
 
 
 @router.post("/v1/messages/count_tokens")
-async def count_tokens(body: CountRequest, service: Served) -> TokenCount:
+async def count_tokens(body: CountRequest, service: Service) -> TokenCount:
     """Count the tokens of a prompt."""
     service.name_of(body.model)
     [stream] = await run_in_threadpool(streams_of, service, as_chat(body))

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from lfm2gguf.options import option_table
 from lfm2gguf.server.hosted import ANTHROPIC, Tools, refuse_hosted
 from lfm2gguf.server.messages import Schema
 from lfm2gguf.server.requests import Request, Stop
+from lfm2gguf.server.wire import Wire
 
 _STRICT = ConfigDict(strict=True)
 
 
-class Text(BaseModel):
+class Text(Wire):
     """Text, of whoever."""
 
     model_config = _STRICT
@@ -26,7 +27,7 @@ class Text(BaseModel):
     text: str
 
 
-class InlineImage(BaseModel):
+class InlineImage(Wire):
     """An image in the request itself."""
 
     model_config = _STRICT
@@ -36,7 +37,7 @@ class InlineImage(BaseModel):
     data: str = Field(description="Base64.")
 
 
-class ImageUrl(BaseModel):
+class ImageUrl(Wire):
     """The same as a URL: nothing is fetched, and no file of the server is read."""
 
     model_config = _STRICT
@@ -45,7 +46,7 @@ class ImageUrl(BaseModel):
     url: str = Field(pattern="^data:", description="A data: URL.")
 
 
-class Image(BaseModel):
+class Image(Wire):
     """An image, for a model with a projector."""
 
     model_config = _STRICT
@@ -54,7 +55,7 @@ class Image(BaseModel):
     source: Annotated[InlineImage | ImageUrl, Field(discriminator="type")]
 
 
-class PlainText(BaseModel):
+class PlainText(Wire):
     """The text of a document."""
 
     model_config = _STRICT
@@ -63,7 +64,7 @@ class PlainText(BaseModel):
     data: str
 
 
-class Document(BaseModel):
+class Document(Wire):
     """A document in plain text."""
 
     model_config = _STRICT
@@ -73,7 +74,7 @@ class Document(BaseModel):
     title: str | None = None
 
 
-class Thinking(BaseModel):
+class Thinking(Wire):
     """What a model thought before an earlier answer; a template drops or keeps it."""
 
     model_config = _STRICT
@@ -82,7 +83,7 @@ class Thinking(BaseModel):
     thinking: str
 
 
-class RedactedThinking(BaseModel):
+class RedactedThinking(Wire):
     """The same where it cannot be read: it is passed over."""
 
     model_config = _STRICT
@@ -90,7 +91,7 @@ class RedactedThinking(BaseModel):
     type: Literal["redacted_thinking"]
 
 
-class ToolUse(BaseModel):
+class ToolUse(Wire):
     """A call of an earlier answer."""
 
     model_config = _STRICT
@@ -104,7 +105,7 @@ class ToolUse(BaseModel):
 Told = Annotated[Text | Image | Document, Field(discriminator="type")]
 
 
-class ToolResult(BaseModel):
+class ToolResult(Wire):
     """What came of a call."""
 
     model_config = _STRICT
@@ -121,7 +122,7 @@ Block = Annotated[
 ]
 
 
-class Message(BaseModel):
+class Message(Wire):
     """A message of the conversation."""
 
     model_config = _STRICT
@@ -130,7 +131,7 @@ class Message(BaseModel):
     content: str | list[Block]
 
 
-class Tool(BaseModel):
+class Tool(Wire):
     """A tool of the client; tools that a service runs or defines itself are not here."""
 
     model_config = _STRICT
@@ -147,7 +148,7 @@ class Tool(BaseModel):
         return given
 
 
-class Choice(BaseModel):
+class Choice(Wire):
     """Whether tools may be called, or must."""
 
     model_config = _STRICT
@@ -156,7 +157,7 @@ class Choice(BaseModel):
     disable_parallel_tool_use: bool | None = None
 
 
-class NamedTool(BaseModel):
+class NamedTool(Wire):
     """The tool that must be called."""
 
     model_config = _STRICT
@@ -166,7 +167,7 @@ class NamedTool(BaseModel):
     disable_parallel_tool_use: bool | None = None
 
 
-class JsonForm(BaseModel):
+class JsonForm(Wire):
     """The answer is JSON that fits a schema."""
 
     model_config = _STRICT
@@ -175,7 +176,7 @@ class JsonForm(BaseModel):
     schema_: Schema = Field(alias="schema")
 
 
-class OutputConfig(BaseModel):
+class OutputConfig(Wire):
     """The form of the answer."""
 
     model_config = _STRICT

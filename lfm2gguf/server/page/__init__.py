@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from importlib.resources import files
 from urllib.parse import quote
 
-from fastapi import APIRouter
-from fastapi.responses import HTMLResponse
+from starlette.responses import HTMLResponse
 
 from lfm2gguf.rendering import MARK, tokens
+from lfm2gguf.server.endpoints import Endpoints
 
 SCRIPTS = ("markdown.js", "client.js", "view.js", "main.js")  # in this order, in one scope
 _UNSENT = re.compile(r"^ *(//.*\n)?", re.MULTILINE)  # strings end in their line
@@ -27,7 +27,7 @@ _ICON_COLORS = {
     'class="bars"': 'stroke="#fff" stroke-width="3.4" stroke-linecap="round"',
 }
 
-router = APIRouter()
+router = Endpoints()
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Page:
     headers: dict[str, str]
 
 
-@router.get("/", include_in_schema=False)
+@router.get("/", open=True, listed=False)
 async def index() -> HTMLResponse:
     """Return the chat page. It says nothing of the model: it asks, with a key where one is set."""
     page = chat_page()

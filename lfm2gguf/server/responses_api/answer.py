@@ -4,30 +4,31 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import Field
 
 from lfm2gguf.server.responses import TokenLogprob
+from lfm2gguf.server.wire import Wire
 
 Status = Literal["in_progress", "completed", "incomplete", "failed"]
 
 
-class OutputText(BaseModel):
+class OutputText(Wire):
     """Text of an answer."""
 
     type: Literal["output_text"] = "output_text"
     text: str
-    annotations: list[Any] = []
-    logprobs: list[TokenLogprob] = []
+    annotations: list[Any] = Field(default=[])
+    logprobs: list[TokenLogprob] = Field(default=[])
 
 
-class ReasoningText(BaseModel):
+class ReasoningText(Wire):
     """Thinking of an answer."""
 
     type: Literal["reasoning_text"] = "reasoning_text"
     text: str
 
 
-class OutputMessage(BaseModel):
+class OutputMessage(Wire):
     """An item of the output: text."""
 
     type: Literal["message"] = "message"
@@ -37,17 +38,17 @@ class OutputMessage(BaseModel):
     content: list[OutputText]
 
 
-class ReasoningItem(BaseModel):
+class ReasoningItem(Wire):
     """An item of the output: what the model thought."""
 
     type: Literal["reasoning"] = "reasoning"
     id: str
-    summary: list[Any] = []
+    summary: list[Any] = Field(default=[])
     content: list[ReasoningText]
     status: Status
 
 
-class FunctionCallItem(BaseModel):
+class FunctionCallItem(Wire):
     """An item of the output: a call; its arguments are JSON."""
 
     type: Literal["function_call"] = "function_call"
@@ -61,20 +62,20 @@ class FunctionCallItem(BaseModel):
 OutputItem = OutputMessage | ReasoningItem | FunctionCallItem
 
 
-class InputDetails(BaseModel):
+class InputDetails(Wire):
     """How much of a prompt was not computed again."""
 
     cached_tokens: int
     cache_write_tokens: int = 0
 
 
-class OutputDetails(BaseModel):
+class OutputDetails(Wire):
     """How many tokens of an answer were thinking."""
 
     reasoning_tokens: int
 
 
-class ResponseUsage(BaseModel):
+class ResponseUsage(Wire):
     """What a request has cost."""
 
     input_tokens: int
@@ -84,20 +85,20 @@ class ResponseUsage(BaseModel):
     total_tokens: int
 
 
-class Why(BaseModel):
+class Why(Wire):
     """Why an answer is not complete."""
 
     reason: Literal["max_output_tokens"] = "max_output_tokens"
 
 
-class Failure(BaseModel):
+class Failure(Wire):
     """Why an answer failed."""
 
     code: Literal["server_error"] = "server_error"
     message: str
 
 
-class Response(BaseModel):
+class Response(Wire):
     """An answer of ``/v1/responses``, with what it was asked for."""
 
     id: str
@@ -108,7 +109,7 @@ class Response(BaseModel):
     error: Failure | None = None
     incomplete_details: Why | None = None
     model: str
-    output: list[OutputItem] = []
+    output: list[OutputItem] = Field(default=[])
     usage: ResponseUsage | None = None
     instructions: str | None
     max_output_tokens: int | None
@@ -128,7 +129,7 @@ class Response(BaseModel):
     store: Literal[False] = False
 
 
-class InputTokens(BaseModel):
+class InputTokens(Wire):
     """An answer of ``/v1/responses/input_tokens``."""
 
     object: Literal["response.input_tokens"] = "response.input_tokens"

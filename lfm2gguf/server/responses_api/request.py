@@ -7,18 +7,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
 from lfm2gguf.options import option_table
 from lfm2gguf.server.hosted import OPENAI, refuse_hosted
 from lfm2gguf.server.messages import Schema, Sound
 from lfm2gguf.server.requests import Sampling
+from lfm2gguf.server.wire import Wire
 
 _STRICT = ConfigDict(strict=True)
 STORED = "nothing is stored here: send the whole conversation as input"
 
 
-class Text(BaseModel):
+class Text(Wire):
     """Text, of whoever."""
 
     model_config = _STRICT
@@ -27,7 +28,7 @@ class Text(BaseModel):
     text: str
 
 
-class Refused(BaseModel):
+class Refused(Wire):
     """An answer in which a model refused."""
 
     model_config = _STRICT
@@ -36,7 +37,7 @@ class Refused(BaseModel):
     refusal: str
 
 
-class Image(BaseModel):
+class Image(Wire):
     """An image in the request itself, for a model with a projector."""
 
     model_config = _STRICT
@@ -46,7 +47,7 @@ class Image(BaseModel):
     detail: str | None = Field(None, description="Has no effect.")
 
 
-class SoundContent(BaseModel):
+class SoundContent(Wire):
     """Sound in the request itself, for a model with a projector."""
 
     model_config = _STRICT
@@ -58,7 +59,7 @@ class SoundContent(BaseModel):
 Content = Annotated[Text | Refused | Image | SoundContent, Field(discriminator="type")]
 
 
-class Message(BaseModel):
+class Message(Wire):
     """Something said."""
 
     model_config = _STRICT
@@ -68,7 +69,7 @@ class Message(BaseModel):
     content: str | list[Content]
 
 
-class CallMade(BaseModel):
+class CallMade(Wire):
     """A call of an earlier answer."""
 
     model_config = _STRICT
@@ -79,7 +80,7 @@ class CallMade(BaseModel):
     arguments: str = Field(description="JSON.")
 
 
-class CallOutput(BaseModel):
+class CallOutput(Wire):
     """What came of a call."""
 
     model_config = _STRICT
@@ -89,7 +90,7 @@ class CallOutput(BaseModel):
     output: str | list[Content]
 
 
-class Reasoning(BaseModel):
+class Reasoning(Wire):
     """What a model thought before an earlier answer; a template drops or keeps it."""
 
     model_config = _STRICT
@@ -118,7 +119,7 @@ Item = Annotated[
 ]
 
 
-class Function(BaseModel):
+class Function(Wire):
     """A function the model may call; tools that a service runs itself are not here."""
 
     model_config = _STRICT
@@ -136,14 +137,14 @@ class Function(BaseModel):
         return given
 
 
-class FunctionName(BaseModel):
+class FunctionName(Wire):
     """A function by its name."""
 
     type: Literal["function"]
     name: str
 
 
-class AllowedTools(BaseModel):
+class AllowedTools(Wire):
     """Those of the tools that may be called now."""
 
     type: Literal["allowed_tools"]
@@ -151,19 +152,19 @@ class AllowedTools(BaseModel):
     tools: list[FunctionName]
 
 
-class TextForm(BaseModel):
+class TextForm(Wire):
     """The answer is any text."""
 
     type: Literal["text"]
 
 
-class ObjectForm(BaseModel):
+class ObjectForm(Wire):
     """The answer is a JSON object."""
 
     type: Literal["json_object"]
 
 
-class SchemaForm(BaseModel):
+class SchemaForm(Wire):
     """The answer is JSON that fits a schema."""
 
     type: Literal["json_schema"]
@@ -173,7 +174,7 @@ class SchemaForm(BaseModel):
     strict: bool | None = None
 
 
-class TextOptions(BaseModel):
+class TextOptions(Wire):
     """The form of the answer's text."""
 
     format: Annotated[TextForm | ObjectForm | SchemaForm, Field(discriminator="type")] | None = None
