@@ -159,6 +159,7 @@ def test_an_answer_that_takes_too_long(runner: Runner) -> None:
 
 @pytest.mark.slow
 def test_a_full_queue(runner: Runner) -> None:
+    wait_until_idle(runner)  # from what other tests have left
     with serving(runner, limits=Limits(queue=0)) as url:
         streams = [threading.Thread(target=chat, args=(url, LONG)) for _ in range(runner.parallel)]
         for stream in streams:
@@ -193,6 +194,7 @@ def test_who_hangs_up_frees_the_place_at_once(runner: Runner, url: str, slow: li
 
 @pytest.mark.slow
 def test_health_answers_while_four_compute(runner: Runner, url: str) -> None:
+    wait_until_idle(runner)
     threads = [threading.Thread(target=chat, args=(url, LONG)) for _ in range(4)]
     for thread in threads:
         thread.start()
