@@ -26,7 +26,9 @@ def grouped(command: Command) -> Command:
     annotated with a dataclass is replaced by the dataclass's fields, with their annotations and
     defaults; the command gets the value made of them.
     """
-    hints = get_type_hints(command, include_extras=True)
+    # get_type_hints would wrap those with the default None in another Optional on Python 3.10, and
+    # hide the options in them
+    hints = inspect.get_annotations(command, eval_str=True)
     shown: dict[str, inspect.Parameter] = {}
     groups: dict[str, Any] = {}
     for parameter in inspect.signature(command).parameters.values():
