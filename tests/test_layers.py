@@ -9,6 +9,7 @@ from tests.making.imports import MODULES, loops, unit
 LAYERS = [
     [
         "blas",
+        "caches",
         "crew",
         "deferred",
         "errors",

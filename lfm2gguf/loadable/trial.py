@@ -23,11 +23,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING
 
+from lfm2gguf.caches import cache_folder
 from lfm2gguf.errors import GGUFError, TensorError
 from lfm2gguf.llamacpp import bindings_version
 from lfm2gguf.loadable import child
 from lfm2gguf.members import is_retrieval
-from lfm2gguf.storage import cache_folder, stamps
+from lfm2gguf.storage import stamps
 from lfm2gguf.version import __version__
 
 if TYPE_CHECKING:

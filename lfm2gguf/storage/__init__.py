@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from lfm2gguf.deferred import deferred
 
 if TYPE_CHECKING:
-    from lfm2gguf.storage.cache import cache_folder
     from lfm2gguf.storage.folders import is_folder, made_folder
     from lfm2gguf.storage.output import check_target, create, output_errors, write_whole
     from lfm2gguf.storage.partial import target_of
@@ -25,7 +24,6 @@ __all__ = [
     "Scales",
     "Stamp",
     "StoredRows",
-    "cache_folder",
     "check_target",
     "check_unchanged",
     "create",

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from lfm2gguf.storage.cache import cache_folder
+from lfm2gguf.caches import cache_folder
 from lfm2gguf.storage.partial import LOCKS, locked, opened, turn
 
 PREFIX = "lfm2gguf-scratch-"

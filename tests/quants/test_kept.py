@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from lfm2gguf.caches import cache_folder
 from lfm2gguf.errors import Lfm2ggufError
-from lfm2gguf.storage import cache_folder
 
 pytest.importorskip("numba", reason="numba is not installed")
 ROOT = Path(__file__).parents[2]

@@ -13,11 +13,10 @@ from typing import Any
 
 import llvmlite
 import numba
-from numba.core.compiler import CompileResult
+from numba.core.caching import CompileResultCacheImpl
 from numba.core.serialize import dumps
 
-from lfm2gguf.errors import OutputError
-from lfm2gguf.storage import cache_folder, write_whole
+from lfm2gguf.caches import cache_folder
 
 HERE = Path(__file__).parent
 DIGEST_BYTES = 32
@@ -56,6 +55,13 @@ def place() -> Path | None:
     return None
 
 
+class _Code(CompileResultCacheImpl):
+    """How numba takes a compiled function apart, and puts it together; its files are not ours."""
+
+    def __init__(self) -> None:
+        pass
+
+
 class Kept:
     """The code of one function, a file for each signature, in place of numba's own cache.
 
@@ -67,6 +73,8 @@ class Kept:
 
     What numba calls is that of ``_Cache`` in numba/core/caching.py, versions 0.60 to 0.68.
     """
+
+    code = _Code()
 
     def __init__(self, function: Callable[..., Any]) -> None:
         module = function.__module__.rpartition(".")[2]
@@ -89,7 +97,7 @@ class Kept:
             code = content[DIGEST_BYTES:]
             if content[:DIGEST_BYTES] == _digest(made_of, code):
                 reduced = pickle.loads(code)  # noqa: S301 - trusted as .pyc files are
-                return CompileResult._rebuild(target_context, *reduced)
+                return self.code.rebuild(target_context, reduced)
         return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
@@ -97,12 +105,11 @@ class Kept:
         if data.library.has_dynamic_globals:  # addresses of this process
             return
         name, made_of = self._entry(sig, data.codegen)
-        code = dumps(data._reduce())
+        code = dumps(self.code.reduce(data))
         content = _digest(made_of, code) + code
         for folder in folders():
-            with contextlib.suppress(OSError, OutputError):
-                folder.mkdir(parents=True, exist_ok=True)
-                write_whole(folder / name, content, overwrite=True)
+            with contextlib.suppress(OSError):
+                _write(folder / name, content)
                 return
 
     def _entry(self, sig: Any, codegen: Any) -> tuple[str, str]:
@@ -110,6 +117,18 @@ class Kept:
         which = f"{sys.implementation.cache_tag} {sig} {codegen.magic_tuple()}"
         key = hashlib.sha256(which.encode()).hexdigest()[:16]
         return f"{self._name}.{key}.nbc", f"{self._name} {which} {MADE_BY} {SOURCES}"
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def _digest(made_of: str, code: bytes) -> bytes:

@@ -22,8 +22,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from lfm2gguf.caches import cache_folder
 from lfm2gguf.errors import OutputError
-from lfm2gguf.storage import cache_folder, create
+from lfm2gguf.storage import create
 from lfm2gguf.verification.material.texts import Sample
 
 REVISION = 1  # raise when the reference forward pass changes what it computes

@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from lfm2gguf import llamacpp
+from lfm2gguf.caches import cache_folder
 from lfm2gguf.errors import MissingDependencyError
 from lfm2gguf.progress import Count
 from lfm2gguf.reference import Reference
-from lfm2gguf.storage import cache_folder
 from lfm2gguf.verification.material.texts import Sample
 from lfm2gguf.verification.measure.scores import Scores, score
 from lfm2gguf.verification.measure.similarity import Vectors
