@@ -15,12 +15,15 @@ from typing import Any
 
 _SPACE = re.compile(r"\s*")
 NAME = re.compile(r"[^\W\d][\w-]*(?:\.[^\W\d][\w-]*)*")
-_NUMBER = re.compile(r"[+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+_NUMBER = re.compile(
+    r"[+-]?(?:0[xX][\da-fA-F_]+|0[oO][0-7_]+|0[bB][01_]+|\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+)
 _WORDS = {"True": True, "true": True, "False": False, "false": False, "None": None, "null": None}
 _OPENING = re.compile(r"([rRuUfF]{0,2})('''|\"\"\"|'|\")")  # b"..." is not a text
 _CLOSING = {
     quote: re.compile(rf"\\.|({quote})", re.DOTALL) for quote in ("'", '"', "'''", '"""')
 }  # fmt: skip
+_ADDED = re.compile(r"\+\s*(?=[rRuUfF]{0,2}['\"])")
 _GOES_ON = re.compile(r"\s*[,)\]}:]")  # what can stand behind a string
 _FIELD = re.compile(r"\{\{|\}\}|[{}]")
 _ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.))", re.DOTALL)
@@ -115,11 +118,13 @@ class Literals:
         return _WORDS[word]
 
     def _strings(self) -> str:
-        """Read one string, or several side by side, which Python joins."""
+        """Read one string, or several side by side or with a plus, which Python joins."""
         parts: list[str] = []
         while opening := _OPENING.match(self.text, self.at):
             parts.append(self._string(opening[1], opening[2], opening.end()))
             self.peek()
+            if self._ends is None and (added := _ADDED.match(self.text, self.at)):
+                self.at = added.end()
         # JSON writes what lies beyond the basic plane as two surrogates
         return "".join(parts).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
@@ -127,7 +132,7 @@ class Literals:
         end = self._end(quote, start)
         self.at = end + len(quote)
         body = self.text[start:end]
-        if "r" not in kind.lower():
+        if "r" not in kind.lower() and not _is_no_escape(body):
             body = _ESCAPE.sub(_unescaped, body)
         return _FIELD.sub(_without_field, body) if "f" in kind.lower() else body
 
@@ -208,7 +213,10 @@ def read_literal(text: str) -> Any:
 def _number(digits: str) -> int | float:
     """Return a number that JSON's readers take for the same: within the range of a double."""
     try:
-        value = float(digits) if re.search(r"[.eE]", digits) else int(digits)
+        if re.match(r"[+-]?0[xXoObB]", digits):
+            value: int | float = int(digits, 0)
+        else:
+            value = float(digits) if re.search(r"[.eE]", digits) else int(digits)
         finite = math.isfinite(float(value))
     except (OverflowError, ValueError):
         finite = False
@@ -217,13 +225,21 @@ def _number(digits: str) -> int | float:
     return value
 
 
+def _is_no_escape(body: str) -> bool:
+    r"""Say whether backslashes stand for themselves: Python refuses one of them as an escape.
+
+    Such is ``C:\Users\name``, whose ``\n`` is no line break either.
+    """
+    return any(match[4] in ("x", "u", "U") for match in _ESCAPE.finditer(body))
+
+
 def _unescaped(match: re.Match[str]) -> str:
     code, char = match[1] or match[2] or match[3], match[4]
-    if code is None and char not in ("x", "u", "U"):
+    if code is None:
         return _ESCAPES.get(char, "\\" + char)
     try:
         return chr(int(code, 16))
-    except (TypeError, ValueError, OverflowError):
+    except (ValueError, OverflowError):
         raise MalformedError(f"{match[0]} is not a character") from None
 
 

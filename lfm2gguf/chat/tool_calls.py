@@ -287,13 +287,19 @@ def _problem(text: str, start: int) -> MalformedError:
     return MalformedError(f"unexpected text after a call: {text[parser.at :].strip()[:40]!r}")
 
 
+_ARGUMENTS = ("arguments", "parameters", "args", "input")
+
+
 def _from_object(value: Any) -> ToolCall:
     """Read one JSON call; OpenAI's nesting and arguments given as a JSON string are accepted."""
     if isinstance(value, dict) and isinstance(value.get("function"), dict):
         value = value["function"]
     if not isinstance(value, dict) or not isinstance(value.get("name"), str) or not value["name"]:
         raise RefusedError("a call needs a name")
-    arguments = value.get("arguments", value.get("parameters"))
+    named = next((key for key in _ARGUMENTS if key in value), None)
+    if named is None and (others := value.keys() - {"name", "id", "type"}):
+        raise RefusedError(f"a call's arguments are not under {', '.join(sorted(others))!r}")
+    arguments = value[named] if named else None
     if isinstance(arguments, str) and arguments.strip():
         arguments = read_literal(arguments)
     if not isinstance(arguments or {}, dict):

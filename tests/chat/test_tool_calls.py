@@ -44,12 +44,20 @@ CALLS = {
     ],
     '[f(x="""a\n"b""" "c")]': [ToolCall("f", {"x": 'a\n"bc'})],
     '[f(x="two\nlines, ) ] and }")]': [ToolCall("f", {"x": "two\nlines, ) ] and }"})],
+    "[f(a=0x1F, b=-0b11, c=0O1_7, d='a' + \"b\" 'c' +\n r'\\d')]": [
+        ToolCall("f", {"a": 31, "b": -3, "c": 15, "d": "abc\\d"})
+    ],
+    r"""[f(x='C:\Users\name', y="c:\users\new", z='\d+\n')]""": [
+        ToolCall("f", {"x": r"C:\Users\name", "y": r"c:\users\new", "z": "\\d+\n"})
+    ],
     '[my-tool.run-it(x-y="1")]': [ToolCall("my-tool.run-it", {"x-y": "1"})],
     '[{"name": "f", "arguments": {"x": "1"}}, {"name": "g", "arguments": {}}]': [
         ToolCall("f", {"x": "1"}),
         ToolCall("g", {}),
     ],
     '{"name": "f", "parameters": {"x": null}}': [ToolCall("f", {"x": None})],
+    '{"name": "f", "args": {"x": 1}, "id": "c1"}': [ToolCall("f", {"x": 1})],
+    '{"type": "tool_use", "name": "f", "input": {"x": 1}}': [ToolCall("f", {"x": 1})],
     '[{"type": "function", "function": {"name": "f", "arguments": "{\\"x\\": 1}"}}]': [
         ToolCall("f", {"x": 1})
     ],
@@ -65,8 +73,12 @@ MALFORMED = [
     "[f(x={1: 2})]",
     "[f(x=1 2)]",
     "__import__('os').system('true')",
-    '[f(x="\\uZZZZ")]',
+    '[f(x="\\U00110000")]',
+    "[f(x=0x)]",
+    '[f(x="a" + y)]',
     '[{"arguments": {}}]',
+    '[{"name": "f", "x": 1}]',
+    '[{"name": "f", "kwargs": {"x": 1}}]',
     '[{"name": "f", "arguments": [1]}]',
     '[{"name": "f", "arguments": "{"}]',
     '[{"name": "f"}] more',
