@@ -293,6 +293,16 @@ def test_every_example_of_a_line_is_one(tmp_path: Path) -> None:
     assert [row["messages"][1:] for row in read_rows(path)] == [HI[1:]] * len(EXAMPLES)
 
 
+def test_line_ends_of_other_languages_are_text(tmp_path: Path) -> None:
+    """JSON escapes none of them: a row is a line to JSON lines alone."""
+    row = {"messages": [{"role": "user", "content": "a\u2028b\u2029c\x85d"}, HI[1]]}
+    line = json.dumps(row, ensure_ascii=False)
+    path = tmp_path / "chat.jsonl"
+    for end in ("\n", "\r\n", "\r"):
+        path.write_bytes(f"{line}{end}{end}{line}".encode())
+        assert [found["messages"] for found in read_rows(path)] == [row["messages"]] * 2
+
+
 @pytest.mark.parametrize("name", ["ShareGPT with a call", "messages with a call"])
 def test_a_call_is_scored(example: Path, tmp_path: Path, name: str) -> None:
     """Though the template knows none: it stands as the model writes it, and serve's prompts."""

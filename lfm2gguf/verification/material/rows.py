@@ -6,6 +6,7 @@ Messages as the Hub has them, ShareGPT's ``conversations``, Alpaca's ``instructi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,10 @@ ROLES = {
 }  # fmt: skip
 
 
+# JSON's texts may hold what else ends a line to Python, such as U+2028.
+_LINE_END = re.compile(r"\r\n|\r|\n")
+
+
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Read a file of conversations: ``{"messages": [...], "tools": [...] or None}`` each.
 
@@ -56,7 +61,7 @@ def _values(path: Path, text: str) -> Iterator[tuple[str, Any]]:
     if whole is not None:
         yield f"{path}, line 1", whole
         return
-    for n, line in enumerate(text.splitlines(), 1):
+    for n, line in enumerate(_LINE_END.split(text), 1):
         if line.strip():
             try:
                 yield f"{path}, line {n}", parse_json(line)
