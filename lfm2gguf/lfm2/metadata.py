@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,11 +194,18 @@ def _value(value: Any, type: gguf.GGUFValueType, sub_type: gguf.GGUFValueType | 
 
 @contextlib.contextmanager
 def _quiet(logger_name: str) -> Iterator[None]:
-    """Keep a logger silent for a while: SpecialVocab warns of what is normal for LFM2."""
-    logger = logging.getLogger(logger_name)
-    before = logger.disabled
-    logger.disabled = True
+    """Keep a logger silent in this thread: SpecialVocab warns of what is normal for LFM2.
+
+    A filter, as a switch of the logger's own would be put back by one conversion while another
+    still works, and left off by that.
+    """
+    logger, here = logging.getLogger(logger_name), threading.get_ident()
+
+    def elsewhere(record: logging.LogRecord) -> bool:
+        return record.thread != here
+
+    logger.addFilter(elsewhere)
     try:
         yield
     finally:
-        logger.disabled = before
+        logger.removeFilter(elsewhere)

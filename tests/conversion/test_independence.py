@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lfm2gguf import Progress, convert
+from lfm2gguf import Progress, convert, plan
 from lfm2gguf.checkpoint import Checkpoint
 from lfm2gguf.conversion import tasks, write
 from lfm2gguf.errors import OptionError, TensorError
@@ -94,3 +96,19 @@ def test_an_error_in_the_callback_stops_the_conversion(wide: Path, tmp_path: Pat
         with pytest.raises(RuntimeError, match="enough"):
             convert(wide, tmp_path, jobs=jobs, progress=fail)
     assert not list(tmp_path.iterdir())
+
+
+def test_conversions_in_threads_leave_others_logging_alone(small: Path, tmp_path: Path) -> None:
+    """What SpecialVocab says of them is not shown, and what it says to others is."""
+    logger, records = logging.getLogger("gguf.vocab"), list[logging.LogRecord]()
+    handler = logging.Handler()
+    handler.emit = records.append  # type: ignore[method-assign]
+    logger.addHandler(handler)
+    try:
+        with ThreadPoolExecutor(6) as threads:
+            list(threads.map(lambda i: plan(small, tmp_path / f"{i}.gguf"), range(24)))
+    finally:
+        logger.removeHandler(handler)
+    assert not records
+    assert not logger.disabled
+    assert not logger.filters
