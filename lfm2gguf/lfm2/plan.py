@@ -146,6 +146,12 @@ def _check(checkpoint: Checkpoint, source: Source) -> None:
             + "; "
             "the checkpoint is incomplete, or config.json belongs to another: download both again"
         )
+    if info.shape != source.shape and 0 in info.shape:
+        raise TensorError(
+            f"{info.file}: the tensor {source.name!r} is empty: DeepSpeed's ZeRO-3 keeps weights "
+            "in parts elsewhere, and they were not gathered; run the zero_to_fp32.py that lies in "
+            "its checkpoint's folder, or train with stage3_gather_16bit_weights_on_model_save"
+        )
     if info.shape != source.shape:
         raise TensorError(
             f"{info.file}: the tensor {source.name!r} is {_dims(info.shape)} "

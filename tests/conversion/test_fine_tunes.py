@@ -167,6 +167,14 @@ def test_what_only_training_needs_is_left_out(folder: Path, name: str, why: str)
     assert result.files[0].path.read_bytes() == plain
 
 
+def test_what_zero_3_did_not_gather(folder: Path, tmp_path: Path) -> None:
+    name = "model.layers.0.feed_forward.w1.weight"
+    save(folder, weights(PLAIN) | {name: np.empty(0, np.float32)})
+    message = refusal("convert", folder, "-o", tmp_path / "out.gguf", within=tmp_path)
+    assert f"'{name}' is empty" in message
+    assert "zero_to_fp32.py" in message
+
+
 def test_any_other_tensor_stops_it(folder: Path, tmp_path: Path) -> None:
     save(folder, weights(PLAIN) | {"model.router.weight": np.ones(8, np.float32)})
     message = refusal("convert", folder, "-o", tmp_path / "out.gguf", within=tmp_path)
