@@ -204,3 +204,5 @@ def test_nothing_at_all_is_no_success(small: Path) -> None:
         lfm2gguf.verify([], small)
     with pytest.raises(OptionError, match="none is given"):
         lfm2gguf.plan(small, type=[])
+    with pytest.raises(OptionError, match="unknown type 8"):
+        lfm2gguf.plan(small, type=[8])  # type: ignore[list-item]

@@ -114,7 +114,7 @@ def _parse_type(type: str | FileType) -> FileType:
     if isinstance(type, FileType):
         return type
     names = list(FileType.__members__)
-    if (name := type.strip().upper()) in names:
+    if (name := str(type).strip().upper()) in names:
         return FileType[name]
     if name == "AUTO":
         raise OptionError("type 'auto': name it; BF16 (or F16) keeps a checkpoint's 16 bits")

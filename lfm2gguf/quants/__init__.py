@@ -212,7 +212,7 @@ def find_nonfinite(array: npt.NDArray[Any]) -> tuple[int, ...] | None:
 
 
 def _codec(type: GGMLType | str) -> Codec:
-    name = type.name if isinstance(type, GGMLType) else type.upper()
+    name = str(getattr(type, "name", type)).upper()  # the gguf package's enum has names as well
     codec = _BY_NAME.get(name)
     if codec is None:
         near = difflib.get_close_matches(name, _BY_NAME, n=1, cutoff=0)[0]

@@ -6,7 +6,7 @@ import asyncio
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from lfm2gguf.chat.dialect import Dialect
 from lfm2gguf.chat.template import Message, Messages
@@ -310,6 +310,10 @@ class Runner:
             f"Runner({str(self.path)!r} on {self.device}, context {self.context_size}, "
             f"{self.parallel} at once)"
         )
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled or copied: a model and its threads belong to one process."""
+        raise TypeError(f"{self!r} cannot be sent to another process: open one there")
 
     @property
     def load(self) -> Load:

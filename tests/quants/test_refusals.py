@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gguf
 import numpy as np
 import pytest
 
@@ -74,6 +75,10 @@ def test_chunks_leave_no_trace(type: GGMLType, monkeypatch: pytest.MonkeyPatch) 
 def test_names_in_any_case() -> None:
     x = sample("normal")
     assert np.array_equal(quantize(x, "q4_k"), quantize(x, GGMLType.Q4_K))
+    theirs = gguf.GGMLQuantizationType.Q4_K
+    assert np.array_equal(quants.quantize(x, theirs), quantize(x, "q4_k"))
+    with pytest.raises(QuantizationError, match="no kernel for the tensor type 12"):
+        quants.quantize(x, 12)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("name", "near"), [("Q4K", "Q4_K"), ("q6-k", "Q6_K"), ("float16", "F16")])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
 import multiprocessing
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -22,6 +24,13 @@ from tests.making.runners import GREEDY, endless, fresh, get_time, wait_until
 def test_the_very_first_prompt_may_be_a_single_token() -> None:
     with fresh() as lfm:
         assert lfm.complete([lfm.tokens.bos], max_tokens=1).usage.prompt_tokens == 1
+
+
+def test_a_runner_goes_to_no_other_process() -> None:
+    with fresh() as lfm:
+        for copied in (pickle.dumps, copy.copy, copy.deepcopy):
+            with pytest.raises(TypeError, match="cannot be sent to another process: open one"):
+                copied(lfm)
 
 
 def test_closing_twice_and_using_what_is_closed() -> None:
