@@ -157,8 +157,9 @@ def _form(body: ChatRequest, names: list[str], dialect: Dialect) -> dict[str, An
 def _answer_schema(body: ChatRequest) -> Schema | None:
     match body.response_format:
         case (
-            JsonObjectFormat(schema_=schema)
-            | JsonSchemaFormat(json_schema=NamedSchema(schema_=schema))
+            JsonSchemaFormat(json_schema=NamedSchema(schema_=schema))
+            | JsonSchemaFormat(schema_=schema)
+            | JsonObjectFormat(schema_=schema)
         ):
             found = {"type": "object"} if schema is None else schema
         case _:

@@ -14,7 +14,7 @@ Tools = tuple[str | None, ...]
 OPENAI: Tools = ("function",)  # the types of tools that clients run
 ANTHROPIC: Tools = (None, "custom")
 # What a service says of its tools in a conversation: OpenAI's items, and Anthropic's blocks.
-_ITEM = re.compile(r"(?!function_)\w+_call(_output)?|mcp_\w+")
+_ITEM = re.compile(r"(?!function_)\w+_call(_output)?|mcp_\w+|tool_search_output")
 _BLOCK = re.compile(r"(server|mcp)_tool_use|\w+_tool_result")
 
 

@@ -89,6 +89,7 @@ class Message(_Strict):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[Part] | None = None
     reasoning_content: str | None = None
+    reasoning: Any = Field(None, description="reasoning_content, as vLLM names it, if a text.")
     refusal: str | None = Field(None, description="Stands for content that is missing.")
     name: str | None = None
     tool_calls: list[CallMade] | None = None
@@ -161,7 +162,9 @@ def _plain(message: Message) -> dict[str, Any]:
     plain["role"] = _ROLES.get(message.role, message.role)
     if (called := plain.pop("function_call", None)) and not message.tool_calls:
         plain["tool_calls"] = [{"type": "function", "function": called}]
-    refusal = plain.pop("refusal", "")
+    thoughts, refusal = plain.pop("reasoning", None), plain.pop("refusal", "")
+    if isinstance(thoughts, str):
+        plain.setdefault("reasoning_content", thoughts)
     plain["content"] = refusal if message.content is None else _content(message.content)
     return plain
 

@@ -14,6 +14,7 @@ from pydantic import (
     ValidatorFunctionWrapHandler,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from lfm2gguf.options import option_table
 from lfm2gguf.server.hosted import OPENAI, Tools
@@ -158,10 +159,20 @@ class JsonObjectFormat(Wire):
 
 
 class JsonSchemaFormat(Wire):
-    """The answer is JSON that fits a schema."""
+    """The answer is JSON that fits a schema: OpenAI's form, or the other one llama.cpp tells of.
+
+    Source of the latter: ``tools/server/README.md`` at 0c1e57098.
+    """
 
     type: Literal["json_schema"]
-    json_schema: NamedSchema
+    json_schema: NamedSchema | None = None
+    schema_: Schema | None = Field(None, alias="schema", description="In place of json_schema.")
+
+    @model_validator(mode="after")
+    def _has_one_schema(self) -> JsonSchemaFormat:
+        if (self.json_schema is None) == (self.schema_ is None):
+            raise PydanticCustomError("one_schema", "json_schema, or schema, is what it needs")
+        return self
 
 
 ResponseFormat = Annotated[

@@ -36,6 +36,7 @@ NO_EFFECT = frozenset({
     # OpenAI's
     "user", "store", "metadata", "service_tier", "prompt_cache_key", "prompt_cache_retention",
     "prompt_cache_options", "safety_identifier", "prediction", "verbosity", "cache_control",
+    "client_metadata",  # Codex
     # llama.cpp's
     "cache_prompt", "id_slot", "n_keep", "n_discard", "n_cache_reuse", "backend_sampling",
     "sse_ping_interval", "verbose", "preserved_tokens",
@@ -51,6 +52,8 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     # OpenAI's
     "modalities": (["text"],), "audio": (), "web_search_options": (), "echo": (False,),
     "best_of": (1,), "suffix": ("",), "background": (False,), "moderation": (),
+    # Anthropic's
+    "mcp_servers": ([],),
     # llama.cpp's
     "mirostat": (0,), "dry_multiplier": (0,), "adaptive_target": (-1,), "min_keep": (0,),
     "n_indent": (0,),

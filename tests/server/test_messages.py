@@ -84,6 +84,35 @@ def test_the_system_prompt_and_blocks(http: httpx.Client) -> None:
     assert read == count(system=system)
 
 
+def test_what_a_text_may_stand_in(http: httpx.Client) -> None:
+    """Documents, found passages and names of tools are text to the model, each said in full."""
+
+    def count(block: Any) -> int:
+        result = {"type": "tool_result", "tool_use_id": "t", "content": [block]}
+        body = {"messages": [{"role": "user", "content": [result]}]}
+        answer = http.post("/v1/messages/count_tokens", json=body)
+        assert answer.status_code == 200, answer.text
+        return int(answer.json()["input_tokens"])
+
+    def text(said: str) -> int:
+        return count({"type": "text", "text": said})
+
+    piece, more = {"type": "text", "text": "It is a list."}, {"type": "text", "text": "So."}
+    both = [piece, more]
+    found = {"type": "search_result", "source": "a.md", "title": "Lists", "content": both}
+    assert count(found) == text("Lists\n\na.md\n\nIt is a list.\nSo.")
+    assert count({"type": "tool_reference", "tool_name": "get_time"}) == text("get_time")
+    for source in (
+        {"type": "text", "media_type": "text/plain", "data": "It is a list.\nSo."},
+        {"type": "content", "content": both},
+        {"type": "content", "content": "It is a list.\nSo."},
+    ):
+        document = {"type": "document", "title": "Lists", "context": "Old", "source": source}
+        assert count(document) == text("Lists\n\nOld\n\nIt is a list.\nSo.")
+    turn = {"role": "user", "content": [found, {"type": "text", "text": "What is it?"}]}
+    assert ask(http, messages=[turn], max_tokens=1)["content"]
+
+
 def test_all_kinds_of_blocks(
     runner: Runner, http: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,7 +185,7 @@ def test_images(vision_model: Runner, picture: bytes) -> None:
         ({"temperature": "hot"}, 400, "invalid_request_error", "temperature"),
         ({"tools": [{"type": "bash_20250124", "name": "bash"}]}, 400, "invalid_request_error",
          "no tool of type 'bash_20250124'"),
-        ({"mcp_servers": []}, 400, "invalid_request_error", "mcp_servers"),
+        ({"mcp_servers": [{"type": "url"}]}, 400, "invalid_request_error", "mcp_servers"),
         ({"messages": [{"role": "user", "content": "a " * 4000}]}, 400, "invalid_request_error",
          "tokens"),
     ],

@@ -158,7 +158,7 @@ USED = {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"q
 FOUND = {"type": "web_search_tool_result", "tool_use_id": "s", "content": []}
 
 
-@pytest.mark.parametrize("kind", ["web_search_call", "mcp_list_tools", "computer_call_output"])
+@pytest.mark.parametrize("kind", ["web_search_call", "mcp_list_tools", "tool_search_output"])
 def test_items_of_hosted_tools(url: str, lenient: str, kind: str) -> None:
     """What a service's tools left in a conversation is passed over, the client's own is not."""
     own = {"type": "function_call", "call_id": "c", "name": "look", "arguments": "{}"}
@@ -260,12 +260,16 @@ def test_forms_of_answers(url: str) -> None:
         {"json_schema": schema}, {"guided_json": schema}, {"structured_outputs": {"json": schema}},
         {"response_format": {"type": "json_object", "schema": schema}},
         {"response_format": {"type": "json_schema", "json_schema": {"schema": schema}}},
+        {"response_format": {"type": "json_schema", "schema": schema}},
     ):  # fmt: skip
         jsonschema.validate(json.loads(text(chat(url, **{**form, "max_tokens": 60}))), schema)
     for form in ({"grammar": 'root ::= "x\\"y"'}, {"guided_choice": ['x"y']},
                  {"structured_outputs": {"choice": ['x"y']}}):  # fmt: skip
         assert text(chat(url, **form)) == 'x"y'
     assert chat(url, grammar='root ::= "a"', json_schema=schema).status_code == 400
+    for wrong in ({}, {"schema": schema, "json_schema": {"schema": schema}}):
+        answer = chat(url, response_format={"type": "json_schema", **wrong})
+        assert "json_schema, or schema" in answer.json()["error"]["message"]
 
 
 def test_how_long_an_answer_is(url: str) -> None:
@@ -349,6 +353,9 @@ def test_an_answer_that_was_begun_is_continued(url: str, runner: Runner) -> None
     assert whole.startswith(prompt(url, USER, add_generation_prompt=False))
     thought = {"role": "assistant", "content": "", "reasoning_content": "Hm"}
     assert prompt(url, USER, thought) == whole + "<think>Hm"
+    named = {"role": "assistant", "content": "", "reasoning": "Hm"}  # as vLLM names it
+    assert prompt(url, USER, named) == whole + "<think>Hm"
+    assert prompt(url, USER, {**thought, "reasoning": {"any": "thing"}}) == whole + "<think>Hm"
     assert prompt(url, USER, {**thought, "content": "So"}) == whole + "<think>Hm</think>So"
     answer = chat(url, messages=[USER, begun])
     expected = runner.complete(rest, temperature=0.0, max_tokens=8)

@@ -64,14 +64,35 @@ class PlainText(Wire):
     data: str
 
 
+class Blocks(Wire):
+    """The text of a document, in pieces."""
+
+    model_config = _STRICT
+
+    type: Literal["content"]
+    content: str | list[Text]
+
+
 class Document(Wire):
     """A document in plain text."""
 
     model_config = _STRICT
 
     type: Literal["document"]
-    source: PlainText
+    source: Annotated[PlainText | Blocks, Field(discriminator="type")]
     title: str | None = None
+    context: str | None = Field(None, description="What there is to know about it.")
+
+
+class SearchResult(Wire):
+    """What a search of the client's found."""
+
+    model_config = _STRICT
+
+    type: Literal["search_result"]
+    source: str
+    title: str
+    content: list[Text]
 
 
 class Thinking(Wire):
@@ -102,7 +123,18 @@ class ToolUse(Wire):
     input: dict[str, Any]
 
 
-Told = Annotated[Text | Image | Document, Field(discriminator="type")]
+class ToolReference(Wire):
+    """A tool that a search for tools, the client's own, has found: it is named."""
+
+    model_config = _STRICT
+
+    type: Literal["tool_reference"]
+    tool_name: str
+
+
+Told = Annotated[
+    Text | Image | Document | SearchResult | ToolReference, Field(discriminator="type")
+]
 
 
 class ToolResult(Wire):
@@ -117,7 +149,7 @@ class ToolResult(Wire):
 
 
 Block = Annotated[
-    Text | Image | Document | Thinking | RedactedThinking | ToolUse | ToolResult,
+    Text | Image | Document | SearchResult | Thinking | RedactedThinking | ToolUse | ToolResult,
     Field(discriminator="type"),
 ]
 

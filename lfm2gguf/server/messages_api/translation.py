@@ -7,6 +7,7 @@ from typing import Any
 
 from lfm2gguf.server.conversation import chat_request
 from lfm2gguf.server.messages_api.request import (
+    Blocks,
     CountRequest,
     Document,
     Image,
@@ -14,9 +15,12 @@ from lfm2gguf.server.messages_api.request import (
     Message,
     MessagesRequest,
     NamedTool,
+    PlainText,
     RedactedThinking,
+    SearchResult,
     Text,
     Thinking,
+    ToolReference,
     ToolResult,
     ToolUse,
 )
@@ -75,7 +79,7 @@ def _of_message(message: Message) -> list[dict[str, Any]]:
                 said["reasoning_content"] = said.get("reasoning_content", "") + thoughts
             case RedactedThinking():
                 pass
-            case Text() | Image() | Document():
+            case Text() | Image() | Document() | SearchResult():
                 said.setdefault("content", []).append(_part(block))
     return [*results, {"role": message.role, **said}] if said or not results else results
 
@@ -90,18 +94,32 @@ def _content(content: str | list[Any]) -> str | list[dict[str, Any]]:
     return content if isinstance(content, str) else [_part(block) for block in content]
 
 
-def _part(block: Text | Image | Document) -> dict[str, Any]:
-    if isinstance(block, Text):
-        return {"type": "text", "text": block.text}
-    if isinstance(block, Document):
-        text = f"{block.title}\n\n{block.source.data}" if block.title else block.source.data
-        return {"type": "text", "text": text}
+def _part(block: Text | Image | Document | SearchResult | ToolReference) -> dict[str, Any]:
+    if not isinstance(block, Image):
+        return {"type": "text", "text": _text(block)}
     source = block.source
     if isinstance(source, InlineImage):
         url = f"data:{source.media_type};base64,{source.data}"
     else:
         url = source.url
     return {"type": "image_url", "image_url": {"url": url}}
+
+
+def _text(block: Text | Document | SearchResult | ToolReference) -> str:
+    """Return what a block says as one text, its heading first."""
+    match block:
+        case Text(text=text):
+            return text
+        case ToolReference(tool_name=name):
+            return name
+        case SearchResult(title=title, source=source, content=pieces):
+            heading: list[str | None] = [title, source]
+        case Document(title=title, context=context, source=PlainText(data=text)):
+            heading, pieces = [title, context], [Text(type="text", text=text)]
+        case Document(title=title, context=context, source=Blocks(content=pieces)):
+            heading = [title, context]
+    said = pieces if isinstance(pieces, str) else "\n".join(piece.text for piece in pieces)
+    return "\n\n".join([*filter(None, heading), said])
 
 
 def _tools(body: CountRequest) -> list[dict[str, Any]] | None:
