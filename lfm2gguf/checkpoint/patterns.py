@@ -7,6 +7,7 @@ a name of thirty letters. What peft writes, and people beside it, is far from th
 from __future__ import annotations
 
 import re
+import warnings
 
 from lfm2gguf.errors import CheckpointError
 
@@ -25,7 +26,9 @@ def pattern_problem(pattern: str) -> str:
     if len(pattern) > LONGEST:
         return f"has more than {LONGEST} characters"
     try:
-        re.compile(f"({pattern})")
+        with warnings.catch_warnings():  # of flags, which Python 3.10 takes in the midst
+            warnings.simplefilter("ignore", DeprecationWarning)
+            re.compile(f"({pattern})")
     except (re.error, OverflowError, RecursionError) as error:
         return f"is not a valid regular expression ({error})"
     return _slow(pattern)

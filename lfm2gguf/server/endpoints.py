@@ -20,6 +20,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from lfm2gguf.json_text import parse_json
 from lfm2gguf.server.errors import InvalidError, Refusal
 from lfm2gguf.server.generation import Generation
 from lfm2gguf.server.service import Service, authorize
@@ -93,10 +94,10 @@ class Endpoint:
         if not (data := await request.body()):
             raise InvalidError([{"type": "missing", "loc": (), "msg": "Field required"}])
         try:
-            given = json.loads(data)
+            given = parse_json(data)
         except json.JSONDecodeError as error:
             raise Refusal(400, f"the body is not JSON: {error.msg}", code="invalid_json") from error
-        except (ValueError, RecursionError) as error:  # of bytes, or of numbers of 5000 digits
+        except ValueError as error:  # of bytes, of numbers of 5000 digits, or of what nests
             what = "the body is not JSON in UTF-8, or nests too deep"
             raise Refusal(400, what, code="invalid_json") from error
         try:
