@@ -22,13 +22,17 @@ _lock = threading.Lock()
 def bindings(name: str) -> Any:
     """Return the module of this name; who imports the package later finds the same one in it.
 
+    Where other threads run, one may import the package at this moment, and must not see it without
+    what is in it: then it is imported whole.
+
     Raises:
         ImportError: it is not there.
         OSError, RuntimeError: its library does not load.
     """
     whole = f"{PACKAGE}.{name}"
     with _lock:
-        if PACKAGE in sys.modules or not (found := find_spec(PACKAGE)):
+        alone = threading.active_count() == 1
+        if not alone or {PACKAGE, whole} & set(sys.modules) or not (found := find_spec(PACKAGE)):
             return import_module(whole)
         package = sys.modules[PACKAGE] = ModuleType(PACKAGE)
         package.__path__ = list(found.submodule_search_locations or ())
