@@ -73,17 +73,19 @@ def _upload_errors(repository: str) -> Iterator[None]:
 
     Whatever it is: huggingface_hub lets the exceptions of its HTTP client through.
     """
+    from huggingface_hub import get_token
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
+    strange = next((c for c in get_token() or "" if not c.isascii()), None)  # no header's
+    if strange is not None:
+        raise HubError(
+            f"{repository}: the token (HF_TOKEN) holds {strange!r}, which no token does; "
+            "hf auth login"
+        )
     try:
         yield
     except LocalTokenNotFoundError as error:
         raise HubError(f"{repository}: nobody is logged in to the Hub; hf auth login") from error
-    except UnicodeEncodeError as error:  # of a header: tokens are ASCII
-        raise HubError(
-            f"{repository}: the token (HF_TOKEN) holds {error.object[error.start]!r}, which no "
-            "token does; hf auth login"
-        ) from error
     except Exception as error:
         chain = [e for e in (error, error.__cause__) if e is not None]
         what = " ".join(" ".join(str(e).split()) or type(e).__name__ for e in chain)[:MOST]

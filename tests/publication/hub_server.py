@@ -56,7 +56,8 @@ class _Handler(Handler):
 
     def do_GET(self) -> None:  # noqa: N802
         path = self.path.partition("?")[0]
-        if (made := self.state.repositories.get(path.removeprefix("/api/models/"))) is not None:
+        repository = path.removeprefix("/api/models/").removesuffix("/revision/main")
+        if (made := self.state.repositories.get(repository)) is not None:
             private = made.get("visibility") == "private"
             return self.json({"_id": "1", "id": made["name"], "private": private, "tags": []})
         if path != "/api/whoami-v2":
@@ -102,7 +103,8 @@ class _Handler(Handler):
         name = f"{asked['organization']}/{asked['name']}"
         if name in self.state.repositories:
             return self.refuse(409, "Exists", {"url": f"{self.state.url}/{name}"})
-        self.state.repositories[name] = asked
+        private = "private" if asked.get("private") else "public"  # before huggingface-hub 1.0
+        self.state.repositories[name] = {"visibility": private} | asked
         return self.json({"url": f"{self.state.url}/{name}", "id": "1"})
 
     def preupload(self, files: list[dict[str, object]]) -> None:
