@@ -232,6 +232,5 @@ def _codes(grid: Grid) -> tuple[Floats, Floats, int]:
 
 def _flat(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """A view: what is not contiguous would be filled in vain."""
-    flat = array.view()
-    flat.shape = (-1,)
-    return flat
+    assert array.flags.c_contiguous
+    return array.reshape(-1)
