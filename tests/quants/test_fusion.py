@@ -52,8 +52,9 @@ def searches() -> dict[str, tuple[Any, tuple[Any, ...]]]:
         "IQ2_S": (iq2.iq2_s_group, grids.IQ2_S),
         "IQ3_XXS": (iq3.iq3_xxs_group, grids.IQ3_XXS),
         "IQ3_S": (iq3.iq3_s_group, grids.IQ3_S),
+        "IQ1_S": (iq1.iq1_s_group, grids.IQ1),
+        "IQ1_M": (iq1.iq1_m_group, grids.IQ1),
     }
-    splits = tables(grids.IQ1), x, x, x, x, ints, 0, 16, out
     codes, loops = (x, x, 32), (x, x, x, x)
     with_min = x, 0, x, x, 32, 2, False, F32(15), F32(-1), F32(0.1), 20, 4 * (x,), 0
     return {
@@ -69,8 +70,6 @@ def searches() -> dict[str, tuple[Any, tuple[Any, ...]]]:
             name: (kernel, (tables(grid), x, x, x, ints, 0, 16, out))
             for name, (kernel, grid) in lattices.items()
         },
-        "IQ1_S": (iq1.iq1_s_group, splits),
-        "IQ1_M": (iq1.iq1_m_group, splits),
     }
 
 
