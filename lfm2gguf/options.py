@@ -9,13 +9,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import numbers
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple, TypedDict, get_args, get_origin, get_type_hints
 
 from lfm2gguf.errors import OptionError
+from lfm2gguf.numeric import is_number, is_whole
 
 LARGEST_SEED = 2**32 - 2  # the next, LLAMA_DEFAULT_SEED, has llama.cpp draw one of its own
 LARGEST_INT = 2**31 - 1  # int32_t, which llama.cpp's samplers take
@@ -270,23 +270,15 @@ def _option(name: str, hint: Any, *notes: Range | Doc) -> Option:
     return Option(name, kind, nullable, limits, doc)
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
-
-
 def _is_bias(value: Any) -> bool:
     """Tell whether a value gives numbers for token ids; -inf is one of them."""
     return isinstance(value, Mapping) and all(
-        _is_whole(token) and _is_number(x) and x < math.inf for token, x in value.items()
+        is_whole(token) and is_number(x) and x < math.inf for token, x in value.items()
     )
 
 
 def _are_ids(value: Any) -> bool:
-    return isinstance(value, Sequence) and all(_is_whole(token) and token >= 0 for token in value)
+    return isinstance(value, Sequence) and all(is_whole(token) and token >= 0 for token in value)
 
 
 def _are_texts(value: Any) -> bool:
@@ -294,8 +286,8 @@ def _are_texts(value: Any) -> bool:
 
 
 _KINDS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
-    int: ("a whole number", _is_whole),
-    float: ("a number", _is_number),
+    int: ("a whole number", is_whole),
+    float: ("a number", is_number),
     bool: ("True or False", lambda value: isinstance(value, bool)),
     str: ("a text", lambda value: isinstance(value, str)),
     Bias: ("numbers for token ids", _is_bias),

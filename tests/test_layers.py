@@ -18,6 +18,7 @@ LAYERS = [
         "install",
         "json_text",
         "members",
+        "numeric",
         "options",
         "progress",
         "sampling",

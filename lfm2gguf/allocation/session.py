@@ -27,6 +27,7 @@ from lfm2gguf.calibration import (
 from lfm2gguf.conversion import Draft, Recipe, plan
 from lfm2gguf.errors import OptionError, UnsupportedError
 from lfm2gguf.ggml import GGMLType
+from lfm2gguf.numeric import numbers_checked
 from lfm2gguf.progress import ProgressCallback
 from lfm2gguf.reference import Ids
 from lfm2gguf.verification import open_reference
@@ -82,6 +83,7 @@ class Allocation:
         }  # fmt: skip
 
 
+@numbers_checked
 def allocate(
     source: str | Path,
     budget: Budget,

@@ -21,6 +21,7 @@ from lfm2gguf.bench.workloads import WORKLOAD_NAMES
 from lfm2gguf.errors import Lfm2ggufError, OptionError
 from lfm2gguf.gguf_file import GGUFFile
 from lfm2gguf.llamacpp import Device, choose, default_threads, devices, probe
+from lfm2gguf.numeric import numbers_checked
 from lfm2gguf.progress import ProgressCallback
 from lfm2gguf.runner import check_file
 
@@ -73,6 +74,7 @@ class Settings:
         }
 
 
+@numbers_checked
 def benchmark(
     models: Sequence[str | Path] = (),
     *,

@@ -21,6 +21,7 @@ from lfm2gguf.checkpoint import Adapter
 from lfm2gguf.errors import UnsupportedError
 from lfm2gguf.executors import spread
 from lfm2gguf.imatrix import DEFAULT_CHUNK, Entry, ImportanceMatrix
+from lfm2gguf.numeric import numbers_checked
 from lfm2gguf.progress import ProgressCallback, counting
 from lfm2gguf.reference import Array, Ids, Reference, gguf_names, groups_of
 from lfm2gguf.verification import ReferenceModel, open_reference
@@ -70,6 +71,7 @@ class Collector:
         }
 
 
+@numbers_checked
 def collect_imatrix(
     source: str | Path,
     texts: str | Path | Iterable[str | Path] = (),

@@ -33,6 +33,7 @@ from lfm2gguf.calibration.store import Store, finished_sources
 from lfm2gguf.conversion import Conversion, ConversionPlan, Draft, Recipe, plan
 from lfm2gguf.errors import OptionError
 from lfm2gguf.ggml import FileType
+from lfm2gguf.numeric import numbers_checked
 from lfm2gguf.progress import ProgressCallback, counting
 from lfm2gguf.reference import Array, gguf_names
 from lfm2gguf.storage import scratch_folder
@@ -91,6 +92,7 @@ class CalibrationPlan:
     used: CalibrationMaterial
     held_out: CalibrationMaterial
 
+    @numbers_checked
     def write(
         self,
         *,
@@ -136,6 +138,7 @@ class CalibrationPlan:
         return Calibrated(written, judgement, self.used.tokens, *made)
 
 
+@numbers_checked
 def plan_calibration(
     source: str | Path,
     target: str | Path | None = None,
@@ -214,6 +217,7 @@ def check_calibrates(type: FileType) -> None:
         )
 
 
+@numbers_checked
 def calibrate(
     source: str | Path,
     target: str | Path | None = None,

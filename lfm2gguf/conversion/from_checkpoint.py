@@ -19,6 +19,7 @@ from lfm2gguf.conversion.sources import Part, SourceTensor
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.gguf_file import Value, ValueType
 from lfm2gguf.lfm2 import Plan, PlannedTensor, Source, make_plan
+from lfm2gguf.numeric import numbers_checked
 from lfm2gguf.progress import ProgressCallback
 from lfm2gguf.storage import GGML, stamps
 
@@ -81,6 +82,7 @@ def plan(
     return ConversionPlan.of(model, target, recipe, DEFAULT_TYPE[projector])
 
 
+@numbers_checked
 def convert(
     source: str | Path,
     target: str | Path | None = None,

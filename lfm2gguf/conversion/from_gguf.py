@@ -13,6 +13,7 @@ from lfm2gguf.conversion.write import WrittenFile
 from lfm2gguf.errors import GGUFError, UnsupportedError
 from lfm2gguf.gguf_file import GGUFFile, TensorInfo, number_in_name
 from lfm2gguf.members import ARCHITECTURES
+from lfm2gguf.numeric import numbers_checked
 from lfm2gguf.progress import ProgressCallback
 from lfm2gguf.quants import CODECS
 from lfm2gguf.storage import stamps
@@ -59,6 +60,7 @@ def plan_quantization(
     return ConversionPlan.of(model, target, recipe, DEFAULT_TYPE)
 
 
+@numbers_checked
 def quantize(
     source: str | Path,
     target: str | Path | None = None,

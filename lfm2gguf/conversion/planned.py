@@ -13,6 +13,7 @@ from lfm2gguf.conversion.mixtures import OUTPUT
 from lfm2gguf.conversion.recipe import Recipe
 from lfm2gguf.conversion.write import WrittenFile, write
 from lfm2gguf.errors import OptionError
+from lfm2gguf.numeric import numbers_checked
 from lfm2gguf.progress import ProgressCallback
 from lfm2gguf.rendering import Table, file_size, notebook_table
 from lfm2gguf.storage import Stamp, check_target, made_folder
@@ -120,6 +121,7 @@ class ConversionPlan:
                 for file in draft.files:
                     check_target(file.path, overwrite=overwrite)
 
+    @numbers_checked
     def write(
         self,
         *,

@@ -24,6 +24,7 @@ from lfm2gguf.conversion import (
 )
 from lfm2gguf.errors import OptionError
 from lfm2gguf.lfm2 import text_model
+from lfm2gguf.numeric import numbers_checked
 from lfm2gguf.publication.origin import Origin
 from lfm2gguf.reference import is_retrieval
 from lfm2gguf.several import several
@@ -140,6 +141,7 @@ class PublicationPlan:
         return rows
 
 
+@numbers_checked
 def plan_publication(
     source: str | Path,
     to: str,

@@ -6,12 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from lfm2gguf.conversion import Types
+from lfm2gguf.numeric import numbers_checked
 from lfm2gguf.progress import ProgressCallback
 from lfm2gguf.publication.making import Publication, make
 from lfm2gguf.publication.plan import LADDER, PublicationPlan, Settings, plan_publication
 from lfm2gguf.publication.upload import check_login, upload
 
 
+@numbers_checked
 def publish(
     source: str | Path | PublicationPlan,
     to: str = "",

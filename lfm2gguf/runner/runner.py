@@ -13,6 +13,7 @@ from lfm2gguf.chat.template import Message, Messages
 from lfm2gguf.chat.tools import Tool, ToolLike, as_tools
 from lfm2gguf.errors import OptionError
 from lfm2gguf.llamacpp import Floats, LazyGrammar, Model
+from lfm2gguf.numeric import numbers_checked
 from lfm2gguf.options import OptionChanges
 from lfm2gguf.runner.answer import tool_rounds
 from lfm2gguf.runner.answer.grammar import lazy_calls
@@ -72,6 +73,7 @@ class Runner:
         OptionError: an argument is out of its range.
     """
 
+    @numbers_checked
     def __init__(
         self,
         path: FilePath,

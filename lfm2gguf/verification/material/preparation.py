@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from lfm2gguf.checkpoint import chat_template_notes
 from lfm2gguf.errors import OptionError
+from lfm2gguf.numeric import check_numbers
 from lfm2gguf.progress import ProgressCallback, counting
 from lfm2gguf.reference import EMBEDDING, RetrievalReference
 from lfm2gguf.several import several
@@ -56,6 +57,7 @@ class Material:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "texts", several(self.texts))
+        check_numbers(type(self).__annotations__, vars(self))
         if self.ctx < MIN_CTX:
             raise OptionError(f"ctx (--ctx) is {self.ctx}; a chunk has {MIN_CTX} tokens or more")
         if self.chunks is not None and self.chunks < 1:
