@@ -11,7 +11,13 @@ from lfm2gguf.conversion.recipe import Recipe, Types
 from lfm2gguf.conversion.sources import Part, SourceTensor
 from lfm2gguf.conversion.write import WrittenFile
 from lfm2gguf.errors import GGUFError, UnsupportedError
-from lfm2gguf.gguf_file import GGUFFile, TensorInfo, number_in_name
+from lfm2gguf.gguf_file import (
+    ALIGNMENT,
+    DEFAULT_ALIGNMENT,
+    GGUFFile,
+    TensorInfo,
+    number_in_name,
+)
 from lfm2gguf.members import ARCHITECTURES
 from lfm2gguf.numeric import numbers_checked
 from lfm2gguf.progress import ProgressCallback
@@ -30,7 +36,7 @@ def plan_quantization(
 ) -> ConversionPlan:
     """Decide what a GGUF file of F32, F16 or BF16 weights becomes; no weight is read.
 
-    Metadata is copied as it stands.
+    Metadata is copied as it stands, but for an alignment that llama.cpp cannot map.
 
     Args:
         source: the GGUF file; of a model in several, the first.
@@ -50,6 +56,8 @@ def plan_quantization(
     file = GGUFFile.open(source)
     _check(file, allow_requantize)
     metadata = {k: v for k, v in file.metadata.items() if not k.startswith("split.")}
+    if (given := metadata.get(ALIGNMENT)) and given.value < DEFAULT_ALIGNMENT.value:
+        metadata[ALIGNMENT] = DEFAULT_ALIGNMENT
     sources = [
         SourceTensor(info.name, info.shape, (_part(info),), info.type)
         for info in file.tensors.values()

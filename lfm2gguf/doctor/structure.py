@@ -20,6 +20,7 @@ from lfm2gguf.loadable import (
     Contents,
     Problem,
     problems,
+    starts_of,
     vocabulary,
 )
 from lfm2gguf.loadable import types as rule_of_types
@@ -63,7 +64,8 @@ def types(subject: Subject) -> Iterator[Finding]:
 
 def _found(rule: Callable[[Contents], Iterator[Problem]], subject: Subject) -> Iterator[Finding]:
     types = {tensor.name: tensor.type for tensor in subject.weights if tensor.type is not None}
-    contents = Contents(subject.path, subject.metadata, subject.shapes, types)
+    starts = starts_of((tensor.path, tensor.offset) for tensor in subject.weights)
+    contents = Contents(subject.path, subject.metadata, subject.shapes, types, starts)
     for problem in rule(contents):
         yield Finding(problem.code, Severity.ERROR, problem.where, problem.what, problem.fix)
 

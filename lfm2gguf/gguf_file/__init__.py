@@ -14,10 +14,19 @@ from lfm2gguf.gguf_file.splits import (
     split_keys,
     split_path,
 )
-from lfm2gguf.gguf_file.values import UNSTORABLE, Metadata, Value, ValueType
+from lfm2gguf.gguf_file.values import (
+    ALIGNMENT,
+    DEFAULT_ALIGNMENT,
+    UNSTORABLE,
+    Metadata,
+    Value,
+    ValueType,
+)
 from lfm2gguf.gguf_file.writer import Layout, TensorSpec, lay_out
 
 __all__ = [
+    "ALIGNMENT",
+    "DEFAULT_ALIGNMENT",
     "KEYS",
     "MOST_FILES",
     "UNSTORABLE",

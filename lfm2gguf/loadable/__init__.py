@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         Contents,
         Problem,
         problems,
+        starts_of,
         types,
         vocabulary,
     )
@@ -39,6 +40,7 @@ __all__ = [
     "check_rules",
     "loading_ahead",
     "problems",
+    "starts_of",
     "types",
     "vocabulary",
 ]
@@ -48,7 +50,8 @@ __getattr__ = deferred(
     {
         "ahead": "loading_ahead",
         "check": "check_loadable check_rules",
-        "rules": "AGAIN NAMED_TOKENS NOT_WEIGHTS Contents Problem problems types vocabulary",
+        "rules": "AGAIN NAMED_TOKENS NOT_WEIGHTS Contents Problem problems starts_of types "
+        "vocabulary",
         "trial": "Trial",
     },
 )

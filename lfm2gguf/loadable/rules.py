@@ -7,7 +7,7 @@ Facts: src/models/lfm2.cpp, src/llama-model.cpp and src/llama-vocab.cpp of llama
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -30,6 +30,7 @@ LENGTHS = {
     "expert_feed_forward_length": (".ffn_gate_exps.weight", 1),
 }
 AGAIN = "convert the checkpoint again with this version of lfm2gguf"
+MAPPED = 32  # TENSOR_ALIGNMENT, ggml/src/ggml-impl.h: where weights that are mapped begin
 NAMED_TOKENS = ("bos", "eos", "eot", "padding", "unknown", "seperator", "mask")
 # No type for weights: numbers, and the formats that activations are quantized to.
 NOT_WEIGHTS = {
@@ -49,19 +50,24 @@ class Problem:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a file's header says: keys, and each tensor's shape (NumPy's order) and type."""
+    """What a file's header says: keys, and each tensor's shape (NumPy's order) and type.
+
+    ``starts`` are the bytes at which the weights begin, one for each file of a model in several.
+    """
 
     path: Path
     metadata: Metadata = field(repr=False)
     shapes: Mapping[str, Shape] = field(repr=False)
     types: Mapping[str, GGMLType] = field(repr=False)
+    starts: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, file: GGUFFile) -> Contents:
         """See a file so."""
         shapes = {name: tensor.shape for name, tensor in file.tensors.items()}
         types = {name: tensor.type for name, tensor in file.tensors.items()}
-        return cls(file.path, file.metadata, shapes, types)
+        starts = starts_of((tensor.file, tensor.offset) for tensor in file.tensors.values())
+        return cls(file.path, file.metadata, shapes, types, starts)
 
     @property
     def architecture(self) -> str:
@@ -78,6 +84,14 @@ class Contents:
         """Return the value of a key, or None."""
         value = self.metadata.get(key)
         return None if value is None else value.value
+
+
+def starts_of(places: Iterable[tuple[Path, int]]) -> tuple[int, ...]:
+    """Return where the first tensor of each file begins, given each tensor's file and byte."""
+    first: dict[Path, int] = {}
+    for path, offset in places:
+        first[path] = min(offset, first.get(path, offset))
+    return tuple(first.values())
 
 
 def problems(contents: Contents) -> Iterator[Problem]:
@@ -228,4 +242,17 @@ def types(contents: Contents) -> Iterator[Problem]:
         )  # fmt: skip
 
 
-RULES = (needed_keys, tensors, vocabulary, types)
+def alignment(contents: Contents) -> Iterator[Problem]:
+    """Check that weights begin where llama.cpp can map them (ggml_backend_cpu_buffer_from_ptr)."""
+    for start in contents.starts:
+        if start % MAPPED:
+            yield Problem(
+                "alignment", "general.alignment",
+                f"is {contents.get('general.alignment')}, and the weights begin at byte {start}, "
+                f"which is no multiple of {MAPPED}; llama.cpp ends the process where it maps them",
+                "quantize it, or its F32, F16 or BF16 original, with lfm2gguf, which aligns them",
+            )  # fmt: skip
+            return
+
+
+RULES = (needed_keys, tensors, vocabulary, types, alignment)

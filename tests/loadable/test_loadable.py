@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lfm2gguf import Runner, convert
+from lfm2gguf import Runner, convert, diagnose, quantize
 from lfm2gguf.errors import GGUFError
 from lfm2gguf.ggml import GGMLType
 from lfm2gguf.gguf_file import GGUFFile, Value, ValueType
@@ -106,6 +106,26 @@ def test_a_token_twice(sound: Path, tmp_path: Path, cache: Path, no_rules: None)
     assert [problem.code for problem in problems(Contents.of(opened))] == ["token-twice"]
     with pytest.raises(GGUFError, match=r"ends the process with it \(.*GGML_ASSERT"):
         check_loadable(opened)
+
+
+def test_weights_that_begin_where_none_can_be_mapped(
+    sound: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An alignment of 1 is sound GGUF, which llama-quantize keeps; here its copy can be loaded."""
+    odd = {"general.alignment": Value(ValueType.UINT32, 1)}
+    for n in range(2):  # one of two headers has an odd length
+        odd["general.description"] = Value(ValueType.STRING, "x" * n)
+        path = rewrite(sound, tmp_path / "odd.gguf", Change(odd))
+        if min(tensor.offset for tensor in GGUFFile.open(path).tensors.values()) % 2:
+            break
+    assert "alignment" in [finding.id for finding in diagnose(path).findings]
+    with pytest.raises(GGUFError, match="alignment is 1, and the weights begin at byte"):
+        check_loadable(GGUFFile.open(path))
+    (written,) = quantize(path, tmp_path / "out.gguf", "F32")
+    check_loadable(GGUFFile.open(written.path))
+    monkeypatch.setattr("lfm2gguf.loadable.check.problems", lambda _: iter(()))
+    with pytest.raises(GGUFError, match=r"ends the process with it \(.*must be aligned"):
+        check_loadable(GGUFFile.open(path))
 
 
 @pytest.mark.parametrize(
