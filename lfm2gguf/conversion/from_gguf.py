@@ -59,7 +59,7 @@ def plan_quantization(
     if (given := metadata.get(ALIGNMENT)) and given.value < DEFAULT_ALIGNMENT.value:
         metadata[ALIGNMENT] = DEFAULT_ALIGNMENT
     sources = [
-        SourceTensor(info.name, info.shape, (_part(info),), info.type)
+        SourceTensor(info.name, _shape(info), (_part(info),), info.type)
         for info in file.tensors.values()
     ]
     counts = (_count(file, "block_count"), _count(file, "expert_count"))
@@ -122,6 +122,12 @@ def _spans(file: GGUFFile) -> tuple[slice, ...]:
         return ()
     ends = [sum(n <= i for n in numbers) for i in range(max(numbers) + 1)]
     return tuple(slice(start, end) for start, end in pairwise([0, *ends]))
+
+
+def _shape(info: TensorInfo) -> tuple[int, ...]:
+    """Leave out leading ones, as llama.cpp does where it writes a tensor (``ggml_n_dims``)."""
+    ones = next((i for i, n in enumerate(info.shape) if n > 1), len(info.shape) - 1)
+    return info.shape[ones:]
 
 
 def _part(info: TensorInfo) -> Part:

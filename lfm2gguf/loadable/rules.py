@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 
 from lfm2gguf.ggml import GGMLType
-from lfm2gguf.gguf_file import GGUFFile, Metadata
+from lfm2gguf.gguf_file import GGUFFile, Metadata, ValueType
 from lfm2gguf.lfm2 import Keys
 from lfm2gguf.members import ARCHITECTURES
 
@@ -29,6 +29,7 @@ LENGTHS = {
     "expert_count": (".ffn_gate_inp.weight", 0),
     "expert_feed_forward_length": (".ffn_gate_exps.weight", 1),
 }
+GENERAL = {"general.name": ValueType.STRING, "general.file_type": ValueType.UINT32}
 AGAIN = "convert the checkpoint again with this version of lfm2gguf"
 MAPPED = 32  # TENSOR_ALIGNMENT, ggml/src/ggml-impl.h: where weights that are mapped begin
 NAMED_TOKENS = ("bos", "eos", "eot", "padding", "unknown", "seperator", "mask")
@@ -103,6 +104,10 @@ def needed_keys(contents: Contents) -> Iterator[Problem]:
     """Check the keys that llama.cpp needs."""
     if contents.architecture in ARCHITECTURES:
         for key, what in Keys(contents.architecture, contents.metadata).problems().items():
+            yield Problem("metadata-key", key, f"{what}; llama.cpp refuses the file", AGAIN)
+    for key, type in GENERAL.items():
+        if (value := contents.metadata.get(key)) and value.type is not type:
+            what = f"is {value.type.name.lower()}, where a {type.name.lower()} belongs"
             yield Problem("metadata-key", key, f"{what}; llama.cpp refuses the file", AGAIN)
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from lfm2gguf import GGUFFile, convert, quantize
 from lfm2gguf.gguf_file import Value, ValueType
+from tests.doctor.operations import Change, f32, rewrite
+from tests.making.models import tiny_gguf
 
 WEIGHTS = np.linspace(-1, 1, 3 * 512, dtype=np.float32).reshape(3, 512)
 
@@ -69,3 +71,16 @@ def test_again_what_is_quantized_already(wide: Path, tmp_path: Path) -> None:
     source = convert(wide, tmp_path / "in.gguf", "Q8_0").files[0].path
     quantize(source, tmp_path / "out.gguf", "Q8_0", allow_requantize=True)
     assert (tmp_path / "out.gguf").read_bytes() == source.read_bytes()
+
+
+def test_dimensions_of_one_as_llama_cpp_writes_them(tmp_path: Path) -> None:
+    llama = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+    rows = {f"x{n}.weight": f32(np.ones((n, 1, 32))) for n in (1, 2)}
+    rows["x0.weight"] = f32(np.ones((1, 1)))
+    source = rewrite(tiny_gguf(), tmp_path / "in.gguf", Change(tensors=rows))
+    (file,) = quantize(source, tmp_path / "out.gguf", "Q8_0")
+    settings = llama.llama_model_quantize_default_params()
+    settings.ftype = llama.LLAMA_FTYPE_MOSTLY_Q8_0
+    theirs = tmp_path / "theirs.gguf"
+    assert not llama.llama_model_quantize(bytes(source), bytes(theirs), settings)
+    assert file.path.read_bytes() == theirs.read_bytes()

@@ -51,6 +51,8 @@ DEADLY = {
 }
 # Where llama.cpp has a message, or our own code would ask for what is not there.
 REFUSED = {
+    "general.file_type is string": key("general.file_type", "STRING", "Q8_0"),
+    "general.name is uint32": key("general.name", "UINT32", 7),
     "lfm2.block_count is 10000": key("lfm2.block_count", "UINT32", 10000),
     "padding_token_id is 65536": key("tokenizer.ggml.padding_token_id", "UINT32", 65536),
     "lfm2.attention.value_length": key("lfm2.attention.value_length", "UINT32", 8),
