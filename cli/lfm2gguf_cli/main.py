@@ -112,6 +112,14 @@ def _refuse(message: str) -> NoReturn:
     sys.exit(BAD_INPUT)
 
 
+def _of_system(error: OSError) -> str:
+    try:
+        Path.cwd()
+    except OSError:
+        return "the current folder is no longer there: change to another (cd), and try again"
+    return f"{error.filename or 'system'}: {error.strerror or error}"
+
+
 def _open_streams() -> None:
     """Open those of the three streams that are closed, so that no other file takes their place.
 
@@ -145,7 +153,7 @@ def main() -> None:
     except Lfm2ggufError as error:
         _refuse(str(error))
     except OSError as error:  # such as a path that is too long to be one
-        _refuse(f"{error.filename or 'system'}: {error.strerror or error}")
+        _refuse(_of_system(error))
     except MemoryError:
         _refuse("there is not enough memory")
     except KeyboardInterrupt:

@@ -32,7 +32,7 @@ def create(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
         partial = partial_of(target)
         stack.callback(_remove, partial)  # before it is there: Ctrl-C may come at any moment
         with output_errors(target):
-            lock = stack.enter_context(begin(partial))
+            lock = stack.enter_context(begin(partial, target))
         check_target(target, overwrite=overwrite)  # who held it may have ended just now
         yield partial
         with output_errors(target):
@@ -71,6 +71,11 @@ def check_target(target: Path, *, overwrite: bool = False) -> None:
         raise OutputError("-: this is not written to standard output; give the name of a file")
     if "\0" in str(target):
         raise OutputError(f"{str(target)!r}: is no file's name; give another")
+    with output_errors(target):  # such as a name that is too long to be one
+        _check_place(target, overwrite)
+
+
+def _check_place(target: Path, overwrite: bool) -> None:
     if target.is_dir():
         raise OutputError(f"{target}: is a folder; give the name of a file in it")
     if target.exists() and not target.is_file():

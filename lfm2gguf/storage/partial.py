@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import re
 import stat
@@ -28,18 +29,40 @@ if sys.platform != "win32":
     import fcntl
 
 SUFFIX = ".partial"
-NAME = re.compile(r"(?P<target>.+)\.[0-9a-f]{8}\.partial", re.DOTALL)
+NAME = re.compile(r"(?P<stem>.+)\.[0-9a-f]{8}\.partial", re.DOTALL)
+LONGEST = 255  # bytes of a file's name, where the system does not say
 LOCKS = sys.platform != "win32"
 PATIENCE = 2.0  # seconds for others to look through the folder
 
 
 def partial_of(target: Path) -> Path:
     """Return a temporary name for a target, beside it, that nobody can foresee."""
-    return target.with_name(f"{target.name}.{os.urandom(4).hex()}{SUFFIX}")
+    end = f".{os.urandom(4).hex()}{SUFFIX}"
+    return target.with_name(_stem(target, _longest(target.parent) - len(end)) + end)
 
 
-def begin(partial: Path) -> BinaryIO:
-    """Make a temporary file; return the opening that holds its lock.
+def _stem(target: Path, room: int) -> str:
+    """Return the target's name; of one without room for more, the beginning and a digest of all.
+
+    It is the same in every run: by it another one finds that the target is being written.
+    """
+    name = os.fsencode(target.name)
+    if len(name) <= room:
+        return target.name
+    end = f"~{hashlib.sha256(name).hexdigest()[:8]}"
+    return name[: room - len(end)].decode(errors="ignore") + end  # no half of a character
+
+
+def _longest(folder: Path) -> int:
+    """Return how many bytes a file's name may have in a folder."""
+    if hasattr(os, "pathconf"):
+        with contextlib.suppress(OSError, ValueError):
+            return os.pathconf(folder, "PC_NAME_MAX")
+    return LONGEST
+
+
+def begin(partial: Path, target: Path) -> BinaryIO:
+    """Make a temporary file of a target; return the opening that holds its lock.
 
     What killed runs left in the folder is removed. After an exception, which an interrupt may be
     at any moment, the file may be there.
@@ -50,8 +73,7 @@ def begin(partial: Path) -> BinaryIO:
 
     """
     with turn(partial.parent):
-        target = target_of(partial)
-        if target.name in _sweep(partial.parent):
+        if target_of(partial).name in _sweep(partial.parent):
             raise OutputError(
                 f"{target}: another run is writing it now; wait until it has ended, or give "
                 "another name"
@@ -64,14 +86,14 @@ def begin(partial: Path) -> BinaryIO:
 
 
 def target_of(partial: Path) -> Path:
-    """Return the name that a file under a temporary name will get."""
+    """Return the name that a file under a temporary name will get, of a long one what is in it."""
     return partial.with_name(partial.name.removesuffix(SUFFIX).rpartition(".")[0])
 
 
 def _sweep(folder: Path) -> set[str]:
-    """Remove what nobody is writing; return the names of the targets that are being written."""
+    """Remove what nobody is writing; return the stems of those that are being written."""
     found = [match for path in folder.iterdir() if (match := NAME.fullmatch(path.name))]
-    return {match["target"] for match in found if _is_written(folder / match[0])}
+    return {match["stem"] for match in found if _is_written(folder / match[0])}
 
 
 def _is_written(path: Path) -> bool:

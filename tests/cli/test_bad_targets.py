@@ -88,7 +88,7 @@ def test_a_folder_that_cannot_be_written(small: Path, tmp_path: Path) -> None:
 
 def test_a_name_that_is_too_long(small: Path, tmp_path: Path) -> None:
     refusal("convert", small, "-qo", tmp_path / ("x" * 5000), within=tmp_path)
-    refusal("convert", small, "-qo", tmp_path / ("x" * 250), within=tmp_path)
+    refusal("convert", small, "-qo", tmp_path / ("x" * 256), within=tmp_path)
     refusal("inspect", "x" * 5000, within=tmp_path)
 
 

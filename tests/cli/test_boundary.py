@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,22 @@ def test_an_error_is_one_line_that_commands_nothing(checkpoint: Path, text: str)
     assert done.code == 2
     assert done.err.count("\n") == 1
     assert done.err.strip().isprintable()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps a folder that is used")
+@pytest.mark.parametrize("target", [(), ("-o", "a.gguf")])
+def test_a_current_folder_that_was_deleted(
+    target: tuple[str, ...], checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    command = [*COMMAND, "convert", str(checkpoint), "-t", "F16", *target]
+    script = "rmdir ../gone && exec " + shlex.join(command)
+    done = subprocess.run(script, shell=True, cwd=gone, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "lfm2gguf: the current folder is no longer there: change to another (cd), and try again\n"
+    )
 
 
 def test_letters_of_all_scripts_stay() -> None:

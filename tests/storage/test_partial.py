@@ -61,6 +61,37 @@ def test_what_is_being_written(writer: subprocess.Popen[str], tmp_path: Path) ->
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
+@pytest.mark.parametrize("character", ["a", "\u00e9", "\U0001f642"])
+def test_any_name_that_a_file_may_have(character: str, tmp_path: Path) -> None:
+    """Names of up to 255 bytes leave no room for the end of a temporary one."""
+    size = len(character.encode())
+    for n_bytes in (238, 239, 250, 255):
+        target = tmp_path / (character * (n_bytes // size) + "x" * (n_bytes % size))
+        with create(target) as partial:
+            assert len(partial.name.encode()) <= 255
+            partial.write_text("half")
+            other = target.with_name(target.name[:-1] + "y")
+            write_whole(other, "whole")  # begins with the same
+            with pytest.raises(OutputError, match="another run is writing it now"):
+                write_whole(target, "other", overwrite=True)
+        assert sorted(path.read_text() for path in tmp_path.iterdir()) == ["half", "whole"]
+        target.unlink()
+        other.unlink()
+    with pytest.raises(OutputError, match="File name too long"):
+        write_whole(tmp_path / ("x" * 256), "whole")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_what_a_killed_run_leaves_of_a_long_name(tmp_path: Path) -> None:
+    code = WRITER.replace("sys.stdin.read()", "import os; os.kill(os.getpid(), 9)")
+    target = tmp_path / ("x" * 255)
+    subprocess.run([sys.executable, "-c", code, str(target)], check=False)
+    (left,) = tmp_path.iterdir()
+    assert left.suffix == ".partial"
+    write_whole(target, "whole")
+    assert list(tmp_path.iterdir()) == [target]
+
+
 def test_of_two_that_begin_together_one_is_the_second(tmp_path: Path) -> None:
     """Both wait for the same moment; whichever is first, one file is written and one refused."""
     pipe, target = subprocess.PIPE, tmp_path / "a"
