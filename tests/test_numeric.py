@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,13 @@ import numpy as np
 import pytest
 
 import lfm2gguf
+from lfm2gguf import server
+from lfm2gguf.bench import Settings
 from lfm2gguf.errors import OptionError
+from lfm2gguf.imatrix import merge
 from lfm2gguf.numeric import check_numbers, numbers_checked
-from lfm2gguf.verification import Material
+from lfm2gguf.verification import Engine, Limits, Material
+from tests.making.models import tiny_gguf
 
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 KINDS = "int", "float", "int | None", "float | None"
@@ -49,6 +54,22 @@ def test_plans_and_texts(small: Path, tmp_path: Path) -> None:
     for name in ("chunks", "ctx"):
         with pytest.raises(OptionError, match=f"{name} is '2'"):
             Material(**{name: "2"})  # type: ignore[arg-type]
+    for value, name in (
+        (lfm2gguf.Budget, "kld"),
+        (Limits, "max_kld"),
+        (Engine, "threads"),
+        (Settings, "runs"),
+        (server.Limits, "seconds"),
+    ):
+        with pytest.raises(OptionError, match=f"{name} is '2'"):
+            value(**{name: "2"})
+    with pytest.raises(OptionError, match="chunk_size is '2'"):
+        merge([], "2")  # type: ignore[arg-type]
+    with lfm2gguf.Runner(tiny_gguf(), device="cpu", threads=1) as lfm:
+        with pytest.raises(OptionError, match="max_rounds is '2'"):
+            lfm.run_tools("Hi", [], max_rounds="2")  # type: ignore[arg-type]
+        with pytest.raises(OptionError, match=r"max_rounds is 2\.5"):
+            asyncio.run(lfm.arun_tools("Hi", [], max_rounds=2.5))  # type: ignore[arg-type]
     plan = lfm2gguf.plan(small, tmp_path / "x.gguf", "Q8_0")
     with pytest.raises(OptionError, match="jobs is '2'"):
         plan.write(jobs="2")  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 from lfm2gguf.errors import OptionError
+from lfm2gguf.numeric import check_numbers
 
 SIZE = re.compile(r"(?P<number>\d{1,15}(\.\d{1,15})?) ?(?P<unit>[KMGT]?)(?P<binary>I?)B?")
 POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
@@ -28,6 +29,7 @@ class Budget:
     kld: float | None = None
 
     def __post_init__(self) -> None:
+        check_numbers(dict.fromkeys(vars(self), "float | None"), vars(self))
         options = {
             "size (--size)": self.nbytes,
             "bpw (--bpw)": self.bits_per_weight,

@@ -21,7 +21,7 @@ from lfm2gguf.bench.workloads import WORKLOAD_NAMES
 from lfm2gguf.errors import Lfm2ggufError, OptionError
 from lfm2gguf.gguf_file import GGUFFile
 from lfm2gguf.llamacpp import Device, choose, default_threads, devices, probe
-from lfm2gguf.numeric import numbers_checked
+from lfm2gguf.numeric import check_numbers, numbers_checked
 from lfm2gguf.progress import ProgressCallback
 from lfm2gguf.runner import check_file
 
@@ -49,6 +49,9 @@ class Settings:
     gpu_layers: int | None = None
     threads: int | None = None
     probes: bool = True
+
+    def __post_init__(self) -> None:
+        check_numbers(type(self).__annotations__, vars(self))
 
     def cells(self) -> list[Cell]:
         """Return what is measured.

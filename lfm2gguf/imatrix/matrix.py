@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lfm2gguf.errors import GGUFError, OptionError
+from lfm2gguf.numeric import numbers_checked
 from lfm2gguf.several import several
 
 Floats: TypeAlias = npt.NDArray[np.float32]
@@ -105,6 +106,7 @@ class ImportanceMatrix:
         return {name: experts for name, experts in found.items() if experts}
 
 
+@numbers_checked
 def merge(
     matrices: Iterable[ImportanceMatrix], chunk_size: int = DEFAULT_CHUNK
 ) -> ImportanceMatrix:

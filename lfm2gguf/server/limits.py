@@ -10,6 +10,7 @@ import numpy as np
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lfm2gguf.errors import OptionError
+from lfm2gguf.numeric import check_numbers
 from lfm2gguf.server.errors import Refusal, response_of
 
 DEEPEST = 200  # in a request; pydantic writes 255 levels, and a schema may have 100
@@ -35,6 +36,7 @@ class Limits:
     any_grammar: bool = False
 
     def __post_init__(self) -> None:
+        check_numbers(type(self).__annotations__, vars(self))
         for name, value in vars(self).items():
             least = 0 if name in ("queue", "any_grammar") else 1e-3
             if value is not None and not value >= least:

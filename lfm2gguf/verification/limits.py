@@ -18,6 +18,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
 from lfm2gguf.errors import OptionError
+from lfm2gguf.numeric import check_numbers
 
 WORST_CHUNK = 2.0  # times max_kld; the worst chunk of good files was 1.2 to 1.5 times the mean
 WORST_TEXT = 2.5  # times 1 - min_cosine; the worst text of good files was at most 1.2 times it
@@ -235,6 +236,7 @@ class Limits:
             OptionError: one is not a number, or a share is above 1.
 
         """
+        check_numbers(type(self).__annotations__, vars(self))
         for limit in fields(self):
             value = getattr(self, limit.name)
             if value is not None and math.isnan(value):

@@ -13,6 +13,7 @@ from lfm2gguf.chat.template import Message, Messages, as_messages
 from lfm2gguf.chat.tool_calls import ToolCall
 from lfm2gguf.chat.tools import Tool, as_tools
 from lfm2gguf.errors import OptionError
+from lfm2gguf.numeric import numbers_checked
 from lfm2gguf.runner.answer.stream import Reply
 
 Result = tuple[Reply, list[Message]]
@@ -54,11 +55,12 @@ def functions(tools: Sequence[Callable[..., Any]], *, awaited: bool = False) -> 
     return known
 
 
+@numbers_checked
 def rounds(messages: Messages, tools: dict[str, Tool], max_rounds: int) -> Steps:
     """Return the steps to an answer without calls, each to be sent its outcome.
 
     Raises:
-        OptionError: ``max_rounds`` is below 1.
+        OptionError: ``max_rounds`` is no number, or below 1.
     """
     if max_rounds < 1:
         raise OptionError(f"max_rounds is {max_rounds}: it must be at least 1")

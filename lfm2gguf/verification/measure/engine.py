@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from lfm2gguf.errors import MissingDependencyError, OptionError
 from lfm2gguf.install import install_command
 from lfm2gguf.llamacpp import check_threads
+from lfm2gguf.numeric import check_numbers
 from lfm2gguf.verification.measure.scorers import llamacpp_available
 
 SHIPPED = "shipped"  # reference against what is shipped; the other two are of a three-way run
@@ -34,6 +35,9 @@ class Engine:
     device: str | None = None
     threads: int | None = None
     three_way: bool = False
+
+    def __post_init__(self) -> None:
+        check_numbers(type(self).__annotations__, vars(self))
 
     def resolved(self) -> Engine:
         """Return the engine with ``auto`` replaced by what is installed.
