@@ -7,8 +7,10 @@ import gc
 import os
 import random
 import threading
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,6 +72,58 @@ def test_async_streams_and_cancelled_tasks(lfm: Runner) -> None:
 
     asyncio.run(main())
     wait_until(lambda: not lfm.scheduler.queue.running)
+
+
+async def _times_out(lfm: Runner) -> None:
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(lfm.achat("Hi", logit_bias=endless(lfm)), 0.05)
+
+
+async def _is_abandoned(lfm: Runner) -> None:
+    async for _ in lfm.astream("Hi", logit_bias=endless(lfm)):
+        break
+
+
+async def _is_never_read(lfm: Runner) -> None:
+    lfm.astream("Hi", logit_bias=endless(lfm))
+
+
+async def _is_pending_at_the_end(lfm: Runner) -> None:
+    asyncio.create_task(lfm.achat("Hi", logit_bias=endless(lfm)))  # noqa: RUF006
+    await asyncio.sleep(0.05)
+
+
+async def _are_cancelled_among_others(lfm: Runner) -> None:
+    kept = [asyncio.create_task(lfm.achat("Hi", max_tokens=5, **GREEDY)) for _ in range(20)]
+    gone = [asyncio.create_task(lfm.achat("Hi", logit_bias=endless(lfm))) for _ in range(20)]
+    await asyncio.sleep(0.05)
+    for task in gone:
+        task.cancel()
+    assert len({reply.text for reply in await asyncio.gather(*kept)}) == 1
+    cancelled = await asyncio.gather(*gone, return_exceptions=True)
+    assert {type(error) for error in cancelled} == {asyncio.CancelledError}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "task",
+    [
+        _times_out,
+        _is_abandoned,
+        _is_never_read,
+        _is_pending_at_the_end,
+        _are_cancelled_among_others,
+    ],
+)
+def test_what_a_task_leaves_behind_ends(
+    task: Callable[[Runner], Coroutine[Any, Any, None]], lfm: Runner
+) -> None:
+    before = lfm.chat("Hi", max_tokens=8, **GREEDY).text
+    threads = threading.active_count()
+    asyncio.run(task(lfm))
+    wait_until(lambda: not lfm.load.running and not lfm.load.waiting)
+    assert threading.active_count() == threads
+    assert lfm.chat("Hi", max_tokens=8, **GREEDY).text == before
 
 
 def test_cancelling_from_another_thread() -> None:
