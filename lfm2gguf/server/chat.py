@@ -23,6 +23,7 @@ from lfm2gguf.server.responses import (
     head,
     timings_of,
     usage_of,
+    usage_so_far,
 )
 from lfm2gguf.server.service import Service
 from lfm2gguf.server.sse import event_stream
@@ -90,8 +91,6 @@ class _Chunks:
         self._runner, self._body, self._common, self._streams = runner, body, common, streams
         self._times = bool(body.timings_per_token)
         self._answers = body.n or 1
-        options = body.stream_options
-        self._tells_usage = bool(options and options.include_usage)
         self._thought: set[int] = set()  # answers that have thought, and not yet said a thing
 
     async def of(self, events: AsyncIterator[tuple[int, Event]]) -> AsyncIterator[ChatChunk]:
@@ -106,7 +105,8 @@ class _Chunks:
                     yield chunk
             elif piece := self._piece(index, event):
                 yield piece
-        if self._tells_usage:
+        options = self._body.stream_options
+        if options and options.include_usage:
             timings = timings_of(replies[0].usage)
             yield self._envelope([], usage=usage_of(1, replies), timings=timings)
 
@@ -145,10 +145,9 @@ class _Chunks:
         self, index: int, delta: AnswerMessage, timed: Usage | None = None, **more: Any
     ) -> ChatChunk:
         choice = {"logprobs": None, "finish_reason": None, **more}
-        timings = {"timings": timings_of(timed)} if timed else {}
-        return self._envelope([ChatChunkChoice(index=index, delta=delta, **choice)], **timings)
+        told: dict[str, Any] = {"timings": timings_of(timed)} if timed else {}
+        told |= usage_so_far(self._body.stream_options, self._streams[index])
+        return self._envelope([ChatChunkChoice(index=index, delta=delta, **choice)], **told)
 
     def _envelope(self, choices: list[ChatChunkChoice], **more: Any) -> ChatChunk:
-        if self._tells_usage:
-            more = {"usage": None, **more}
         return ChatChunk(object="chat.completion.chunk", choices=choices, **self._common, **more)

@@ -23,6 +23,7 @@ from lfm2gguf.server.responses import (
     head,
     timings_of,
     usage_of,
+    usage_so_far,
 )
 from lfm2gguf.server.sampling import options_of
 from lfm2gguf.server.service import Service
@@ -47,7 +48,7 @@ async def completions(body: CompletionRequest, service: Service, generation: Gen
     streams = await run_in_threadpool(_streams, service, body, prompts)
     if body.stream:
         events = await generation.events(streams)
-        return event_stream(_chunks(runner, body, prompts, common, events))
+        return event_stream(_chunks(runner, body, prompts, streams, common, events))
     replies = await generation.replies(streams)
     choices = [
         _choice(body, runner, i, reply, prompts[i // (body.n or 1)])
@@ -154,6 +155,7 @@ async def _chunks(
     runner: Runner,
     body: CompletionRequest,
     prompts: Sequence[_Prompt],
+    streams: Sequence[Stream],
     common: dict[str, Any],
     events: AsyncIterator[tuple[int, Event]],
 ) -> AsyncIterator[Completion]:
@@ -163,8 +165,6 @@ async def _chunks(
         text = prompts[index // (body.n or 1)].echo
         choice = TextChoice(index=index, text=text, logprobs=None, finish_reason=None)
         yield Completion(choices=[choice], **common)
-    tells_usage = bool(body.stream_options and body.stream_options.include_usage)
-    usage: dict[str, Any] = {"usage": None} if tells_usage else {}
     async for index, event in events:
         if isinstance(event, Reply):
             replies[index] = event
@@ -177,8 +177,9 @@ async def _chunks(
                 text, rows = prompt.echo, _of_prompt(runner, prompt, event.prompt_logprobs)
             logprobs = tellers[index].tell(rows) if rows else None
             choice = TextChoice(index=index, text=text, logprobs=logprobs, finish_reason=None)
+        usage = usage_so_far(body.stream_options, streams[index])
         yield Completion(choices=[choice], **common, **usage)
-    if tells_usage:
+    if body.stream_options and body.stream_options.include_usage:
         whole = [replies[index] for index in sorted(replies)]
         yield Completion(choices=[], usage=usage_of(len(prompts), whole), **common)
 

@@ -71,6 +71,8 @@ def prompt_arguments(body: ChatRequest) -> dict[str, Any]:
         tool.model_dump(exclude_none=True, exclude={"function": {"strict"}}) for tool in listed
     ]
     variables = dict(body.chat_template_kwargs or {})
+    if body.enable_thinking is not None:
+        variables.setdefault("enable_thinking", body.enable_thinking)
     if body.reasoning_effort == "none":
         variables.setdefault("enable_thinking", False)
     elif body.reasoning_effort is not None:

@@ -76,6 +76,9 @@ class StreamOptions(Wire):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = Field(
+        None, description="With include_usage, each chunk has the usage so far (vLLM's)."
+    )
     include_obfuscation: bool | None = Field(None, description="Has no effect.")
 
 
@@ -199,6 +202,9 @@ class ChatRequest(Sampling):
     )
     chat_template_kwargs: dict[str, Any] | None = Field(
         None, description="Variables for the chat template."
+    )
+    enable_thinking: bool | None = Field(
+        None, description="As in chat_template_kwargs, which counts where both are given."
     )
     add_generation_prompt: bool | None = Field(
         None, description="Whether the prompt ends with the beginning of an answer."

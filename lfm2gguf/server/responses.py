@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from lfm2gguf import runner
+from lfm2gguf.server.requests import StreamOptions
 from lfm2gguf.server.wire import Wire
 from lfm2gguf.version import __version__
 
@@ -249,10 +250,24 @@ def timings_of(usage: runner.Usage) -> Timings:
 
 def usage_of(prompts: int, replies: list[runner.Reply]) -> Usage:
     """Sum up; each of the ``prompts`` counts once, though it has several answers."""
-    per_prompt = len(replies) // prompts
-    read = [reply.usage for reply in replies[::per_prompt]]
+    return _summed(prompts, [reply.usage for reply in replies])
+
+
+def usage_so_far(options: StreamOptions | None, stream: runner.Stream) -> dict[str, Any]:
+    """Return the field of a chunk that is not the last: null, or what its answer cost until now.
+
+    As vLLM 0.11 has it (``entrypoints/openai/serving_chat.py``).
+    """
+    if not options or not options.include_usage:
+        return {}
+    usage = stream.usage if options.continuous_usage_stats else None
+    return {"usage": _summed(1, [usage]) if usage else None}
+
+
+def _summed(prompts: int, usages: list[runner.Usage]) -> Usage:
+    read = usages[:: len(usages) // prompts]
     prompt = sum(usage.prompt_tokens for usage in read)
-    generated = sum(reply.usage.completion_tokens for reply in replies)
+    generated = sum(usage.completion_tokens for usage in usages)
     cached = CachedTokens(cached_tokens=sum(usage.cached_tokens for usage in read))
     return Usage(
         prompt_tokens=prompt,

@@ -12,6 +12,8 @@ import jsonschema
 import pytest
 
 from lfm2gguf import Runner
+from lfm2gguf.server.conversation import prompt_arguments
+from lfm2gguf.server.requests import ChatRequest
 from lfm2gguf.server.settings import NEUTRAL, NO_EFFECT
 from tests.server.conftest import serving
 
@@ -67,13 +69,63 @@ def test_what_asks_for_something_is_refused_by_its_name(url: str, name: str) -> 
     assert "--lenient" in error["message"]
 
 
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        ({"enable_thinking": False}, {"enable_thinking": False}),
+        ({"enable_thinking": None}, {}),
+        ({"enable_thinking": True, "reasoning_effort": "none"}, {"enable_thinking": True}),
+        (
+            {"enable_thinking": False, "chat_template_kwargs": {"enable_thinking": True}},
+            {"enable_thinking": True},
+        ),
+    ],
+)
+def test_thinking_as_clients_of_hosted_models_ask_for_it(
+    url: str, sent: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    assert prompt_arguments(ChatRequest(**ASK, **sent))["template"] == expected
+    assert text(chat(url, **sent)) == text(chat(url))  # whose template knows of none
+    assert chat(url, enable_thinking="no").status_code == 400
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_usage_in_each_chunk(url: str, path: str) -> None:
+    """As vLLM's clients ask for it (GuideLLM, AIPerf)."""
+    asked = {**ASK, "prompt": "What"}
+    asked.pop("prompt" if "chat" in path else "messages")
+    asked |= {"stream": True, "n": 2, "ignore_eos": True}
+
+    def usages(**options: Any) -> list[tuple[list[int], dict[str, Any] | None]]:
+        body = asked | {"stream_options": options}
+        lines = httpx.post(url + path, json=body, timeout=60).text.split("\n\n")
+        chunks = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+        return [([c["index"] for c in x["choices"]], x.get("usage")) for x in chunks]
+
+    *told, (none, whole) = usages(include_usage=True, continuous_usage_stats=True)
+    assert none == []
+    assert whole is not None
+    for index in range(2):
+        each = [usage for choices, usage in told if choices == [index] and usage]
+        counts = [usage["completion_tokens"] for usage in each]
+        assert counts == sorted(counts)
+        assert counts[-1] == 8
+        assert all(usage["prompt_tokens"] == whole["prompt_tokens"] for usage in each)
+        assert each[-1]["total_tokens"] == whole["prompt_tokens"] + 8
+    assert len(told) == sum(usage is not None for _, usage in told)
+    assert whole["completion_tokens"] == 16
+    without = usages(include_usage=True, continuous_usage_stats=False)
+    assert [usage for _, usage in without[:-1]] == [None] * (len(without) - 1)
+    assert {usage is None for _, usage in usages(continuous_usage_stats=True)} == {True}
+
+
 def test_a_lenient_server_passes_over_and_tells(url: str, lenient: str) -> None:
     odd = {"mirostat": 2, "tempature": 1, "a\r\nb": 1}
-    options = {"stream_options": {"include_usage": True, "continuous_usage_stats": True}}
+    options = {"stream_options": {"include_usage": True, "include_cost": True}}
     answer = chat(lenient, **odd, **options)
     assert text(answer) == text(chat(url))
     told = answer.headers[WARNING]
-    for name in ("mirostat", "tempature", "stream_options.continuous_usage_stats", "odd name"):
+    for name in ("mirostat", "tempature", "stream_options.include_cost", "odd name"):
         assert f"{name} is passed over" in told
     assert WARNING not in chat(lenient).headers
     assert chat(lenient, temperature=-1, mirostat=2).status_code == 400  # that is no setting
