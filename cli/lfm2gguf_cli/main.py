@@ -16,7 +16,7 @@ import typer
 
 from lfm2gguf.errors import Lfm2ggufError
 from lfm2gguf_cli.nearest import Command
-from lfm2gguf_cli.signals import has_stopped, heard_again, interrupt_by, stop
+from lfm2gguf_cli.signals import forget_put_off, has_stopped, heard_again, interrupt_by, stop
 
 BAD_INPUT = 2  # exit codes: 0 done, 1 a check failed, 2 bad usage or input, 130 interrupted
 INTERRUPTED = 130
@@ -162,6 +162,7 @@ def main() -> None:
         _unexpected(error)
     finally:
         if has_stopped():  # and all is tidied up
+            forget_put_off()
             interrupt_by(stop, signal.SIG_DFL)
         else:
             interrupt_by(signal.SIG_DFL, signal.default_int_handler)

@@ -44,6 +44,7 @@ def _held_back(number: signal.Signals) -> Iterator[None]:
 
 _ended = -TIDYING  # when a signal last ended what ran
 _number = 0  # which one
+_put_off: dict[int, threading.Timer] = {}  # by number, what sends a signal again
 
 
 def stop(signal_number: int, frame: FrameType | None, code: int | None = None) -> None:
@@ -87,6 +88,16 @@ def heard_again() -> Iterator[None]:
         sys.unraisablehook = before
 
 
+def forget_put_off() -> None:
+    """Send none again: where everything is tidied up, one would find what Ctrl-C does by default.
+
+    Several that were put off, as in a load of weights, are each sent again.
+    """
+    for again in list(_put_off.values()):
+        again.cancel()
+        again.join()  # if it was about to, it has
+
+
 def has_stopped() -> bool:
     """Whether a signal has ended what ran."""
     return _ended > 0
@@ -115,6 +126,9 @@ def _signal_soon(signal_number: int) -> None:
     again = threading.Timer(0.02, _signal_again, [signal_number])
     again.daemon = True
     again.start()
+    if before := _put_off.get(signal_number):
+        before.cancel()
+    _put_off[signal_number] = again
 
 
 def _signal_again(signal_number: int) -> None:

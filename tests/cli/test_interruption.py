@@ -251,6 +251,35 @@ def test_interrupted_where_python_drops_exceptions(
     assert not list(target.iterdir())
 
 
+PUT_OFF = """
+import atexit, os, runpy, signal, sys, time
+from lfm2gguf.checkpoint import Checkpoint
+
+def interrupted_from_c():
+    os.kill(os.getpid(), {number})
+
+def interrupted(*arguments):
+    interrupted_from_c()
+    os.kill(os.getpid(), {number})
+    time.sleep(10)
+
+Checkpoint.open = interrupted
+atexit.register(time.sleep, 0.2)
+runpy.run_module("lfm2gguf_cli.main", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_what_was_put_off_does_not_come_when_all_is_over(
+    wide: Path, target: Path, number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    """Ctrl-C pressed twice: the process ended by the signal, though it had its exit code."""
+    (tmp_path / "start.py").write_text(PUT_OFF.format(number=int(number)))
+    arguments = [sys.executable, str(tmp_path / "start.py"), *command(wide, target)[len(COMMAND) :]]
+    done = subprocess.run(arguments, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (code, "")
+
+
 def test_killed(long: Path, wide: Path, target: Path) -> None:
     """Nothing has the final name, and the workers go; what is left goes with the next run."""
     with converting(long, target) as (process, workers):
