@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +35,18 @@ def kinds() -> dict[tuple[str, str], Any]:
 def test_both_ways_know_a_conversation_alike(kinds: dict[tuple[str, str], Any]) -> None:
     gateway = kinds["ConfigMap", "lfm2gguf-gateway"]["data"]["nginx.conf"]
     assert map_of(gateway) == map_of(CONF.read_text("utf-8"))
+
+
+def test_what_is_ended_has_the_time_it_takes(kinds: dict[tuple[str, str], Any]) -> None:
+    """A replica waits and drains before it is killed, and the gateway not before its replicas."""
     server = kinds["StatefulSet", "lfm2gguf"]["spec"]["template"]["spec"]
-    drain = int(server["containers"][0]["args"][-1])
-    assert drain < server["terminationGracePeriodSeconds"]
+    gateway = kinds["Deployment", "lfm2gguf-gateway"]["spec"]["template"]["spec"]
+    for pod in (server, gateway):
+        [container] = pod["containers"]
+        program, seconds = container["lifecycle"]["preStop"]["exec"]["command"]
+        assert program == "sleep"
+        drain = int(server["containers"][0]["args"][-1])
+        assert int(seconds) + drain < pod["terminationGracePeriodSeconds"]
 
 
 def test_the_resources_name_each_other(kinds: dict[tuple[str, str], Any]) -> None:
@@ -81,6 +92,25 @@ def test_nginx_takes_the_file(tmp_path: Path) -> None:
     shutil.copy(CONF, tmp_path / "nginx.conf")
     command = [str(NGINX), "-t", "-p", str(tmp_path), "-c", "nginx.conf"]
     done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@needs_nginx
+def test_nginx_takes_the_gateway_of_kubernetes_without_being_root(
+    kinds: dict[tuple[str, str], Any],
+) -> None:
+    """Its image lets it write to /tmp, not to the places that nginx was built for."""
+    conf = kinds["ConfigMap", "lfm2gguf-gateway"]["data"]["nginx.conf"]
+    conf = re.sub(r"lfm2gguf-\d\S+:(\d+) resolve", r"127.0.0.1:\1", conf)  # nginx 1.27.3 on has it
+    conf = re.sub(r"resolver \S+", "resolver 127.0.0.1", conf)
+    assert "pid /tmp/nginx.pid;" in conf
+    user = 65534 if os.geteuid() == 0 else None
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to others
+        Path(folder).chmod(0o777)
+        file = Path(folder, "nginx.conf")
+        file.write_text(conf.replace("/tmp/", f"{folder}/"), "utf-8")
+        command = [str(NGINX), "-t", "-c", str(file)]
+        done = subprocess.run(command, capture_output=True, text=True, user=user)
     assert done.returncode == 0, done.stderr
 
 
