@@ -9,7 +9,16 @@ from starlette.responses import Response
 
 from lfm2gguf.errors import OptionError
 from lfm2gguf.runner import Runner
-from lfm2gguf.server import chat, completions, docs, embeddings, native, page, rerank
+from lfm2gguf.server import (
+    chat,
+    completions,
+    docs,
+    embeddings,
+    native,
+    native_completion,
+    page,
+    rerank,
+)
 from lfm2gguf.server.browsers import AccessLog, Heads, Unversioned, Warnings, cross_origin
 from lfm2gguf.server.endpoints import Endpoints
 from lfm2gguf.server.errors import add_handlers
@@ -112,7 +121,7 @@ def create_app(
     if name in runner.adapters:
         raise OptionError(f"an adapter is named {name!r}, as the model is: rename one of them")
     everywhere = [*open_to_all, *docs.router, *(page.router if chat_page else ())]
-    guarded = [*router, *docs.guarded, *native.router, *VERSIONED]
+    guarded = [*router, *docs.guarded, *native.router, *native_completion.router, *VERSIONED]
     app = Starlette(routes=[endpoint.route for endpoint in (*everywhere, *guarded)])
     app.state.service = service = Service(
         runner, name, _keys(api_key), limits, Metrics(runner), strict_model

@@ -28,7 +28,7 @@ _EVENT = {
 # How the OpenAPI description tells of answers that may be whole or a stream.
 _STREAMS: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "The whole answer, or with `stream` its chunks and then `[DONE]`",
+        "description": "The whole answer, or with `stream` its chunks as they come",
         "content": {"text/event-stream": {"itemSchema": _EVENT}},
     }
 }

@@ -39,7 +39,7 @@ TokenIds = Annotated[list[TokenId], Field(min_length=1)]
 MAX_ANSWERS = 64
 
 
-def _option(name: str, default: Any = None, least: float | None = None) -> Any:
+def option_field(name: str, default: Any = None, least: float | None = None) -> Any:
     """Return the field of a generation option, with the option's range and description."""
     option = option_table()[name]
     low, high = option.range or (None, None)
@@ -88,7 +88,7 @@ class AppliedAdapter(Wire):
     model_config = ConfigDict(strict=True)
 
     id: int = Field(ge=0)
-    scale: float = _option("adapter_scale", default=1.0)
+    scale: float = option_field("adapter_scale", default=1.0)
 
 
 class Sampling(Request):
@@ -101,31 +101,31 @@ class Sampling(Request):
     n: int | None = Field(None, ge=1, le=MAX_ANSWERS)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_tokens: int | None = _option("max_tokens", least=1)
-    min_tokens: int | None = _option("min_tokens")
-    temperature: float | None = _option("temperature")
-    top_p: float | None = _option("top_p")
-    top_k: int | None = _option("top_k")
-    min_p: float | None = _option("min_p")
-    top_n_sigma: float | None = _option("top_n_sigma")
-    typical_p: float | None = _option("typical_p")
-    xtc_probability: float | None = _option("xtc_probability")
-    xtc_threshold: float | None = _option("xtc_threshold")
-    dynatemp_range: float | None = _option("dynatemp_range")
-    dynatemp_exponent: float | None = _option("dynatemp_exponent")
-    repeat_penalty: float | None = _option("repeat_penalty")
-    repeat_window: int | None = _option("repeat_window")
-    frequency_penalty: float | None = _option("frequency_penalty")
-    presence_penalty: float | None = _option("presence_penalty")
-    ignore_eos: bool | None = _option("ignore_eos")
+    max_tokens: int | None = option_field("max_tokens", least=1)
+    min_tokens: int | None = option_field("min_tokens")
+    temperature: float | None = option_field("temperature")
+    top_p: float | None = option_field("top_p")
+    top_k: int | None = option_field("top_k")
+    min_p: float | None = option_field("min_p")
+    top_n_sigma: float | None = option_field("top_n_sigma")
+    typical_p: float | None = option_field("typical_p")
+    xtc_probability: float | None = option_field("xtc_probability")
+    xtc_threshold: float | None = option_field("xtc_threshold")
+    dynatemp_range: float | None = option_field("dynatemp_range")
+    dynatemp_exponent: float | None = option_field("dynatemp_exponent")
+    repeat_penalty: float | None = option_field("repeat_penalty")
+    repeat_window: int | None = option_field("repeat_window")
+    frequency_penalty: float | None = option_field("frequency_penalty")
+    presence_penalty: float | None = option_field("presence_penalty")
+    ignore_eos: bool | None = option_field("ignore_eos")
     seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
-    stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = _option("stop")
-    stop_tokens: list[TokenId] | None = _option("stop_tokens")
+    stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = option_field("stop")
+    stop_tokens: list[TokenId] | None = option_field("stop_tokens")
     logit_bias: dict[str, Bias] | list[BiasPair] | None = Field(
         None, description="Numbers added to the logits of tokens, by id or text; false forbids."
     )
-    grammar: str | None = _option("grammar")
-    json_schema: Schema | None = _option("json_schema")
+    grammar: str | None = option_field("grammar")
+    json_schema: Schema | None = option_field("json_schema")
     choice: list[str] | None = Field(
         None, min_length=1, description="Texts, one of which is the answer."
     )
@@ -190,7 +190,7 @@ class ChatRequest(Sampling):
     """``POST /v1/chat/completions``."""
 
     messages: list[Message] = Field(min_length=1)
-    max_completion_tokens: int | None = _option("max_tokens", least=1)
+    max_completion_tokens: int | None = option_field("max_tokens", least=1)
     tools: list[Tool] | None = None
     tool_choice: Literal["none", "auto", "required"] | ChosenTools | None = None
     parallel_tool_calls: bool | None = None
@@ -263,7 +263,7 @@ class CompletionRequest(Sampling):
     """``POST /v1/completions``: a text is continued as it is, without a chat template."""
 
     prompt: Prompt
-    max_tokens: int | None = _option("max_tokens", default=16)
+    max_tokens: int | None = option_field("max_tokens", default=16)
     logprobs: int | None = Field(None, ge=0, le=20)
     best_of: int | None = Field(
         None, ge=1, le=MAX_ANSWERS,

@@ -15,9 +15,9 @@ from lfm2gguf.server.errors import ErrorBody, ErrorDetail, body_of
 logger = logging.getLogger(__name__)
 
 
-def event_stream(chunks: AsyncIterator[BaseModel]) -> StreamingResponse:
-    """Return the response that sends chunks as they come, and ``[DONE]`` behind them."""
-    return _response(_events(chunks))
+def event_stream(chunks: AsyncIterator[BaseModel], *, done: bool = True) -> StreamingResponse:
+    """Return the response that sends chunks as they come, and ``[DONE]`` behind them if so."""
+    return _response(_events(chunks, done))
 
 
 def named_event_stream(
@@ -66,10 +66,11 @@ def _told(error: Exception) -> tuple[int, ErrorDetail]:
     return status, body.error
 
 
-async def _events(chunks: AsyncIterator[BaseModel]) -> AsyncIterator[bytes]:
+async def _events(chunks: AsyncIterator[BaseModel], done: bool) -> AsyncIterator[bytes]:
     try:
         async for chunk in chunks:
             yield _event(chunk.model_dump_json(exclude_unset=True))
-        yield _event("[DONE]")
+        if done:
+            yield _event("[DONE]")
     except Exception as error:
         yield _event(ErrorBody(error=_told(error)[1]).model_dump_json())

@@ -542,6 +542,36 @@ def completions() -> Iterator[Case]:
     yield complete(prompt=[10**6], want="refuse")
 
 
+def native() -> Iterator[Case]:
+    """llama-server's own form of a completion."""
+
+    def ask(want: str = "answer", check: Check | None = None, **fields: Any) -> Case:
+        body = {"prompt": "for i in", "n_predict": 4, **fields}
+        given = {name: value for name, value in body.items() if value is not None}
+        return Case("/completion", json.dumps(fields)[:60], want, "/completion", given, check)
+
+    yield ask(check=lambda a: a["tokens_predicted"] == 4 and a["stop_type"] == "limit")
+    yield ask(prompt=[5, 6, "x"], check=lambda a: a["tokens_evaluated"] == 3)
+    yield ask(prompt=["a", [5, "b"], {"prompt_string": "c"}], check=lambda a: len(a) == 3)
+    yield ask(n_cmpl=2, check=lambda a: len(a) == 2)
+    yield ask(stream=True)
+    yield ask(n_probs=3, check=has("completion_probabilities", "0", "top_logprobs", "2", "id"))
+    yield ask(n_probs=3, post_sampling_probs=True, want="honest", check=has(
+        "completion_probabilities", "0", "top_probs"))  # fmt: skip
+    yield ask(return_tokens=True, check=lambda a: len(a["tokens"]) == 4)
+    yield ask(response_fields=["content", "generation_settings/n_predict", "nothing"],
+              check=lambda a: set(a) == {"content", "generation_settings/n_predict"})  # fmt: skip
+    yield ask(n_predict=0, check=lambda a: a["content"] == "")
+    yield ask(n_predict=None, stop=["\n"], check=lambda a: "\n" not in a["content"])
+    yield ask(n_predict=40, grammar='root ::= "x"', check=lambda a: a["content"] == "x")
+    yield ask(cache_prompt=True, id_slot=-1, n_keep=0, samplers=None, dry_multiplier=0, mirostat=0)
+    yield ask(prompt={"prompt_string": "x", "multimodal_data": ["QQ=="]}, want="refuse")
+    yield ask(prompt=None, want="refuse")
+    yield ask(prompt=[], want="refuse")
+    yield ask(prompt=[10**6], want="refuse")
+    yield ask(temperature="hot", want="refuse")
+
+
 def paths() -> Iterator[Case]:
     group = "paths and methods"
     ask = {"messages": ASK, "max_tokens": 4}
@@ -629,6 +659,7 @@ def table() -> list[Case]:
         llama_server,
         vllm,
         completions,
+        native,
         paths,
         edges,
     )

@@ -70,7 +70,8 @@ def whole(answer: httpx.Response) -> bool:
     """Say whether an answer came to its end: a stream may end with an error."""
     if "text/event-stream" not in answer.headers.get("content-type", ""):
         return True
-    return '"error"' not in answer.text and answer.text.rstrip().endswith("[DONE]")
+    last = answer.text.rstrip().rpartition("\n")[2]  # /completion ends with the whole
+    return '"error"' not in answer.text and (last == "data: [DONE]" or '"stop_type"' in last)
 
 
 def main() -> None:
