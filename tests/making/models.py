@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -26,6 +28,8 @@ def tiny_gguf() -> Path:
         pytest.skip(f"{EXAMPLE} is absent, and LFM2GGUF_TEST_MODEL names no GGUF")
     from lfm2gguf import convert
 
-    target = Path(tempfile.mkdtemp(prefix="lfm2gguf-test-")) / "tiny-lfm2-F32.gguf"
+    folder = Path(tempfile.mkdtemp(prefix="lfm2gguf-test-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    target = folder / "tiny-lfm2-F32.gguf"
     convert(EXAMPLE, target, "F32", jobs=1)
     return target
