@@ -71,7 +71,8 @@ def test_the_action(example: Path, tmp_path: Path, limit: str, passed: bool) -> 
     """Its script, called as action.yml calls it: every input is given, and nothing else."""
     action: Any = yaml.safe_load((ACTION / "action.yml").read_text())
     given = {name: str(about.get("default", "")) for name, about in action["inputs"].items()}
-    given |= {"model": str(example), "types": "Q4_K_M Q8_0"}
+    types = "Q4_K_M Q8_0" if passed else "Q4_K_M\nQ8_0\n"  # a YAML block gives lines
+    given |= {"model": str(example), "types": types}
     given["verify-options"] = f"--max-kld {limit} --chunks 2"
     [step] = [step for step in action["runs"]["steps"] if step.get("id") == "verify"]
     assert step["run"] == 'bash "$GITHUB_ACTION_PATH/verify.sh"'
