@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 
@@ -130,6 +130,15 @@ def _open_streams() -> None:
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
 
 
+def _drop_unwritten(stream: TextIO) -> None:
+    """Drop what a stream holds and cannot write: Python would try it again, and exit with 120."""
+    try:
+        stream.flush()
+    except OSError:
+        with Path(os.devnull).open("wb") as nothing:
+            os.dup2(nothing.fileno(), stream.fileno())
+
+
 def _unexpected(error: Exception) -> NoReturn:
     if os.environ.get("LFM2GGUF_TRACEBACK"):
         raise error
@@ -148,8 +157,11 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # files hold texts that are not UTF-8
             stream.reconfigure(errors="backslashreplace")
     try:
-        with heard_again():
-            make_app(sys.argv[1:])()
+        try:
+            with heard_again():
+                make_app(sys.argv[1:])()
+        finally:
+            sys.stdout.flush()  # a full disk is said, and not found at Python's end
     except Lfm2ggufError as error:
         _refuse(str(error))
     except OSError as error:  # such as a path that is too long to be one
@@ -161,6 +173,8 @@ def main() -> None:
     except Exception as error:
         _unexpected(error)
     finally:
+        _drop_unwritten(sys.stdout)
+        _drop_unwritten(sys.stderr)
         if has_stopped():  # and all is tidied up
             forget_put_off()
             interrupt_by(stop, signal.SIG_DFL)

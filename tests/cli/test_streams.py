@@ -17,12 +17,14 @@ from tests.making.models import tiny_gguf
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="closes descriptors in a shell")
 
 
-def shell(words: list[object], redirections: str) -> subprocess.CompletedProcess[bytes]:
+def shell(
+    words: list[object], redirections: str, **variables: str
+) -> subprocess.CompletedProcess[bytes]:
     """Run a command whose streams a shell has redirected."""
-    line = f'exec "$@" {redirections}'
     return subprocess.run(
-        ["sh", "-c", line, "sh", *COMMAND, *map(str, words)], capture_output=True, timeout=100
-    )
+        ["sh", "-c", f'exec "$@" {redirections}', "sh", *COMMAND, *map(str, words)],
+        env=os.environ | variables, capture_output=True, timeout=100,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
@@ -44,10 +46,13 @@ def test_a_question_from_a_stream_that_is_closed() -> None:
     assert shell([*words, "-p", "Hi"], "<&- >&- 2>&-").returncode == 0
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])  # "": Python writes what it holds at its end
 @pytest.mark.parametrize("full", [">/dev/full", "2>/dev/full", ">/dev/full 2>&1"])
-def test_streams_that_take_nothing_are_bad_input(full: str, bf16_gguf: Path) -> None:
+def test_streams_that_take_nothing_are_bad_input(
+    full: str, unbuffered: str, bf16_gguf: Path
+) -> None:
     """Exit code 1 would say that a check failed."""
-    done = shell(["inspect", bf16_gguf], full)
+    done = shell(["inspect", bf16_gguf], full, PYTHONUNBUFFERED=unbuffered)
     assert done.returncode == 2, done
     assert b"Traceback" not in done.stderr
 
