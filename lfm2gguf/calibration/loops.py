@@ -114,7 +114,7 @@ class Loops:
 
     def best_scale(self, sums: Sums, d: Floats, sc: Floats, limits: tuple[int, int]) -> Floats:
         """Return the sub-scales that are best beside d."""
-        found = np.clip(np.rint(sc + _ratio(sums.best_alone(), d)), *limits)
+        found: Floats = np.clip(np.rint(sc + _ratio(sums.best_alone(), d)), *limits)
         best: Floats = np.where(sums.gain(d * (found - sc)) < 0, found, sc)
         return best
 
@@ -136,7 +136,7 @@ class Loops:
         for step in NEIGHBOURS:
             s = np.clip(start + np.float32(step), *limits)
             a = d * (s - sc)
-            o = np.clip(np.rint(m + _ratio(sums.best_offset(a), dmin)), *limits)
+            o: Floats = np.clip(np.rint(m + _ratio(sums.best_offset(a), dmin)), *limits)
             gain = sums.gain(a, dmin * (o - m))
             better = gain < best
             best = np.where(better, gain, best)

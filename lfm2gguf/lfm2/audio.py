@@ -223,7 +223,8 @@ Vector = NDArray[np.float32]
 
 
 def _folded_weight(weight: Vector, variance: Vector) -> Vector:
-    folded: Vector = weight / np.sqrt(variance + np.float32(BATCH_NORM_EPS))
+    deviation: Vector = np.sqrt(variance + np.float32(BATCH_NORM_EPS))
+    folded: Vector = weight / deviation
     return folded
 
 

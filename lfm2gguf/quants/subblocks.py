@@ -35,7 +35,7 @@ def scaled(d: npt.NDArray[np.float16], sc: npt.NDArray[np.integer[Any]]) -> Floa
 def divided(t: Floats, d: Floats, low: int, high: int) -> Bytes:
     """Return the levels t / d, plus ``-low``; arbitrary where d is 0. Overwrites ``t``."""
     np.divide(t, np.where(d == 0, ONE, d), out=t)
-    round_levels(t, low, high, t.min(), t.max())
+    round_levels(t, low, high, float(t.min()), float(t.max()))
     if low:
         t -= np.float32(low)
     return t.astype(np.uint8)
