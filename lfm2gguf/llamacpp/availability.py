@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import glob
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from lfm2gguf.llamacpp.backend import GPUS, RPC, Backend, install_wheel
@@ -39,7 +41,7 @@ def availability(name: str) -> Availability:
 
 
 def missing(name: str, built: Sequence[str] | None = None, driver: bool | None = None) -> str:
-    """Say which of three things a missing device lacks, and how to get it."""
+    """Say which of four things a missing device lacks, and how to get it."""
     backend = GPUS[name]
     if name == "metal" and not on_mac():
         return f"{name}: no such hardware: {backend.driver_help}"
@@ -52,6 +54,12 @@ def missing(name: str, built: Sequence[str] | None = None, driver: bool | None =
         )
     if not has:
         return f"{name}: the build has it, but no driver answers: {backend.driver_help}"
+    if closed := closed_nodes(backend):
+        group = Path(closed[0]).stat().st_gid
+        return (
+            f"{name}: build and driver are there, but this user may not open {', '.join(closed)}: "
+            f"join group {group} (in a container: --group-add {group})"
+        )
     hint = " (GGML_VK_VISIBLE_DEVICES=0 accepts a software device)" if name == "vulkan" else ""
     return f"{name}: build and driver are there, but they find no such hardware{hint}"
 
@@ -82,6 +90,16 @@ def has_driver(backend: Backend) -> bool:
     if any(glob.glob(pattern) for pattern in backend.driver):  # noqa: PTH207 - from the root
         return True
     return backend.name == "cuda" and cuda_of_driver() is not None
+
+
+def closed_nodes(backend: Backend) -> list[str]:
+    """Return which files of a backend's devices are there, but not for this user to use."""
+    return [
+        node
+        for pattern in backend.nodes
+        for node in sorted(glob.glob(pattern))  # noqa: PTH207 - from the root
+        if not os.access(node, os.R_OK | os.W_OK)
+    ]
 
 
 def all_backends() -> dict[str, dict[str, Any]]:

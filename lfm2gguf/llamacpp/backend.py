@@ -21,6 +21,7 @@ class Backend:
 
     ``lacks`` are the types whose matrix product it leaves to the CPU, ``lacks_when_old`` those
     that only its newer hardware has (case ``GGML_OP_MUL_MAT`` of ``supports_op`` in ``source``).
+    ``nodes`` are patterns of the files that its driver opens, where they belong to a group (Linux).
     ``libraries`` are how the names begin of what its build is linked with and does not bring.
     """
 
@@ -32,6 +33,7 @@ class Backend:
     cmake: str = ""
     driver: tuple[str, ...] = ()  # patterns of files, any of which shows a driver
     driver_help: str = ""
+    nodes: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
     libraries_help: str = ""
 
@@ -49,6 +51,7 @@ def install_wheel(wheel: Wheel) -> str:
 
 
 _CUDA = "ggml/src/ggml-cuda/ggml-cuda.cu"
+_RENDER = ("/dev/dri/renderD*",)
 _TERNARY = frozenset({GGMLType.TQ1_0, GGMLType.TQ2_0})
 _ALL = (
     Backend("cpu", "CPU", "ggml/src/ggml-cpu/ggml-cpu.c"),
@@ -69,6 +72,7 @@ _ALL = (
         driver=("/usr/share/vulkan/icd.d/*.json", "/etc/vulkan/icd.d/*.json",
                 "C:/Windows/System32/vulkan-1.dll"),
         driver_help="install a Vulkan driver (apt install mesa-vulkan-drivers, or the vendor's)",
+        nodes=_RENDER,
         libraries=("libvulkan",),
         libraries_help="install Vulkan's loader (apt install libvulkan1 mesa-vulkan-drivers)",
     ),
@@ -77,6 +81,7 @@ _ALL = (
         cmake="-DGGML_HIP=on",
         driver=("/dev/kfd", "C:/Windows/System32/amdhip64*.dll"),
         driver_help="install ROCm (rocminfo must list the GPU)",
+        nodes=("/dev/kfd", *_RENDER),
         libraries=("libamdhip64", "libhipblas", "librocblas", "libhsa"),
         libraries_help="install ROCm of that version",
     ),
@@ -86,6 +91,7 @@ _ALL = (
         driver=("/usr/lib/*/libze_intel_gpu.so*", "/usr/lib64/libze_intel_gpu.so*",
                 "/etc/OpenCL/vendors/intel*.icd", "C:/Windows/System32/ze_loader.dll"),
         driver_help="install Intel's compute runtime and oneAPI (sycl-ls must list the GPU)",
+        nodes=_RENDER,
         libraries=("libsycl", "libmkl_sycl", "libdnnl", "libOpenCL", "libsvml", "libimf"),
         libraries_help="source oneAPI's setvars.sh first",
     ),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -146,6 +148,25 @@ def test_which_of_three_things_is_missing(name: str) -> None:
     assert f'CMAKE_ARGS="{GPUS[name].cmake}" pip install' in build
     assert "no driver" in missing(name, built=["CPU", registry], driver=False)
     assert "no such hardware" in missing(name, built=["CPU", registry], driver=True)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="devices are no files there")
+def test_a_device_that_the_user_may_not_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("renderD128", "renderD129"):
+        (tmp_path / name).touch()
+    backend = replace(GPUS["vulkan"], nodes=(f"{tmp_path}/renderD*",))
+    monkeypatch.setitem(GPUS, "vulkan", backend)
+    if os.geteuid():
+        (tmp_path / "renderD128").chmod(0)
+    else:  # root may open what has no permissions
+        allowed = os.access
+        monkeypatch.setattr(os, "access", lambda f, mode: "128" not in str(f) and allowed(f, mode))
+    said = missing("vulkan", built=["Vulkan"], driver=True)
+    group = tmp_path.stat().st_gid
+    assert f"may not open {tmp_path}/renderD128: join group {group} " in said
+    assert f"--group-add {group}" in said
 
 
 def test_no_silent_fall_back_to_the_cpu() -> None:
