@@ -14,7 +14,7 @@ from lfm2gguf import GGUFFile, convert
 from lfm2gguf.bench.machine.environment import describe_file, environment
 from lfm2gguf.bench.machine.processes import listener, own_resident, resident
 from lfm2gguf.bench.machine.roofline import cache_bytes, roofline, weight_bytes
-from lfm2gguf.llamacpp.probes import Probes, probe
+from lfm2gguf.llamacpp.probes import Probes, enough, probe
 from tests.making.checkpoints import MOE, Case, make
 from tests.making.models import tiny_gguf
 
@@ -47,6 +47,16 @@ def test_of_a_mixture_only_the_active_experts_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_slow_device_is_probed_twice_and_a_fast_one_long_enough() -> None:
+    assert not enough([])
+    assert not enough([20.0])  # the first run makes a GPU's shaders
+    assert enough([20.0, 17.0])
+    assert not enough([0.1] * 7)
+    assert enough([0.1] * 8)
+    assert not enough([0.001] * 600)
+    assert enough([0.001] * 800)
+
+
 def test_the_probes_measure_this_machine() -> None:
     from lfm2gguf.llamacpp import devices
 
