@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = "convert", "quantize", "verify", "publish", "run", "serve", "bench", "imatrix"
-MINORS = range(10, 15)  # requires-python, and the newest that it is tested with
+MINORS = range(10, 16)  # requires-python, and the newest that it is tested with
 
 
 def _found() -> dict[str, Path]:
