@@ -27,7 +27,7 @@ COPIED = 64 << 20  # numbers: 256 MiB, far more than any cache
 ROWS, COLUMNS = 8192, 8192  # the matrix that is read: 256 MiB
 SQUARE, VECTORS = 4096, 512
 REPEATS, SECONDS = 8, 0.7  # of each graph, at least
-PATIENCE = 5.0  # seconds, after which twice is enough: a Vulkan device in software takes ten a run
+PATIENCE = 5.0  # seconds, after which twice is enough: a Vulkan device in software takes six a run
 OVERHEAD = 1 << 20  # bytes for the graph itself
 
 
