@@ -35,7 +35,7 @@ def chat(url: str, body: Any = ASK, headers: dict[str, str] | None = None) -> ht
         f"{url}/v1/chat/completions",
         content=json.dumps(body),
         headers={"Content-Type": "application/json", **(headers or {})},
-        timeout=60,
+        timeout=600,  # four long answers at once, on a machine that is busy
     )
 
 
