@@ -20,6 +20,7 @@ from lfm2gguf_cli.signals import forget_put_off, has_stopped, heard_again, inter
 
 BAD_INPUT = 2  # exit codes: 0 done, 1 a check failed, 2 bad usage or input, 130 interrupted
 INTERRUPTED = 130
+NO_READER = 141  # as if by SIGPIPE, which Python ignores: what reads the output has ended
 HELP = ["-h", "--help"]
 
 # A command is the function of its name in the module of its name, which is imported when the
@@ -164,6 +165,12 @@ def main() -> None:
             sys.stdout.flush()  # a full disk is said, and not found at Python's end
     except Lfm2ggufError as error:
         _refuse(str(error))
+    except BrokenPipeError:
+        sys.exit(NO_READER)
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # Click and Rich say 1, a failed check
+            sys.exit(NO_READER)
+        raise
     except OSError as error:  # such as a path that is too long to be one
         _refuse(_of_system(error))
     except MemoryError:

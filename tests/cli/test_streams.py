@@ -57,6 +57,23 @@ def test_streams_that_take_nothing_are_bad_input(
     assert b"Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [["inspect"], ["inspect", "--json"], ["doctor"], ["--help"]])
+def test_what_nobody_reads_any_more(words: list[str], unbuffered: str, bf16_gguf: Path) -> None:
+    """As in ``| head -1``: the exit code of SIGPIPE, and no word."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    files = [] if words == ["--help"] else [str(bf16_gguf)]
+    try:
+        done = subprocess.run(
+            [*COMMAND, *words, *files], stdout=writer, stderr=subprocess.PIPE, timeout=100,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )  # fmt: skip
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 def test_a_name_that_is_no_utf_8(wide: Path, bf16_gguf: Path, tmp_path: Path) -> None:
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/a\xff.gguf"))
     path.write_bytes(bf16_gguf.read_bytes())
