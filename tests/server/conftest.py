@@ -41,6 +41,11 @@ def serving(runner: Runner, **options: Any) -> Iterator[str]:
             thread.join()
 
 
+def read(usage: dict[str, int]) -> int:
+    """Tokens of a prompt: Anthropic's ``input_tokens`` are without those that were in memory."""
+    return usage["input_tokens"] + usage.get("cache_read_input_tokens", 0)
+
+
 @pytest.fixture(scope="session")
 def runner() -> Iterator[Runner]:
     with Runner(tiny_gguf(), device="cpu", threads=1, context=2048) as lfm:

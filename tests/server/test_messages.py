@@ -15,7 +15,7 @@ from lfm2gguf.errors import RuntimeFailureError
 from lfm2gguf.runner import Stream
 from lfm2gguf.server import Limits
 from tests.making.runners import CALL, literally
-from tests.server.conftest import serving
+from tests.server.conftest import read, serving
 
 ASK: list[Any] = [{"role": "user", "content": "What does str.split do?"}]
 TOOL: dict[str, Any] = {
@@ -58,8 +58,7 @@ def test_a_text(http: httpx.Client, runner: Runner) -> None:
     assert message["content"] == [{"type": "text", "text": expected.text, "citations": None}]
     assert (message["stop_reason"], message["stop_sequence"]) == ("end_turn", None)
     usage = message["usage"]
-    read = usage["input_tokens"] + usage["cache_read_input_tokens"]
-    assert read == expected.usage.prompt_tokens
+    assert read(usage) == expected.usage.prompt_tokens
     assert usage["output_tokens"] == expected.usage.completion_tokens
     assert ask(http, max_tokens=2)["stop_reason"] == "max_tokens"
     word = expected.text.split()[1]
@@ -79,9 +78,7 @@ def test_the_system_prompt_and_blocks(http: httpx.Client) -> None:
     system = [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}]
     assert count(system=system) == count(system="Be brief.") > count()
     assert count(tools=[TOOL]) > count()
-    usage = ask(http, system=system, max_tokens=1)["usage"]
-    read = usage["input_tokens"] + usage["cache_read_input_tokens"]
-    assert read == count(system=system)
+    assert read(ask(http, system=system, max_tokens=1)["usage"]) == count(system=system)
 
 
 def test_what_a_text_may_stand_in(http: httpx.Client) -> None:
@@ -171,7 +168,7 @@ def test_images(vision_model: Runner, picture: bytes) -> None:
     blocks = [{"type": "image", "source": source}, {"type": "text", "text": "What?"}]
     messages = [{"role": "user", "content": blocks}]
     with serving(vision_model) as url, httpx.Client(base_url=url, timeout=60) as http:
-        assert ask(http, messages=messages, max_tokens=2)["usage"]["input_tokens"] > 80
+        assert read(ask(http, messages=messages, max_tokens=2)["usage"]) > 80
         for bad in ("https://example.org/a.png", "/etc/passwd"):
             source |= {"type": "url", "url": bad}
             answer = http.post("/v1/messages", json={"max_tokens": 1, "messages": messages})
