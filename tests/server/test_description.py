@@ -32,7 +32,7 @@ KEY = {"Authorization": "Bearer secret"}
 @pytest.fixture(scope="module")
 def description(runner: Runner) -> Iterator[Any]:
     with serving(runner, api_key="secret") as url:
-        yield schemathesis.openapi.from_url(f"{url}/openapi.json", headers=KEY)
+        yield schemathesis.openapi.from_url(f"{url}/openapi.json", headers=KEY, timeout=100)
 
 
 def test_all_are_described(description: Any) -> None:
