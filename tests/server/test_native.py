@@ -68,7 +68,7 @@ def test_paths_with_and_without_v1(url: str) -> None:
 
 
 def test_the_page_of_parameters(url: str) -> None:
-    page = httpx.get(f"{url}/docs").text
+    page = httpx.get(f"{url}/docs", timeout=100).text
     for word in ("/v1/chat/completions", "max_completion_tokens", "Has no effect."):
         assert word in page
     assert "<script" not in page
